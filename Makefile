@@ -88,7 +88,7 @@ outputs: $(READY)  ## Run every notebook and keep its outputs in it
 	@$(BIN)/python -m labkit.runs notebooks/*.ipynb
 
 pictures: $(READY)  ## Draw the pictures that the README and the notebooks show
-	@$(BIN)/python -m labkit.widgets.flow notebooks/pictures
+	@$(BIN)/python -m labkit.course.widgets.flow notebooks/pictures
 
 book: $(BOOK_READY)  ## Build the course as a site, dist/book/index.html; a broken link is an error
 	@rm -rf .venv/book/html
@@ -107,7 +107,7 @@ harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a
 	@$(BIN)/python -m tests.doctor.harm_suite
 
 lessons: $(READY)  ## Try every exercise's near-misses and right answers, and every copy in a browser (make test does one of each)
-	@LABKIT_LESSONS=all $(BIN)/python -m pytest -n 2 --dist loadscope tests/exercises tests/widgets/test_lessons_in_jupyterlab.py
+	@LABKIT_LESSONS=all $(BIN)/python -m pytest -n 2 --dist loadscope tests/course/test_*.py tests/course/widgets/test_lessons_in_jupyterlab.py
 
 soak: $(READY)  ## Let 50 learners work at one lab for two minutes (MINUTES=10: for ten), and check every answer
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(if $(KILL),--kill)
@@ -119,11 +119,11 @@ mutants: $(READY)  ## Change one thing in the code that decides who gets in, and
 	@SAMPLE=$(SAMPLE) SEED=$(SEED) FILE=$(FILE) $(BIN)/python -m tests.mutants
 
 walk: $(READY)  ## Call every operation of the emulated AWS with each required member spoilt; make test does one in 12
-	@LABKIT_WALK=all $(BIN)/python -m pytest -n 2 tests/emulator/aws/test_spoilt.py
+	@LABKIT_WALK=all $(BIN)/python -m pytest -n 2 tests/simulator/aws/test_spoilt.py
 
 fleet: $(READY)  ## Run 200 rows over 20 clusters with ten planted faults, then resume with their causes mended
-	@$(BIN)/python -m tests.fleet.many
-	@tests/fleet/scheduler.sh
+	@$(BIN)/python -m tests.runs.many
+	@tests/runs/scheduler.sh
 
 bench: $(READY)  ## Measure, and print the numbers
 	@$(BIN)/python -m tests.bench

@@ -9,26 +9,29 @@
 
 A name of this package is imported at its first use, so that `import labkit` takes almost no time.
 
-labkit has four parts. The numbers count their lines of Python:
+The helper is the modules at the top and `steps`: what a notebook touches. Each folder is for one use:
 
-- the helper, 11,200: the parts that a notebook uses. `lab`, `workspace`, `run_parameters`, `documents`, `connection`,
-  `errors`, `showing`, `tokens`, `runs`, `terraform`, `execution`, and the folders `steps`, `widgets`, `exercises` and
-  `fleet`.
-- the targets, 3,200: where a lab runs. `targets`: moto, kind, eks.
-- the doctor, 14,000: finds out why a pod doesn't get its role. `doctor`, `diagnosis`, and `faults` to test the doctor.
-- the simulator, 29,400: the AWS and Kubernetes of the target moto. `emulator`, and the folders `policy` and
-  `webhook`, which also work without `emulator`.
-
-`cli` (2,000) is the `labkit` command, which uses all four parts.
+- `course`: the learner's exercises, faults, views, examination and progress.
+- `runs`: one notebook run through papermill, many on Dask, and what changed between two.
+- `doctor`: finds out why a pod doesn't get its role.
+- `targets`: where a lab runs (moto, kind, eks).
+- `simulator`: the AWS and Kubernetes of the target moto. `policy` (IAM's policies) and `webhook` (the pod identity
+  webhook) also work without it.
+- `cli`: the `labkit` command.
 """
 
 import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 _WHERE = {
-    "Check": "labkit.widgets.check",
-    "Evidence": "labkit.diagnosis.evidence",
-    "Finding": "labkit.diagnosis.findings",
+    "Check": "labkit.course.widgets.check",
+    "Evidence": "labkit.doctor.evidence",
+    "Finding": "labkit.doctor.findings",
     "Lab": "labkit.lab",
     "LabError": "labkit.errors",
     "Parameters": "labkit.run_parameters",
@@ -51,3 +54,42 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, *_MODULES]
+
+
+# The packages' names until revision 877237c9. Copies of notebooks in a learn/ of that time import them, and a .lab/
+# of that time names them in its state.
+_MOVED = {
+    "labkit.diagnosis": "labkit.doctor",
+    "labkit.emulator": "labkit.simulator",
+    "labkit.exercises": "labkit.course",
+    "labkit.faults": "labkit.course.faults",
+    "labkit.fleet": "labkit.runs.fleet",
+    "labkit.widgets": "labkit.course.widgets",
+}
+
+
+class _MovedModules(MetaPathFinder, Loader):
+    """Import a module of a moved package from its new place, under both names.
+
+    https://docs.python.org/3/reference/import.html#the-meta-path
+    """
+
+    def find_spec(self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> Any:
+        package = ".".join(fullname.split(".")[:2])
+        if package not in _MOVED:
+            return None
+        return ModuleSpec(fullname, self, origin=_MOVED[package] + fullname.removeprefix(package))
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(str(spec.origin))
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The import system has written the old name's spec into the module.
+        if module.__spec__:
+            module.__spec__ = module.__spec__.loader_state
+
+
+# Before the finder of files, which would load a module a second time, under its old name.
+sys.meta_path.insert(0, _MovedModules())

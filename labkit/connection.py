@@ -1,6 +1,7 @@
 """How to reach a lab: the clients, addresses and commands that a target provides."""
 
 import hashlib
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ T = TypeVar("T")
 # The role by which an organization's administrator enters the accounts that were made in it.
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
 ENTRANCE = "OrganizationAccountAccessRole"
+SERVED_WITHIN = 10.0  # seconds for a host: to send its certificates
 ANSWERS_WITHIN = (5, 30)  # seconds for a cluster: to accept a connection, and to answer
 # With a tag, so that a node pulls it once: https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
 IMAGE = "amazon/aws-cli:2.31.13"
@@ -248,3 +250,32 @@ def awaited(look: Callable[[], T], is_settled: Callable[[T], bool] = bool, *, wi
         retry_error_callback=lambda state: state.outcome and state.outcome.result(),
     )
     return looking(look)
+
+
+def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes]:
+    """Return the certificates (DER) that a host serves, without verifying them. The host's own certificate is first.
+
+    Raises `OSError`.
+    """
+    with (
+        _connect(host, address, port) as connected,
+        unverified().wrap_socket(connected, server_hostname=host) as tls,
+    ):
+        return certificates_of(tls)
+
+
+def _connect(host: str, address: str, port: int) -> socket.socket:
+    """Return a socket that is connected to `address`, or to `host` if `address` is empty.
+
+    A connection to `host` goes through this machine's HTTPS proxy, if one is set and `host` isn't excepted from it.
+    """
+    from http.client import HTTPConnection
+    from urllib.request import getproxies, proxy_bypass
+
+    proxy = urlsplit(getproxies().get("https", ""))
+    if address or not proxy.hostname or proxy_bypass(host):
+        return socket.create_connection((address or host, port), timeout=SERVED_WITHIN)
+    tunnel = HTTPConnection(proxy.hostname, proxy.port or 80, timeout=SERVED_WITHIN)
+    tunnel.set_tunnel(host, port)
+    tunnel.connect()
+    return tunnel.sock

@@ -1,7 +1,7 @@
 """The four documents of IRSA, built from the parameters: OIDC provider, trust policy, service account and pod.
 
-Nothing is created here. `labkit.steps` creates resources from these documents, `labkit.diagnosis` compares the live
-resources with them, and `labkit.faults` changes them.
+Nothing is created here. `labkit.steps` creates resources from these documents, `labkit.doctor` compares the live
+resources with them, and `labkit.course.faults` changes them.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict
@@ -14,6 +14,8 @@ AUDIENCE = "sts.amazonaws.com"
 ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
 POD_NAME = "my-pod"
 CONTAINER = "aws"
+# A waiting container's reason is one of these if the node can't pull its image.
+NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 class OidcProvider(TypedDict):

@@ -9,28 +9,29 @@ from itertools import chain, takewhile
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from labkit import exercises, steps, targets
+from labkit import steps, targets
 from labkit.connection import Connection
-from labkit.diagnosis.evidence import Evidence
-from labkit.emulator import nodes
+from labkit.course import exercises, progress
+from labkit.course.widgets import short_errors
+from labkit.course.widgets.check import Check
+from labkit.course.widgets.question import Answer, Question, Questions
+from labkit.doctor import checks
+from labkit.doctor.evidence import Evidence
 from labkit.errors import LabError, UnknownName, answering
-from labkit.exercises import progress
 from labkit.run_parameters import Parameters
 from labkit.showing import doing, say, show, stable
-from labkit.widgets import short_errors
-from labkit.widgets.check import Check
-from labkit.widgets.question import Answer, Question, Questions
+from labkit.simulator import nodes
 from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
+    from labkit.course.examination import Examination
+    from labkit.course.faults.report import Report
+    from labkit.course.widgets.journey import Journey
+    from labkit.course.widgets.token import TokenView
+    from labkit.course.widgets.trail import Calls
+    from labkit.course.widgets.watch import Watch
+    from labkit.course.widgets.who_gets_in import WhoGetsIn
     from labkit.doctor.report import Diagnosis
-    from labkit.exercises.examination import Examination
-    from labkit.faults.report import Report
-    from labkit.widgets.journey import Journey
-    from labkit.widgets.token import TokenView
-    from labkit.widgets.trail import Calls
-    from labkit.widgets.watch import Watch
-    from labkit.widgets.who_gets_in import WhoGetsIn
 
 CAPABILITIES = {
     "clock": "a clock of its own that can be moved",
@@ -160,9 +161,9 @@ class Lab(Workspace):
         self._note_the_doctor()
         module, evidence = steps.step(step), self.evidence()
         with answering(self.parameters.namespace), doing(f"Checking {module.TITLE}"):
-            rows = module.rows(evidence)
+            rows = checks.rows(step, evidence)
             # The report needs the step's own resource. The caller may lack permissions that only explain a fault.
-            found = module.check(evidence, [])
+            found = checks.findings(step, evidence, [])
             check = Check(step, module.TITLE, rows, found, lambda: self.check(step, repair=repair), repair)
         (self._right.add if check else self._right.discard)(step)
         if check:
@@ -174,7 +175,7 @@ class Lab(Workspace):
 
         "Checked and right" means that the step was right when this notebook last checked it with `lab.check`.
         """
-        from labkit.widgets import journey
+        from labkit.course.widgets import journey
 
         self._note_the_doctor()
         with answering(self.parameters.namespace), doing("Looking at each step"):
@@ -185,7 +186,7 @@ class Lab(Workspace):
 
         Raises `LabError` if the text isn't a token.
         """
-        from labkit.widgets import token as tokens
+        from labkit.course.widgets import token as tokens
 
         claims = tokens.parse(token)
 
@@ -203,7 +204,7 @@ class Lab(Workspace):
 
         Raises `LabError` if the role can't be read.
         """
-        from labkit.widgets import who_gets_in
+        from labkit.course.widgets import who_gets_in
 
         with answering(self.parameters.namespace):
             return who_gets_in.read(self.evidence(), self.who_gets_in, self._trust if self.takes_untagged else None)
@@ -232,7 +233,7 @@ class Lab(Workspace):
         service account's name seems misspelt.
         """
         from labkit import doctor
-        from labkit.exercises import examination
+        from labkit.course import examination
 
         if self.connection.is_embedded:
             examination.note_the_doctor()
@@ -290,7 +291,7 @@ class Lab(Workspace):
         With a `seed`, always start a new examination; the same seed chooses the same faults. Raises `LabError`, and
         changes nothing, if the target isn't moto.
         """
-        from labkit.exercises.examination import Examination
+        from labkit.course.examination import Examination
 
         self._needs_the_embedded_lab()
         with answering(self.parameters.namespace):
@@ -318,8 +319,8 @@ class Lab(Workspace):
         earlier fault is mended first. Raises `LabError` if the fault doesn't exist, or if the cluster isn't the lab's
         own.
         """
-        from labkit import faults
-        from labkit.faults import breaking
+        from labkit.course import faults
+        from labkit.course.faults import breaking
 
         if fault and seed is not None:
             raise LabError(
@@ -344,7 +345,7 @@ class Lab(Workspace):
 
         `diagnose` says why an object is broken. Raises `LabError` if the run has no fault.
         """
-        from labkit.faults import breaking, report
+        from labkit.course.faults import breaking, report
 
         self._needs_own_cluster()
         with answering(self.parameters.namespace):
@@ -357,7 +358,7 @@ class Lab(Workspace):
 
     def mend(self) -> None:
         """Mend all faults, so that the run is exactly as before the first fault. Print the mended objects."""
-        from labkit.faults import breaking
+        from labkit.course.faults import breaking
 
         self._needs_own_cluster()
         self._note()
@@ -391,7 +392,7 @@ class Lab(Workspace):
 
         If the target records no calls, show how to find them in AWS CloudTrail.
         """
-        from labkit.widgets.trail import Calls, NoCalls
+        from labkit.course.widgets.trail import Calls, NoCalls
 
         if self.connection.trail is None:
             return NoCalls([], self._no_trail)
@@ -403,8 +404,8 @@ class Lab(Workspace):
 
         If the target records no calls, show how to find them in AWS CloudTrail.
         """
-        from labkit.widgets.trail import Calls
-        from labkit.widgets.watch import Watch
+        from labkit.course.widgets.trail import Calls
+        from labkit.course.widgets.watch import Watch
 
         return Watch(
             self.connection.trail,
@@ -449,7 +450,7 @@ class Lab(Workspace):
 
     def _mend_what_was_left(self) -> None:
         """Mend the run's fault if one of the objects that it broke is still broken."""
-        from labkit.faults import breaking
+        from labkit.course.faults import breaking
 
         left = breaking.progress(self) if self.takes_untagged else None
         if left and left.still_broken:
@@ -469,13 +470,13 @@ class Lab(Workspace):
 
     def _note(self) -> None:
         """Record that a lab command changes this run. An examination reads this record."""
-        from labkit.exercises import examination
+        from labkit.course import examination
 
         if self.connection.is_embedded:
             examination.note_the_lab(self)
 
     def _note_the_doctor(self) -> None:
-        from labkit.exercises import examination
+        from labkit.course import examination
 
         if self.connection.is_embedded:
             examination.note_the_doctor(self)

@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -284,3 +284,9 @@ def _cell(text: str) -> str:
         before, part, after = map(escape, text.parts)
         return f"<td><code>{before}<u><strong>{part}</strong></u>{after}</code></td>"
     return f"<td><code>{escape(text)}</code></td>" if isinstance(text, Code) else f"<td>{escape(text)}</td>"
+
+
+def few(names: Collection[str]) -> str:
+    """Return the first three names, and the number of the others: `a, b, c and 2 more`."""
+    first, more = [*names][:3], max(0, len(names) - 3)
+    return ", ".join(first) + (f" and {more} more" if more else "")

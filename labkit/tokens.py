@@ -1,6 +1,6 @@
 """A web identity token's claims, and STS's checks of these claims: the OIDC provider, the audience and the expiry.
 
-The emulated STS and the widgets share these checks. `labkit.emulator.aws.web_identity` verifies the signature.
+The emulated STS and the widgets share these checks. `labkit.simulator.aws.web_identity` verifies the signature.
 
 https://datatracker.ietf.org/doc/html/rfc7519
 https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html

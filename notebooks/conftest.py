@@ -53,8 +53,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _empty_lab() -> None:
-    from labkit.emulator import process
-    from labkit.emulator.folder import Folder
+    from labkit.simulator import process
+    from labkit.simulator.folder import Folder
 
     folder = Folder.find()
     process.stop(folder)

@@ -30,7 +30,7 @@ PROGRAMS = {
     "zsh": ("zsh", "apt-get install zsh   (a Mac has it)"),
 }
 LONG = (
-    "tests/exercises/test_copies.py",
+    "tests/course/test_copies.py",
     "tests/notebooks/",
     "tests/doctor/test_faults_live.py",
     "tests/doctor/test_repairs.py",
@@ -100,8 +100,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def emptied(home: Path) -> Path:
     """Stop the lab's server and delete everything in its folder but the ports."""
-    from labkit.emulator import process
-    from labkit.emulator.folder import Folder
+    from labkit.simulator import process
+    from labkit.simulator.folder import Folder
 
     process.stop(Folder(home))
     process.forget(Folder(home))

@@ -29,7 +29,7 @@ LOADED = (
     "kubernetes.client.api.core_v1_api",
     "kubernetes.stream",
     "labkit.doctor.examination",
-    "labkit.emulator.server",
+    "labkit.simulator.server",
     "labkit.lab",
     "labkit.targets.moto",
     "tenacity",
@@ -49,7 +49,7 @@ def kernels(patch: Any) -> None:
 
 def servers(patch: Any) -> None:
     """Let `labkit` in this process fork the servers of its labs. `patch` is pytest's `MonkeyPatch`."""
-    from labkit.emulator import process
+    from labkit.simulator import process
 
     FORKING.set_forkserver_preload([*LOADED])
     patch.setattr(process, "subprocess", SimpleNamespace(Popen=_serve, DEVNULL=subprocess.DEVNULL))
@@ -95,7 +95,7 @@ def _run_kernel(
 ) -> None:
     from ipykernel.kernelapp import launch_new_instance
 
-    from labkit.emulator import folder, process
+    from labkit.simulator import folder, process
     from labkit.steps import namespace
 
     # Stored outputs must not hold a line that only a busy machine prints.
@@ -111,9 +111,9 @@ def _run_kernel(
 
 
 def _serve(command: Sequence[str], *, env: dict[str, str], cwd: Path, stdout: IO[bytes], pass_fds: list[int], **_: Any):
-    """Start the server that this command line starts: `python -m labkit.emulator FOLDER READY_FD …`."""
+    """Start the server that this command line starts: `python -m labkit.simulator FOLDER READY_FD …`."""
     answer = Connection(os.dup(pass_fds[0]), readable=False)
-    arguments = [*command[command.index("labkit.emulator") + 1 :]]
+    arguments = [*command[command.index("labkit.simulator") + 1 :]]
     return Forked(_run_server, arguments, answer, stdout.name, env, str(cwd))
 
 
@@ -129,12 +129,12 @@ def _run_server(
 ) -> None:
     arguments[1] = str(os.dup(answer.fileno()))
     answer.close()
-    _become(["labkit.emulator", *arguments], env, cwd, ready)
+    _become(["labkit.simulator", *arguments], env, cwd, ready)
     with Path(os.devnull).open("rb") as nothing, Path(log).open("ab") as file:
         for descriptor, of in enumerate((nothing, file, file)):
             os.dup2(of.fileno(), descriptor)
     gc.freeze()
-    runpy.run_module("labkit.emulator", run_name="__main__")
+    runpy.run_module("labkit.simulator", run_name="__main__")
 
 
 def _become(argv: list[str], env: dict[str, str], cwd: str | None, ready: Connection) -> None:

@@ -243,7 +243,7 @@ def _load_labkit() -> Callable[[], object]:
         importlib.import_module(module)
     from kubernetes import config
 
-    from labkit.emulator import process
+    from labkit.simulator import process
 
     def begin_process() -> None:
         process.subprocess = SimpleNamespace(Popen=_fork_lab, DEVNULL=subprocess.DEVNULL)
@@ -257,11 +257,11 @@ LOADING = {"aws": _load_aws, "labkit": _load_labkit}
 
 
 def _fork_lab(command: list[str], *, stdout: IO[bytes], pass_fds: list[int], **given: Any) -> SimpleNamespace:
-    """Fork the server that this command line starts: `python -m labkit.emulator FOLDER READY_FD …`."""
+    """Fork the server that this command line starts: `python -m labkit.simulator FOLDER READY_FD …`."""
     sys.stdout.flush()
     process = os.fork()
     if process == 0:
-        _end(lambda: _serve_lab(command[command.index("labkit.emulator") :], stdout.fileno(), pass_fds[0], **given))
+        _end(lambda: _serve_lab(command[command.index("labkit.simulator") :], stdout.fileno(), pass_fds[0], **given))
     return SimpleNamespace(kill=lambda: os.kill(process, signal.SIGKILL), wait=lambda: _exit_code(process))
 
 
@@ -276,7 +276,7 @@ def _serve_lab(arguments: list[str], log: int, answer: int, *, env: dict[str, st
     os.closerange(answer + 1, os.sysconf("SC_OPEN_MAX"))
     _open_streams()
     sys.argv = arguments
-    runpy.run_module("labkit.emulator", run_name="__main__")
+    runpy.run_module("labkit.simulator", run_name="__main__")
 
 
 def _exit_code(process: int) -> int:

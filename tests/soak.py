@@ -35,10 +35,10 @@ from urllib3.exceptions import HTTPError
 from websocket import WebSocketException
 
 from labkit import documents, execution
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.emulator.process import State
 from labkit.run_parameters import Parameters
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
+from labkit.simulator.process import State
 from labkit.targets import moto
 from tests import commands
 

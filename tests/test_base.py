@@ -7,11 +7,11 @@ import ssl
 import httpx
 import pytest
 
-from labkit.emulator.certificates import Authority
-from labkit.emulator.clock import Clock
-from labkit.emulator.folder import Folder
-from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.listener import Listener, bind
+from labkit.simulator.certificates import Authority
+from labkit.simulator.clock import Clock
+from labkit.simulator.folder import Folder
+from labkit.simulator.identifiers import Identifiers
+from labkit.simulator.listener import Listener, bind
 
 
 def test_a_clock_that_one_process_moves_is_moved_for_all(tmp_path):
@@ -126,7 +126,7 @@ async def say(send, text):
 
 
 def test_serials_are_never_given_twice_even_after_a_name_is_forgotten(monkeypatch):
-    monkeypatch.setattr("labkit.emulator.identifiers.REMEMBERED", 3)
+    monkeypatch.setattr("labkit.simulator.identifiers.REMEMBERED", 3)
     made = Identifiers("irsa")
     assert [made.serial("pod", "a") for _ in range(2)] == [0, 1]
     assert [made.serial("pod", name) for name in "bcd"] == [0, 0, 0]  # "d" is one name too many to remember

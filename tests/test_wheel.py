@@ -17,8 +17,8 @@ import pytest
 from tornado.websocket import websocket_connect
 
 from labkit.cli import learning
+from labkit.course import copies
 from labkit.errors import LabError
-from labkit.exercises import copies
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(book.name for book in (ROOT / "notebooks").glob("*.ipynb"))

@@ -16,7 +16,7 @@ def diff(
 
     Exit code 0: nothing changed; 1: something changed; 2: a file can't be compared.
     """
-    from labkit.fleet import differences
+    from labkit.runs import differences
 
     changed = differences.parameters(before, after)
     for name, (old, new) in changed.items():

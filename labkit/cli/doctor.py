@@ -128,7 +128,7 @@ def doctor(
 
 
 def _note_for_an_examination() -> None:
-    from labkit.exercises import examination
+    from labkit.course import examination
 
     examination.note_the_doctor()
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from labkit.diagnosis.finding import MARKS, Finding
+from labkit.doctor.finding import MARKS, Finding
 from labkit.doctor.report import Diagnosis, unread_lines
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "right": "green", "not looked at": "dim"}

@@ -10,12 +10,12 @@ import typer
 
 from labkit.cli import doctor_output, lab
 from labkit.connection import awaited
-from labkit.emulator import environment
 from labkit.errors import LabError
+from labkit.simulator import environment
 
 if TYPE_CHECKING:
     from labkit.connection import Connection
-    from labkit.diagnosis.finding import Finding
+    from labkit.doctor.finding import Finding
     from labkit.doctor.report import Diagnosis
 
 STARTS_WITHIN = 60  # seconds until a pod that a repair created runs

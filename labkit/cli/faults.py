@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
 from labkit.errors import LabError, UnknownName
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
@@ -32,9 +32,8 @@ def break_(
     cluster: ClusterName = "blue",
 ) -> None:
     """Put a fault into a run of the lab. If the run's resources don't exist, create them first."""
-    from labkit import faults
-    from labkit.exercises import examination
-    from labkit.faults import breaking
+    from labkit.course import examination, faults
+    from labkit.course.faults import breaking
 
     if listed:
         _list()
@@ -63,8 +62,8 @@ def mend(
     cluster: ClusterName = "blue",
 ) -> None:
     """Take all faults out of a run of the lab. The run is then exactly as before the first fault."""
-    from labkit.exercises import examination
-    from labkit.faults import breaking
+    from labkit.course import examination
+    from labkit.course.faults import breaking
 
     with _opened(namespace, service_account, role, cluster) as lab:
         examination.note_the_lab(lab)
@@ -76,7 +75,7 @@ def _list() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from labkit import faults
+    from labkit.course import faults
 
     table = Table("fault", "what happened", box=None, header_style="bold")
     for fault in faults.CATALOGUE.values():

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labkit.course.contents import NOTEBOOKS
 from labkit.errors import LabError
-from labkit.exercises.contents import NOTEBOOKS
 from labkit.showing import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from labkit.fleet.rows import Row
-    from labkit.fleet.running import Fleet
-    from labkit.fleet.workers import Scheduler
+    from labkit.runs.fleet.rows import Row
+    from labkit.runs.fleet.running import Fleet
+    from labkit.runs.fleet.workers import Scheduler
 
 INTERRUPTED = 130
 
@@ -81,10 +81,10 @@ def fleet(
 
     Exit code 0: every row succeeded; 1: a row failed; 2: nothing ran.
     """
-    from labkit.fleet import rows
-    from labkit.fleet import workers as on
-    from labkit.fleet.running import Fleet, makes
-    from labkit.fleet.table import NothingRan
+    from labkit.runs.fleet import rows
+    from labkit.runs.fleet import workers as on
+    from labkit.runs.fleet.running import Fleet, makes
+    from labkit.runs.fleet.table import NothingRan
 
     if sum((plan, remove, doctor)) > 1:
         raise NothingRan("--plan, --remove and --doctor: choose one.", next="labkit fleet FLEET_FILE --plan")
@@ -114,8 +114,8 @@ def fleet(
 
 def _run(runs: "Fleet", file: Path, out: Path, count: int, existing: "Scheduler | None") -> int:
     from labkit.cli import fleet_output
-    from labkit.fleet import running, workers
-    from labkit.fleet.report import Report
+    from labkit.runs.fleet import running, workers
+    from labkit.runs.fleet.report import Report
 
     started = time.monotonic()
     with runs.results.opened(resume=runs.resume):
@@ -142,7 +142,7 @@ def _run(runs: "Fleet", file: Path, out: Path, count: int, existing: "Scheduler 
 
 
 def _plan(rows: "Sequence[Row]") -> int:
-    from labkit.fleet import looking
+    from labkit.runs.fleet import looking
 
     failed = 0
     for row, found in looking.plans(rows):
@@ -153,8 +153,8 @@ def _plan(rows: "Sequence[Row]") -> int:
 
 
 def _remove(rows: "Sequence[Row]", out: Path, yes: bool) -> int:
-    from labkit.fleet import looking
-    from labkit.fleet.results import Results
+    from labkit.runs.fleet import looking
+    from labkit.runs.fleet.results import Results
 
     shows_only = not yes and any(row.is_in_an_account for row in rows)
     results, failed = Results(out), 0
@@ -179,7 +179,7 @@ def _remove(rows: "Sequence[Row]", out: Path, yes: bool) -> int:
 
 def _doctor(rows: "Sequence[Row]", file: Path, out: Path) -> int:
     from labkit.cli import fleet_output
-    from labkit.fleet import looking, report, results
+    from labkit.runs.fleet import looking, report, results
 
     with results.writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def _doctor(rows: "Sequence[Row]", file: Path, out: Path) -> int:
 
 
 def _require_yes(rows: "Sequence[Row]", yes: bool) -> None:
-    from labkit.fleet.table import NothingRan
+    from labkit.runs.fleet.table import NothingRan
 
     accounts = sorted({row.parameters.account_id for row in rows if row.is_in_an_account})
     if accounts and not yes:
@@ -206,7 +206,7 @@ def _require_yes(rows: "Sequence[Row]", yes: bool) -> None:
 
 
 def _home() -> str:
-    from labkit.emulator.folder import Folder
+    from labkit.simulator.folder import Folder
 
     return str(Folder.find().path)
 

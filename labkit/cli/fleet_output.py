@@ -6,7 +6,7 @@ from collections import Counter, deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from labkit.fleet.report import MARKS, RUNS
+from labkit.runs.fleet.report import MARKS, RUNS
 from labkit.showing import counted
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from labkit.fleet.results import State
-    from labkit.fleet.running import Fleet, Outcome
+    from labkit.runs.fleet.results import State
+    from labkit.runs.fleet.running import Fleet, Outcome
 
 LAST = 8  # the most ended rows that the table shows
 COLOURS = {"succeeded": "green", "failed": "red", "not run": "dim"}

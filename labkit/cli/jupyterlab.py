@@ -17,7 +17,7 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 from tornado.web import HTTPError
 from traitlets import default
 
-from labkit.widgets.live import VIEW
+from labkit.course.widgets.live import VIEW
 
 GIVE_UP = 10  # seconds
 ANSWERS_WITHIN = 2  # seconds that a page waits for a kernel which is still starting or hangs

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from labkit.emulator import environment, process
-from labkit.emulator.folder import Folder
 from labkit.errors import LabError
+from labkit.simulator import environment, process
+from labkit.simulator.folder import Folder
 
 # Without this option, zsh rejects a comment that is typed in. Other shells skip the line.
 # https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS

@@ -16,12 +16,12 @@ import typer
 
 from labkit.cli.lab import command, variables
 from labkit.cli.up import start
-from labkit.emulator.environment import closed
+from labkit.course import contents
+from labkit.course import progress as progress_of
+from labkit.course.contents import NOTEBOOKS
 from labkit.errors import LabError
-from labkit.exercises import contents
-from labkit.exercises import progress as progress_of
-from labkit.exercises.contents import NOTEBOOKS
 from labkit.showing import LIVE
+from labkit.simulator.environment import closed
 
 FIRST = "00-the-problem.ipynb"
 LEARN = "learn"
@@ -30,7 +30,7 @@ LAYOUT = "default-37a8.jupyterlab-workspace"  # the name that JupyterLab gives t
 PICTURES = "pictures"  # the folder of the pictures, beside the notebooks
 # Settings without the parts that call the internet (the news, the extension manager), and without those that delay
 # the first page (language servers, nbdime's buttons, the check of JupyterLab's own build). The kernel is the
-# environment's own, and loads `labkit.widgets.kernel`.
+# environment's own, and loads `labkit.course.widgets.kernel`.
 SETTINGS = Path(__file__).parent / "jupyter"
 # A read-only extension manager, because the other one loads an HTTP client. And the seconds after which Jupyter kills a
 # kernel that doesn't end.
@@ -202,7 +202,7 @@ def _copied(original: Path) -> str:
     # Imported here, so that a learner without missing copies needn't wait for it.
     import nbformat
 
-    from labkit.exercises import copies
+    from labkit.course import copies
 
     made: str = nbformat.writes(copies.copy(nbformat.read(original, as_version=4)))
     return made

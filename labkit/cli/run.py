@@ -10,9 +10,9 @@ import typer
 
 from labkit.cli.given import FromFile, Given, named
 from labkit.cli.lab import command
-from labkit.emulator.folder import Folder
+from labkit.course.contents import NOTEBOOKS
 from labkit.errors import LabError
-from labkit.exercises.contents import NOTEBOOKS
+from labkit.simulator.folder import Folder
 
 if TYPE_CHECKING:
     from labkit import runs

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from labkit.cli.lab import command
-from labkit.emulator.folder import Folder
+from labkit.simulator.folder import Folder
 
 GIVEN = "The snapshot's name (its file is kept beside the lab's folder), or the path of the file to write."
 
@@ -18,7 +18,7 @@ def snapshot(name: Annotated[str, typer.Argument(help=GIVEN)]) -> None:
 
     It doesn't contain the lab's own keys, role sessions or pods' files.
     """
-    from labkit.emulator import snapshots
+    from labkit.simulator import snapshots
 
     file = snapshots.take(Folder.find(), name)
     typer.echo(
@@ -36,7 +36,7 @@ def restore(
 
     The pods in a snapshot run as processes of your user. Restore a snapshot only if you trust its author.
     """
-    from labkit.emulator import snapshots
+    from labkit.simulator import snapshots
 
     state = snapshots.restore(Folder.find(), name, force=force)
     clusters = ", ".join(sorted(state.clusters))

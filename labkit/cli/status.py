@@ -5,10 +5,10 @@ import sys
 from importlib import metadata
 
 from labkit.connection import Connection
-from labkit.emulator import control, kubeconfig
-from labkit.emulator.folder import Folder
-from labkit.emulator.joined_folder import Facts, Kept
-from labkit.emulator.process import State, silent, unreachable
+from labkit.simulator import control, kubeconfig
+from labkit.simulator.folder import Folder
+from labkit.simulator.joined_folder import Facts, Kept
+from labkit.simulator.process import State, silent, unreachable
 
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
 # The ways in which a pod's mounted files, such as its token, get to their paths in the pod.

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from labkit.emulator.folder import Folder
 from labkit.errors import LabError
+from labkit.simulator.folder import Folder
 
 
 def trail(
@@ -19,8 +19,8 @@ def trail(
     refused: Annotated[bool, typer.Option("--refused", help="Only calls that ended with an error.")] = False,
 ) -> None:
     """Show each call to AWS with its caller, decision and reason. Real AWS doesn't show the reason."""
-    from labkit.emulator.aws.trail import Trail
-    from labkit.widgets import trail as shown
+    from labkit.course.widgets import trail as shown
+    from labkit.simulator.aws.trail import Trail
 
     folder = Folder.find()
     if not folder.trail_file.exists() and not folder.is_running():

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from labkit.cli.lab import command, running
-from labkit.emulator import kubeconfig as kubeconfig_of_the_lab
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.emulator.joined_folder import Kept
 from labkit.errors import LabError, UnknownName
+from labkit.simulator import kubeconfig as kubeconfig_of_the_lab
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
+from labkit.simulator.joined_folder import Kept
 
 
 def up(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.emulator.folder import Folder
 from labkit.errors import LabError
+from labkit.simulator.folder import Folder
 
 if TYPE_CHECKING:
     from labkit.webhook import serving

@@ -5,16 +5,16 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import Connection
-from labkit.diagnosis.evidence import Evidence, NotRead, Reads, workloads
-from labkit.diagnosis.evidence.evidence import ROLE_ARN
-from labkit.diagnosis.evidence.objects import Container, Metadata, Pod, ServiceAccount
-from labkit.diagnosis.evidence.pod_spec import service_account_of
-from labkit.diagnosis.evidence.reading import Read
-from labkit.diagnosis.finding import Cause, Finding, look_for
-from labkit.diagnosis.findings.catalogue import CAUSES
-from labkit.diagnosis.order import in_order
-from labkit.diagnosis.stages import RESULTS, STAGES, Stage
+from labkit.doctor.evidence import Evidence, NotRead, Reads, workloads
+from labkit.doctor.evidence.evidence import ROLE_ARN
+from labkit.doctor.evidence.objects import Container, Metadata, Pod, ServiceAccount
+from labkit.doctor.evidence.pod_spec import service_account_of
+from labkit.doctor.evidence.reading import Read
+from labkit.doctor.finding import Cause, Finding, look_for
+from labkit.doctor.findings.catalogue import CAUSES
+from labkit.doctor.order import in_order
 from labkit.doctor.report import Check, Diagnosis, each_once
+from labkit.doctor.stages import RESULTS, STAGES, Stage
 from labkit.errors import LabError
 from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters

@@ -1,7 +1,7 @@
 """Find the service account that the user means if they named only a namespace or a pod."""
 
-from labkit.diagnosis.evidence import NotRead
-from labkit.diagnosis.evidence.pod_spec import service_account_of
+from labkit.doctor.evidence import NotRead
+from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.survey import Survey
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from labkit.diagnosis.evidence.reading import Answerer, NotRead, Read
-from labkit.diagnosis.finding import Finding, few
-from labkit.diagnosis.stages import STAGES, Result, Stage
-from labkit.showing import RIGHT, WARNING, WRONG, left_aligned, stable, table
+from labkit.doctor.evidence.reading import Answerer, NotRead, Read
+from labkit.doctor.finding import Finding
+from labkit.doctor.stages import STAGES, Result, Stage
+from labkit.showing import RIGHT, WARNING, WRONG, few, left_aligned, stable, table
 
-MIME = "application/vnd.labkit.diagnosis+json"
+MIME = "application/vnd.labkit.doctor+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
 MANY = 4  # calls that one line may name
 # What a notebook says instead of an option of the command.

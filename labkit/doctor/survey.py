@@ -5,12 +5,12 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from labkit.connection import Connection
-from labkit.diagnosis.evidence import Evidence, NotRead, Reads
-from labkit.diagnosis.evidence.account import Account
-from labkit.diagnosis.evidence.cluster import Cluster
-from labkit.diagnosis.evidence.objects import Metadata, Pod
-from labkit.diagnosis.evidence.pod_spec import service_account_of
-from labkit.diagnosis.evidence.reading import Document
+from labkit.doctor.evidence import Evidence, NotRead, Reads
+from labkit.doctor.evidence.account import Account
+from labkit.doctor.evidence.cluster import Cluster
+from labkit.doctor.evidence.objects import Metadata, Pod
+from labkit.doctor.evidence.pod_spec import service_account_of
+from labkit.doctor.evidence.reading import Document
 from labkit.doctor.examination import examine_pods
 from labkit.doctor.report import Diagnosis
 from labkit.documents import ROLE_ANNOTATION

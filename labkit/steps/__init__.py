@@ -2,9 +2,9 @@
 
 The module `order` builds the steps' resources in order, and removes the resources of a run.
 
-Each step has `TITLE`, `build(parameters, …)`, `ensure(lab)`, `check(evidence)`, `rows(evidence)` and `remove(lab)`.
-The last step, `credentials`, builds nothing. The step only has `TITLE`, `check` and `rows`. The module `bucket`
-creates the bucket that the pod reads.
+Each step has `TITLE`, `build(parameters, …)`, `ensure(lab)` and `remove(lab)`; `labkit.doctor.checks` compares it with
+the live lab. The last step, `credentials`, builds nothing, so it only has `TITLE`. The module `bucket` creates the
+bucket that the pod reads.
 """
 
 from labkit.steps.order import (

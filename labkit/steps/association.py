@@ -8,7 +8,8 @@ from labkit.run_parameters import RUN_TAG
 from labkit.steps.ownership import Found, of_tags
 
 if TYPE_CHECKING:
-    from labkit.diagnosis.evidence.answers import Tag
+    from types_boto3_iam.type_defs import TagTypeDef
+
     from labkit.workspace import Workspace
 
 
@@ -25,7 +26,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
         named = {"clusterName": cluster, "associationId": listed["associationId"]}
         tags = eks.describe_pod_identity_association(**named)["association"]["tags"]
         whose = (listed["namespace"], listed["serviceAccount"])
-        run: list[Tag] = [{"Key": RUN_TAG, "Value": tags[RUN_TAG]}] if RUN_TAG in tags else []
+        run: list[TagTypeDef] = [{"Key": RUN_TAG, "Value": tags[RUN_TAG]}] if RUN_TAG in tags else []
         owner = of_tags(lab, run, same_name=whose == own)
         delete = partial(eks.delete_pod_identity_association, **named)
         yield Found(f"Pod Identity association of {'/'.join(whose)}", owner, delete)

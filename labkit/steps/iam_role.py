@@ -6,23 +6,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit import documents
-from labkit.diagnosis import findings
-from labkit.diagnosis.finding import few
-from labkit.diagnosis.findings import Finding, catalogue, trust_policy
 from labkit.errors import LabError
-from labkit.policy.trust import WEB_IDENTITY
+from labkit.showing import few
 from labkit.steps.ownership import Found, Owner, of_role, of_tags, removed, run_of, trusted_instead
-from labkit.steps.row import Row
 
 if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence, NotRead
-    from labkit.diagnosis.evidence.answers import Role
+    from types_boto3_iam.type_defs import RoleTypeDef
+
     from labkit.workspace import Workspace
 
 TITLE = "the IAM role"
 # The paths of roles that AWS services and IAM Identity Center create. Accounts have many, and no run creates one.
 OF_AWS = ("/aws-service-role/", "/aws-reserved/")
-CAUSES = findings.causes_of(*catalogue.OF_THE_ROLE)
 build = documents.trust_policy
 
 
@@ -53,45 +48,6 @@ def ensure(lab: "Workspace") -> None:
     if "PermissionsBoundary" in present:
         iam.delete_role_permissions_boundary(RoleName=name)
     _set_policies(iam, name, [lab.parameters.policy_arn])
-
-
-def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the role exists, admits only this service account and has its permissions. Return the findings.
-
-    If a fact can't be read, add its `NotRead` to `unread`. Without `unread`, raise the `NotRead`.
-    """
-    return findings.found(CAUSES, evidence, unread)
-
-
-def rows(evidence: "Evidence") -> list[Row]:
-    """Return the rows that `lab.check` shows for this step. Each row has an expected value and the value found."""
-    if evidence.role is None:
-        return [Row("role", evidence.role_arn, "no such role")]
-    admits, admitted = "admits the service account", evidence.trust.admits
-    issuer, subject = evidence.provider_name, trust_policy.condition_found(evidence, "sub")
-    wanted_subject = f"StringEquals {issuer}:sub = {evidence.subject}"
-    # A policy with different words is right, too, if it admits this service account and no stranger.
-    good = admitted and not trust_policy.sub_missing(evidence)
-    for_sts = admitted and not trust_policy.aud_missing(evidence)
-    return [
-        Row("role", evidence.role_arn, evidence.role["Arn"]),
-        Row("trusted provider", evidence.provider_arn, trust_policy.principal_found(evidence), good or None),
-        Row("action", WEB_IDENTITY, trust_policy.actions_found(evidence), good or None),
-        Row("subject", wanted_subject, subject, good or None),
-        Row(
-            "audience",
-            f"StringEquals {issuer}:aud = {evidence.audience}",
-            trust_policy.condition_found(evidence, "aud"),
-            for_sts or None,
-        ),
-        Row("evaluated", admits, admits if admitted else "does not admit it"),
-        Row(
-            "permissions",
-            evidence.parameters.policy_arn,
-            ", ".join(evidence.attached_policies) or "no policy attached",
-            evidence.parameters.policy_arn in evidence.attached_policies,
-        ),
-    ]
 
 
 def remove(lab: "Workspace") -> list[str]:
@@ -155,7 +111,7 @@ def _set_policies(iam: Any, role_name: str, wanted: list[str]) -> None:
             iam.attach_role_policy(RoleName=role_name, PolicyArn=arn)
 
 
-def _owner(lab: "Workspace", present: "Role") -> Owner:
+def _owner(lab: "Workspace", present: "RoleTypeDef") -> Owner:
     """Return the owner of the role with this run's name. Raises `RoleOfAnotherRun` if the role isn't this run's."""
     tags = present.get("Tags", [])
     owner = of_role(lab, present, tags, same_name=True)
@@ -172,7 +128,7 @@ def _owner(lab: "Workspace", present: "Role") -> Owner:
     )
 
 
-def _trusted_instead(lab: "Workspace", role: "Role") -> str:
+def _trusted_instead(lab: "Workspace", role: "RoleTypeDef") -> str:
     """Return the end of a sentence about an untagged role: the service accounts that it trusts instead of this one."""
     others = few(trusted_instead(lab, role))
     own = f"{lab.parameters.namespace}/{lab.parameters.service_account}"

@@ -7,20 +7,16 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from labkit import documents
-from labkit.diagnosis import findings
-from labkit.diagnosis.findings import Finding, provider
 from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
 from labkit.steps.ownership import GOES, Found, Owner, in_words, of_role, of_tags, removed, roles_trusting, run_of
-from labkit.steps.row import Row
 
 if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence, NotRead
-    from labkit.diagnosis.evidence.answers import Tag
+    from types_boto3_iam.type_defs import TagTypeDef
+
     from labkit.workspace import Workspace
 
 TITLE = "the OIDC provider"
-CAUSES = findings.causes_of(provider)
 build = documents.provider
 
 
@@ -40,30 +36,6 @@ def ensure(lab: "Workspace") -> None:
         return
     if AUDIENCE not in audiences:
         iam.add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn, ClientID=AUDIENCE)
-
-
-def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the issuer is registered, and that the provider has the tokens' audience. Return the findings.
-
-    If a fact can't be read, add its `NotRead` to `unread`. Without `unread`, raise the `NotRead`.
-    """
-    return findings.found(CAUSES, evidence, unread)
-
-
-def rows(evidence: "Evidence") -> list[Row]:
-    """Return the rows that `lab.check` shows for this step. Each row has an expected value and the value found."""
-    registered = evidence.provider
-    wanted = evidence.audience
-    if not registered:
-        return [
-            Row("issuer", evidence.issuer, "no OIDC provider"),
-            Row("audience", wanted, "no OIDC provider", False),
-        ]
-    audiences = registered["ClientIDList"]
-    return [
-        Row("issuer", evidence.issuer, "https://" + registered["Url"].removeprefix("https://")),
-        Row("audience", wanted, ", ".join(audiences) or "no client id", wanted in audiences),
-    ]
 
 
 def remove(lab: "Workspace") -> list[str]:
@@ -98,7 +70,7 @@ def hand_over(lab: "Workspace", heir: "Workspace") -> None:
             iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
 
 
-def _registered(lab: "Workspace") -> "Iterator[tuple[str, list[Tag]]]":
+def _registered(lab: "Workspace") -> "Iterator[tuple[str, list[TagTypeDef]]]":
     """Yield the ARN and the tags of each of the account's OIDC providers."""
     iam = lab.aws.client("iam")
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
@@ -107,7 +79,7 @@ def _registered(lab: "Workspace") -> "Iterator[tuple[str, list[Tag]]]":
             yield listed["Arn"], iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=listed["Arn"])["Tags"]
 
 
-def _kept(lab: "Workspace", arn: str, tags: "list[Tag]", owner: Owner) -> tuple[Owner, str]:
+def _kept(lab: "Workspace", arn: str, tags: "list[TagTypeDef]", owner: Owner) -> tuple[Owner, str]:
     """Return the provider's owner, and the text for `Found.others`.
 
     If roles outside this run trust this run's provider, the text names those roles, and ends with the command that

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from labkit.diagnosis.evidence.trust import conditions_of, name_of, statements_of
 from labkit.errors import LabError
 from labkit.policy.wildcards import wildcard
+from labkit.policy.written import conditions_of, name_of, statements_of
 from labkit.run_parameters import RUN_LABEL, RUN_TAG
 
 if TYPE_CHECKING:
-    from labkit.diagnosis.evidence.answers import Role, Tag
+    from types_boto3_iam.type_defs import RoleTypeDef, TagTypeDef
+
     from labkit.workspace import Workspace
 
 Present = TypeVar("Present")
@@ -98,7 +99,7 @@ def removed(found: Iterable[Found]) -> Iterator[str]:
         yield each.line
 
 
-def of_tags(lab: "Workspace", tags: "Iterable[Tag]", *, same_name: bool) -> Owner:
+def of_tags(lab: "Workspace", tags: "Iterable[TagTypeDef]", *, same_name: bool) -> Owner:
     """Return the owner of the AWS resource that has these tags.
 
     `same_name`: whether the resource has the name that this run uses. For an OIDC provider, that's the name of the
@@ -107,7 +108,7 @@ def of_tags(lab: "Workspace", tags: "Iterable[Tag]", *, same_name: bool) -> Owne
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 
 
-def of_role(lab: "Workspace", role: "Role", tags: "Iterable[Tag]", *, same_name: bool) -> Owner:
+def of_role(lab: "Workspace", role: "RoleTypeDef", tags: "Iterable[TagTypeDef]", *, same_name: bool) -> Owner:
     """Return the owner of a role. `role` is IAM's answer about it. `same_name`: see `of_tags`.
 
     An untagged role isn't the run's if `trusted_instead` names service accounts.
@@ -116,7 +117,7 @@ def of_role(lab: "Workspace", role: "Role", tags: "Iterable[Tag]", *, same_name:
     return Owner.UNTAGGED if owner is Owner.NOBODY and trusted_instead(lab, role) else owner
 
 
-def trusted_instead(lab: "Workspace", role: "Role") -> list[str]:
+def trusted_instead(lab: "Workspace", role: "RoleTypeDef") -> list[str]:
     """Return the service accounts that a role's trust policy names instead of the run's own.
 
     The list is empty if the policy names the run's own service account, too, or no service account. It's also empty for
@@ -134,7 +135,7 @@ def trusted_instead(lab: "Workspace", role: "Role") -> list[str]:
     return [*dict.fromkeys(told)]
 
 
-def _subjects(role: "Role") -> Iterator[tuple[str, str]]:
+def _subjects(role: "RoleTypeDef") -> Iterator[tuple[str, str]]:
     """Yield each `sub` that a role's trust policy allows, with the issuer that the condition's key names."""
     for statement in statements_of(role["AssumeRolePolicyDocument"]):
         for condition in conditions_of(statement):
@@ -142,12 +143,12 @@ def _subjects(role: "Role") -> Iterator[tuple[str, str]]:
                 yield from ((condition.issuer, subject) for subject in condition.values)
 
 
-def run_of(tags: "Iterable[Tag]") -> str | None:
+def run_of(tags: "Iterable[TagTypeDef]") -> str | None:
     """Return the run in these tags, as CLUSTER/NAMESPACE/SERVICE ACCOUNT/ROLE; None without the lab's tag."""
     return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
 
 
-def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple["Role", list["Tag"]]]:
+def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple["RoleTypeDef", list["TagTypeDef"]]]:
     """Yield each role whose trust policy contains the text `provider`, as IAM lists it, and the role's tags.
 
     An example of this text is `:oidc-provider/`.

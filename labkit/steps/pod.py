@@ -9,18 +9,14 @@ from kubernetes.watch import Watch
 
 from labkit import documents, execution
 from labkit.connection import awaited, core_api
-from labkit.diagnosis import findings
-from labkit.diagnosis.evidence.pod_spec import NO_IMAGE
-from labkit.diagnosis.findings import Finding, catalogue
+from labkit.documents import NO_IMAGE
 from labkit.documents import POD_NAME as NAME
 from labkit.errors import LabError
 from labkit.showing import doing
 from labkit.steps.namespace import ensure_namespace
 from labkit.steps.ownership import Found, Owner, existing, of_labels, refuse_another_runs, removed, take_name
-from labkit.steps.row import Row
 
 if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence, NotRead
     from labkit.workspace import Workspace
 
 TITLE = "the pod"
@@ -30,7 +26,6 @@ NOT_YET = tuple(
     f"({code}) when calling the AssumeRoleWithWebIdentity" for code in ("AccessDenied", "InvalidIdentityToken")
 )
 AGAIN_AFTER = 2  # seconds between the pod's attempts to assume its role
-CAUSES = findings.causes_of(*catalogue.OF_THE_POD)
 build = documents.pod
 # A container that waits with one of these reasons will never run.
 HOPELESS = (*NO_IMAGE, "CrashLoopBackOff", "CreateContainerConfigError")
@@ -60,31 +55,6 @@ def ensure(lab: "Workspace") -> None:
         delete(lab, NAME, lab.parameters.namespace)
     core.create_namespaced_pod(lab.parameters.namespace, wanted)
     wait_until_running(lab)
-
-
-def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the pod runs as the service account, and that the pod has the role. Return the findings.
-
-    If a fact can't be read, add its `NotRead` to `unread`. Without `unread`, raise the `NotRead`.
-    """
-    return findings.found(CAUSES, evidence, unread)
-
-
-def rows(evidence: "Evidence") -> list[Row]:
-    """Return the rows that `lab.check` shows for this step. Each row has an expected value and the value found."""
-    if evidence.pod is None:
-        return [Row("pod", f"{evidence.parameters.namespace}/{NAME}", "no such pod")]
-    return [
-        Row("pod", "Running", evidence.pod_phase),
-        Row(
-            "service account",
-            evidence.parameters.service_account,
-            evidence.pod["spec"].get("serviceAccountName", "default"),
-        ),
-        Row("webhook", "registered", "registered" if evidence.webhook else "not registered"),
-        Row("AWS_ROLE_ARN", evidence.role_arn, evidence.pod_role_arn or "not set"),
-        Row("token for", evidence.audience, evidence.token_audience or "no token volume"),
-    ]
 
 
 def remove(lab: "Workspace") -> list[str]:

@@ -8,8 +8,6 @@ from kubernetes.client.exceptions import ApiException
 
 from labkit import documents
 from labkit.connection import core_api
-from labkit.diagnosis import findings
-from labkit.diagnosis.findings import Finding, service_account
 from labkit.documents import ROLE_ANNOTATION as KEY
 from labkit.run_parameters import RUN_LABEL
 from labkit.steps.namespace import ensure_namespace, until_gone
@@ -22,14 +20,11 @@ from labkit.steps.ownership import (
     removed,
     take_name,
 )
-from labkit.steps.row import Row
 
 if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence, NotRead
     from labkit.workspace import Workspace
 
 TITLE = "the service account"
-CAUSES = findings.causes_of(service_account)
 build = documents.service_account
 
 
@@ -58,24 +53,6 @@ def ensure(lab: "Workspace") -> None:
     present.metadata.annotations = {**annotations, KEY: lab.role_arn}
     present.metadata.labels = labels
     core.replace_namespaced_service_account(name, namespace, present)
-
-
-def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Check that the service account exists and names the role. Return the findings.
-
-    If a fact can't be read, add its `NotRead` to `unread`. Without `unread`, raise the `NotRead`.
-    """
-    return findings.found(CAUSES, evidence, unread)
-
-
-def rows(evidence: "Evidence") -> list[Row]:
-    """Return the rows that `lab.check` shows for this step. Each row has an expected value and the value found."""
-    if evidence.service_account is None:
-        return [Row("service account", evidence.subject, "no such service account")]
-    return [
-        Row("service account", evidence.subject, evidence.subject),
-        Row(f"annotation {KEY}", evidence.role_arn, evidence.annotation or "no such annotation"),
-    ]
 
 
 def remove(lab: "Workspace") -> list[str]:

@@ -6,19 +6,28 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from labkit.connection import AGENT_URL, ENTRANCE, OTHER_ACCOUNT, Connection, NotThereYet, Record, configured, patient
-from labkit.diagnosis.evidence.answers import Cluster
-from labkit.diagnosis.evidence.issuer import served_chain
-from labkit.emulator import kubeconfig, nodes, process
-from labkit.emulator.certificates import client_context
-from labkit.emulator.cluster_folder import ClusterFolder
-from labkit.emulator.environment import closed
-from labkit.emulator.folder import Folder
-from labkit.emulator.process import ACCOUNT_ID, TARGET_TAG, State
+from labkit.connection import (
+    AGENT_URL,
+    ENTRANCE,
+    OTHER_ACCOUNT,
+    Connection,
+    NotThereYet,
+    Record,
+    configured,
+    patient,
+    served_chain,
+)
 from labkit.errors import LabError, answering, in_a_terminal
+from labkit.simulator import kubeconfig, nodes, process
+from labkit.simulator.certificates import client_context
+from labkit.simulator.cluster_folder import ClusterFolder
+from labkit.simulator.environment import closed
+from labkit.simulator.folder import Folder
+from labkit.simulator.process import ACCOUNT_ID, TARGET_TAG, State
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
+    from types_boto3_eks.type_defs import ClusterTypeDef
 
     from labkit.run_parameters import Parameters
     from labkit.targets.sessions import BoundSession
@@ -143,7 +152,7 @@ def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession"
     )
 
 
-def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> Cluster:
+def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> "ClusterTypeDef":
     """Return the cluster as eks:DescribeCluster shows it; create it if it's missing.
 
     Raises `LabError` if the lab doesn't answer, or if the cluster belongs to the target kind.
@@ -156,10 +165,10 @@ def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> Cluster:
     return cluster
 
 
-def active(eks: Any, name: str) -> Cluster:
+def active(eks: Any, name: str) -> "ClusterTypeDef":
     """Wait until the cluster is active, 30 s at most. Return it as eks:DescribeCluster shows it."""
     eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
-    cluster: Cluster = eks.describe_cluster(name=name)["cluster"]
+    cluster: ClusterTypeDef = eks.describe_cluster(name=name)["cluster"]
     return cluster
 
 
@@ -214,7 +223,7 @@ def fetch(state: State, url: str) -> object:
 
 
 def _connection(
-    parameters: "Parameters", folder: Folder, state: State, aws: "BoundSession", cluster: Cluster
+    parameters: "Parameters", folder: Folder, state: State, aws: "BoundSession", cluster: "ClusterTypeDef"
 ) -> Connection:
     context = state.context(parameters.cluster, parameters.region)
     issuer = cluster["identity"]["oidc"]["issuer"]
@@ -256,7 +265,7 @@ def _issuers(state: State) -> dict[str, int]:
 def publish_again(cluster: str, issuer: str) -> str:
     """Return a shell command with a comment. The command makes the issuer publish its own documents again.
 
-    The command deletes the issuer's replacement documents (`labkit.emulator.published`).
+    The command deletes the issuer's replacement documents (`labkit.simulator.published`).
     """
     return (
         "# Delete the replacement documents. "
@@ -266,8 +275,8 @@ def publish_again(cluster: str, issuer: str) -> str:
     )
 
 
-def _cluster(eks: Any, name: str, account_id: str) -> Cluster:
-    cluster: Cluster
+def _cluster(eks: Any, name: str, account_id: str) -> "ClusterTypeDef":
+    cluster: ClusterTypeDef
     try:
         cluster = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
@@ -295,7 +304,7 @@ def _running(folder: Folder) -> State | None:
     return State.read(folder) if folder.is_running() else None
 
 
-def _refuse_joined(cluster: Cluster) -> None:
+def _refuse_joined(cluster: "ClusterTypeDef") -> None:
     if (cluster.get("tags") or {}).get(TARGET_TAG):
         raise LabError(
             f"The lab's cluster {cluster['name']} belongs to another target: kind.",
@@ -316,6 +325,6 @@ def _no_cluster(parameters: "Parameters", state: State) -> NotThereYet:
 
 
 def _read_trail(folder: Folder) -> Iterator[Record]:
-    from labkit.emulator.aws.trail import Trail
+    from labkit.simulator.aws.trail import Trail
 
     return Trail.newest(folder.trail_file)

@@ -10,8 +10,8 @@ from botocore.config import Config
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.loaders import create_loader
 
-from labkit.emulator.aws_cli import S3_CONTROL, keep_host
 from labkit.errors import LabError
+from labkit.simulator.aws_cli import S3_CONTROL, keep_host
 
 # botocore repeats some refused calls, and the learner waits meanwhile. On loopback, two attempts are enough.
 QUICK = Config(

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 
 from tests.bench.lab import PROGRAMS, ROOT, folder, labkit
-from tests.fleet import notebooks
-from tests.fleet.told import report
+from tests.runs import notebooks
+from tests.runs.told import report
 
 RUNS, CLUSTERS = 200, 20
 MANY = 1000  # rows
@@ -87,7 +87,7 @@ def _overhead(tasks: int = 2000) -> float:
     """Seconds that Dask takes for an empty task, handed out and taken back as in a fleet."""
     from distributed import as_completed
 
-    from labkit.fleet import workers
+    from labkit.runs.fleet import workers
 
     with tempfile.TemporaryDirectory() as temporary, workers.local(1, Path(temporary) / "log") as client:
         client.submit(abs, -1, pure=False).result()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from labkit.emulator.folder import Folder
-from labkit.emulator.process import State
+from labkit.simulator.folder import Folder
+from labkit.simulator.process import State
 
 PROGRAMS = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]

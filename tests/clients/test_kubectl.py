@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import labkit
-from tests.emulator.kubernetes.node_kubectl import OUTRUN
+from tests.simulator.kubernetes.node_kubectl import OUTRUN
 
 pytestmark = pytest.mark.kubectl
 

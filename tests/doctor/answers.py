@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any
 
 from labkit.connection import Connection
-from labkit.diagnosis.evidence import Evidence, Reads
-from labkit.diagnosis.evidence.reading import NotRead, Read
-from labkit.faults import Situation, admission
-from labkit.faults.situation import Document
+from labkit.course.faults import Situation, admission
+from labkit.course.faults.situation import Document
+from labkit.doctor.evidence import Evidence, Reads
+from labkit.doctor.evidence.reading import NotRead, Read
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
 from labkit.tokens import NotAToken, parts
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from labkit import Lab
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.faults import Situation, live
+from labkit.course.faults import Situation, live
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
 
 PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 

@@ -1,10 +1,10 @@
 """The evidence that the doctor reads in a running lab, and its findings."""
 
 from labkit import Lab
-from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.course.faults import Situation
+from labkit.doctor.evidence import Evidence, Reads
 from labkit.doctor.examination import examine
 from labkit.doctor.report import Diagnosis
-from labkit.faults import Situation
 
 
 def evidence(lab: Lab, situation: Situation, *, probe: bool = False) -> Evidence:

@@ -11,12 +11,12 @@ from kubernetes.client import AdmissionregistrationV1Api, ApiException, CoreV1Ap
 
 from labkit import Lab
 from labkit.cli import lab as cli_lab
+from labkit.course.faults import Fault, Situation, breaking, live
 from labkit.doctor import repairing
 from labkit.doctor.examination import examine
-from labkit.emulator import environment
-from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.execution import execute
-from labkit.faults import Fault, Situation, breaking, live
+from labkit.simulator import environment
+from labkit.simulator.kubernetes.objects.selectors import object_selector
 from tests.doctor import second_team
 from tests.doctor.examining import evidence
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from botocore.exceptions import ClientError
 
 from labkit import Lab
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.faults import CATALOGUE, live
+from labkit.course.faults import CATALOGUE, live
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
 from tests.doctor.harm_live import Team, outcome
 
 PAIRS, TRIPLES = 60, 20

@@ -1,7 +1,7 @@
 """Recorded evidence of a healthy lab with one change, for the tests of pods, and the doctor's findings."""
 
 from labkit import doctor
-from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.doctor.evidence import Evidence, Reads
 from labkit.steps import pod
 from tests.doctor.applying import made
 from tests.doctor.recording import (

@@ -14,11 +14,11 @@ from typing import Any
 import jsonpatch
 
 from labkit import documents
+from labkit.course.faults import Situation
+from labkit.course.faults.situation import WEBHOOK, new_role
 from labkit.doctor import repairing
-from labkit.emulator.kubernetes.objects.selectors import object_selector
-from labkit.faults import Situation
-from labkit.faults.situation import WEBHOOK, new_role
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
+from labkit.simulator.kubernetes.objects.selectors import object_selector
 from tests.doctor.repairing import commands, repaired
 
 Answers = dict[str, Any]

@@ -12,15 +12,15 @@ import pytest
 
 import labkit
 from labkit import doctor, steps
-from labkit.diagnosis import finding, findings
-from labkit.diagnosis.evidence import Evidence, Reads
-from labkit.diagnosis.evidence.reading import NotRead, Read
-from labkit.diagnosis.findings.catalogue import CATALOGUE, CAUSES
-from labkit.diagnosis.order import in_order
-from labkit.diagnosis.stages import ANNOTATION, EXCHANGE, IDENTITY, PROVIDER, STAGES, TOKEN
-from labkit.doctor import families
+from labkit.course.faults import CATALOGUE as FAULTS
+from labkit.doctor import checks, finding, findings
+from labkit.doctor import explanations as families
+from labkit.doctor.evidence import Evidence, Reads
+from labkit.doctor.evidence.reading import NotRead, Read
+from labkit.doctor.findings.catalogue import CATALOGUE, CAUSES
+from labkit.doctor.order import in_order
+from labkit.doctor.stages import ANNOTATION, EXCHANGE, IDENTITY, PROVIDER, STAGES, TOKEN
 from labkit.documents import ROLE_ANNOTATION
-from labkit.faults import CATALOGUE as FAULTS
 from tests.doctor import recording
 from tests.doctor.repairing import commands
 
@@ -106,7 +106,7 @@ def test_findings_are_created_in_one_place():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Finding"
     ]
-    assert [place.partition(":")[0] for place in makers] == ["diagnosis/finding.py"], makers
+    assert [place.partition(":")[0] for place in makers] == ["doctor/finding.py"], makers
 
 
 def test_every_function_that_looks_for_a_cause_is_declared_as_one():
@@ -181,7 +181,7 @@ def test_errors_are_reported_first_in_the_order_of_their_stages_and_then_of_the_
 @pytest.mark.parametrize("step", steps.ORDER)
 def test_a_step_lists_its_findings_in_the_order_of_the_report(step):
     report = [each.id for each in doctor.examine(recording.evidence(with_many_faults())).findings]
-    told = [each.id for each in steps.step(step).check(recording.evidence(with_many_faults()), [])]
+    told = [each.id for each in checks.findings(step, recording.evidence(with_many_faults()), [])]
     assert [id for id in told if id in report] == [id for id in report if id in told]
 
 

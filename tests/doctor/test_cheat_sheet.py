@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from labkit.diagnosis.findings.catalogue import CATALOGUE
-from labkit.doctor.explanations import explain
-from labkit.doctor.families import FAMILIES
+from labkit.doctor.explanations import FAMILIES, explain
+from labkit.doctor.findings.catalogue import CATALOGUE
 from tests.notebooks.books import FOLDER, prose, read
 
 SHEET = (FOLDER / "how-to-read-an-error.md").read_text()

@@ -1,10 +1,10 @@
 """A diagnosis of recorded evidence: its exit code, its calls and its checks."""
 
-from labkit.diagnosis.evidence import Reads
-from labkit.diagnosis.evidence.reading import Read
-from labkit.diagnosis.findings.catalogue import CATALOGUE
-from labkit.diagnosis.stages import STAGES
+from labkit.doctor.evidence import Reads
+from labkit.doctor.evidence.reading import Read
 from labkit.doctor.examination import examine
+from labkit.doctor.findings.catalogue import CATALOGUE
+from labkit.doctor.stages import STAGES
 from tests.doctor import recording
 
 

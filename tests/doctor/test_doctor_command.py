@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 import labkit
 from labkit.cli.main import app
-from labkit.diagnosis.evidence import Evidence
-from labkit.diagnosis.stages import PROVIDER
+from labkit.doctor.evidence import Evidence
 from labkit.doctor.examination import diagnose, examine
-from labkit.emulator import environment
-from labkit.emulator.folder import Folder
-from labkit.emulator.process import State
+from labkit.doctor.stages import PROVIDER
 from labkit.errors import LabError
+from labkit.simulator import environment
+from labkit.simulator.folder import Folder
+from labkit.simulator.process import State
 from tests.commands import LABKIT
 from tests.doctor import recording
 from tests.doctor.callers import POLICY, changed, doctor, session_of
@@ -128,7 +128,7 @@ def test_a_notebook_gets_the_same_report_and_the_repair_only_if_it_asks(broken):
     assert [finding.id for finding in found.findings] == ["role-policy-not-attached"]
     assert "aws iam attach-role-policy" not in repr(broken.diagnose())
     bundle = found._repr_mimebundle_()
-    assert bundle["application/vnd.labkit.diagnosis+json"] == found.as_json()
+    assert bundle["application/vnd.labkit.doctor+json"] == found.as_json()
     assert "aws iam attach-role-policy" in bundle["text/html"] and "aws iam attach-role-policy" in bundle["text/plain"]
 
 

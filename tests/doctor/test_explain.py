@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.doctor import explanations, families
+from labkit.doctor import explanations
+from labkit.doctor import explanations as families
 from tests.commands import labkit
 
 TRUST = "Not authorized to perform sts:AssumeRoleWithWebIdentity"

@@ -14,11 +14,11 @@ from kubernetes.client import CoreV1Api
 from typer.testing import CliRunner
 
 from labkit.cli.main import app
-from labkit.diagnosis.stages import PERMISSIONS
+from labkit.course.faults import CATALOGUE, breaking, drawn, expected, live, named
 from labkit.doctor.examination import examine
-from labkit.emulator.folder import Folder
+from labkit.doctor.stages import PERMISSIONS
 from labkit.errors import LabError
-from labkit.faults import CATALOGUE, breaking, drawn, expected, live, named
+from labkit.simulator.folder import Folder
 from tests.doctor import answers
 from tests.doctor.examining import evidence, found
 

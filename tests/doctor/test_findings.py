@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
-from labkit import doctor, steps
-from labkit.steps import iam_role, pod, service_account
+from labkit import doctor, documents, steps
+from labkit.doctor import checks
 from tests.doctor.recording import (
     ATTACHED,
     CALLER,
@@ -45,7 +45,7 @@ def evidence(**facts):
 
 
 def check(step, **facts):
-    return [finding.id for finding in steps.step(step).check(evidence(**facts))]
+    return [finding.id for finding in checks.findings(step, evidence(**facts))]
 
 
 def trusting(change):
@@ -57,11 +57,11 @@ def trusting(change):
 @pytest.mark.parametrize("step", steps.ORDER)
 def test_a_step_finds_nothing_in_a_healthy_lab(step):
     assert check(step) == []
-    assert all(row.right for row in steps.step(step).rows(evidence()))
+    assert all(row.right for row in checks.rows(step, evidence()))
 
 
 def test_a_provider_without_an_audience_has_a_row_that_says_so():
-    (issuer, audience) = steps.step("oidc_provider").rows(evidence(provider={"Url": NAME, "ClientIDList": []}))
+    (issuer, audience) = checks.rows("oidc_provider", evidence(provider={"Url": NAME, "ClientIDList": []}))
     assert issuer.right and not audience.right
     assert audience.found == "no client id"
 
@@ -96,7 +96,7 @@ def conditions(operator="StringEquals", sub=PARAMETERS.subject, aud="sts.amazona
 def test_a_fault_of_the_trust_policy_gives_one_finding_and_its_repair_mends_it(id, change):
     facts = trusting(change)
     assert check("iam_role", **facts) == [id]
-    (finding,) = iam_role.check(evidence(**facts))
+    (finding,) = checks.findings("iam_role", evidence(**facts))
     assert finding.severity == ("warning" if id == "trust-policy-sub-missing" else "error")
     if id == "trust-policy-sub-missing":
         assert not commands(finding.repair)
@@ -117,24 +117,24 @@ def test_a_fault_of_the_trust_policy_gives_one_finding_and_its_repair_mends_it(i
 )
 def test_an_unusual_trust_policy_that_admits_the_service_account_is_right(change):
     assert check("iam_role", **trusting(change)) == []
-    assert all(row.right for row in iam_role.rows(evidence(**trusting(change))))
+    assert all(row.right for row in checks.rows("iam_role", evidence(**trusting(change))))
 
 
 def test_a_wildcard_for_every_service_account_makes_only_the_subjects_row_wrong():
     facts = trusting(conditions("StringLike", sub="system:serviceaccount:*"))
-    assert [row.what for row in iam_role.rows(evidence(**facts)) if not row.right] == ["subject"]
+    assert [row.what for row in checks.rows("iam_role", evidence(**facts)) if not row.right] == ["subject"]
 
 
 def test_the_rows_say_what_a_trust_policy_lacks():
     changed = evidence(
         **trusting(lambda s: s.update(Principal={"Service": "ec2.amazonaws.com"}, Action=[], Condition={}))
     )
-    rows = {row.what: row.found for row in iam_role.rows(changed)}
+    rows = {row.what: row.found for row in checks.rows("iam_role", changed)}
     assert rows["trusted provider"] == "no federated principal"
     assert rows["action"] == "no Action"
     assert rows["subject"] == rows["audience"] == "no condition"
     assert not any(
-        row.right for row in iam_role.rows(changed) if row.what in ("trusted provider", "action", "evaluated")
+        row.right for row in checks.rows("iam_role", changed) if row.what in ("trusted provider", "action", "evaluated")
     )
 
 
@@ -146,7 +146,7 @@ def test_a_statement_with_the_wrong_action_does_not_matter_if_another_one_admits
 
 
 def account_with(annotations):
-    account = service_account.build(PARAMETERS, ROLE_ARN)
+    account = documents.service_account(PARAMETERS, ROLE_ARN)
     account["metadata"]["annotations"] = annotations
     return {"service_accounts": [account]}
 
@@ -197,7 +197,7 @@ KEY = "eks.amazonaws.com/role-arn"
 )
 def test_a_fault_gives_one_finding_with_a_repair(step, id, facts):
     assert check(step, **facts) == [id]
-    (finding,) = steps.step(step).check(evidence(**facts))
+    (finding,) = checks.findings(step, evidence(**facts))
     assert finding.expected != finding.found
     assert finding.repair
     assert all(shlex.split(line) for line in finding.repair.splitlines())
@@ -215,10 +215,10 @@ def test_a_fault_of_the_pod_gives_one_finding_and_its_repair_recreates_the_pod(i
     broken = a_pod()
     change(broken)
     assert check("pod", pods=[broken]) == [id]
-    (finding,) = pod.check(evidence(pods=[broken]))
+    (finding,) = checks.findings("pod", evidence(pods=[broken]))
     first, second = commands(finding.repair)
     assert first == "kubectl delete pod my-pod -n default --grace-period=1"
-    assert json.loads(shlex.split(second)[1]) == pod.build(PARAMETERS)
+    assert json.loads(shlex.split(second)[1]) == documents.pod(PARAMETERS)
 
 
 def test_a_repair_makes_the_missing_service_account_before_it_deletes_the_pod():
@@ -226,7 +226,7 @@ def test_a_repair_makes_the_missing_service_account_before_it_deletes_the_pod():
     broken["spec"].update(serviceAccountName="default")
     acts_as_node = {"arn": "arn:aws:sts::123456789012:assumed-role/blue-node/i-0123", "error": ""}
     seen = evidence(service_accounts=[], pods=[broken], caller=acts_as_node)
-    (finding,) = steps.step("credentials").check(seen)
+    (finding,) = checks.findings("credentials", seen)
     # The API server refuses a pod whose service account doesn't exist.
     made, deleted, _ = commands(finding.repair)
     assert json.loads(shlex.split(made)[1])["kind"] == "ServiceAccount"
@@ -245,13 +245,13 @@ def test_a_token_with_the_wrong_audience_is_found():
 def test_a_role_of_another_run_is_found_and_its_repair_shows_the_roles_tags():
     role = trusting(conditions(sub="system:serviceaccount:default:a"))["role"]
     role["Tags"] = [{"Key": "labkit:run", "Value": "green/default/a/my-role"}]
-    (finding,) = iam_role.check(evidence(role=role))
+    (finding,) = checks.findings("iam_role", evidence(role=role))
     assert (finding.id, finding.found) == ("role-belongs-to-another-run", "labkit:run = green/default/a/my-role")
     assert "list-role-tags" in finding.repair
 
 
 def test_the_repair_removes_a_misspelt_annotation_key():
-    (finding,) = service_account.check(evidence(**account_with({"eks.amazon.com/role-arn": ROLE_ARN})))
+    (finding,) = checks.findings("service_account", evidence(**account_with({"eks.amazon.com/role-arn": ROLE_ARN})))
     assert "eks.amazon.com/role-arn- eks.amazonaws.com/role-arn=" in finding.repair
 
 

@@ -10,8 +10,8 @@ import pytest
 from kubernetes.client import AdmissionregistrationV1Api, ApiException, AppsV1Api, CoreV1Api, RbacAuthorizationV1Api
 
 from labkit.connection import awaited
+from labkit.course.faults.situation import new_role
 from labkit.doctor import repairing
-from labkit.faults.situation import new_role
 from tests.commands import labkit
 
 WEBHOOK = "pod-identity-webhook"

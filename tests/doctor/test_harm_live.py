@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from labkit.faults import CATALOGUE
+from labkit.course.faults import CATALOGUE
 from tests.doctor.harm_live import Team, outcome
 
 # Random pairs, and one pair about the webhook's registration, which everybody shares.

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from labkit import doctor
-from labkit.diagnosis.evidence import Reads
+from labkit.doctor.evidence import Reads
 from labkit.errors import LabError
 from tests.doctor.pods import unread, workload
 from tests.doctor.recording import (

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from labkit import doctor
-from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.doctor import stages
+from labkit.doctor.evidence import Evidence, Reads
 from tests.doctor.recording import (
     ACCOUNT_ID,
     ATTACHED,

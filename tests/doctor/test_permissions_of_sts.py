@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.diagnosis import stages
+from labkit.doctor import stages
 from tests.doctor.recording import ACCOUNT_ID, BUCKET_POLICY, ROLE, ROLE_ARN, healthy
 from tests.doctor.repairing import commands
 from tests.doctor.test_permissions import BOUNDARY, READ_ONLY, deny, document, examine, inline, policy

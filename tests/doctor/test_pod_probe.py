@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from labkit import doctor
-from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.doctor.evidence import Evidence, Reads
 from tests.doctor.applying import applied
 from tests.doctor.recording import (
     ACCOUNT_ID,

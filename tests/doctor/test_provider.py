@@ -6,9 +6,9 @@ import json
 import pytest
 
 from labkit import doctor
-from labkit.diagnosis.evidence import Evidence, Reads
-from labkit.diagnosis.evidence.issuer import served_chain
-from labkit.diagnosis.findings import provider
+from labkit.doctor.evidence import Evidence, Reads
+from labkit.doctor.evidence.issuer import served_chain
+from labkit.doctor.findings import provider
 from tests.doctor.recording import (
     ACCOUNT_ID,
     ALL_SERVICE_ACCOUNTS,

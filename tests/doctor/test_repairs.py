@@ -2,8 +2,8 @@
 
 import pytest
 
+from labkit.course.faults import CATALOGUE, breaking, live
 from labkit.doctor.examination import examine
-from labkit.faults import CATALOGUE, breaking, live
 from tests.doctor.examining import evidence, found
 from tests.doctor.repairing import commands
 

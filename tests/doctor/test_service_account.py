@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from labkit import doctor
-from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.doctor.evidence import Evidence, Reads
 from labkit.steps import pod, service_account
 from tests.doctor.applying import applied, made
 from tests.doctor.pods import examine, found

@@ -12,7 +12,7 @@ import pytest
 from kubernetes.client import CoreV1Api
 
 from labkit import steps
-from labkit.diagnosis.findings import credentials
+from labkit.doctor.findings import credentials
 from labkit.run_parameters import Parameters
 from tests.commands import labkit as labkit_command
 from tests.doctor.repairing import commands

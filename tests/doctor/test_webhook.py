@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from labkit.connection import Connection
-from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.doctor import examination
+from labkit.doctor.evidence import Evidence, Reads
 from labkit.steps import pod
 from labkit.targets import eks
 from tests.doctor.applying import applied, made

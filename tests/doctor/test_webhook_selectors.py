@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.diagnosis import stages
+from labkit.doctor import stages
 from labkit.steps import pod
 from tests.doctor.applying import applied, made
 from tests.doctor.pods import examine, found

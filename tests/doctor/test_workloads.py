@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from labkit import doctor
-from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.doctor.evidence import Evidence, Reads
 from labkit.steps import pod
 from tests.doctor.applying import applied
 from tests.doctor.pods import KEY, KEYS, applying, deployment, examine, found, owned, workload

@@ -1,7 +1,7 @@
 """Recorded evidence of a healthy lab with changes in the trust policy, and the doctor's findings."""
 
 from labkit import doctor
-from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.doctor.evidence import Evidence, Reads
 from tests.doctor.recording import (
     ACCOUNT_ID,
     ATTACHED,

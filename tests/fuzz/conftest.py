@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 from hypothesis import HealthCheck, settings
 
-from labkit.emulator.listener import Listener, bind
-from tests.emulator.aws.conftest import running
-from tests.emulator.kubernetes.conftest import Loop, admin, cluster, signing_key
+from labkit.simulator.listener import Listener, bind
+from tests.simulator.aws.conftest import running
+from tests.simulator.kubernetes.conftest import Loop, admin, cluster, signing_key
 
 __all__ = ["admin", "cases", "cluster", "running", "signing_key"]
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.emulator.kubernetes.conftest import Cluster, listening
-from tests.emulator.kubernetes.test_api_any_input import (
+from tests.fuzz.conftest import cases
+from tests.simulator.kubernetes.conftest import Cluster, listening
+from tests.simulator.kubernetes.test_api_any_input import (
     accepts,
     answered,
     bodies,
@@ -21,7 +22,6 @@ from tests.emulator.kubernetes.test_api_any_input import (
     paths,
     queries,
 )
-from tests.fuzz.conftest import cases
 
 
 class Watched:

@@ -12,14 +12,14 @@ from botocore.serialize import create_serializer
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from labkit.emulator.aws.backend import get_backend
-from labkit.emulator.aws.state import pickling, places
-from labkit.emulator.aws.state.kept import KEPT
-from labkit.emulator.aws.state.places import Store
-from tests.emulator.aws import spoilt
-from tests.emulator.aws.conftest import ACCOUNT, REGION, Aws, Irsa
-from tests.emulator.aws.test_any_request import BODIES, HEADERS, METHODS, PATHS, QUERIES, quote, send
+from labkit.simulator.aws.backend import get_backend
+from labkit.simulator.aws.state import pickling, places
+from labkit.simulator.aws.state.kept import KEPT
+from labkit.simulator.aws.state.places import Store
 from tests.fuzz.conftest import cases
+from tests.simulator.aws import spoilt
+from tests.simulator.aws.conftest import ACCOUNT, REGION, Aws, Irsa
+from tests.simulator.aws.test_any_request import BODIES, HEADERS, METHODS, PATHS, QUERIES, quote, send
 
 WORDS = st.sampled_from(
     ["", "a", "0", "-1", "true", "null", "é", "\0", "\x1b", "x" * 300, "x" * 70_000, "{}", "[", "<a/>", "../..", "%00",

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.emulator.folder import Folder
-from labkit.emulator.kubernetes.issuer import Issuer
-from tests.emulator.aws.test_any_request import BODIES, HEADERS, METHODS, QUERIES
+from labkit.simulator.folder import Folder
+from labkit.simulator.kubernetes.issuer import Issuer
 from tests.fuzz.conftest import cases, sent, served
+from tests.simulator.aws.test_any_request import BODIES, HEADERS, METHODS, QUERIES
 
 PATH = "/id/0123456789ABCDEF0123456789ABCDEF"
 DISCOVERY, KEYS = f"{PATH}/.well-known/openid-configuration", f"{PATH}/keys"

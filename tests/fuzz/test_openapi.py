@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from labkit.emulator.kubernetes.objects.kinds import BY_NAME
-from tests.emulator.kubernetes.conftest import Cluster
-from tests.emulator.kubernetes.test_api_any_input import DOCUMENTS, REAL_500
+from labkit.simulator.kubernetes.objects.kinds import BY_NAME
 from tests.fuzz.conftest import cases
 from tests.fuzz.test_api import Watched, watched
+from tests.simulator.kubernetes.conftest import Cluster
+from tests.simulator.kubernetes.test_api_any_input import DOCUMENTS, REAL_500
 
 __all__ = ["watched"]
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.webhook import Accounts, WebhookServer
-from tests.emulator.aws.test_any_request import BODIES, HEADERS, METHODS, QUERIES
-from tests.emulator.kubernetes.test_api_any_input import POD, anything, mutated
 from tests.fuzz.conftest import cases, sent, served
+from tests.simulator.aws.test_any_request import BODIES, HEADERS, METHODS, QUERIES
+from tests.simulator.kubernetes.test_api_any_input import POD, anything, mutated
 
 ROLE = "arn:aws:iam::123456789012:role/my-role"
 ACCOUNT = {"metadata": {"name": "app", "namespace": "default", "annotations": {"eks.amazonaws.com/role-arn": ROLE}}}

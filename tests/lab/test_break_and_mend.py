@@ -6,8 +6,8 @@ import pytest
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab
+from labkit.course.faults import drawn
 from labkit.errors import LabError
-from labkit.faults import drawn
 from labkit.steps import pod
 
 SEED = 5

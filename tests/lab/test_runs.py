@@ -19,8 +19,9 @@ from labkit.run_parameters import InvalidParameter
 from tests.commands import LABKIT, labkit
 
 CHECK = """
-from labkit.widgets.check import Check, Row
-Check("pod", "the pod", [Row("pod", "Running", "Running")], [])
+from labkit.course.widgets.check import Check
+from labkit.doctor.checks import Comparison
+Check("pod", "the pod", [Comparison("pod", "Running", "Running")], [])
 """
 SHOW = """
 from labkit.showing import show

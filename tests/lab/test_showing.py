@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from labkit import expect_denied
+from labkit.course.widgets.check import Check
+from labkit.course.widgets.trail import Calls
+from labkit.doctor.checks import Comparison
 from labkit.errors import LabError, NotDenied, UnknownName
 from labkit.showing import as_text, show, stable
-from labkit.widgets.check import Check, Row
-from labkit.widgets.trail import Calls
 
 
 def test_an_answer_of_boto3_is_shown_without_secrets_and_dates():
@@ -129,7 +130,9 @@ def test_an_expected_denial_lets_other_errors_through():
 
 
 def test_a_check_shows_expected_beside_found():
-    check = Check("pod", "the pod", [Row("pod", "Running", "Pending"), Row("token for", "sts", "sts")], [])
+    check = Check(
+        "pod", "the pod", [Comparison("pod", "Running", "Pending"), Comparison("token for", "sts", "sts")], []
+    )
     assert not check
     assert repr(check) == (
         "✗ wrong: the pod\n"
@@ -152,14 +155,14 @@ def test_a_check_shows_expected_beside_found():
     ],
 )
 def test_a_check_marks_the_whole_words_that_differ(expected, found, part):
-    check = Check("role", "the role", [Row("subject", expected, found)], [])
+    check = Check("role", "the role", [Comparison("subject", expected, found)], [])
     carets = repr(check).splitlines()[-1].strip() if part else ""
     assert carets == "^" * len(part) and ("^" in repr(check)) == bool(part)
     assert ("<u><strong>" + part + "</strong></u>" in check._repr_html_()) == bool(part)
 
 
 def test_html_in_a_found_value_is_shown_as_text():
-    check = Check("pod", "the pod", [Row("pod", "Running", "<script>")], [])
+    check = Check("pod", "the pod", [Comparison("pod", "Running", "<script>")], [])
     assert "<script>" not in check._repr_html_()
 
 

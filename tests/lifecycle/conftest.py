@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.emulator.folder import Folder
+from labkit.simulator.folder import Folder
 from tests import commands
 
 

@@ -14,9 +14,9 @@ import psutil
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.emulator.process import State
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
+from labkit.simulator.process import State
 
 FOLDER = Folder(Path(os.environ["LABKIT_HOME"]))
 FILL = FOLDER.path / "fill"

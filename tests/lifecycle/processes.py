@@ -3,7 +3,7 @@
 import psutil
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
-from labkit.emulator.process import State
+from labkit.simulator.process import State
 
 
 def server(lab) -> psutil.Process:

@@ -19,10 +19,10 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.response import StreamingBody
 
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.emulator.process import State
 from labkit.errors import LabError
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
+from labkit.simulator.process import State
 from tests import commands
 
 ACCOUNT = "123456789012"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.emulator.folder import Folder
+from labkit.simulator.folder import Folder
 from tests import commands
 
 

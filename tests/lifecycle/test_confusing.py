@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psutil
 import pytest
 
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.emulator.process import State
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
+from labkit.simulator.process import State
 from tests import commands
 from tests.lifecycle.processes import gone, run_a_pod, server
 

@@ -108,7 +108,7 @@ def test_jupyterlab_ends_its_terminal_a_stubborn_kernel_and_one_still_starting(s
         asked.post("api/terminals")
         asked.post("api/kernels", json={"name": "python3"})
         # The lab's server keeps running without JupyterLab.
-        own = [each for each in psutil.Process(process.pid).children() if "labkit.emulator" not in each.cmdline()]
+        own = [each for each in psutil.Process(process.pid).children() if "labkit.simulator" not in each.cmdline()]
         own += [below for each in own for below in each.children(recursive=True)]
         process.send_signal(number)
         process.wait(PATIENCE)

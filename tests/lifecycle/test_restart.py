@@ -22,9 +22,9 @@ from kubernetes.client import CoreV1Api
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from labkit import Lab
-from labkit.emulator.folder import Folder
-from labkit.emulator.process import State
-from labkit.exercises import progress as kept_progress
+from labkit.course import progress as kept_progress
+from labkit.simulator.folder import Folder
+from labkit.simulator.process import State
 from tests import commands
 
 CLUSTERS = ("blue", "green")
@@ -265,7 +265,7 @@ def terminated(home: Path) -> None:
 def idle(home: Path) -> None:
     """End as after eight hours without a call. A server of this test's own needs no wait for that."""
     killed(home)
-    program = "from labkit.emulator import server; server.IDLE_SECONDS = 0; server.main()"
+    program = "from labkit.simulator import server; server.IDLE_SECONDS = 0; server.main()"
     reading, writing = os.pipe()
     arguments = [sys.executable, "-c", program, str(home), str(writing)]
     subprocess.run(arguments, pass_fds=[writing], check=True, timeout=120)

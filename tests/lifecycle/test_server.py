@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from labkit import Lab
-from labkit.emulator.process import State
 from labkit.errors import LabError
+from labkit.simulator.process import State
 from tests import commands
 from tests.lifecycle.processes import gone, run_a_pod, server
 
@@ -145,7 +145,7 @@ def test_a_server_whose_up_was_interrupted_ends_and_status_says_so(lab):
     lab("up")
     lab("down")
     reading, writing = os.pipe()
-    arguments = [sys.executable, "-m", "labkit.emulator", str(lab.folder.path), str(writing)]
+    arguments = [sys.executable, "-m", "labkit.simulator", str(lab.folder.path), str(writing)]
     with lab.folder.log_file.open("w") as log, subprocess.Popen(arguments, pass_fds=[writing], stderr=log) as started:
         os.close(writing)
         os.close(reading)

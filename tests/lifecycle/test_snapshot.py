@@ -11,10 +11,10 @@ import yaml
 from kubernetes import client, config
 
 from labkit import Lab
-from labkit.emulator import process, replacement
-from labkit.emulator.folder import Folder
-from labkit.emulator.joined_folder import Kept
-from labkit.emulator.process import State
+from labkit.simulator import process, replacement
+from labkit.simulator.folder import Folder
+from labkit.simulator.joined_folder import Kept
+from labkit.simulator.process import State
 from tests import commands
 
 

@@ -1,6 +1,6 @@
 """A short round of `make soak`."""
 
-from labkit.emulator.folder import Folder
+from labkit.simulator.folder import Folder
 from tests.soak import soak
 
 

@@ -13,17 +13,17 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from labkit import Lab
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.emulator.process import State
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
+from labkit.simulator.process import State
 
 # A server in which sqs:ListQueues writes a file and then waits forever. A call may take three seconds.
 SERVER = """
 import sys
 import threading
 from pathlib import Path
-from labkit.emulator import server
-from labkit.emulator.aws.one_thread import OneThread
+from labkit.simulator import server
+from labkit.simulator.aws.one_thread import OneThread
 from moto.sqs.models import SQSBackend
 OneThread.__init__.__defaults__ = (3.0,)
 SQSBackend.list_queues = lambda *_: (Path(sys.argv[1], "waits").touch(), threading.Event().wait())
@@ -34,7 +34,7 @@ server.main()
 # A server in which sqs:ListQueues keeps every thread from Python's next instruction.
 FROZEN = """
 import re
-from labkit.emulator import server
+from labkit.simulator import server
 from moto.sqs.models import SQSBackend
 server.FROZEN = 1.0
 SQSBackend.list_queues = lambda *_: re.match("(a+)+$", "a" * 100 + "!")

@@ -1,12 +1,12 @@
 """Run alone in an empty lab, a notebook prints the outputs that it stores, byte for byte.
 
 `make test-notebooks` compares every notebook, most of them in a lab that others have used. Notebooks with exercises run
-alone in an empty lab, unsolved, in `tests/exercises/test_copies.py`.
+alone in an empty lab, unsolved, in `tests/course/test_copies.py`.
 """
 
 import pytest
 
-from labkit import exercises
+from labkit.course import exercises
 from tests.notebooks.books import FOLDER, NAMES, executed, outputs
 
 ELSEWHERE = (*exercises.NOTEBOOKS, "98")

@@ -16,8 +16,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from labkit.emulator import environment, process
-from labkit.emulator.folder import Folder
+from labkit.simulator import environment, process
+from labkit.simulator.folder import Folder
 from tests.notebooks.books import NAMES, REFUSED, boxes, changes, commands, fences, printed, read
 
 # Programs that need more than the lab; their lines are for the reader's own machine.

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from labkit.exercises.copies import EXAMINED, TAG
+from labkit.course.copies import EXAMINED, TAG
 from labkit.run_parameters import Parameters
 from tests.notebooks.books import FOLDER, NAMES, changes, code, commands, fences, printed, prose, read
 

@@ -8,9 +8,9 @@ from botocore.exceptions import ClientError
 from kubernetes.client import CoreV1Api
 
 import labkit
-from labkit.emulator.folder import Folder
-from labkit.emulator.process import State
 from labkit.execution import execute
+from labkit.simulator.folder import Folder
+from labkit.simulator.process import State
 from labkit.steps.pod import wait_until_running
 from labkit.tokens import Claims
 

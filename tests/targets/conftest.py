@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 import labkit
 from labkit.cli import account as account_commands
-from labkit.emulator import environment, process
-from labkit.emulator.folder import Folder
 from labkit.errors import LabError
+from labkit.simulator import environment, process
+from labkit.simulator.folder import Folder
 from labkit.targets import kind
 from labkit.targets.kind import program as kind_program
 from tests.targets import kind_fake

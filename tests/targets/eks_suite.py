@@ -12,9 +12,9 @@ import tempfile
 
 import labkit
 from labkit import targets
-from labkit.emulator import environment, process
-from labkit.emulator.folder import Folder
 from labkit.run_parameters import Parameters
+from labkit.simulator import environment, process
+from labkit.simulator.folder import Folder
 from tests.targets import suite
 from tests.targets.internet import internet
 

@@ -19,15 +19,15 @@ import psutil
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from labkit.emulator import aws_cli
-from labkit.emulator.certificates import Authority
-from labkit.emulator.clock import Clock
-from labkit.emulator.cluster import NOWHERE_ELSE
-from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.node.images import of_this_environment
-from labkit.emulator.kubernetes.node.node import Node
-from labkit.emulator.kubernetes.server import ApiServer
-from labkit.emulator.listener import Listener, bind
+from labkit.simulator import aws_cli
+from labkit.simulator.certificates import Authority
+from labkit.simulator.clock import Clock
+from labkit.simulator.cluster import NOWHERE_ELSE
+from labkit.simulator.identifiers import Identifiers
+from labkit.simulator.kubernetes.node.images import of_this_environment
+from labkit.simulator.kubernetes.node.node import Node
+from labkit.simulator.kubernetes.server import ApiServer
+from labkit.simulator.listener import Listener, bind
 
 # The default issuer of clusters made by kind, k3d, minikube or kubeadm.
 ISSUER = "https://kubernetes.default.svc.cluster.local"

@@ -18,10 +18,10 @@ import labkit
 from labkit import targets
 from labkit.cli import lab as cli
 from labkit.cli import up as up_command
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
 from labkit.targets import kind
 from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.kubeconfig import NoWay

@@ -15,10 +15,10 @@ import pytest
 import labkit
 from labkit.cli import account as account_commands
 from labkit.cli import lab as cli
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.emulator.joined_folder import Kept
 from labkit.errors import LabError
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
+from labkit.simulator.joined_folder import Kept
 from labkit.targets import kind
 from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.joining import AnotherCluster

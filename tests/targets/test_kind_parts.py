@@ -12,14 +12,14 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from labkit import documents
-from labkit.emulator import joined_cluster, joined_folder, lab_network
-from labkit.emulator.folder import Folder
 from labkit.run_parameters import Parameters
+from labkit.simulator import joined_cluster, joined_folder, lab_network
+from labkit.simulator.folder import Folder
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind.address import NoAddress
 from labkit.targets.kind.cluster import Way
 from labkit.webhook import mutating_webhook_configuration
-from tests.emulator.kubernetes.conftest import cluster, signing_key  # noqa: F401
+from tests.simulator.kubernetes.conftest import cluster, signing_key  # noqa: F401
 
 ADDED = {"AWS_ENDPOINT_URL": "http://172.18.0.1:4566", "AWS_EC2_METADATA_DISABLED": "true"}
 # This machine's interfaces: loopback, a local network, and a bridge to containers.

@@ -15,11 +15,11 @@ from nbclient import NotebookClient
 
 import labkit
 from labkit import doctor
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.emulator.listener import bind
 from labkit.execution import execute
 from labkit.run_parameters import Parameters
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
+from labkit.simulator.listener import bind
 from labkit.steps.ownership import NotThisRuns
 from labkit.steps.pod import ImageNotPulled, build, wait_until_running
 from labkit.targets import kind

@@ -16,10 +16,10 @@ from kubernetes.client import CoreV1Api
 
 import labkit
 from labkit.cli import up as up_command
-from labkit.emulator.folder import Folder
-from labkit.emulator.joined_folder import Kept
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
+from labkit.simulator.folder import Folder
+from labkit.simulator.joined_folder import Kept
 from labkit.targets import kind
 from labkit.targets.kind import NotReached
 from labkit.targets.kind import program as kind_program

@@ -14,11 +14,11 @@ from kubernetes.config import new_client_from_config
 import labkit
 from labkit import targets
 from labkit.cli import up as up_command
-from labkit.emulator import process
-from labkit.emulator.certificates import Authority
-from labkit.emulator.joined_folder import Kept
 from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import InvalidParameter, Parameters
+from labkit.simulator import process
+from labkit.simulator.certificates import Authority
+from labkit.simulator.joined_folder import Kept
 from labkit.targets import kind
 from labkit.targets.kind import AnotherCluster, NotReached
 from labkit.targets.kind import address as kind_address

@@ -18,10 +18,10 @@ import httpx
 import pytest
 import yaml
 
-from labkit.emulator.certificates import Authority
+from labkit.simulator.certificates import Authority
 from labkit.webhook import certificate
 from tests import commands
-from tests.emulator.kubernetes.conftest import pod
+from tests.simulator.kubernetes.conftest import pod
 
 pytestmark = pytest.mark.kubectl
 

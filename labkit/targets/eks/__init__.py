@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import httpx
 
 from labkit.connection import Connection
-from labkit.diagnosis.evidence.answers import Cluster
 from labkit.errors import LabError
 from labkit.targets.eks import access as eks_access
 from labkit.targets.eks import account
@@ -23,6 +22,7 @@ from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
     import boto3
+    from types_boto3_eks.type_defs import ClusterTypeDef
 
     from labkit.run_parameters import Parameters
     from labkit.targets.eks.account import Identity
@@ -177,7 +177,7 @@ def _identified(parameters: "Parameters") -> tuple["boto3.Session", "Identity"]:
 
 def _connect(
     parameters: "Parameters", session: "boto3.Session", caller: "Identity", *, to_look: bool = False
-) -> tuple[Connection, Cluster]:
+) -> "tuple[Connection, ClusterTypeDef]":
     cluster = eks_cluster.describe(session, parameters.cluster, caller.account_id)
     api = eks_cluster.api_client(session, cluster)
     try:

@@ -12,13 +12,13 @@ from kubernetes.client import (
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from labkit.diagnosis.evidence.answers import Cluster
 from labkit.errors import LabError
 from labkit.targets.eks.cluster import region
 from labkit.targets.eks.operator_policy import GROUP, needed_in_the_cluster
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
+    from types_boto3_eks.type_defs import ClusterTypeDef
 
     from labkit.run_parameters import Parameters
     from labkit.targets.eks.account import Identity
@@ -32,7 +32,7 @@ class AllowedTooLittle(NotLetIn):
     """The cluster knows the caller, but doesn't allow everything that a run does."""
 
 
-def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
+def require_access(api: "ApiClient", cluster: "ClusterTypeDef", caller: "Identity", parameters: "Parameters") -> None:
     """Raise `NotLetIn` if the cluster doesn't accept the caller, and `LabError` if its API server doesn't answer."""
     name = cluster["name"]
     try:
@@ -51,7 +51,7 @@ def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", param
         ) from None
 
 
-def require_rights(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
+def require_rights(api: "ApiClient", cluster: "ClusterTypeDef", caller: "Identity", parameters: "Parameters") -> None:
     """Raise `AllowedTooLittle`, with the missing permissions, if the cluster would refuse a part of the run.
 
     https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
@@ -89,7 +89,7 @@ def _words(attributes: dict[str, str]) -> str:
     return f"{attributes['verb']} {what}{named}" + (f" in {attributes['namespace']}" if attributes["namespace"] else "")
 
 
-def _not_let_in(error: Any, cluster: Cluster, caller: "Identity", namespace: str) -> NotLetIn:
+def _not_let_in(error: Any, cluster: "ClusterTypeDef", caller: "Identity", namespace: str) -> NotLetIn:
     name = cluster["name"]
     if error.status == 401:
         lacks = "no line of aws-auth" if _keeps_config_map(cluster) else "no access entry"
@@ -106,7 +106,7 @@ def _not_let_in(error: Any, cluster: Cluster, caller: "Identity", namespace: str
     )
 
 
-def _let_in(cluster: Cluster, caller: "Identity") -> str:
+def _let_in(cluster: "ClusterTypeDef", caller: "Identity") -> str:
     """Return the command that lets the caller into the cluster.
 
     https://docs.aws.amazon.com/eks/latest/userguide/grant-k8s-access.html
@@ -116,7 +116,7 @@ def _let_in(cluster: Cluster, caller: "Identity") -> str:
     return f"aws eks create-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP}"
 
 
-def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
+def _allow_more(cluster: "ClusterTypeDef", caller: "Identity", namespace: str) -> str:
     """Return the commands that give the caller the missing permissions for a run.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
@@ -140,7 +140,7 @@ def _allow(namespace: str) -> str:
     return f"labkit policy --kubernetes -p namespace={namespace} | kubectl apply -f -"
 
 
-def _keeps_config_map(cluster: Cluster) -> bool:
+def _keeps_config_map(cluster: "ClusterTypeDef") -> bool:
     """Return whether the cluster's authentication mode is `CONFIG_MAP`.
 
     In this mode, the cluster uses the ConfigMap aws-auth, but no access entries.
@@ -150,9 +150,9 @@ def _keeps_config_map(cluster: Cluster) -> bool:
     return (cluster.get("accessConfig") or {}).get("authenticationMode") == "CONFIG_MAP"
 
 
-def _entry(cluster: Cluster, caller: "Identity") -> str:
+def _entry(cluster: "ClusterTypeDef", caller: "Identity") -> str:
     return f"--cluster-name {cluster['name']} --principal-arn {caller.arn} --region {region(cluster)}"
 
 
-def _mapping(cluster: Cluster, caller: "Identity") -> str:
+def _mapping(cluster: "ClusterTypeDef", caller: "Identity") -> str:
     return f"--cluster {cluster['name']} --region {region(cluster)} --arn {caller.arn_without_path}"

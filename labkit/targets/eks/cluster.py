@@ -12,13 +12,13 @@ from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 
 from labkit.connection import configured, core_api, patient
-from labkit.diagnosis.evidence.answers import Cluster
 from labkit.errors import LabError, UnknownName
 from labkit.policy.arn import Arn
 from labkit.targets.eks.account import explained
 
 if TYPE_CHECKING:
     import boto3
+    from types_boto3_eks.type_defs import ClusterTypeDef
 
     from labkit.run_parameters import Parameters
 
@@ -36,7 +36,7 @@ class ClusterGone(NoCluster):
     """The account has no cluster of this name in the region."""
 
 
-def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
+def describe(session: "boto3.Session", name: str, account_id: str) -> "ClusterTypeDef":
     """Return the active cluster as EKS describes it. Raises `NoCluster` or `NotAllowed`.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
@@ -46,7 +46,7 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
         eks = session.client("eks")
     try:
         with explained("reading the cluster (eks:DescribeCluster)"):
-            cluster: Cluster = eks.describe_cluster(name=name)["cluster"]
+            cluster: ClusterTypeDef = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
         raise ClusterGone(
             f"The account {account_id} has no EKS cluster {name} in {region}.",
@@ -69,7 +69,7 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
     return cluster
 
 
-def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
+def api_client(session: "boto3.Session", cluster: "ClusterTypeDef") -> ApiClient:
     """Return a client of the cluster's API. The client renews its token before the token expires.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
@@ -101,7 +101,7 @@ def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
     return patient(ApiClient(configuration))
 
 
-def kubectl(parameters: "Parameters", cluster: Cluster) -> str:
+def kubectl(parameters: "Parameters", cluster: "ClusterTypeDef") -> str:
     """Return the kubectl command for the cluster, with the context in the parameters.
 
     If the parameters name no context, the command uses the context that the AWS CLI creates.
@@ -159,7 +159,7 @@ def node_count(api: ApiClient) -> int | None:
     return sum(not node.spec.unschedulable and _is_ready(node) for node in nodes)
 
 
-def require_nodes(count: int | None, cluster: Cluster) -> None:
+def require_nodes(count: int | None, cluster: "ClusterTypeDef") -> None:
     """Raise `NoCluster` if no node accepts pods, and the cluster doesn't create nodes itself."""
     name = cluster["name"]
     if count == 0 and not makes_nodes(cluster):
@@ -170,7 +170,7 @@ def require_nodes(count: int | None, cluster: Cluster) -> None:
         )
 
 
-def makes_nodes(cluster: Cluster) -> bool:
+def makes_nodes(cluster: "ClusterTypeDef") -> bool:
     """Return whether the cluster is in Auto Mode, in which EKS creates a node when a pod needs one.
 
     https://docs.aws.amazon.com/eks/latest/userguide/automode.html
@@ -182,7 +182,7 @@ def _is_ready(node: Any) -> bool:
     return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or [])
 
 
-def region(cluster: Cluster) -> str:
+def region(cluster: "ClusterTypeDef") -> str:
     """Return the region that the cluster is in."""
     arn: str = cluster["arn"]
     return Arn.parse(arn).region

@@ -10,12 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import IMAGE, OTHER_ACCOUNT, Connection, NotThereYet, awaited
-from labkit.diagnosis.evidence.answers import Cluster
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.emulator.joined_folder import JOINED, LOOPBACK, Facts, Kept
-from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, NotAllowed, answering
+from labkit.simulator import process
+from labkit.simulator.folder import Folder
+from labkit.simulator.joined_folder import JOINED, LOOPBACK, Facts, Kept
+from labkit.simulator.process import TARGET_TAG, State
 from labkit.targets import moto
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind import cluster as kind_cluster
@@ -27,6 +26,8 @@ from labkit.targets.kind.kubeconfig import NOTHING, Way, facts_of
 from labkit.targets.kind.leaving import LeftBehind, leave
 
 if TYPE_CHECKING:
+    from types_boto3_eks.type_defs import ClusterTypeDef
+
     from labkit.run_parameters import Parameters
 
 LED_WITHIN = 20  # seconds until an API server calls webhooks that were just registered
@@ -179,7 +180,7 @@ def _connected(parameters: "Parameters") -> Connection:
     return _connection(state, parameters, cluster, kept)
 
 
-def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> Cluster:
+def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> "ClusterTypeDef":
     """Register the cluster in the lab's EKS, and check that the cluster reaches the lab."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -192,7 +193,7 @@ def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) ->
     }
     with answering():
         try:
-            cluster: Cluster = eks.create_cluster(**request)["cluster"]
+            cluster: ClusterTypeDef = eks.create_cluster(**request)["cluster"]
         except eks.exceptions.ResourceInUseException:
             # Another notebook or terminal registered it a moment ago.
             return moto.active(eks, parameters.cluster)
@@ -257,7 +258,7 @@ def _require_reached(kept: Kept) -> None:
     )
 
 
-def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: Kept) -> Connection:
+def _connection(state: State, parameters: "Parameters", cluster: "ClusterTypeDef", kept: Kept) -> Connection:
     aws = moto.session(state, parameters.region)
     context = state.context(parameters.cluster, parameters.region)
     to_api, issuer, facts = Way.kept(kept), cluster["identity"]["oidc"]["issuer"], facts_of(kept)
@@ -299,17 +300,19 @@ def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issu
     return "\n".join([told, *kind_issuer.way_out(kept)])
 
 
-def _described(state: State, parameters: "Parameters") -> Cluster | None:
+def _described(state: State, parameters: "Parameters") -> "ClusterTypeDef | None":
     eks = moto.session(state, parameters.region).client("eks")
     with answering():
         try:
-            cluster: Cluster = eks.describe_cluster(name=parameters.cluster)["cluster"]
+            cluster: ClusterTypeDef = eks.describe_cluster(name=parameters.cluster)["cluster"]
         except eks.exceptions.ResourceNotFoundException:
             return None
     return cluster
 
 
-def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str) -> None:
+def _refuse_another(
+    cluster: "ClusterTypeDef", parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str
+) -> None:
     """Raise `AnotherCluster` if the lab's `cluster` isn't the cluster that the user asked for."""
     if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
         raise AnotherCluster(
@@ -358,6 +361,6 @@ def _listening(facts: Facts) -> str:
 
 
 def _read_trail() -> Any:
-    from labkit.emulator.aws.trail import Trail
+    from labkit.simulator.aws.trail import Trail
 
     return Trail.newest(Folder.find().trail_file)

@@ -7,15 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import as_document, core_api
-from labkit.emulator import joined_folder, lab_network
 from labkit.errors import LabError, said_by_the_cluster
+from labkit.simulator import joined_folder, lab_network
 from labkit.targets.kind.kubeconfig import NOTHING, NoWay, Way
 from labkit.webhook.server import NAME as POD_IDENTITY
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.emulator.folder import Folder
+    from labkit.simulator.folder import Folder
 
 ANSWERS_WITHIN = (5, 15)  # seconds: to accept a connection, and to answer
 DISCOVERY_ROLE = "system:service-account-issuer-discovery"

@@ -13,16 +13,16 @@ from labkit.targets.kind.kubeconfig import NOTHING, Way, facts_of
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.emulator.folder import Folder
-    from labkit.emulator.joined_folder import Facts, Kept
-    from labkit.emulator.process import State
+    from labkit.simulator.folder import Folder
+    from labkit.simulator.joined_folder import Facts, Kept
+    from labkit.simulator.process import State
 
 DISCOVERY = "/.well-known/openid-configuration"
 
 
 def fetch(folder: "Folder", state: "State", url: str) -> object:
     """GET a URL of a cluster's public issuer, and return the JSON. Raises `LabError`."""
-    from labkit.emulator.joined_folder import Kept
+    from labkit.simulator.joined_folder import Kept
     from labkit.targets import moto
 
     if url.startswith(tuple(f"https://{host}/" for host in state.issuers)):
@@ -151,7 +151,7 @@ class IssuerWay:
 
         If the lab didn't make the cluster and the issuer isn't public, return the certificates of the API server.
         """
-        from labkit.diagnosis.evidence.issuer import served_chain
+        from labkit.connection import served_chain
 
         if self.facts.made:
             return served_chain(host, address="127.0.0.1", port=_issuers(self.state)[host])
@@ -168,8 +168,8 @@ def _fetch(issuer: str, kept: "Kept", state: "State", url: str) -> Any:
 
 
 def _issuers(state: "State") -> dict[str, int]:
-    from labkit.emulator.folder import Folder
-    from labkit.emulator.process import State
+    from labkit.simulator.folder import Folder
+    from labkit.simulator.process import State
 
     # `state` may lack a newer cluster.
     return (State.read(Folder.find()) or state).issuers

@@ -9,10 +9,10 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from labkit.emulator.folder import Folder
-from labkit.emulator.joined_folder import Facts, Kept, is_public
-from labkit.emulator.process import State
 from labkit.errors import LabError
+from labkit.simulator.folder import Folder
+from labkit.simulator.joined_folder import Facts, Kept, is_public
+from labkit.simulator.process import State
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.kubeconfig import NOTHING, Way
@@ -146,7 +146,7 @@ def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) 
 
 def _issuer(folder: Folder, parameters: "Parameters") -> str:
     """Return the issuer's URL for a kind cluster. No cluster on the target moto has the same URL."""
-    from labkit.emulator.identifiers import Identifiers
+    from labkit.simulator.identifiers import Identifiers
 
     cluster = f"kind/{parameters.cluster}@{parameters.region}"
     return f"https://oidc.eks.{parameters.region}.amazonaws.com/id/{Identifiers(folder.seed).hex('issuer', cluster)}"

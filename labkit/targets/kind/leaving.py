@@ -8,17 +8,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from labkit.connection import as_document, core_api
-from labkit.emulator import joined_folder
 from labkit.errors import LabError
 from labkit.run_parameters import LAB, LAB_LABEL
+from labkit.simulator import joined_folder
 from labkit.targets.kind.cluster import asked, may_not
 from labkit.targets.kind.kubeconfig import Way
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.emulator.folder import Folder
-    from labkit.emulator.joined_folder import Facts, Kept
+    from labkit.simulator.folder import Folder
+    from labkit.simulator.joined_folder import Facts, Kept
 
 LABELLED = f"{LAB_LABEL}={LAB}"  # selects the objects that runs made
 

@@ -1,0 +1,235 @@
+"""The contents page in learn/: the course, the learner's progress, the next thing to do, and a glossary.
+
+The learner's notebooks link to this page instead of the README. In a wheel, the README is inside the package, not
+beside learn/.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from labkit.course import progress
+
+if TYPE_CHECKING:
+    from labkit.course.progress import Progress
+
+PACKAGE = Path(__file__).parents[1]
+# The notebooks are inside the package in a wheel, and beside it in a checkout. The README is in the folder above them.
+NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
+LIST_NOTEBOOKS = f"ls {quote(str(NOTEBOOKS))}"
+NAME = "contents.ipynb"
+CLEAN_UP = "99-clean-up.ipynb"
+# The step that a notebook teaches, by the notebook's number.
+STEPS = {"01": "oidc_provider", "02": "iam_role", "03": "service_account", "04": "pod", "05": "credentials"}
+
+TITLE = """# IAM Roles for Service Accounts (IRSA): contents
+
+A pod on Amazon EKS needs AWS credentials, but nobody should store a key in it. Here you learn by doing how a pod gets
+credentials without a stored key.
+
+The notebooks in this folder are yours. `labkit lab --fresh 02` starts notebook 02 over. Don't edit this page:
+`labkit lab` writes it again at each start."""
+CELL = """# Shift+Enter reads your progress again.
+from labkit.course.exercises import contents
+
+contents.read()"""
+TERMINAL = """## In a terminal
+
+In a terminal of this JupyterLab (*File*, *New*, *Terminal*), `aws`, `kubectl` and `labkit` talk to the lab already. In
+any other terminal, first run the line that `labkit lab` printed. It ends in `eval "$(labkit env)"`.
+
+`kubectl` isn't a Python package: use `apt-get install kubectl` or `brew install kubernetes-cli`. You need `kubectl`
+only for the notebooks' `bash` boxes. `labkit --help` lists the commands of `labkit`."""
+
+# A notebook's metadata about its kernel. If a part is missing, JupyterLab adds it and marks the notebook as unsaved.
+# ipykernel has the same values, but each start of `labkit lab` would wait for its import.
+METADATA: dict[str, Any] = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {
+        "codemirror_mode": {"name": "ipython", "version": 3},
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+        "version": sys.version.split()[0],
+    },
+}
+MARKDOWN: dict[str, Any] = {"cell_type": "markdown"}
+
+ROW = re.compile(r"^\| \[(?P<label>.+?)\]\(notebooks/(?P<name>.+?\.ipynb)\) \| (?P<about>.+?) \|$", re.M)
+TIME = re.compile(r"^Time: (.+?)\.", re.M)
+EXERCISE = re.compile(r'lab\.exercise\("(\d\d-[a-z])"\)')
+# The beginning of a question in text output.
+QUESTION = re.compile(r"^(\d\d-\d+)  ", re.M)
+TO_README = re.compile(r"\]\(\.\./README\.md(?:#([\w-]+))?\)")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook of the course, and the learner's progress in this notebook."""
+
+    name: str
+    label: str
+    about: str
+    """A sentence about the notebook."""
+    time: str
+    """The time that the notebook takes, as text, such as `~8 minutes`."""
+    done: str
+    left: Sequence[str]
+    """The remaining tasks, such as `exercise 02-a in`. The page adds the notebook's link to the end of each task."""
+    begun: bool
+
+    @property
+    def link(self) -> str:
+        """The link to the learner's copy of the notebook, in Markdown."""
+        return f"[{self.label}]({self.name})"
+
+
+@dataclass(frozen=True, repr=False)
+class Contents:
+    """The course's notebooks, and the next thing to do."""
+
+    chapters: Sequence[Chapter]
+    next: str
+    """The next thing to do, in Markdown."""
+    unread: int
+    """The number of unreadable lines in the progress file."""
+
+    def __repr__(self) -> str:
+        lines = [f"{each.label}: {each.time}. {each.done}".rstrip(" .") for each in self.chapters]
+        return "\n".join([re.sub(r"\[(.+?)\]\(.+?\)", r"\1", self.next), *lines])
+
+    def _repr_markdown_(self) -> str:
+        rows = [f"| {each.link} | {each.about} | {each.time} | {each.done} |" for each in self.chapters]
+        table = "\n".join(["| notebook | what happens | time | what you've done |", "| :-- | :-- | :-- | :-- |", *rows])
+        unread = progress.not_counted(self.unread) if self.unread else ""
+        return "\n\n".join(filter(None, [f"**Next:** {self.next}", table, unread]))
+
+
+def read(file: Path | None = None) -> Contents:
+    """Return the course's contents, with the progress in `file`.
+
+    `file` defaults to the progress file of the running JupyterLab.
+    """
+    done = progress.read(file)
+    chapters = [_chapter(row, done) for row in ROW.finditer(_readme()) if (NOTEBOOKS / row["name"]).is_file()]
+    return Contents(chapters, _next(chapters, done.last), done.unread)
+
+
+def page(file: Path) -> str:
+    """Return the contents page as the text of a notebook. The output of its code cell shows the progress in `file`.
+
+    https://nbformat.readthedocs.io/en/latest/format_description.html
+    """
+    now = read(file)
+    shown = {"text/plain": repr(now), "text/markdown": now._repr_markdown_()}
+    output = {"output_type": "display_data", "data": shown, "metadata": {}}
+    code = {"cell_type": "code", "execution_count": None, "outputs": [output]}
+    cells = [("contents", TITLE, MARKDOWN), ("progress", CELL, code)]
+    cells += [(f"words-{number}", text, MARKDOWN) for number, text in enumerate(_texts(), start=1)]
+    notebook = {
+        "cells": [{"id": id, "source": source, "metadata": {}, **kind} for id, source, kind in cells],
+        "metadata": METADATA,
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    # Written without nbformat, which takes half a second to import at each start.
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def led(markdown: str) -> str:
+    """Return the text with each link to the README replaced by a link to the contents page."""
+    anchors = _anchors()
+    return TO_README.sub(lambda link: f"]({NAME}{anchors.get(link[1], '')})", markdown)
+
+
+def _chapter(row: re.Match[str], done: "Progress") -> Chapter:
+    number = row["name"].partition("-")[0]
+    time, exercises, questions = _asked(row["name"])
+    solved = [id for id in exercises if id in done.solved]
+    answered = [id for id in questions if id in done.answered]
+    step = STEPS.get(number)
+    checked = step in done.steps
+    begun = bool(solved or answered or checked or any(id in done.opened or id in done.hints for id in exercises))
+    if row["name"] == f"{progress.EXAMINATION}.ipynb":
+        return _examination(row, time, done)
+    left = [f"exercise {id} in" for id in exercises if id not in done.solved]
+    if step and not checked:
+        left.append(f'`lab.check("{step}")` in')
+    if unanswered := len(questions) - len(answered):
+        left.append(f"{unanswered} {'question' if unanswered == 1 else 'questions'} in")
+    told = [f"exercises {len(solved)} of {len(exercises)}"] if exercises else []
+    told += [f"questions {len(answered)} of {len(questions)}"]
+    told += ["step checked"] if checked else []
+    said = f"{'' if left else '✓ '}{', '.join(told)}" if begun else ""
+    return Chapter(row["name"], row["label"], row["about"], time, said, left, begun)
+
+
+def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
+    is_over = done.examination is not None and not done.examination["left"]
+    left = [] if is_over else ["go on with"]
+    said = f"{'✓ ' if is_over else ''}{done.score}"
+    return Chapter(row["name"], row["label"], row["about"], time, said, left, begun=bool(done.examination))
+
+
+def _next(chapters: Sequence[Chapter], last: str) -> str:
+    """Return the learner's next task as a line of Markdown."""
+    numbers = [each.name.partition("-")[0] for each in chapters]
+    steps = {step: number for number, step in STEPS.items()}
+    number = steps.get(last, last.partition("-")[0])
+    start = numbers.index(number) if number in numbers else 0
+    for each in (*chapters[start:], *chapters[:start]):
+        if each.left:
+            return f"{each.left[0]} {each.link}." if each.begun else f"{each.link}, {each.time}."
+    end = next(each for each in chapters if each.name == CLEAN_UP)
+    return f"{end.link}. You have finished everything on this page."
+
+
+@cache
+def _asked(name: str) -> tuple[str, list[str], list[str]]:
+    """Return how long a notebook takes (e.g. `~8 minutes`), the ids of its exercises, and the ids of its questions."""
+    # Importing the modules that define the exercises would take longer.
+    cells = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]
+    time = TIME.search("".join(cells[0]["source"]))
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    exercises = [id for cell in code for id in EXERCISE.findall("".join(cell["source"]))]
+    questions = [id for cell in code for output in cell["outputs"] for id in QUESTION.findall(_plain(output))]
+    return time[1] if time else "", exercises, questions
+
+
+def _plain(output: dict[str, Any]) -> str:
+    return "".join(output.get("data", {}).get("text/plain", ""))
+
+
+@cache
+def _readme() -> str:
+    return (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
+
+
+def _texts() -> list[str]:
+    """Return the contents page's sections that the notebooks link to."""
+    steps, words = (_section(heading) for heading in ("The eleven steps", "Words"))
+    return [TERMINAL, steps.replace("](notebooks/", "]("), *re.split(r"\n+(?=### )", words)]
+
+
+def _section(heading: str) -> str:
+    found = re.search(rf"^## {heading}\n.*?(?=^## |\Z)", _readme(), re.M | re.S)
+    return found[0].strip() if found else ""
+
+
+@cache
+def _anchors() -> dict[str, str]:
+    """Return the anchors of the contents page's headings.
+
+    A key is a heading's anchor on a code host, such as `words`. The value is the heading's anchor in
+    JupyterLab, such as `#Words`.
+    """
+    headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
+    return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

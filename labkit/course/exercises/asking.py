@@ -1,0 +1,387 @@
+"""An exercise's calls to the live lab. They show whether STS admits a token, what a pod says, and what a role may do.
+
+In each function, `place` is the exercise's workspace. The default service account and role are those of `place`. For a
+call to AWS, `service` (such as `s3`) selects boto3's client, `operation` (such as `get_object`) is the client's method,
+and `more` has the method's arguments.
+
+A `Comparison` compares the lab's answer with the right answer.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from kubernetes.client.exceptions import ApiException
+
+from labkit import documents, execution
+from labkit.connection import core_api
+from labkit.doctor.checks import Comparison
+from labkit.documents import AUDIENCE, POD_NAME
+from labkit.errors import said_by_the_cluster, without_session
+from labkit.policy.arn import Arn
+from labkit.steps.ownership import existing
+
+if TYPE_CHECKING:
+    from labkit.workspace import Workspace
+
+# Keyword arguments for a boto3 client.
+Credentials = dict[str, str]
+ADMITTED, ALLOWED = "admitted", "allowed"
+# Some of the actions that a role which only reads doesn't need.
+CHANGES_OF_BUCKET = ("s3:DeleteBucket", "s3:PutBucketPolicy", "s3:PutLifecycleConfiguration")
+CHANGES_OF_OBJECT = (
+    "s3:PutObjectTagging",
+    "s3:DeleteObjectTagging",
+    "s3:PutObjectAcl",
+    "s3:DeleteObjectVersion",
+    "s3:PutObjectRetention",
+)
+HOUR = 3600  # seconds: how long a session lives by default
+
+
+def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Comparison:
+    """Exchange a token of the service account for the role. Return a row, marked as right if STS accepts the token."""
+    return Comparison(_subject(place, account, ""), ADMITTED, exchange(place, account, role_arn=role_arn))
+
+
+def only_cart(place: "Workspace") -> list[Comparison]:
+    """Check that STS gives the role only to the service account `cart`. Return rows with STS's answers.
+
+    STS should admit `cart`. STS should refuse `till`, `default` in the namespace `default`, and everyone that
+    `newcomers` tries. A row is marked as wrong if STS's answer is wrong. Those that `newcomers` tries have a row only
+    if STS admits them.
+    """
+    return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
+
+
+def newcomers(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Comparison]:
+    """Ask for the role as others that STS should refuse. Return a row, marked as wrong, if STS admits one.
+
+    The others are the lab's own user, who has no token, and new service accounts. For each name in `accounts`, such as
+    cart, the new service accounts have names that a wildcard in its place would match, or its name in a new namespace.
+    Without `accounts`, the only name is `parameters.service_account`. Each asks for the role `role_arn`.
+    """
+    core, namespace = core_api(place.kubernetes), place.parameters.namespace
+    accounts = accounts or (place.parameters.service_account,)
+    taken = {each.metadata.name for each in core.list_namespaced_service_account(namespace).items}
+    rows = _without_a_token(place, role_arn)
+    for name in accounts:
+        likes = _lookalikes(name, taken, range(len(name)))
+        rows += _first_admitted(place, [(like, namespace) for like in likes], role_arn)
+    return [*rows, *elsewhere(place, *accounts, role_arn=role_arn)]
+
+
+def elsewhere(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Comparison]:
+    """Create service accounts in other namespaces. Return a row for each name that STS wrongly admits there.
+
+    The function creates up to two service accounts for each name in `accounts`, each in its own new namespace. The new
+    namespaces have names that a wildcard in the place of the run's namespace would match.
+    """
+    core, namespace = core_api(place.kubernetes), place.parameters.namespace
+    rows: list[Comparison] = []
+    for name in accounts:
+        # Listed for each name: the namespaces of the name before may still be ending.
+        taken = {each.metadata.name for each in core.list_namespace().items}
+        last = [len(namespace) - 1]  # one letter, because each letter costs a namespace
+        rows += _first_admitted(place, [(name, like) for like in _lookalikes(namespace, taken, last)], role_arn)
+    return rows
+
+
+def _lookalikes(name: str, taken: Collection[str], letters: Iterable[int]) -> Iterator[str]:
+    """Yield the result of `lookalike`, and names like carx, none of them in `taken`.
+
+    For each position in `letters`, a name differs from `name` in this letter, so it matches a pattern with a question
+    mark there.
+    """
+    yield lookalike(name)
+    for at in letters:
+        others = (f"{name[:at]}{letter}{name[at + 1 :]}" for letter in reversed(ascii_lowercase))
+        yield next(other for other in others if other != name and other not in taken)
+
+
+def lookalike(name: str) -> str:
+    """Return a name like cart-1a2b-cart. It matches every pattern with an asterisk in the place of a part of `name`."""
+    return f"{name[:27]}-{uuid4().hex[:4]}-{name[-27:]}"  # a namespace's name has at most 63 characters
+
+
+def _without_a_token(place: "Workspace", role_arn: str) -> list[Comparison]:
+    """Return a row, marked as wrong, if the lab's own user may become the role without a service account's token."""
+    arn = role_arn or place.role_arn
+    try:
+        place.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="exercise")
+    except ClientError:
+        return []
+    return [Comparison(f"someone without a token, for {Arn.parse(arn).name}", "refused", ADMITTED)]
+
+
+def _first_admitted(place: "Workspace", asked: Iterable[tuple[str, str]], role_arn: str) -> list[Comparison]:
+    """Return a row for the first new service account, given as (name, namespace), that STS admits."""
+    for each in asked:
+        if newcomer(place, *each, role_arn=role_arn) == ADMITTED:
+            return [Comparison(f"{_subject(place, *each)}, created just now", "refused", ADMITTED)]
+    return []
+
+
+def newcomer(place: "Workspace", account: str, namespace: str, *, role_arn: str = "") -> str:
+    """Return the result of `exchange` for a new service account.
+
+    Create the service account first, and the namespace if it's missing. At the end, delete the service account. Delete
+    the namespace only if this function created it.
+    """
+    core = core_api(place.kubernetes)
+    is_new = existing(partial(core.read_namespace, namespace)) is None
+    if is_new:
+        core.create_namespace({"metadata": {"name": namespace, "labels": place.labels}})
+    core.create_namespaced_service_account(namespace, {"metadata": {"name": account, "labels": place.labels}})
+    try:
+        return exchange(place, account, namespace=namespace, role_arn=role_arn)
+    finally:
+        core.delete_namespaced_service_account(account, namespace)
+        if is_new:
+            core.delete_namespace(namespace)
+
+
+def refuses(
+    place: "Workspace",
+    account: str = "",
+    *,
+    namespace: str = "",
+    audience: str = AUDIENCE,
+    role_arn: str = "",
+    code: str = "AccessDenied",
+) -> Comparison:
+    """Return a row, marked as right if STS refuses the service account's token with the error `code`."""
+    found = exchange(place, account, namespace=namespace, audience=audience, role_arn=role_arn)
+    what = _subject(place, account, namespace) + (f", audience {audience}" if audience != AUDIENCE else "")
+    return Comparison(what, f"refused: {code}", found, found.startswith(code))
+
+
+def exchange(
+    place: "Workspace",
+    account: str = "",
+    *,
+    namespace: str = "",
+    audience: str = AUDIENCE,
+    role_arn: str = "",
+    seconds: int = HOUR,
+) -> str:
+    """Exchange a service account's token for the role. Return "admitted", or the text of the refusal."""
+    try:
+        credentials(place, account, namespace=namespace, audience=audience, role_arn=role_arn, seconds=seconds)
+    except (ClientError, ApiException) as error:
+        return refusal(error)
+    return ADMITTED
+
+
+def credentials(
+    place: "Workspace",
+    account: str = "",
+    *,
+    namespace: str = "",
+    audience: str = AUDIENCE,
+    role_arn: str = "",
+    seconds: int = HOUR,
+) -> Credentials:
+    """Exchange a service account's token for the role. Return the role's credentials, which are valid for `seconds`.
+
+    Raises `ClientError` if STS refuses, and `ApiException` if the service account doesn't exist.
+
+    https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+    """
+    asked = core_api(place.kubernetes).create_namespaced_service_account_token(
+        account or place.parameters.service_account,
+        namespace or place.parameters.namespace,
+        {"spec": {"audiences": [audience]}},
+    )
+    sts = place.aws.client("sts", config=Config(signature_version=UNSIGNED))
+    request = {"RoleArn": role_arn or place.role_arn, "RoleSessionName": "exercise", "DurationSeconds": seconds}
+    given = sts.assume_role_with_web_identity(**request, WebIdentityToken=asked.status.token)["Credentials"]
+    names = {"aws_access_key_id": "AccessKeyId", "aws_secret_access_key": "SecretAccessKey"}
+    return {name: given[key] for name, key in {**names, "aws_session_token": "SessionToken"}.items()}
+
+
+def allows(place: "Workspace", what: str, service: str, operation: str, **more: Any) -> Comparison:
+    """Call AWS with new credentials of the role. Return a row named `what`, marked as right if AWS allows it."""
+    return Comparison(what, ALLOWED, call(place, service, operation, **more))
+
+
+def denies(
+    place: "Workspace", what: str, service: str, operation: str, *, given: Credentials | None = None, **more: object
+) -> Comparison:
+    """Call AWS. Return a row named `what`, marked as right if AWS refuses with AccessDenied.
+
+    `given` holds the credentials for the call; by default, new credentials of the role.
+    """
+    found = call(place, service, operation, given=given, **more)
+    return Comparison(what, "refused: AccessDenied", found, found.startswith("AccessDenied"))
+
+
+def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: object) -> str:
+    """Call AWS. Return "allowed", or the text of the refusal.
+
+    `given` holds the credentials for the call. By default, they are new credentials of the role.
+    """
+    try:
+        client = place.aws.client(service, **(given if given is not None else credentials(place)))
+        getattr(client, operation)(**more)
+    except (ClientError, ApiException) as error:
+        return refusal(error)
+    return ALLOWED
+
+
+def simulated(
+    place: "Workspace", role_arn: str, *actions: str, resource: str = "*", **context: tuple[str, str]
+) -> dict[str, str]:
+    """Return IAM's decision for each action: "allowed", "implicitDeny" or "explicitDeny". No call is made.
+
+    If the role doesn't exist, the text of IAM's refusal takes the place of each decision. The simulation uses the same
+    evaluator as real calls. `context` has the type and the value of each condition key.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
+    """
+    iam = place.aws.client("iam")
+    entries = [
+        {"ContextKeyName": key, "ContextKeyType": kind, "ContextKeyValues": [value]}
+        for key, (kind, value) in context.items()
+    ]
+    try:
+        answered = iam.simulate_principal_policy(
+            PolicySourceArn=role_arn, ActionNames=actions, ResourceArns=[resource], ContextEntries=entries
+        )
+    except iam.exceptions.NoSuchEntityException as error:
+        return dict.fromkeys(actions, refusal(error))
+    return {each["EvalActionName"]: each["EvalDecision"] for each in answered["EvaluationResults"]}
+
+
+def reads_only(place: "Workspace", key: str) -> list[Comparison]:
+    """Check that the role can only read its own bucket. Return a row, marked as wrong, for each other allowed action.
+
+    The bucket has the namespace's name. IAM's simulator decides about an object `key` in it, and in other buckets.
+    """
+    name, prefix = place.parameters.namespace, key[: key.rfind("/") + 1]
+    asked = [(name, CHANGES_OF_BUCKET), (f"{name}/{key}", CHANGES_OF_OBJECT)]
+    for other in ("another-bucket", f"{name}-other"):
+        asked += [(other, ("s3:ListBucket",)), (f"{other}/{key}", ("s3:GetObject",))]
+    found = [
+        (f"{action} on {resource}", decision)
+        for resource, actions in asked
+        for action, decision in simulated(
+            place,
+            place.role_arn,
+            *actions,
+            resource=f"arn:{place.connection.partition}:s3:::{resource}",
+            **{"s3:prefix": ("string", prefix)},
+        ).items()
+    ]
+    return [Comparison(what, "refused", decision) for what, decision in found if decision == ALLOWED]
+
+
+def refusal(error: Exception) -> str:
+    """Return the text of an error from AWS or from the cluster. AWS's text begins with the error's code.
+
+    In AWS's text, `<session name>` replaces the name of a session.
+    """
+    if isinstance(error, ClientError):
+        told = error.response["Error"]
+        return f"{told['Code']}: {without_session(told['Message'])}"
+    return said_by_the_cluster(error)
+
+
+def injected(place: "Workspace", account: str = "") -> str:
+    """Return the role's ARN that the webhook would write into a new pod of this service account, or "no role".
+
+    If the cluster forbids the pod, return the cluster's message.
+    """
+    return _variable(place, account, "AWS_ROLE_ARN") or "no role"
+
+
+def agent(place: "Workspace", account: str = "") -> str:
+    """Return the Pod Identity Agent's URL from a new pod's variable; "no agent" if the variable isn't set.
+
+    If the cluster forbids the pod, return the cluster's message. `account` is the pod's service account.
+    """
+    return _variable(place, account, "AWS_CONTAINER_CREDENTIALS_FULL_URI") or "no agent"
+
+
+def pod_identity(place: "Workspace", account: str = "") -> str:
+    """Exchange a new pod's token at EKS Auth. Return the role as assumed-role/NAME, or the text of the refusal.
+
+    The pod never runs. At the end, this function deletes the pod.
+
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
+    """
+    core, parameters = core_api(place.kubernetes), place.parameters
+    name, namespace = account or parameters.service_account, parameters.namespace
+    spec: dict[str, Any] = {"serviceAccountName": name, "nodeSelector": {"asked-only": "true"}}
+    spec["containers"] = [{"name": "asked", "image": place.image}]
+    made = core.create_namespaced_pod(namespace, {"metadata": {"generateName": "asked-"}, "spec": spec})
+    bound = {"apiVersion": "v1", "kind": "Pod", "name": made.metadata.name, "uid": made.metadata.uid}
+    wanted = {"spec": {"audiences": ["pods.eks.amazonaws.com"], "boundObjectRef": bound}}
+    try:
+        token = core.create_namespaced_service_account_token(name, namespace, wanted).status.token
+        answer = place.aws.client("eks-auth").assume_role_for_pod_identity(clusterName=parameters.cluster, token=token)
+    except ClientError as error:
+        return refusal(error)
+    finally:
+        core.delete_namespaced_pod(made.metadata.name, namespace, grace_period_seconds=0)
+    return str(answer["assumedRoleUser"]["arn"]).rpartition(":")[2].rpartition("/")[0]
+
+
+def token_life(place: "Workspace", account: str = "") -> int:
+    """Return the lifetime of a new pod's token for AWS, in seconds; 0 if the pod gets no such token."""
+    made = _tried_out(place, account)
+    if isinstance(made, str):
+        return 0
+    sources = [source for volume in made.spec.volumes or [] if volume.projected for source in volume.projected.sources]
+    tokens = [source.service_account_token for source in sources if source.service_account_token]
+    lives: list[int] = [token.expiration_seconds for token in tokens if token.audience == AUDIENCE]
+    return lives[0] if lives else 0
+
+
+def _variable(place: "Workspace", account: str, name: str) -> str:
+    """Return a variable's value in a new pod of the service account."""
+    made = _tried_out(place, account)
+    if isinstance(made, str):
+        return made
+    variables: dict[str, str] = {each.name: each.value for each in made.spec.containers[0].env or []}
+    return variables.get(name, "")
+
+
+def _tried_out(place: "Workspace", account: str) -> Any:
+    """Return the pod that the cluster would create for the service account, or the cluster's refusal."""
+    tried = documents.pod(place.parameters, place.image)
+    tried["metadata"]["name"] = "tried-out"
+    tried["spec"]["serviceAccountName"] = account or place.parameters.service_account
+    try:
+        # A dry run calls the webhook, but stores no pod:
+        # https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
+        return core_api(place.kubernetes).create_namespaced_pod(place.parameters.namespace, tried, dry_run="All")
+    except ApiException as error:
+        if error.status != 403:
+            raise
+        return said_by_the_cluster(error)
+
+
+def caller(place: "Workspace") -> str:
+    """Call AWS from the pod. Return the pod's role as assumed-role/NAME, or the error if the call fails.
+
+    https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+    """
+    said = answer(place, "aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text")
+    arn = Arn.find(said)
+    return arn.resource.removesuffix(f"/{arn.name}") if arn else said
+
+
+def answer(place: "Workspace", *command: str, pod: str = POD_NAME) -> str:
+    """Run a command in a pod. Return its output, or the error if the command fails."""
+    done = execution.execute(place.kubernetes, pod, place.parameters.namespace, [*command])
+    return (done.output if done.exit_code == 0 else done.error or done.output).strip()
+
+
+def _subject(place: "Workspace", account: str, namespace: str) -> str:
+    return f"{namespace or place.parameters.namespace}:{account or place.parameters.service_account}"

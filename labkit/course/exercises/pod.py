@@ -1,0 +1,245 @@
+"""Notebook 04: the webhook's changes to a new pod, and the moment when a pod gets its role."""
+
+from functools import partial
+from typing import Any
+
+from kubernetes.client import AppsV1Api
+
+from labkit import documents
+from labkit.connection import as_document, awaited, core_api
+from labkit.course.exercises import making
+from labkit.course.exercises.asking import injected
+from labkit.course.exercises.exercise import Exercise
+from labkit.course.faults.kubernetes import is_rolled_out
+from labkit.course.widgets.question import Answer, Question
+from labkit.doctor.checks import Comparison
+from labkit.doctor.evidence.cluster import Cluster
+from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, PodSpec, service_account_of
+from labkit.doctor.evidence.reading import Reads
+from labkit.steps import oidc_provider, service_account
+from labkit.steps.ownership import existing
+from labkit.workspace import Workspace
+
+STARTED_WITHIN = 30  # seconds until the pods of a restarted Deployment run
+NONE = "no role of its own"  # the pod may still use its node's role
+
+
+def _deployment_before_its_annotation(place: Workspace) -> None:
+    oidc_provider.ensure(place)
+    making.role(place)
+    core, namespace = core_api(place.kubernetes), place.parameters.namespace
+    making.account(place, "cart", {})
+    labels = {"app": "cart"}
+    template = {"metadata": {"labels": labels}, "spec": {**documents.pod(place.parameters, place.image)["spec"]}}
+    apps: Any = AppsV1Api(place.kubernetes)  # its types want a model, but the client also takes a manifest
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+    apps.create_namespaced_deployment(namespace, {"metadata": {"name": "cart", "labels": place.labels}, "spec": spec})
+    _pods(place)
+    annotated = {"metadata": {"annotations": {documents.ROLE_ANNOTATION: place.role_arn}}}
+    core.patch_namespaced_service_account("cart", namespace, annotated)
+
+
+def _account_alone(place: Workspace) -> None:
+    oidc_provider.ensure(place)
+    making.role(place)
+    service_account.ensure(place)
+
+
+def _running_pods_have_the_role(place: Workspace) -> list[Comparison]:
+    running = [pod for pod in _pods(place) if pod["status"]["phase"] == "Running"]
+    found = ", ".join(sorted({_role_of(place, pod, "aws") for pod in running})) or "no pod runs"
+    return [
+        Comparison("a new pod of cart", place.role_arn, injected(place)),
+        Comparison(
+            "the pods of the Deployment cart", place.role_arn, found if _deployment(place) else "no Deployment cart"
+        ),
+    ]
+
+
+def _only_one_container_has_the_role(place: Workspace) -> list[Comparison]:
+    pods = [pod for pod in _live(place) if pod["metadata"]["name"] == "cart"]
+    found = {name: _role_of(place, pods[0], name) if pods else "no pod cart" for name in ("aws", "proxy")}
+    return [
+        Comparison("the container aws", place.role_arn, found["aws"]),
+        Comparison("the container proxy", NONE, found["proxy"]),
+    ]
+
+
+def _role_of(place: Workspace, pod: Any, name: str) -> str:
+    """Return the ARN of the container's role; `NONE` if it has no token with which cart can get a role."""
+    spec = PodSpec(pod, Cluster(place.kubernetes, Reads()))
+    container = next((each for each in spec.containers if each.name == name), None)
+    if container is None:
+        return "no such container"
+    file = container.value(TOKEN_FILE)
+    token = container.token_at(file) if file else None
+    if token is None or token.get("audience") != documents.AUDIENCE:
+        return NONE
+    if (account := service_account_of(spec.spec)) != place.parameters.service_account:
+        return f"{NONE}: its service account is {account}"
+    return container.value(ROLE) or NONE
+
+
+def _pods(place: Workspace) -> list[dict[str, Any]]:
+    """Return the live pods of the Deployment cart, after a rollout."""
+    awaited(partial(_rolled_out, place), within=STARTED_WITHIN, every=0.2)
+    return _of_deployment(place)
+
+
+def _rolled_out(place: Workspace) -> bool:
+    deployment, pods = _deployment(place), _of_deployment(place)
+    # A Deployment's status still counts a pod that was deleted a moment ago.
+    return deployment is None or (
+        is_rolled_out(deployment)
+        and len(pods) >= deployment["spec"]["replicas"]
+        and all(pod["status"]["phase"] == "Running" for pod in pods)
+    )
+
+
+def _deployment(place: Workspace) -> dict[str, Any] | None:
+    read = partial(AppsV1Api(place.kubernetes).read_namespaced_deployment, "cart", place.parameters.namespace)
+    found = existing(read)
+    return as_document(place.kubernetes, found) if found else None
+
+
+def _of_deployment(place: Workspace) -> list[dict[str, Any]]:
+    sets = AppsV1Api(place.kubernetes).list_namespaced_replica_set(place.parameters.namespace)
+    own = [each["metadata"]["name"] for each in _items(place, sets) if ("Deployment", "cart") in _owners(each)]
+    return [pod for pod in _live(place) if any(("ReplicaSet", name) in _owners(pod) for name in own)]
+
+
+def _owners(document: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(each["kind"], each["name"]) for each in document["metadata"].get("ownerReferences") or []}
+
+
+def _live(place: Workspace) -> list[dict[str, Any]]:
+    pods = core_api(place.kubernetes).list_namespaced_pod(place.parameters.namespace)
+    return [pod for pod in _items(place, pods) if "deletionTimestamp" not in pod["metadata"]]
+
+
+def _items(place: Workspace, listed: object) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = as_document(place.kubernetes, listed)["items"]
+    return items
+
+
+EXERCISES = (
+    Exercise(
+        "04-a",
+        "give the Deployment's pods their role",
+        _deployment_before_its_annotation,
+        _running_pods_have_the_role,
+        (
+            "The service account, the role and the provider are right. When was the pod created, and when was the "
+            "annotation written?",
+            "The webhook only sees pods when they are created. If you delete this pod, which object creates it again?",
+            "Delete the pod, or restart the Deployment: kubectl rollout restart deployment/cart -n exercise-04-a.",
+        ),
+    ),
+    Exercise(
+        "04-b",
+        "give the role to only one of two containers",
+        _account_alone,
+        _only_one_container_has_the_role,
+        (
+            "The webhook changes every container of a pod. With an annotation, it skips some of them.",
+            "The annotation eks.amazonaws.com/skip-containers belongs on the pod, not on the service account.",
+            "Create the pod cart with serviceAccountName cart and the annotation "
+            '{"eks.amazonaws.com/skip-containers": "proxy"}.',
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "04-1",
+        "The pod started while the annotation was missing. The annotation is back. When does the pod get its role?",
+        (
+            Answer("At once.", "The API server asks the webhook only about new pods."),
+            Answer("When its token is renewed.", "The pod has no token for AWS: the webhook added no token volume."),
+            Answer(
+                "Never.",
+                "The webhook changes a pod only when it is created. This pod has to be created again.",
+                right=True,
+            ),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "04-2",
+        "Which line of the pod's manifest is about AWS?",
+        (
+            Answer("serviceAccountName.", "It names an identity in the cluster, and says nothing about AWS."),
+            Answer("None.", "The webhook adds everything when the pod is created.", right=True),
+            Answer("env.", "You sent no env. The webhook added it."),
+        ),
+    ),
+    Question(
+        "04-3",
+        "What are the two variables that an SDK needs to become the role?",
+        (
+            Answer(
+                "AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE.",
+                "They name the role, and the file with the token that proves the pod's identity.",
+                right=True,
+            ),
+            Answer("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", "Those are static keys, which IRSA replaces."),
+            Answer("AWS_REGION and AWS_DEFAULT_REGION.", "They name a region. They don't give the pod an identity."),
+        ),
+    ),
+    Question(
+        "04-4",
+        "Who replaces the token in the file before it expires?",
+        (
+            Answer("The webhook.", "It adds the token's volume to a new pod, and does nothing after that."),
+            Answer("The SDK.", "The SDK doesn't write the file. It reads the file before each exchange."),
+            Answer("The node.", "Its kubelet asks the API server for a fresh token and rewrites the file.", right=True),
+        ),
+    ),
+    Question(
+        "04-5",
+        "You delete the pod. Someone copied its token for AWS an hour ago. Who still accepts the copy?",
+        (
+            Answer("Nobody.", "AWS never asks the cluster whether the pod still exists."),
+            Answer(
+                "STS, until it expires.",
+                "STS checks the signature, the claims and the times. None of them changes when the pod is deleted.",
+                right=True,
+            ),
+            Answer(
+                "The cluster's API server.",
+                "It never accepted this token: the token is for STS, not for the Kubernetes API.",
+            ),
+        ),
+    ),
+    Question(
+        "04-6",
+        "The webhook is down while a pod is created. What happens?",
+        (
+            Answer(
+                "The pod isn't created.",
+                "AWS's manifest has failurePolicy Ignore. With it, the API server creates the pod without the webhook.",
+            ),
+            Answer(
+                "The pod is created without a role.",
+                "Nobody complains, and nothing repairs the pod later.",
+                right=True,
+            ),
+            Answer("The pod waits for the webhook.", "The API server asks the webhook once, with a time limit."),
+        ),
+    ),
+    Question(
+        "04-7",
+        "A pod already runs when you add the annotation. What does the pod get?",
+        (
+            Answer("The role, within a minute.", "The annotation changes nothing in an existing pod."),
+            Answer(
+                "Nothing: the webhook only sees pods when they are created.",
+                "Restart the Deployment, and the new pods get the role.",
+                right=True,
+            ),
+            Answer("An error.", "The pod doesn't notice the annotation at all."),
+        ),
+    ),
+)

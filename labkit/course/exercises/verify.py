@@ -1,0 +1,208 @@
+"""Notebook 05: a role's permissions, and how to end its sessions."""
+
+import json
+from base64 import b64decode
+from functools import partial
+from typing import Any
+
+from labkit.connection import awaited, core_api
+from labkit.course.exercises import making
+from labkit.course.exercises.asking import ALLOWED, allows, call, credentials, denies, reads_only, simulated
+from labkit.course.exercises.exercise import Exercise
+from labkit.course.widgets.question import Answer, Question
+from labkit.doctor.checks import Comparison
+from labkit.steps import bucket, oidc_provider, service_account
+from labkit.steps.ownership import existing
+from labkit.workspace import Workspace
+
+COPIED = "copied-credentials"
+NOTE = "note.txt"
+
+
+def _role_for_another_bucket(place: Workspace) -> None:
+    _bucket(place)
+    _role(place, _reading("another-bucket"))
+
+
+def _session_that_somebody_copied(place: Workspace) -> None:
+    _bucket(place)
+    _role(place, _reading(place.parameters.namespace))
+    document = {"metadata": {"name": COPIED, "labels": place.labels}, "stringData": credentials(place)}
+    core_api(place.kubernetes).create_namespaced_secret(place.parameters.namespace, document)
+
+
+def _bucket(place: Workspace) -> None:
+    bucket.create(place.aws, place.parameters.namespace)
+    place.aws.client("s3").put_object(Bucket=place.parameters.namespace, Key=NOTE, Body=b"hello")
+
+
+def _role(place: Workspace, permissions: dict[str, Any]) -> None:
+    oidc_provider.ensure(place)
+    service_account.ensure(place)
+    iam, name = place.aws.client("iam"), place.parameters.role_name
+    making.role(place)
+    iam.put_role_policy(RoleName=name, PolicyName="reading", PolicyDocument=json.dumps(permissions))
+
+
+def _reading(bucket: str) -> dict[str, Any]:
+    resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    statement = {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject"], "Resource": resources}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def _reads_and_no_more(place: Workspace) -> list[Comparison]:
+    own: dict[str, Any] = {"Bucket": place.parameters.namespace}
+    other: dict[str, Any] = {"Bucket": place.parameters.bucket}
+    # A role that may not list the other bucket may still be able to read the objects in it. Only then show this row.
+    read_elsewhere = denies(place, "read an object in another bucket", "s3", "get_object", **other, Key=bucket.KEY)
+    return [
+        allows(place, "list its bucket", "s3", "list_objects_v2", **own),
+        allows(place, "read an object in it", "s3", "get_object", **own, Key=NOTE),
+        denies(place, "write an object in it", "s3", "put_object", **own, Key="written.txt", Body=b"hello"),
+        denies(place, "delete an object in it", "s3", "delete_object", **own, Key=NOTE),
+        denies(place, "list another bucket", "s3", "list_objects_v2", **other),
+        *([] if read_elsewhere.right else [read_elsewhere]),
+        *reads_only(place, NOTE),
+    ]
+
+
+def _only_fresh_sessions_read(place: Workspace) -> list[Comparison]:
+    own: dict[str, Any] = {"Bucket": place.parameters.namespace}
+    read = _copied(place, "read", "s3:GetObject", f"/{NOTE}", "get_object", **own, Key=NOTE)
+    listed = _copied(place, "list", "s3:ListBucket", "", "list_objects_v2", **own)
+    # Sessions begin at whole seconds. So the policy also refuses sessions from the second in which it was written.
+    fresh = awaited(
+        partial(call, place, "s3", "get_object", **own, Key=NOTE),
+        lambda found: not found.startswith("AccessDenied"),
+        within=2,
+        every=0.5,
+    )
+    fresh_list = allows(place, "list in a fresh session", "s3", "list_objects_v2", **own)
+    # Show the rows about listing only if they are wrong.
+    hidden = [row for row in (listed, fresh_list) if not row.right]
+    return [read, Comparison("read in a fresh session", ALLOWED, fresh), *hidden]
+
+
+def _copied(place: Workspace, what: str, action: str, path: str, operation: str, **more: object) -> Comparison:
+    """Call S3 with the copied credentials. Without them, simulate the call of a session that began with the exercise.
+
+    `path` is the part of the resource's ARN after the bucket's name.
+    """
+    what, core, name = f"{what} with the copied credentials", core_api(place.kubernetes), place.parameters.namespace
+    held = existing(partial(core.read_namespaced_secret, COPIED, name))
+    if held is not None and (data := held.data):
+        copied = {name: _decoded(value) for name, value in data.items()}
+        return denies(place, what, "s3", operation, given=copied, **more)
+    # The credentials are valid without the Secret. Their session began just after the namespace was created.
+    began = core.read_namespace(name).metadata.creation_timestamp.strftime("%Y-%m-%dT%H:%M:%SZ")
+    resource, context = f"arn:{place.connection.partition}:s3:::{name}{path}", {"aws:TokenIssueTime": ("date", began)}
+    decision = simulated(place, place.role_arn, action, resource=resource, **context)[action]
+    found = f"{decision}: IAM's simulation, because the Secret is gone"
+    return Comparison(what, "refused: AccessDenied", found, decision != ALLOWED)
+
+
+def _decoded(value: str) -> str:
+    return b64decode(value).decode()
+
+
+EXERCISES = (
+    Exercise(
+        "05-a",
+        "let the role read its bucket, and do no more",
+        _role_for_another_bucket,
+        _reads_and_no_more,
+        (
+            "The error names the action and the resource. Which bucket does the role's policy allow?",
+            'Read the policy with iam.get_role_policy(RoleName=task, PolicyName="reading"). Listing is an action on '
+            "the bucket, and reading is an action on the objects in it.",
+            "Call iam.put_role_policy with the same PolicyName, and with arn:aws:s3:::exercise-05-a and "
+            "arn:aws:s3:::exercise-05-a/* as Resource.",
+        ),
+    ),
+    Exercise(
+        "05-b",
+        "end the existing sessions, and let new sessions use the role",
+        _session_that_somebody_copied,
+        _only_fresh_sessions_read,
+        (
+            "At each call, AWS reads all policies of the role. A Deny in one policy outweighs an Allow in another.",
+            "Deny everything if aws:TokenIssueTime is earlier than now. The console's button “Revoke active "
+            "sessions” writes the same policy. Take the time from lab.now(): the lab's clock may be ahead of yours.",
+            'Call iam.put_role_policy with another PolicyName and this statement: Effect Deny, Action "*", '
+            'Resource "*", Condition {"DateLessThan": {"aws:TokenIssueTime": now}}.',
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "05-1",
+        "You detach the policy from the role while the pod runs. What does the pod's next call get?",
+        (
+            Answer(
+                "The same as before, until its credentials expire.",
+                "Credentials only say who calls. At each call, AWS looks up what the role may do.",
+            ),
+            Answer("AccessDenied.", "A change of the permissions also counts for open sessions.", right=True),
+            Answer("ExpiredToken.", "The session is still valid. It just isn't allowed to do this any more."),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "05-2",
+        "Which command shows who a pod is in AWS, and needs no permission?",
+        (
+            Answer(
+                "aws sts get-caller-identity", "AWS answers this call even if the role has no permissions.", right=True
+            ),
+            Answer("aws iam get-role", "It needs the permission iam:GetRole, and doesn't name the caller."),
+            Answer("aws s3 ls", "It needs a permission, and names the caller only in a refusal."),
+        ),
+    ),
+    Question(
+        "05-3",
+        "AccessDenied: User: …assumed-role/my-role/… is not authorized to perform: s3:PutObject. What's the cause?",
+        (
+            Answer("The trust policy.", "The pod has the role already, so the trust policy has admitted the pod."),
+            Answer("The role's permissions.", "IRSA works. The role just isn't allowed to do this.", right=True),
+            Answer("The OIDC provider.", "STS reads the provider when it verifies a token. This error names no token."),
+        ),
+    ),
+    Question(
+        "05-4",
+        "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity. Where do you look?",
+        (
+            Answer("At the role's permissions.", "The caller doesn't have the role yet."),
+            Answer(
+                "At the role's trust policy, and at the role's name.",
+                "STS accepted the token. The role doesn't admit the token's subject, or the role doesn't exist.",
+                right=True,
+            ),
+            Answer("At the bucket's policy.", "This call went to STS, not to a bucket."),
+        ),
+    ),
+    Question(
+        "05-5",
+        "Someone creates a service account my-service-account in a namespace of their own. Do they get your role?",
+        (
+            Answer("Yes: the name is the same.", "The trust policy also compares the namespace, which is part of sub."),
+            Answer("No: sub holds the namespace and the name.", "The trust policy names both.", right=True),
+            Answer("Only with the annotation.", "The annotation isn't a permission."),
+        ),
+    ),
+    Question(
+        "05-6",
+        "A token has the right subject, and STS answers InvalidIdentityToken. What may be wrong?",
+        (
+            Answer("The role's name.", "Then STS would answer AccessDenied."),
+            Answer(
+                "The token's audience.",
+                "If the provider doesn't list the audience, STS rejects the token.",
+                right=True,
+            ),
+            Answer("The annotation.", "STS never sees the annotation."),
+        ),
+    ),
+)

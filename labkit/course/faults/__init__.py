@@ -1,0 +1,52 @@
+"""Common mistakes with IRSA, as faults that you put into a running lab and take out again.
+
+A fault only edits the documents that describe a run (`situation`). `live` changes the lab to match the edited
+documents. `breaking` keeps the documents from before the first fault, and restores the lab from them.
+"""
+
+import random
+from difflib import get_close_matches
+from itertools import chain
+
+from labkit.course.faults import permissions, pod, provider, role, sdk, service_account, webhook
+from labkit.course.faults.fault import Fault, expected
+from labkit.course.faults.situation import Situation
+from labkit.errors import LabError
+
+__all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "drawn_in_a_row", "expected", "named"]
+
+FAMILIES = (provider, role, permissions, service_account, pod, webhook, sdk)
+CATALOGUE: dict[str, Fault] = {
+    fault.id: fault
+    for fault in chain.from_iterable(vars(family).values() for family in FAMILIES)
+    if isinstance(fault, Fault)
+}
+
+
+def named(name: str) -> Fault:
+    """Return the fault with this id. Raises `LabError` if no fault has it. The error suggests a similar id."""
+    if name not in CATALOGUE:
+        near = get_close_matches(name, CATALOGUE, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise LabError(f"{name!r} is not a fault.{hint}", next="labkit break --list")
+    return CATALOGUE[name]
+
+
+def drawn(seed: int | None = None) -> Fault:
+    """Return a random fault that takes away the pod's role or its access to the bucket.
+
+    The same seed gives the same fault.
+    """
+    return random.Random(seed).choice(_breaking())  # noqa: S311 - nothing is kept secret by it
+
+
+def drawn_in_a_row(seed: int, count: int) -> list[Fault]:
+    """Return `count` different random faults. Each takes away the pod's role or its access to the bucket.
+
+    The same seed gives the same faults.
+    """
+    return random.Random(seed).sample(_breaking(), count)  # noqa: S311 - nothing is kept secret by it
+
+
+def _breaking() -> list[Fault]:
+    return [fault for fault in CATALOGUE.values() if not fault.works]

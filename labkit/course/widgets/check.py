@@ -1,0 +1,123 @@
+"""The report of a check: its rows with the expected and found values, its findings, and their repairs."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from labkit.doctor.checks import Comparison
+from labkit.doctor.findings import Finding
+from labkit.showing import RIGHT, WRONG, Code, Marked, left_aligned, table
+
+MIME = "application/vnd.labkit.check+json"
+ISSUER_ID = re.compile(r"\b[0-9A-F]{32}\b")
+WORD = re.compile(r"[^:/\s-]+|[:/\s-]")
+
+
+@dataclass(frozen=True, repr=False)
+class Check:
+    """The result of a step's check. As a bool, it's True if nothing is wrong. Notebooks show a table and a button."""
+
+    step: str
+    title: str
+    rows: Sequence[Comparison]
+    findings: Sequence[Finding]
+    again: Callable[[], "Check"] | None = field(default=None, compare=False)
+    """A function that reads the live lab again. With it, a running notebook shows a button that calls it."""
+    repair: bool = field(default=False, compare=False)
+    """Whether each finding shows its repair."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is right, and no finding is an error. A warning isn't an error."""
+        return all(row.right for row in self.rows) and not any(f.severity == "error" for f in self.findings)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __repr__(self) -> str:
+        width = max((len(row.what) for row in self.rows), default=0)
+        lines = [f"{RIGHT if self.ok else WRONG}: {self.title}"]
+        for row in self.rows:
+            expected, found = shortened(row.expected, row.found)
+            if row.right:
+                lines.append(f"  {RIGHT}  {row.what:{width}}  {found}")
+                continue
+            lines.append(f"  {WRONG}  {row.what:{width}}  expected  {expected}")
+            lines.append(f"           {'':{width}}  found     {found}")
+            if part := differing(expected, found):
+                lines.append(f"           {'':{width}}            {' ' * part[0]}{'^' * (part[1] - part[0])}")
+        for finding in self.findings:
+            lines += ["", finding.as_text(repair=self.repair)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                RIGHT if row.right else WRONG,
+                row.what,
+                Code(expected),
+                marked(row, expected, found),
+            )
+            for row in self.rows
+            for expected, found in [shortened(row.expected, row.found)]
+        ]
+        findings = "".join(finding.as_html(repair=self.repair) for finding in self.findings)
+        headline = f"<p><strong>{RIGHT if self.ok else WRONG}: {escape(self.title)}</strong></p>"
+        return headline + table(rows, ("", "checked", "expected", "found")) + findings
+
+    def as_json(self) -> dict[str, object]:
+        """Return the report as JSON, for programs that read executed notebooks."""
+        rows = [{"what": r.what, "expected": r.expected, "found": r.found, "right": r.right} for r in self.rows]
+        return {
+            "step": self.step,
+            "title": self.title,
+            "ok": self.ok,
+            "rows": rows,
+            "findings": [finding.as_json() for finding in self.findings],
+        }
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        bundle = {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_()), MIME: self.as_json()}
+        if (again := self.again) is None:
+            return bundle
+        from labkit.course.widgets import live
+
+        label = f"Check {self.title} again"
+        return bundle | live.view(self._repr_html_(), lambda: again()._repr_html_(), label)
+
+
+def shortened(expected: str, found: str) -> tuple[str, str]:
+    """Return both texts, with each issuer id that they share shortened to the form 5321…D1B9.
+
+    An issuer id has 32 hex digits. An id that only one text contains stays as it is.
+    """
+    shared = set(ISSUER_ID.findall(expected)) & set(ISSUER_ID.findall(found))
+    for id in shared:
+        short = f"{id[:4]}…{id[-4:]}"
+        expected, found = expected.replace(id, short), found.replace(id, short)
+    return expected, found
+
+
+def differing(expected: str, found: str) -> tuple[int, int] | None:
+    """Return the start and end of the words in `found` that differ from `expected`; None if all of `found` differs."""
+    wanted, words = WORD.findall(expected), WORD.findall(found)
+    first = _agreeing(wanted, words)
+    last = max(len(words) - _agreeing(wanted[first:][::-1], words[first:][::-1]), min(first + 1, len(words)))
+    if (first, last) == (0, len(words)):
+        return None
+    return len("".join(words[:first])), len("".join(words[:last]))
+
+
+def marked(row: Comparison, expected: str, found: str) -> str:
+    """Return `found` as code, with its differing part underlined."""
+    if row.right or not (part := differing(expected, found)):
+        return Code(found)
+    start, end = part
+    return Marked.of(found[:start], found[start:end], found[end:])
+
+
+def _agreeing(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return the number of words that both sequences share at the beginning."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

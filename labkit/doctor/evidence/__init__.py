@@ -1,0 +1,15 @@
+"""The evidence: the facts about one service account, its role and its pod. Each fact is read once, when first needed.
+
+`evidence` combines the facts. `account` reads AWS, `cluster` reads Kubernetes, and `issuer` reads the documents that
+the cluster's issuer publishes. `registration` tests whether the API server can reach the webhook. `probe` runs commands
+in the pod. `dry_run` creates a similar pod as a dry run. `reading` makes the calls and keeps their answers.
+
+`pod_spec` interprets a pod's spec, and `trust` a trust policy. `opt_out`, `variables` and `missed_role` find settings
+that keep a container from getting its role. `workloads` finds the Deployments and other objects that create the pods.
+`candidates` finds the roles that could be the service account's role.
+"""
+
+from labkit.doctor.evidence.evidence import Evidence
+from labkit.doctor.evidence.reading import NotRead, Reads
+
+__all__ = ["Evidence", "NotRead", "Reads"]

@@ -1,0 +1,242 @@
+"""The results of `--probe`: the token's claims, STS's answer to the token, and the pod's identity according to AWS."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from labkit.connection import Connection
+from labkit.doctor.evidence.pod_spec import REGIONS, ROLE, TOKEN_FILE, Container, PodSpec
+from labkit.doctor.evidence.reading import Answer, Document, NotRead, Read, Reads
+from labkit.errors import LabError, NotAllowed
+from labkit.execution import Executed, execute
+from labkit.policy.arn import Arn
+from labkit.tokens import NotAToken, parts
+
+WHO_AM_I = ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"]
+# The CLI caches a session in ~/.aws/cli/cache. With an empty HOME and the same config files, it gets a new session.
+# https://github.com/aws/aws-cli/blob/v2/awscli/customizations/assumerole.py
+# https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
+ANEW = r"""
+old=${HOME:-~}
+at() {
+  case $1 in
+    "") echo "$old/.aws/$2" ;;
+    "~/"*) echo "$old/${1#??}" ;;
+    *) echo "$1" ;;
+  esac
+}
+new=$(mktemp -d 2>/dev/null || mktemp -d /dev/shm/labkit.XXXXXX 2>/dev/null)
+AWS_CONFIG_FILE=$(at "$AWS_CONFIG_FILE" config)
+AWS_SHARED_CREDENTIALS_FILE=$(at "$AWS_SHARED_CREDENTIALS_FILE" credentials)
+export AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE
+HOME=${new:-$old} "$@"
+code=$?
+[ -z "$new" ] || rm -r "$new"
+exit $code
+"""
+# A shell or a container runtime ends with one of these exit codes if a program is missing.
+NO_PROGRAM = (126, 127)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The pod's identity according to AWS, or the error that `aws` printed in the pod."""
+
+    arn: str
+    error: str = ""
+
+    @property
+    def role_name(self) -> str:
+        """The name of the session's role; empty if the caller isn't a role session."""
+        return named.session_role if (named := Arn.find(self.arn)) else ""
+
+    @property
+    def identity(self) -> str:
+        """The caller as text: `assumed-role/ROLE` for a role session, the ARN for any other caller.
+
+        If AWS named no caller, this is the error's text.
+        """
+        if not self.arn:
+            return self.error
+        return f"assumed-role/{self.role_name}" if self.role_name else self.arn
+
+
+@dataclass(frozen=True)
+class Token:
+    """The header and claims of a token in a pod. The signature isn't verified, and the token itself isn't kept."""
+
+    header: Document
+    claims: Document
+    unreadable: str = ""
+    """The reason why the file couldn't be read, in the words of `cat`."""
+    malformed: str = ""
+    """The reason why the file's content isn't a token."""
+
+    @property
+    def key_id(self) -> str:
+        """The id of the key that signed the token (`kid`)."""
+        return str(self.header.get("kid", ""))
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """STS's answer to the pod's token: the session's ARN, or the error's code and message."""
+
+    arn: str
+    code: str = ""
+    message: str = ""
+
+
+class Probe:
+    """The commands that the doctor runs in the pod. Every property raises `NotRead` if probing isn't allowed."""
+
+    def __init__(self, pod: PodSpec | None, connection: Connection, reads: Reads, *, region: str, allowed: bool):
+        """
+        Args:
+            region: the region of the STS endpoint if the container sets no region.
+            allowed: whether the doctor may run commands in the pod.
+        """
+        self.allowed = allowed
+        self._pod = pod
+        self._connection = connection
+        self._reads = reads
+        self._region = region
+        self._secret = ""
+
+    @property
+    def caller(self) -> Caller | None:
+        """The pod's identity according to AWS: sts:GetCallerIdentity, called in the pod. None if the pod isn't running.
+
+        Raises `NotRead` if the container has no `aws`.
+        """
+        if self._running is None:
+            return None
+        read, answer = self._once("sts:GetCallerIdentity", lambda: _said(self._asked_anew()))
+        if answer.get("no_program"):
+            raise NotRead(read, "the container has no program `aws`", "an image with the AWS CLI")
+        return Caller(answer["arn"], answer["error"])
+
+    @property
+    def token(self) -> Token | None:
+        """The token in the file that the container's variables name; None without the variables or a running pod.
+
+        Raises `NotRead` if the container has no `cat`.
+        """
+        container = self.container
+        if self._running is None or container is None or not _has_role(container):
+            return None
+        read, answer = self._once("the token's claims", lambda: self._parsed(self._cat(container)))
+        if answer.get("no_program"):
+            raise NotRead(read, "the container has no program `cat`", "an image with cat")
+        return Token(answer["header"], answer["claims"], answer["unreadable"], answer["malformed"])
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """STS's answer when this machine sends the pod's token and role; None without a readable token.
+
+        https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+        """
+        token, container = self.token, self.container
+        if token is None or token.unreadable or token.malformed or container is None:
+            return None
+        what = "sts:AssumeRoleWithWebIdentity with the token"
+        _, answer = self._once(what, lambda: self._exchanged(container))
+        return Exchange(**answer)
+
+    @cached_property
+    def container(self) -> Container | None:
+        """The container to probe: the first with the role's variables, else the first."""
+        running = [container for container in self._pod.containers if not container.is_init] if self._pod else []
+        return next(filter(_has_role, running), next(iter(running), None))
+
+    # How the doctor probes.
+
+    @property
+    def _running(self) -> PodSpec | None:
+        return self._pod if self._pod and self._pod.phase == "Running" else None
+
+    def _asked_anew(self) -> Executed:
+        done = self._execute(["sh", "-c", ANEW, "sh", *WHO_AM_I])
+        # An image may have `aws` and no shell.
+        return self._execute(WHO_AM_I) if _lacks_program(done) else done
+
+    def _cat(self, container: Container) -> Executed:
+        return self._execute(["cat", container.value(TOKEN_FILE)])
+
+    def _parsed(self, done: Executed) -> Document:
+        answer: Document = {
+            "header": {},
+            "claims": {},
+            "unreadable": "",
+            "malformed": "",
+            "no_program": _lacks_program(done),
+        }
+        if done.exit_code != 0:
+            return answer | {"unreadable": _last_line(done)}
+        # Don't strip the text: a token contains no white space, not even a newline at its end.
+        self._secret = done.output
+        try:
+            header, claims = parts(done.output)
+        except NotAToken as error:
+            return answer | {"malformed": str(error)}
+        return answer | {"header": header, "claims": claims}
+
+    def _exchanged(self, container: Container) -> dict[str, str]:
+        from botocore import UNSIGNED
+        from botocore.config import Config
+        from botocore.exceptions import ClientError
+
+        # Answers keep the claims, but not the token. If it wasn't read just now, read it again.
+        token = self._secret or self._cat(container).output
+        region = next(filter(None, map(container.value, REGIONS)), self._region)
+        sts = self._connection.aws.client("sts", region_name=region, config=Config(signature_version=UNSIGNED))
+        try:
+            answer = sts.assume_role_with_web_identity(
+                RoleArn=container.value(ROLE), RoleSessionName="labkit-doctor", WebIdentityToken=token
+            )
+        except ClientError as error:
+            said = error.response["Error"]
+            return {"arn": "", "code": said.get("Code", ""), "message": said.get("Message", "")}
+        return {"arn": answer["AssumedRoleUser"]["Arn"], "code": "", "message": ""}
+
+    def _execute(self, command: list[str]) -> Executed:
+        pod, container, api = self._pod, self.container, self._connection.kubernetes
+        if pod is None or container is None or api is None:
+            raise LabError("The doctor has no pod in which to run commands.", where=self._connection.issuer)
+        try:
+            return execute(api, pod.name, pod.namespace, command, container=container.name)
+        except NotAllowed as refusal:
+            raise NotRead(self._named("exec"), refusal.what, "permission to get and create pods/exec") from None
+
+    def _once(self, what: str, call: Callable[[], Answer]) -> tuple[Read, Answer]:
+        read = self._named(what)
+        if not self.allowed:
+            raise NotRead(read, "the pod was not probed", "--probe")
+        return read, self._reads.once(read, call)
+
+    def _named(self, what: str) -> Read:
+        name, namespace = (self._pod.name, self._pod.namespace) if self._pod else ("", "")
+        return Read(f"{what} in pod", name, f"-n {namespace}", "the pod")
+
+
+def _has_role(container: Container) -> bool:
+    try:
+        return container.has_role
+    except NotRead:
+        return False
+
+
+def _said(done: Executed) -> Document:
+    if done.exit_code == 0:
+        return {"arn": done.output.strip(), "error": ""}
+    answer = {"arn": "", "error": _last_line(done)}
+    return answer | {"no_program": True} if _lacks_program(done) else answer
+
+
+def _lacks_program(done: Executed) -> bool:
+    return done.exit_code in NO_PROGRAM
+
+
+def _last_line(done: Executed) -> str:
+    lines = done.error.strip().splitlines()
+    return lines[-1] if lines else f"the command ended with exit code {done.exit_code}"

@@ -1,0 +1,375 @@
+"""The pod's credentials: does STS accept the pod's token, and as which identity does AWS know the pod?"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from labkit.doctor import stages
+from labkit.doctor.evidence import Evidence, accounts, kinds
+from labkit.doctor.evidence.evidence import AUDIENCE_KEY
+from labkit.doctor.evidence.objects import TokenProjection
+from labkit.doctor.evidence.pod_spec import TOKEN_FILE, Container
+from labkit.doctor.evidence.probe import Exchange, Token
+from labkit.doctor.evidence.reading import Document
+from labkit.doctor.finding import Cause, Symptom, cause, causes_of, is_told
+from labkit.doctor.findings import containers
+from labkit.doctor.repairs import advice, pod_commands
+from labkit.doctor.repairs.manifest import containers_of
+from labkit.doctor.repairs.repair import Repair
+from labkit.doctor.repairs.words import listed, name_of_account, said
+from labkit.documents import AUDIENCE
+from labkit.tokens import NotAToken, parts
+
+LEARN = "05-verify.ipynb"
+CALL = "kubectl exec … -- aws sts get-caller-identity"
+CAT = "kubectl exec … -- cat TOKEN_FILE"
+EXCHANGE = "sts:AssumeRoleWithWebIdentity with the pod's token"
+# Seconds after which every part of AWS knows of a change in IAM.
+SETTLED = 60
+# If others need a volume's token, the volume gets a second one, for STS. This is added to the second token's path.
+BESIDE = "-for-sts"
+EXPIRED = ("ExpiredTokenException", "ExpiredToken")
+ASSUME = "AssumeRoleWithWebIdentity"
+
+
+@cause("token-audience-mismatch", stages.TOKEN, LEARN, reads=(kinds.PODS,))
+def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
+    """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
+    audience = _audience(evidence)
+    if not audience or audience == evidence.audience:
+        return None
+    # If the provider is missing, the repair creates it for the usual audience.
+    audiences = evidence.provider["ClientIDList"] if evidence.provider else [AUDIENCE]
+    if audience in audiences:
+        return None
+    return Symptom(
+        summary="The pod's token is not meant for STS.",
+        expected=", ".join(audiences),
+        found=audience,
+        source=f"kubectl get pod -o yaml, the projected volume of the token; the annotation {AUDIENCE_KEY}",
+        repair=_made_for_sts(evidence, audience),
+    )
+
+
+@cause("token-malformed", stages.TOKEN, LEARN, reads=(kinds.CLAIMS,))
+def token_malformed(evidence: Evidence) -> Symptom | None:
+    """https://github.com/aws/amazon-eks-pod-identity-webhook/issues/232"""
+    found, source = _malformed(evidence)
+    if not found or is_told(evidence, containers.token_copied):
+        return None
+    return Symptom(
+        summary="The pod's token file does not contain a token.",
+        expected="a JSON web token: header, claims and signature",
+        found=found,
+        source=source,
+        repair=pod_commands.replaced(evidence, pod_commands.without_identity),
+    )
+
+
+@cause("token-expired", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.EXCHANGE,))
+def token_expired(evidence: Evidence) -> Symptom | None:
+    """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
+    exchange = _refused_exchange(evidence)
+    if exchange is None or exchange.code not in EXPIRED or is_told(evidence, containers.token_copied):
+        return None
+    return Symptom(
+        summary="The token in the pod has expired, and the node has not replaced it.",
+        expected="a token that the node renews after four fifths of its lifetime",
+        found=f"{exchange.code}: {exchange.message}",
+        source=EXCHANGE,
+        repair=pod_commands.replaced(evidence),
+    )
+
+
+@cause("token-read-once", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.CLAIMS,))
+def token_read_once(evidence: Evidence) -> Symptom | None:
+    """The application still sends its first token, although the node has renewed the token in the file.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
+    """
+    token = _token(evidence)
+    if token is None or not token.claims or not _was_renewed(evidence, token.claims):
+        return None
+    late = [
+        call
+        for call in evidence.account.calls(ASSUME)
+        if call.get("errorCode") in EXPIRED
+        and evidence.role_arn in str(call.get("requestParameters"))
+        and (call.get("eventTime") or "") >= _made(evidence)
+    ]
+    if not late:
+        return None
+    return Symptom(
+        summary="The application sends an expired token, although the pod's token file has a fresh one.",
+        expected=f"the application reads the file in {TOKEN_FILE} before each exchange, like SDKs do",
+        found=f"{late[0]['errorCode']}: {late[0].get('errorMessage', '')} at {late[0].get('eventTime', '')}",
+        source=f"cloudtrail:LookupEvents {ASSUME}; {CAT}",
+        repair=Repair.of(
+            "# let the application use the SDK's web identity provider, or read the token file before each exchange",
+            "# as long as the application keeps its first token, a new pod works only until that token expires:",
+            pod_commands.replaced(evidence),
+        ),
+    )
+
+
+@cause("role-too-new", stages.ROLE, "02-iam-role.ipynb", reads=(kinds.ROLE,))
+def too_new(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency"""
+    # Only a refusal needs an explanation, and only a probe shows one.
+    if evidence.role is None or not evidence.trust.admits or not evidence.probe_allowed:
+        return None
+    made = str(evidence.role.get("CreateDate") or "")
+    age = (datetime.now(UTC) - datetime.fromisoformat(made)).total_seconds() if made else SETTLED
+    if age >= SETTLED:
+        return None
+    caller = evidence.caller_if_told
+    if caller is None or caller.arn or not {"(AccessDenied)", "AssumeRoleWithWebIdentity"} <= {*caller.error.split()}:
+        return None
+    # An error that names the denying policy shows that AWS knows the role.
+    if is_told(evidence, *DENIED_BY_OTHERS):
+        return None
+    # STS refuses another role, or another service account's token, however old the role is.
+    if evidence.pod_role_arn != evidence.role_arn or not any(pod == evidence.pod for pod in evidence.pods):
+        return None
+    return Symptom(
+        summary="STS does not know the role yet: the role is right, but less than a minute old.",
+        expected=f"a role that is older than {SETTLED} seconds",
+        found=f"made at {made}; {caller.error}",
+        source="iam:GetRole, CreateDate",
+        repair="# a program should retry by itself, with growing pauses. By hand, retry after a minute:\nsleep 60",
+        severity="note",
+    )
+
+
+def denied_by(policy: str, summary: str, advice: str) -> Cause:
+    """Return a `Cause` that finds an AWS error about a policy of the type `policy`, e.g. a "VPC endpoint policy".
+
+    The finding has the summary `summary`. Its repair is the text `advice`.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+    """
+    named = re.compile(rf"explicit deny in an? {policy}|no {policy} allows", re.IGNORECASE)
+
+    def look(evidence: Evidence) -> Symptom | None:
+        said = next(((text, source) for text, source in _refusals(evidence) if named.search(text)), None)
+        if said is None:
+            return None
+        (found, source), expected = said, f"no {policy} that denies the call"
+        if policy.endswith("control policy"):
+            found = f"{found}; {evidence.control_policies_told(policy.upper().replace(' ', '_'))}"
+        return Symptom(summary, expected, found, source, repair=f"# {advice}".format(evidence=evidence))
+
+    name = policy.lower().replace(" ", "-")
+    return cause(f"denied-by-{name}", stages.EXCHANGE, LEARN, reads=(kinds.CALLER,))(look)
+
+
+denied_by_service_control_policy = denied_by(
+    "service control policy",
+    "A service control policy of the organization keeps the pod from its role.",
+    "only the organization's administrators can change the policy. In their account, this lists the policies:\n"
+    "# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+    "--filter SERVICE_CONTROL_POLICY",
+)
+denied_by_resource_control_policy = denied_by(
+    "resource control policy",
+    "A resource control policy of the organization keeps the pod from its role.",
+    "only the organization's administrators can change the policy. In their account, this lists the policies:\n"
+    "# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+    "--filter RESOURCE_CONTROL_POLICY",
+)
+denied_by_vpc_endpoint_policy = denied_by(
+    "VPC endpoint policy",
+    "The pod reaches STS through a VPC endpoint, and the endpoint's policy keeps the pod from its role.",
+    "only whoever runs the cluster's network can change the policy. This lists the endpoints and their policies:\n"
+    "# aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'",
+)
+
+DENIED_BY_OTHERS = (denied_by_service_control_policy, denied_by_resource_control_policy, denied_by_vpc_endpoint_policy)
+
+NOT_NAMED = (
+    containers.role_session_too_long,
+    containers.sts_endpoint_of_another_region,
+    containers.region_not_activated,
+    # In spite of these, the pod may have its role.
+    containers.names_its_role,
+    containers.proxied,
+    containers.token_copied,
+)
+# These say more exactly why the pod has no credentials: they look at its variables and token.
+NAMED = (
+    token_audience_mismatch,
+    token_malformed,
+    token_expired,
+    too_new,
+    *DENIED_BY_OTHERS,
+    *(each for each in causes_of(containers) if each not in NOT_NAMED),
+)
+
+
+@cause("credentials-refused", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,), follows_from=NAMED)
+def refused(evidence: Evidence) -> Symptom | None:
+    """STS refuses the pod's token, and no other finding explains why."""
+    exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
+    if accounts.uses_pod_identity(evidence):
+        return None
+    if exchange:
+        found, source = f"{exchange.code}: {exchange.message}", EXCHANGE
+        said = f"STS refused the exchange: {found.rstrip('.')}"
+    elif caller and not caller.arn:
+        found, source = caller.error, CALL
+        said = f"The pod gets no credentials: {found.rstrip('.')}"
+    else:
+        return None
+    return Symptom(
+        summary=f"{said}; nothing that the doctor read explains this.",
+        expected=f"assumed-role/{evidence.wanted_role_name}",
+        found=found,
+        source=source,
+        repair=advice.session_stays(evidence, str(pod_commands.replaced(evidence))),
+    )
+
+
+@cause("credentials-of-another-identity", stages.IDENTITY, LEARN, reads=(kinds.CALLER,), follows_from=NAMED)
+def of_another_identity(evidence: Evidence) -> Symptom | None:
+    """AWS knows the pod as an identity other than its role.
+
+    Most often that's the node's role, because the pod didn't use IRSA at all.
+    """
+    caller = evidence.caller
+    if caller is None or not caller.arn or evidence.is_its_role or accounts.uses_pod_identity(evidence):
+        return None
+    return Symptom(
+        summary="AWS knows the pod as another identity, not as its role.",
+        expected=f"assumed-role/{evidence.wanted_role_name}",
+        found=caller.identity,
+        source=CALL,
+        repair=pod_commands.replaced(evidence),
+    )
+
+
+def _audience(evidence: Evidence) -> str | None:
+    """Return the audience of the token that the pod sends to STS."""
+    for container in evidence.containers:
+        token = _sent(container)
+        if token and token.get("audience"):
+            return str(token["audience"])
+    return evidence.token_audience or evidence.annotations.get(AUDIENCE_KEY)
+
+
+def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
+    """Return the repair that gives the pod a token for STS."""
+
+    shared = _shared_volumes(evidence, audience)
+
+    def with_audience(_: Evidence, manifest: Document) -> None:
+        for volume in manifest["spec"].get("volumes") or []:
+            sources = (volume.get("projected") or {}).get("sources") or []
+            for token in [source["serviceAccountToken"] for source in sources if "serviceAccountToken" in source]:
+                if token.get("audience") != audience:
+                    continue
+                if volume["name"] not in shared:
+                    token["audience"] = evidence.audience
+                    continue
+                second = {**token, "audience": evidence.audience, "path": f"{token['path']}{BESIDE}"}
+                sources.append({"serviceAccountToken": second})
+                _send(evidence, manifest, token["path"], volume["name"])
+
+    kubectl, parameters = evidence.connection.kubectl, evidence.parameters
+    account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
+    lines = []
+    if evidence.annotations.get(AUDIENCE_KEY) == audience:
+        lines.append(said(f"After this, new pods of {name_of_account(evidence.subject)} get tokens for STS:"))
+        lines.append(f"{kubectl} annotate {account} --overwrite {AUDIENCE_KEY}-")
+    lines += [
+        said(
+            f"The volume {volume} keeps its token for {audience}: other containers may need it ({listed(names)}).",
+            f"The new pod gets a second token, for {evidence.audience}.",
+        )
+        for volume, names in shared.items()
+    ]
+    return Repair.of(*lines, pod_commands.replaced(evidence, with_audience) if evidence.pod is not None else "")
+
+
+def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
+    """Return the containers that mount a volume with a token for this audience, but don't send STS such a token.
+
+    The result has the names of these containers, by the volume's name. Volumes without such containers are left out.
+    """
+    senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
+    volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
+    found: dict[str, list[str]] = {}
+    for container in evidence.containers:
+        for mount in container.mounts if container.name not in senders else []:
+            sources = ((volumes.get(mount["name"]) or {}).get("projected") or {}).get("sources") or []
+            if any((source.get("serviceAccountToken") or {}).get("audience") == audience for source in sources):
+                found.setdefault(mount["name"], []).append(container.name)
+    return found
+
+
+def _sent(container: Container) -> TokenProjection | None:
+    """Return the projected token that a container sends to STS."""
+    return container.token_at(container.value(TOKEN_FILE)) if container.has_role else None
+
+
+def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
+    """Make containers send STS the second token in `volume`, not the first token.
+
+    The first token's path is `path`. The second token's path is `path` with `BESIDE` at the end. Only containers that
+    mount the volume and send the first token are changed.
+    """
+    senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
+    for container in containers_of(manifest["spec"]):
+        mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])
+        for entry in container.get("env") or [] if mounts_it and container["name"] in senders else []:
+            if entry["name"] == TOKEN_FILE and entry.get("value"):
+                entry["value"] += BESIDE
+
+
+def _malformed(evidence: Evidence) -> tuple[str, str]:
+    """Return the fault in a container's token file, and the command that prints the file."""
+    for container in evidence.containers:
+        copied = container.copied_at(container.value(TOKEN_FILE)) if container.has_role else None
+        if copied and copied[1] is not None:
+            try:
+                parts(copied[1])
+            except NotAToken as error:
+                return str(error), f"kubectl get {copied[0].lower()} -o yaml"
+    token = _token(evidence)
+    return (token.malformed, CAT) if token else ("", "")
+
+
+def _token(evidence: Evidence) -> Token | None:
+    return evidence.probe.token if evidence.pod_spec else None
+
+
+def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Yield AWS's errors about the pod's token, each with the call that got the error."""
+    if evidence.is_its_role:
+        return
+    if exchange := _refused_exchange(evidence):
+        yield f"{exchange.code}: {exchange.message}", EXCHANGE
+    # The pod may reach AWS in another way than the doctor, so its error may differ.
+    caller = evidence.caller
+    if caller and caller.error:
+        yield caller.error, CALL
+
+
+def _refused_exchange(evidence: Evidence) -> Exchange | None:
+    """Return STS's answer to the pod's token, if STS refuses the token."""
+    if evidence.is_its_role:
+        return None
+    exchange = evidence.probe.exchange
+    return exchange if exchange and exchange.code else None
+
+
+def _made(evidence: Evidence) -> str:
+    return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
+
+
+def _was_renewed(evidence: Evidence, claims: Document) -> bool:
+    """Whether the node has renewed the pod's token, and the pod's first token has expired."""
+    made = _made(evidence).replace("Z", "+00:00")
+    issued, expires = claims.get("iat"), claims.get("exp")
+    if not made or not isinstance(issued, int) or not isinstance(expires, int):
+        return False
+    return issued - datetime.fromisoformat(made).timestamp() >= expires - issued

@@ -1,0 +1,497 @@
+"""The role's permissions: what may the pod do when it acts as the role?"""
+
+from dataclasses import replace
+from typing import Any
+
+from labkit.doctor import stages
+from labkit.doctor.evidence import Evidence, NotRead, kinds
+from labkit.doctor.finding import Symptom, cause
+from labkit.doctor.repairs import advice, deny_statements, words
+from labkit.doctor.repairs.commands import Commands
+from labkit.policy import RESOURCE_CONTROLLED, Policy, Principal, Request, evaluate, matching, verdict
+from labkit.policy.arn import Arn
+from labkit.policy.matching import applies
+from labkit.policy.wildcards import wildcard
+from labkit.policy.written import listed
+
+LEARN = "08-least-privilege.ipynb"
+ADMINISTRATOR = ":policy/AdministratorAccess"
+OF_AWS = ":iam::aws:policy/"
+# The condition keys of a bucket's policy that are known without a request: the caller, and that it uses TLS.
+KNOWN_KEYS = ("aws:principal", "aws:securetransport", "aws:userid")
+
+# The actions that a role's policies don't decide about, in lower case, and why.
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithSAML.html
+UNSIGNED = "nobody signs this call. The trust policy of the role decides whether STS lets the caller in."
+WITHOUT_PERMISSION = {
+    "sts:getcalleridentity": "STS answers every caller, even if a policy denies this action.",
+    "sts:assumerolewithwebidentity": UNSIGNED,
+    "sts:assumerolewithsaml": UNSIGNED,
+}
+
+
+@cause("action-needs-no-permission", stages.PERMISSIONS, LEARN, reads=())
+def needs_no_permission(evidence: Evidence) -> Symptom | None:
+    why = WITHOUT_PERMISSION.get(evidence.action.lower())
+    if why is None:
+        return None
+    return Symptom(
+        summary=f"{evidence.action} needs no permission: {why}",
+        expected="an action that the role's policies decide about",
+        found=evidence.action,
+        source="the option --action",
+        repair=words.said("Nothing has to change in the role's policies."),
+        severity="note",
+    )
+
+
+@cause("role-policy-not-attached", stages.PERMISSIONS, "02-iam-role.ipynb", reads=(kinds.ROLE, kinds.ATTACHED_POLICIES))
+def policy_not_attached(evidence: Evidence) -> Symptom | None:
+    if evidence.role is None:
+        return None
+    attached, wanted = evidence.attached_policies, evidence.parameters.policy_arn
+    # Without a run, nothing says which policy is wanted. But no policy at all is never enough.
+    if wanted in attached or (not evidence.role_is_of_run and (attached or evidence.inline_policies)):
+        return None
+    return Symptom(
+        summary="The policy that says what the role may do is not attached to the role.",
+        expected=wanted if evidence.role_is_of_run else "a policy",
+        found=", ".join(attached) or "no policy attached",
+        source="iam:ListAttachedRolePolicies",
+        repair=Commands(evidence).attach_policy(),
+    )
+
+
+@cause("role-lacks-permission", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
+def lacks_permission(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
+    if evidence.role is None or not _is_decided(evidence) or policy_not_attached(evidence):
+        return None
+    said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+    if said.get("EvalDecision") == "allowed":
+        return None
+    (request,) = _requests(evidence, "")
+    policies = _policies(evidence)
+    told = verdict(policies.values(), request, bounded="PermissionsBoundary" in evidence.role)
+    # If the policies allow it, the boundary or the organization has refused.
+    if told == "allowed" and (denied_by_boundary(evidence) or denied_by_organization(evidence)):
+        return None
+    denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
+    return Symptom(
+        summary=f"The role isn't allowed to do {evidence.action} on {evidence.resource}.",
+        expected=f"{evidence.action} allowed",
+        found=f"an explicit deny in {', '.join(denying)}" if denying else _not_allowed(policies, request),
+        source="iam:SimulatePrincipalPolicy",
+        repair="\n".join(_permitted(evidence, policies, request, denying)),
+    )
+
+
+@cause("role-denied-by-service-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
+def denied_by_organization(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_OrganizationsDecisionDetail.html"""
+    if evidence.role is None or not _is_decided(evidence):
+        return None
+    said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+    if (said.get("OrganizationsDecisionDetail") or {}).get("AllowedByOrganizations") is not False:
+        return None
+    return Symptom(
+        summary="A service control policy of the organization blocks what the role's own policies allow.",
+        expected=f"{evidence.action} on {evidence.resource} allowed by the organization",
+        found=f"AllowedByOrganizations: false; {evidence.control_policies_told('SERVICE_CONTROL_POLICY')}",
+        source="iam:SimulatePrincipalPolicy, OrganizationsDecisionDetail",
+        repair="# only the organization's administrators can change the policy. "
+        "In their account, this lists the policies:\n"
+        f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+        "--filter SERVICE_CONTROL_POLICY",
+    )
+
+
+@cause("role-denied-by-resource-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
+def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
+    """A resource control policy of the organization denies the action.
+
+    IAM's simulator doesn't evaluate these policies, so the doctor reads them. You need permission for that.
+
+    https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html
+    """
+    service = evidence.action.partition(":")[0].lower()
+    if evidence.role is None or service not in RESOURCE_CONTROLLED or not _is_decided(evidence):
+        return None
+    account = evidence.role_account
+    said = account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+    if "OrganizationsDecisionDetail" not in said:
+        return None  # without an organization
+    attached = [each for each in account.control_policies("RESOURCE_CONTROL_POLICY") if not each["AwsManaged"]]
+    if not attached or account.organization.get("MasterAccountId") in (None, account.account_id):
+        return None
+    documents = {policy["Name"]: account.control_policy(policy["Id"]) for policy in attached}
+    policies = [Policy.read(content, kind="resource control", name=name) for name, content in documents.items()]
+    request = _within(account.organization["Id"], evidence)
+    denying = {
+        policy.name: statement.raw
+        for policy in policies
+        for statement in policy.statements
+        if not statement.allow
+        and applies(statement, request)
+        and all(key.lower() in request.values for key in _keys(statement.raw))
+    }
+    if not denying or not _is_of_the_role_s_account(evidence):
+        return None
+    return Symptom(
+        summary="A resource control policy of the organization blocks what the role's own policies allow.",
+        expected=f"no resource control policy that denies {evidence.action} on {evidence.resource}",
+        found="; ".join(f"{name}: {statement}" for name, statement in denying.items()),
+        source="organizations:ListPoliciesForTarget, organizations:DescribePolicy",
+        repair="# only the organization's administrators can change the policy. "
+        "In their account, this lists the policies:\n"
+        f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+        "--filter RESOURCE_CONTROL_POLICY",
+    )
+
+
+@cause("role-denied-by-boundary", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
+def denied_by_boundary(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
+    boundary = evidence.role.get("PermissionsBoundary") if evidence.role else None
+    if not boundary or needs_no_permission(evidence):
+        return None
+    arn = boundary["PermissionsBoundaryArn"]
+    if evidence.action:
+        said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+        detail = said.get("PermissionsBoundaryDecisionDetail") or {}
+        is_denied = detail.get("AllowedByPermissionsBoundary") is False
+        wanted = f"{evidence.action} on {evidence.resource}"
+    else:
+        allowed = _wanted_actions(evidence)
+        boundary = evidence.role_account.policy(arn)
+        is_denied = bool(allowed) and not any(_lets_through(boundary, action) for action in allowed)
+        wanted = ", ".join(dict.fromkeys(allowed))
+    if not is_denied:
+        return None
+    return Symptom(
+        summary="The role's permissions boundary does not allow what the role's policies allow.",
+        expected=f"a boundary that allows {wanted}, or no boundary",
+        found=arn,
+        source="iam:GetRole, PermissionsBoundary",
+        repair=advice.boundary_stays(evidence, arn, wanted),
+    )
+
+
+@cause("role-denied-by-bucket-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
+def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html"""
+    bucket = _bucket(evidence)
+    if evidence.role is None or not bucket:
+        return None
+    document = evidence.account.bucket_policy(bucket)
+    if not isinstance(document, dict):
+        return None
+    policy = Policy.read(document, kind="resource", name=bucket)
+    denying = {
+        statement.position
+        for request in _requests(evidence, bucket)
+        for _, statement in matching([policy], request, allow=False)
+        if not statement.fault and _is_known(statement.raw)
+    }
+    if not denying:
+        return None
+    statements = listed(document.get("Statement"))
+    found = [str(statement) for position, statement in enumerate(statements, 1) if position in denying]
+    return Symptom(
+        summary="The bucket's policy denies what the role's own policies allow.",
+        expected=f"no Deny for {evidence.role_arn} in the policy of {bucket}",
+        found="; ".join(found),
+        source="s3:GetBucketPolicy",
+        repair=Commands(evidence).exempt_in_bucket_policy(bucket, document, denying),
+    )
+
+
+@cause(
+    "role-is-administrator",
+    stages.PERMISSIONS,
+    LEARN,
+    reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
+)
+def is_administrator(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/best-practices.html#grant-least-privilege"""
+    if evidence.role is None:
+        return None
+    attached = [arn for arn in evidence.attached_policies if _allows_all(evidence, arn)]
+    inline = [name for name, document in evidence.inline_policies.items() if "*" in _allowed(document, anywhere=True)]
+    if not attached and not inline:
+        return None
+    documents = [evidence.role_account.policy(arn) for arn in attached if not arn.endswith(ADMINISTRATOR)]
+    documents += [evidence.inline_policies[name] for name in inline]
+    excepted = [] if any(arn.endswith(ADMINISTRATOR) for arn in attached) else _left_out(documents)
+    but = f", except {words.listed(excepted)}" if excepted else ""
+    return Symptom(
+        summary=f"The role's policies allow every action in the account{but}.",
+        expected="a policy that allows only what the pod does",
+        found=", ".join([*attached, *inline]),
+        source="iam:ListAttachedRolePolicies, iam:GetRolePolicy",
+        repair=advice.administrator_stays(evidence, [*attached, *inline]),
+        severity="warning",
+    )
+
+
+@cause(
+    "role-denies-what-it-allows",
+    stages.PERMISSIONS,
+    LEARN,
+    reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
+)
+def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
+    """The role's policies allow actions of an AWS service, and an inline policy denies all of these actions.
+
+    The denial may be intended, so the finding is only a note. If `evidence.action` is set, return None, because
+    `lacks_permission` tests that action.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
+    """
+    if evidence.role is None or evidence.action:
+        return None
+    denying = {name: denied for name, document in evidence.inline_policies.items() if (denied := _denied(document))}
+    if not denying:
+        return None
+    allowed = [action for document in _documents(evidence).values() for action in _allowed(document)]
+    prefixes = {action.partition(":")[0].lower() for action in allowed if ":" in action}
+    services = sorted(prefix for prefix in prefixes if "*" not in prefix)
+    for name, denied in denying.items():
+        for service in services:
+            actions = [action for action in allowed if action.lower().startswith(f"{service}:")]
+            if all(any(wildcard(each)(action.lower()) for each in denied) for action in actions):
+                return Symptom(
+                    summary=f"The role's policy {name} denies every {service} action that the role's policies allow.",
+                    expected=f"{', '.join(dict.fromkeys(actions))} allowed",
+                    found=f"Deny of {', '.join(denied)} in {name}",
+                    source="iam:GetRolePolicy",
+                    repair=advice.inline_deny_stays(evidence, name),
+                    severity="note",
+                )
+    return None
+
+
+def _is_decided(evidence: Evidence) -> bool:
+    """Whether the user named an action, and policies decide about that action."""
+    return bool(evidence.action) and not needs_no_permission(evidence)
+
+
+def _documents(evidence: Evidence) -> dict[str, Any]:
+    managed = {arn: evidence.role_account.policy(arn) for arn in evidence.attached_policies}
+    return managed | evidence.inline_policies
+
+
+def _policies(evidence: Evidence) -> dict[str, Policy]:
+    return {
+        name: Policy.read(document or {"Statement": []}, kind="identity", name=name)
+        for name, document in _documents(evidence).items()
+    }
+
+
+def _wanted_actions(evidence: Evidence) -> list[str]:
+    """Return the actions that the role is meant to allow."""
+    if evidence.role_is_of_run:
+        # The run's policy counts even if it isn't attached to the role.
+        documents = [evidence.role_account.policy(evidence.parameters.policy_arn)]
+    else:
+        documents = [*_documents(evidence).values()]
+    return [action for document in documents for action in _allowed(document)]
+
+
+def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
+    """Return the repair for a role that isn't allowed to make the request.
+
+    `denying` has the keys of the policies that deny the request.
+
+    - If one of them is a managed policy: return only advice, for each managed policy in `denying`.
+    - If an inline policy can't be changed so that it denies everything except this request: return only advice.
+    - Otherwise, return a command for each inline policy in `denying`, which excepts the request. If the role's other
+      statements don't allow the request, also return a command that adds an inline policy.
+    """
+    commands, lines = Commands(evidence), []
+    if managed := [name for name in denying if name not in evidence.inline_policies]:
+        return [advice.deny_stays(name) for name in managed]
+    left = dict(policies)
+    for name in denying:
+        document = evidence.inline_policies[name]
+        kept = _excepting(document, policies[name], request)
+        if kept is None:
+            return [advice.broad_deny_stays(evidence, name)]
+        after = {**document, "Statement": kept}
+        left[name] = Policy.read(after, kind="identity", name=name)
+        lines.append(commands.except_from_deny(name, document, after if kept else None))
+    if verdict(left.values(), request) != "allowed":
+        lines.append(commands.permit_role(evidence.action, evidence.resource))
+    return lines
+
+
+def _not_allowed(policies: dict[str, Policy], request: Request) -> str:
+    """Return why no policy allows the request: another resource, a condition, or perhaps a misspelt action."""
+    told = "no identity-based policy allows it."
+    nearest = evaluate(request, identity=[*policies.values()]).near
+    near = next((each for each in nearest if each.misses[0].part in ("resource", "condition")), None)
+    if near is None:
+        return f"{told} IAM accepts any name, so check that AWS has this action"
+    # The doctor doesn't know the request's values for most condition keys.
+    keys = words.listed([miss.condition.key for miss in near.misses if miss.condition])
+    said = [miss.said for miss in near.misses if not miss.condition]
+    said += [f"it has a condition on {keys}"] if keys else []
+    name = str(near)
+    return f"{told} {name[:1].upper()}{name[1:]} allows the action, but {' and '.join(said)}"
+
+
+def _excepting(document: dict[str, Any], policy: Policy, request: Request) -> list[dict[str, Any]] | None:
+    """Return the policy's statements without the request in any Deny; None if they can't be written."""
+    positions = {statement.position for _, statement in matching([policy], request, allow=False)}
+    kept: list[dict[str, Any]] = []
+    for position, statement in enumerate(listed(document.get("Statement")), 1):
+        replacing = [statement]
+        if position in positions:
+            excepted = deny_statements.excepting(statement, request.action, request.resource)
+            if excepted is None:
+                return None
+            replacing = excepted
+        kept += replacing
+    left = Policy.read({**document, "Statement": kept}, kind="identity", name=policy.name)
+    return None if matching([left], request, allow=False) else kept
+
+
+def _allows_all(evidence: Evidence, arn: str) -> bool:
+    if arn.endswith(ADMINISTRATOR):
+        return True
+    # Among AWS's own policies only AdministratorAccess allows everything, so the others needn't be read.
+    return OF_AWS not in arn and "*" in _allowed(evidence.role_account.policy(arn), anywhere=True)
+
+
+def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
+    """Return the actions of a document's Allow statements. A NotAction counts as `*`, unless it leaves out everything.
+
+    With `anywhere`, only statements with the resource `*` count. Without `anywhere`, a statement's resources don't
+    matter.
+    """
+    statements = _statements(document, "Allow")
+    if anywhere:
+        statements = [statement for statement in statements if "*" in listed(statement.get("Resource"))]
+    actions = [str(action) for statement in statements for action in listed(statement.get("Action"))]
+    return actions + ["*" for statement in statements if "*" not in listed(statement.get("NotAction", "*"))]
+
+
+def _left_out(documents: list[Any]) -> list[str]:
+    """Return the actions that a NotAction leaves out, except those that another statement allows.
+
+    Only Allow statements with the resource `*` count.
+    """
+    statements = [
+        statement
+        for document in documents
+        for statement in _statements(document, "Allow")
+        if "*" in listed(statement.get("Resource"))
+    ]
+    left_out = [
+        action
+        for statement in statements
+        for action in map(str, listed(statement.get("NotAction")))
+        if not any(_covers(other, action) for other in statements if other is not statement)
+    ]
+    return list(dict.fromkeys(left_out))
+
+
+def _covers(statement: dict[str, Any], pattern: str) -> bool:
+    """Whether the statement's Action or NotAction covers every action that matches the pattern."""
+    if "NotAction" in statement:
+        return not any(_overlap(pattern, str(each)) for each in listed(statement["NotAction"]))
+    return any(wildcard(str(each).lower())(pattern.lower()) for each in listed(statement.get("Action")))
+
+
+def _lets_through(boundary: Any, action: str) -> bool:
+    """Whether the permissions boundary may allow at least one action that matches the pattern `action`.
+
+    An example of a pattern: `s3:Get*`.
+    """
+    if any(wildcard(each)(action.lower()) for each in _denied(boundary)):
+        return False
+    return any(_overlap(action, each) for each in _allowed(boundary))
+
+
+def _denied(document: Any) -> list[str]:
+    return [
+        str(each).lower()
+        for statement in _statements(document, "Deny")
+        if "Condition" not in statement and "*" in listed(statement.get("Resource"))
+        for each in listed(statement.get("Action"))
+    ]
+
+
+def _statements(document: Any, effect: str) -> list[dict[str, Any]]:
+    statements = listed(document.get("Statement")) if isinstance(document, dict) else []
+    return [each for each in statements if isinstance(each, dict) and each.get("Effect") == effect]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether at least one action can match both patterns."""
+    one, other = one.lower(), other.lower()
+    # Pairs of places, one in each pattern, that the same text can reach.
+    places = seen = {(0, 0)}
+    while places:
+        seen = seen | places
+        places = {step for i, j in places for step in _steps(one[i:], other[j:], i, j)} - seen
+    return (len(one), len(other)) in seen
+
+
+def _steps(one: str, other: str, i: int, j: int) -> list[tuple[int, int]]:
+    a, b = one[:1], other[:1]
+    if "*" in (a, b):
+        # The star ends here, or takes one character of the other pattern.
+        return [(i + len(a), j), (i, j + len(b))]
+    return [(i + 1, j + 1)] if a and b and ("?" in (a, b) or a == b) else []
+
+
+def _bucket(evidence: Evidence) -> str:
+    """Return the name of the bucket that the pod uses."""
+    if evidence.action:
+        named = Arn.find(evidence.resource) if evidence.action.lower().startswith("s3:") else None
+        return named.resource.partition("/")[0] if named else ""
+    return evidence.parameters.bucket if evidence.role_is_of_run else ""
+
+
+def _requests(evidence: Evidence, bucket: str) -> list[Request]:
+    """Return the requests for which the doctor evaluates the role's permissions."""
+    partition, name = Arn.parse(evidence.role_arn).partition, evidence.role_name
+    session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"
+    principal = Principal.role_session(session, evidence.role_arn)
+    arn = f"arn:{partition}:s3:::{bucket}"
+    wanted = [(evidence.action, evidence.resource)] if evidence.action else []
+    wanted = wanted or [("s3:ListBucket", arn), ("s3:GetObject", f"{arn}/object")]
+    return [Request(principal, action, resource, {"aws:SecureTransport": "true"}) for action, resource in wanted]
+
+
+def _within(organization_id: str, evidence: Evidence) -> Request:
+    """Return the role's request, with a context for conditions on the account and the organization.
+
+    The context says that the resource is in the role's account, and that this account is in the organization.
+    """
+    (request,) = _requests(evidence, "")
+    places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}
+    return replace(request, context={**request.context, **places, "aws:ResourceAccount": evidence.role_account_id})
+
+
+def _is_of_the_role_s_account(evidence: Evidence) -> bool:
+    account = arn.account if (arn := Arn.find(evidence.resource)) else ""
+    if account or not (bucket := _bucket(evidence)):
+        return account in ("", evidence.role_account_id)
+    # A bucket's ARN doesn't name an account, but the account lists its buckets.
+    try:
+        return bucket in evidence.role_account.buckets
+    except NotRead:
+        return True  # the same policy may also forbid listing them
+
+
+def _is_known(statement: dict[str, Any]) -> bool:
+    """Whether the doctor knows the values of the statement's condition keys."""
+    return all(key.lower().startswith(KNOWN_KEYS) for key in _keys(statement))
+
+
+def _keys(statement: dict[str, Any]) -> list[str]:
+    return [key for block in (statement.get("Condition") or {}).values() for key in block]

@@ -1,0 +1,113 @@
+"""The IAM role: does it exist, and does the pod try to assume it twice?"""
+
+from labkit.doctor import stages
+from labkit.doctor.evidence import Evidence, NotRead, kinds
+from labkit.doctor.evidence.pod_spec import AwsConfig, PodSpec
+from labkit.doctor.finding import Symptom, cause
+from labkit.doctor.findings import service_account, trust_writes
+from labkit.doctor.repairs import pod_commands
+from labkit.doctor.repairs.commands import Commands, annotate, patch_config_map
+from labkit.doctor.repairs.repair import Repair
+from labkit.policy.arn import Arn
+from labkit.policy.wildcards import wildcard
+from labkit.policy.written import actions_of, principals_of
+
+LEARN = "02-iam-role.ipynb"
+# The settings that make a profile assume a role.
+# https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
+ASSUMING = (
+    "role_arn",
+    "source_profile",
+    "credential_source",
+    "role_session_name",
+    "external_id",
+    "duration_seconds",
+    "mfa_serial",
+)
+
+
+@cause("role-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def missing(evidence: Evidence) -> Symptom | None:
+    """The role doesn't exist. STS doesn't say so: it answers as if the trust policy had refused the token."""
+    if evidence.role is not None or trust_writes.was_refused(evidence):
+        return None
+    renamed = _renamed(evidence)
+    return Symptom(
+        summary=f"The role {evidence.role_name} doesn't exist in the account {evidence.role_account_id}.",
+        expected=renamed or evidence.role_arn,
+        found=f"no such role: {evidence.role_arn}" if renamed else "no such role",
+        source="iam:GetRole",
+        repair=_another_role(evidence)
+        or pod_commands.with_new_sessions(
+            evidence, Repair.of(Commands(evidence).create_role(), Commands(evidence).attach_policy())
+        ),
+    )
+
+
+@cause("role-assumes-itself", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def assumes_itself(evidence: Evidence) -> Symptom | None:
+    """An AWS config in the pod assumes the role that the pod already has, and the role doesn't allow that.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
+    """
+    spec = evidence.pod_spec if evidence.role is not None else None
+    if spec is None or _trusts_itself(evidence):
+        return None
+    for container in spec.containers:
+        for config in container.aws_configs:
+            for name, settings in config.profiles.items():
+                # A profile with a token's file is the exchange itself.
+                if settings.get("role_arn") == evidence.role_arn and "web_identity_token_file" not in settings:
+                    return Symptom(
+                        summary=f"The AWS profile {name} assumes {evidence.role_name}, but the pod already has it.",
+                        expected=f"no role_arn in the profile {name}",
+                        found=f"{config.path} in container {container.name}: role_arn = {evidence.role_arn}",
+                        source=f"kubectl get configmap {config.config_map} -o yaml",
+                        repair=_without_assuming(evidence, spec, config, name),
+                    )
+    return None
+
+
+def _trusts_itself(evidence: Evidence) -> bool:
+    return any(
+        evidence.role_arn in principals_of(statement, "AWS")
+        and any(wildcard(action.lower())("sts:assumerole") for action in actions_of(statement))
+        for statement in evidence.trust.allows
+    )
+
+
+def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, profile: str) -> Repair:
+    """Return the repair that removes a profile's settings for assuming a role."""
+    kept, inside = [], False
+    for line in spec.config_map(config.config_map)[config.key].splitlines(keepends=True):
+        if line.lstrip().startswith("["):
+            inside = line.strip().strip("[]").removeprefix("profile ").strip() == profile
+        if not (inside and line.partition("=")[0].strip() in ASSUMING):
+            kept.append(line)
+    patch = patch_config_map(evidence, config.config_map, {config.key: "".join(kept)})
+    # A pod reads its config only when it starts.
+    return Repair.of(patch, pod_commands.replaced(evidence))
+
+
+def _another_role(evidence: Evidence) -> str | Repair:
+    """Return the repair that annotates the service account with a role that trusts the service account."""
+    if service_account.is_role_of_its_own(evidence):
+        return f"# did you mean the role that the annotation names?  --role {Arn.parse(evidence.annotation).name}"
+    if renamed := _renamed(evidence):
+        return Repair.of(annotate(evidence, renamed), pod_commands.replaced(evidence))
+    return annotate(evidence, "") if _trusting(evidence) else ""
+
+
+def _renamed(evidence: Evidence) -> str:
+    """Return the ARN of the only role that trusts the service account."""
+    trusting = _trusting(evidence)
+    return trusting[0] if len(trusting) == 1 else ""
+
+
+def _trusting(evidence: Evidence) -> list[str]:
+    if evidence.role_is_known:
+        return []
+    try:
+        return evidence.roles_that_trust_it
+    except NotRead:
+        return []

@@ -1,0 +1,400 @@
+"""The service account: does it exist, and does its annotation name the right role?"""
+
+import re
+
+from labkit.doctor import stages
+from labkit.doctor.evidence import Evidence, NotRead, accounts, kinds, variables
+from labkit.doctor.evidence.candidates import made_by_eksctl
+from labkit.doctor.evidence.evidence import ROLE_ARN
+from labkit.doctor.evidence.objects import Workload
+from labkit.doctor.evidence.pod_spec import service_account_of
+from labkit.doctor.evidence.probe import Caller
+from labkit.doctor.finding import Severity, Symptom, cause
+from labkit.doctor.repairs import advice, pod_commands, words
+from labkit.doctor.repairs.commands import ROLE_NAME, Commands, annotate
+from labkit.doctor.repairs.repair import Repair
+from labkit.documents import ROLE_ANNOTATION
+from labkit.policy.arn import Arn
+
+LEARN = "03-service-account.ipynb"
+SOURCE = "kubectl get serviceaccount -o yaml, metadata.annotations"
+# The field managers of clients that people use by hand. Any other client may write the object again automatically.
+BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetch|unknown|curl|Lens", re.IGNORECASE)
+
+
+@cause("namespace-missing", stages.POD, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def namespace_missing(evidence: Evidence) -> Symptom | None:
+    if evidence.service_account is not None:
+        return None
+    namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
+    if evidence.cluster.get("namespace", namespace) is not None:
+        return None
+    return Symptom(
+        f"The namespace {namespace} doesn't exist.",
+        expected=f"namespace {namespace}",
+        found="no such namespace",
+        source="kubectl get namespace",
+        repair=f"# This creates the namespace {namespace}.\n{kubectl} create namespace {namespace}\n"
+        f"{Commands(evidence).create_service_account()}",
+    )
+
+
+@cause("service-account-missing", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def missing(evidence: Evidence) -> Symptom | None:
+    if evidence.service_account is not None or namespace_missing(evidence):
+        return None
+    namespace, name = evidence.parameters.namespace, evidence.parameters.service_account
+    names = [account["metadata"]["name"] for account in evidence.cluster.service_accounts(namespace)]
+    return Symptom(
+        f"The service account {name} doesn't exist in the namespace {namespace}{_and_is_named(evidence)}.",
+        expected=evidence.subject,
+        found=", ".join(names) or f"none in namespace {namespace}",
+        source="kubectl get serviceaccounts",
+        repair=Commands(evidence).create_service_account(),
+    )
+
+
+@cause("service-account-annotation-missing", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_missing(evidence: Evidence) -> Symptom | None:
+    """The annotation is missing, and no other finding explains why."""
+    if not _is_bare(evidence):
+        return None
+    if any(cause(evidence) for cause in (annotation_on_the_pod, annotation_taken_away, eksctl_role)):
+        return None
+    return Symptom(
+        f"The service account {evidence.parameters.service_account} names no role, so its pods get no role.",
+        expected=f"{ROLE_ANNOTATION}: {_wanted(evidence)}",
+        found=_not_found(evidence),
+        source=SOURCE,
+        repair=_annotated(evidence),
+    )
+
+
+@cause("service-account-annotation-key-typo", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_key_typo(evidence: Evidence) -> Symptom | None:
+    key = evidence.misspelt_key
+    if not key:
+        return None
+    return Symptom(
+        f"The annotation with the role's ARN has the wrong key, {key}: the pod identity webhook doesn't read it.",
+        expected=ROLE_ANNOTATION,
+        found=key,
+        source=SOURCE,
+        repair=_annotated(evidence, without=key),
+    )
+
+
+@cause("service-account-annotation-arn-malformed", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
+    """The annotation isn't a role's ARN. STS answers `Request ARN is invalid`."""
+    arn = evidence.annotation
+    if not arn or ROLE_ARN.fullmatch(arn):
+        return None
+    return Symptom(
+        # repr shows invisible characters.
+        f"The annotation says {arn!r}, which is not a role's ARN.",
+        expected=_wanted(evidence),
+        found=repr(arn),
+        source=SOURCE,
+        repair=_annotated(evidence),
+    )
+
+
+@cause("service-account-annotation-arn-differs", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
+    """The annotation has the role's name, but another path, partition or account. For STS, that's another role.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
+    """
+    arn = evidence.annotation
+    if not ROLE_ARN.fullmatch(arn) or Arn.parse(arn).name != evidence.role_name:
+        return None
+    if arn != (right := evidence.role_arn):
+        if _place(arn) == _place(right):
+            # Only IAM knows the role's path, so the role must be readable.
+            evidence.role_account.role(evidence.role_name)
+        return _differing(evidence, right, _annotated_with_namesake(evidence, right))
+    if (role := _in_own_account(evidence)) is None:
+        return None
+    told = "# If the AWS account in the annotation is wrong, run this, and then create the pod again:"
+    right = words.shown(told, annotate(evidence, role))
+    return _differing(evidence, role, right, "warning")
+
+
+@cause("service-account-annotation-role-mismatch", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
+    arn = evidence.annotation
+    if (
+        not arn
+        or not ROLE_ARN.fullmatch(arn)
+        or Arn.parse(arn).name == evidence.role_name
+        or is_role_of_its_own(evidence)
+    ):
+        return None
+    named, account = f"the role {Arn.parse(arn).name}", words.name_of_account(evidence.subject)
+    if (account_id := Arn.parse(arn).account) != evidence.connection.account_id:
+        named += f" of the account {account_id}"
+    right = f"not {evidence.role_name}" if evidence.role_arn else f"which nothing connects with {account}"
+    is_only_named = not (evidence.role_is_known or evidence.is_of_lab)
+    return Symptom(
+        f"The annotation names {named}, {right}.",
+        expected=_wanted(evidence),
+        found=arn,
+        source=SOURCE,
+        repair=Repair.of(_annotated(evidence), advice.named_role_stays(evidence, arn) if is_only_named else ""),
+    )
+
+
+@cause("annotation-on-the-pod", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html"""
+    if not _is_bare(evidence):
+        return None
+    where, arn = _annotated_elsewhere(evidence)
+    if not where:
+        return None
+    return Symptom(
+        f"The annotation with the role is on the {where}. The webhook reads only the service account's annotations.",
+        expected=f"{ROLE_ANNOTATION} on the service account {evidence.parameters.service_account}",
+        found=f"{ROLE_ANNOTATION}: {arn} on the {where}",
+        source="kubectl get pod -o yaml, metadata.annotations",
+        repair=_annotated(evidence, role_arn=arn),
+    )
+
+
+@cause("service-account-annotation-taken-away", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_taken_away(evidence: Evidence) -> Symptom | None:
+    """A controller has removed the annotation from the service account since the pod got its role.
+
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    """
+    account, spec = evidence.service_account, evidence.pod_spec if _is_bare(evidence) else None
+    if account is None or spec is None or not spec.is_mutated:
+        return None
+    managers = account["metadata"].get("managedFields") or []
+    last = max(managers, key=lambda manager: manager.get("time") or "", default=None)
+    made = spec.document["metadata"].get("creationTimestamp") or ""
+    if last is None or (last.get("time") or "") <= made or BY_HAND.match(last.get("manager") or "unknown"):
+        return None
+    return Symptom(
+        f"{last['manager']} has removed the annotation from the service account since the pod was made.",
+        expected=f"{ROLE_ANNOTATION}: {_meant(evidence, spec.containers[0].value('AWS_ROLE_ARN'))}",
+        found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
+        source="kubectl get serviceaccount -o yaml --show-managed-fields",
+        repair=Repair.of(
+            f"# add the annotation to the manifests of {last['manager']}, or {last['manager']} will remove it again",
+            _annotated(evidence, role_arn=spec.containers[0].value("AWS_ROLE_ARN")),
+        ),
+    )
+
+
+@cause("eksctl-role-without-annotation", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def eksctl_role(evidence: Evidence) -> Symptom | None:
+    """eksctl made the role, but the annotation is missing.
+
+    As long as the role's CloudFormation stack exists, eksctl doesn't restore the annotation.
+
+    https://docs.aws.amazon.com/eks/latest/eksctl/iamserviceaccounts.html
+    """
+    if not _is_bare(evidence):
+        return None
+    try:
+        roles = [evidence.role_arn] if _is_told(evidence) else evidence.roles_that_trust_it
+        made = [arn for arn in roles if arn and made_by_eksctl(evidence.account, evidence.parameters, arn)]
+    except NotRead:
+        return None
+    if len(made) != 1:
+        return None
+    return Symptom(
+        f"eksctl made the role {Arn.parse(made[0]).name} for the service account, but the annotation is missing.",
+        expected=f"{ROLE_ANNOTATION}: {made[0]}",
+        found=_not_found(evidence),
+        source=f"iam:ListRoles; {SOURCE}",
+        repair=_annotated(evidence, role_arn=made[0]),
+    )
+
+
+@cause("pod-identity-association-too", stages.IDENTITY, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
+    """The service account has a Pod Identity association, with or without an annotation.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
+    """
+    if evidence.service_account is None or not (ids := accounts.associations(evidence)):
+        return None
+    named, caller = f"the association {', '.join(ids)}", _caller(evidence)
+    found = f"{named}; in the pod {evidence.pod_name}: {caller.identity}" if caller else named
+    if accounts.uses_pod_identity(evidence):
+        is_refused = caller is not None and not caller.arn
+        gets = "should get that role, but gets no credentials." if is_refused else "gets that role. So do new pods."
+        who_gets = f"the pod {evidence.pod_name} {gets}"
+    else:
+        is_refused, who_gets = False, "new pods get that role. Pods that have the annotation's role keep it."
+    is_alone = not evidence.annotation
+    return Symptom(
+        f"The service account {'has' if is_alone else 'also has'} a role from EKS Pod Identity ({', '.join(ids)}): "
+        f"{who_gets}",
+        expected="either the annotation or the association",
+        found=found if is_alone else f"{ROLE_ANNOTATION}, and {found}",
+        source="eks:ListPodIdentityAssociations",
+        repair=advice.association_stays(evidence, ids, caller),
+        severity="error" if is_refused else "note" if is_alone else "warning",
+    )
+
+
+def is_role_of_its_own(evidence: Evidence) -> bool:
+    """Whether the annotation names an unexpected role that seems right.
+
+    An unexpected role seems right if its trust policy names the service account, and IAM lacks the expected role.
+    """
+    arn = evidence.annotation
+    try:
+        return evidence.role is None and arn != evidence.role_arn and arn in evidence.roles_that_trust_it
+    except NotRead:
+        return False
+
+
+def _place(arn: str) -> tuple[str, str]:
+    parsed = Arn.parse(arn)
+    return parsed.partition, parsed.account
+
+
+def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: Severity = "error") -> Symptom:
+    return Symptom(
+        f"The role's ARN is {right}, but the annotation says {evidence.annotation}.",
+        expected=right,
+        found=evidence.annotation,
+        source=f"iam:GetRole, Arn; {SOURCE}",
+        repair=repair,
+        severity=severity,
+    )
+
+
+def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
+    """Return the repair that replaces the annotated ARN with `right`, an ARN that ends with the same role name."""
+    if not evidence.has_only_the_name:
+        return _annotated(evidence)
+    told = "# Once the owner has done that, run the command below. Then create the pod again."
+    return Repair.of(advice.named_role_stays(evidence, right), words.shown(told, annotate(evidence, right)))
+
+
+def _in_own_account(evidence: Evidence) -> str | None:
+    """Return the ARN of a role in the cluster's account that has the same name as the annotated role.
+
+    - If the annotated role can be read or doesn't exist, return None.
+    - If it can't be read, but the pod is known to act as the role that the pod should have, return None.
+    - Otherwise, search with `Evidence.namesake`. Raise `NotRead` if the search finds no role.
+    """
+    try:
+        evidence.role_account.role(evidence.role_name)
+    except NotRead:
+        if _is_its_role(evidence):
+            return None
+        if role := evidence.namesake(evidence.role_name):
+            return str(role["Arn"])
+        raise
+    return None
+
+
+def _is_its_role(evidence: Evidence) -> bool:
+    try:
+        return evidence.is_its_role
+    except NotRead:
+        return False
+
+
+def _and_is_named(evidence: Evidence) -> str:
+    try:
+        if evidence.pods:
+            return f", but the pod {evidence.pods[0]['metadata']['name']} runs as it"
+        trusts = evidence.role_arn in evidence.roles_that_trust_it
+    except NotRead:
+        return ""
+    return f", but the role {evidence.role_name} trusts it" if trusts else ""
+
+
+def _wanted(evidence: Evidence) -> str:
+    """Return the ARN of the service account's role.
+
+    If the role is unknown, return the ARNs of roles with a trust policy or a tag for the service account, joined
+    with `or`. If no such role is found, return `<ROLE_NAME>`.
+    """
+    if evidence.role_arn:
+        return evidence.role_arn
+    try:
+        return " or ".join(evidence.role_candidates or evidence.roles_that_admit_it) or ROLE_NAME
+    except NotRead:
+        return ROLE_NAME
+
+
+def _is_bare(evidence: Evidence) -> bool:
+    """Return True if the service account exists and has no annotation for a role.
+
+    An annotation with a misspelt key counts as an annotation. If the pod's containers get a role without the webhook
+    and without an annotation, return False. Do the same if the pod gets its role from a Pod Identity association, or
+    if there is no pod and a new one would get it from there.
+    """
+    is_bare = evidence.service_account is not None and not evidence.annotation and not evidence.misspelt_key
+    return is_bare and not variables.works_by_hand(evidence) and not _is_associated(evidence)
+
+
+def _is_associated(evidence: Evidence) -> bool:
+    try:
+        if evidence.pod is None:
+            return bool(accounts.associations(evidence))
+        return accounts.uses_pod_identity(evidence)
+    except NotRead:
+        return False
+
+
+def _caller(evidence: Evidence) -> Caller | None:
+    """Return the pod's identity according to AWS; None if it isn't known."""
+    try:
+        return evidence.caller
+    except NotRead:
+        return None
+
+
+def _not_found(evidence: Evidence) -> str:
+    return "no annotation with a role" if ROLE_ANNOTATION not in evidence.annotations else f"{ROLE_ANNOTATION}: (empty)"
+
+
+def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
+    """Return the kind of the wrongly annotated object (the pod or its workload), and the annotated ARN."""
+    try:
+        spec = evidence.pod_spec
+        if spec is None:
+            return "", ""
+        if arn := spec.annotations.get(ROLE_ANNOTATION):
+            return "pod", arn
+        owner = spec.owner or Workload()
+    except NotRead:
+        return "", ""
+    for metadata in (owner.get("metadata"), ((owner.get("spec") or {}).get("template") or {}).get("metadata")):
+        if arn := ((metadata or {}).get("annotations") or {}).get(ROLE_ANNOTATION):
+            return owner["kind"], arn
+    return "", ""
+
+
+def _is_told(evidence: Evidence) -> bool:
+    """Whether the doctor's caller or a run of the lab decides which role the service account should have."""
+    return evidence.role_is_known or evidence.is_of_lab
+
+
+def _meant(evidence: Evidence, role_arn: str) -> str:
+    """Return the ARN of the role to annotate: `role_arn`, unless another one is told. Empty if unknown."""
+    return evidence.role_arn if _is_told(evidence) or not role_arn else role_arn
+
+
+def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
+    """Return the repair that annotates the service account, and removes the annotation with the key `without`."""
+    known = _meant(evidence, role_arn)
+    named = Repair.of(annotate(evidence, known, without=without))
+    # A pod gets its role only when it's created.
+    try:
+        pod = evidence.pod
+        if pod and service_account_of(pod["spec"]) == evidence.parameters.service_account:
+            return Repair.of(named, pod_commands.replaced(evidence) if known else "# then create the pods again")
+    except NotRead:
+        pass
+    return named

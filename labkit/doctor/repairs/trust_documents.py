@@ -1,0 +1,143 @@
+"""The corrected trust policy: the present policy, changed so that it also admits this service account.
+
+Nobody else gains or loses access.
+"""
+
+import copy
+from collections.abc import Iterator
+
+from labkit import documents
+from labkit.doctor.evidence import Evidence
+from labkit.doctor.evidence.reading import Document
+from labkit.doctor.evidence.trust import CLAIMS, NOBODY
+from labkit.documents import PolicyDocument
+from labkit.policy.written import (
+    StatementDocument,
+    WrittenCondition,
+    actions_of,
+    allows_action,
+    conditions_of,
+    federated_of,
+    listed,
+    statements_of,
+)
+
+
+def alone(evidence: Evidence) -> PolicyDocument:
+    """Return a policy that admits only this service account."""
+    document = documents.trust_policy(evidence.parameters, evidence.provider_arn)
+    document["Statement"][0]["Condition"]["StringEquals"][f"{evidence.provider_name}:aud"] = evidence.audience
+    return document
+
+
+def corrected(evidence: Evidence) -> Document:
+    """Return the present policy, changed so that it also admits this service account.
+
+    Where possible, existing statements are corrected. Otherwise, a new statement is appended.
+    """
+    trust, own = evidence.trust, f"{evidence.provider_name}:sub"
+    statements = [
+        without(statement, "StringNotEquals", own, evidence.subject) if trust.denies(statement) else statement
+        for statement in trust.statements
+    ]
+    if any(trust.statement_admits(statement) for statement in statements):
+        return _with(evidence, statements)
+    at = next((number for number, each in enumerate(statements) if each is trust.nearest), None)
+    better = _better(evidence, statements[at]) if at is not None else None
+    if at is not None and better is not None:
+        statements[at] = better
+    else:
+        statements.append(_right(evidence))
+    return _with(evidence, statements)
+
+
+def with_audience(evidence: Evidence) -> Document | None:
+    """Return the present policy, with a condition on `aud` added to some statements.
+
+    These are the statements that admit the service account without a check of its token's audience.
+    Return None if a new condition could lock out a caller that has access now.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
+    """
+    audiences = evidence.provider["ClientIDList"] if evidence.provider else []
+    statements = copy.deepcopy(evidence.trust.statements)
+    for statement in statements:
+        if evidence.trust.statement_admits(statement, audience=NOBODY):
+            if audiences != [evidence.audience] or statement.get("Principal") != {"Federated": evidence.provider_arn}:
+                return None
+            condition = statement.setdefault("Condition", {})
+            condition.setdefault("StringEquals", {})[f"{evidence.provider_name}:aud"] = evidence.audience
+    return _with(evidence, statements)
+
+
+def restrictions(evidence: Evidence) -> Iterator[tuple[int, WrittenCondition]]:
+    """Yield each condition that keeps the service account out, except conditions that list a `sub` or `aud` to admit.
+
+    A condition that excludes the service account, such as `StringNotEquals` on `sub`, is a restriction. The number in
+    each pair is the position of the condition's statement in the trust policy, counted from 1. Only the trust policy's
+    author may remove these conditions.
+    """
+    trust = evidence.trust
+    for position, statement in enumerate(trust.statements, 1):
+        if trust.denies(statement):
+            found = [each for each in conditions_of(statement) if each.claim not in CLAIMS]
+        elif statement is trust.nearest and trust.is_meant(statement):
+            failed = [each for each in conditions_of(statement) if not trust.holds(each)]
+            found = [each for each in failed if each.claim not in CLAIMS or not each.compares_text]
+        else:
+            found = []
+        yield from ((position, condition) for condition in found)
+
+
+def without(statement: StatementDocument, operator: str, key: str, value: str) -> StatementDocument:
+    """Return a copy of a Deny statement. The copy doesn't apply to requests that have ``value`` for the condition key.
+
+    ``operator`` is a negated operator, such as `StringNotEquals`. With such an operator, a condition doesn't hold for
+    the values that it lists. So the copy's condition also lists ``value``.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
+    """
+    made = copy.deepcopy(statement)
+    block = made.setdefault("Condition", {}).setdefault(operator, {})
+    values = [*listed(block.get(key)), value]
+    block[key] = values if len(values) > 1 else value
+    return made
+
+
+def _better(evidence: Evidence, nearest: StatementDocument) -> StatementDocument | None:
+    """Return a statement to replace `nearest`; None if `nearest` can't be corrected.
+
+    Compared with `nearest`, the returned statement admits only one more caller: this service account.
+    """
+    if evidence.trust.is_own(nearest):
+        return _like(nearest, _right(evidence))
+    if evidence.provider_arn not in federated_of(nearest):
+        return None
+    named = copy.deepcopy(nearest)
+    for each in list(conditions_of(nearest)):
+        if each.claim == "sub" and each.compares_text and not evidence.trust.holds(each):
+            named["Condition"][each.operator][each.key] = [*each.values, evidence.subject]
+    return named if evidence.trust.statement_admits(named) else None
+
+
+def _right(evidence: Evidence) -> StatementDocument:
+    (right,) = statements_of(alone(evidence))
+    return right
+
+
+def _like(present: StatementDocument, right: StatementDocument) -> StatementDocument:
+    """Return a copy of `right` that can replace `present` in the policy.
+
+    The copy has the Sid of `present`, if any. It also has the Action of `present`, if that allows the exchange and
+    contains no `*`.
+    """
+    made: StatementDocument = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
+    if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):
+        made["Action"] = present["Action"]
+    return made
+
+
+def _with(evidence: Evidence, statements: list[StatementDocument]) -> Document:
+    present = evidence.trust.document
+    rest = {key: value for key, value in present.items() if key not in ("Version", "Statement")}
+    return {"Version": present.get("Version", "2012-10-17"), **rest, "Statement": statements}

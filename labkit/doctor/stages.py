@@ -1,0 +1,77 @@
+"""The stages of an examination, in the order in which a pod gets its role: the pod first, the permissions last."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from labkit.doctor.evidence import Evidence, NotRead
+
+Result = Literal["error", "warning", "note", "not looked at", "right"]
+RESULTS: tuple[Result, ...] = get_args(Result)  # the worst first
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of an examination. Each cause belongs to one stage."""
+
+    title: str
+    look: Callable[[Evidence], Result] = lambda _: "right"
+    """The function that returns the stage's result if no cause finds anything.
+
+    The result is `not looked at` if the object to examine doesn't exist.
+    """
+
+    def at_best(self, evidence: Evidence) -> Result:
+        """Return the result that the stage gets if no cause finds anything.
+
+        If a fact for this result can't be read, return `not looked at`.
+        """
+        try:
+            return self.look(evidence)
+        except NotRead:
+            return "not looked at"
+
+
+def _if_there(subject: object) -> Result:
+    return "right" if subject else "not looked at"
+
+
+def _namespace(evidence: Evidence) -> object:
+    return evidence.service_account or evidence.cluster.get("namespace", evidence.parameters.namespace)
+
+
+def _exchange(evidence: Evidence) -> Result:
+    if evidence.is_its_role:
+        # If STS refused the doctor, the pod may have an older session, or may reach STS another way.
+        return "not looked at" if _is_refused(evidence) else "right"
+    caller, exchange = evidence.caller_if_told, evidence.probe.exchange
+    if (exchange and exchange.code) or (caller and "AssumeRoleWithWebIdentity" in caller.error):
+        return "error"
+    return _if_there(exchange)
+
+
+def _is_refused(evidence: Evidence) -> bool:
+    """Whether STS refused the pod's token when the doctor sent the token."""
+    try:
+        exchange = evidence.probe.exchange
+    except NotRead:
+        return False
+    return bool(exchange and exchange.code)
+
+
+def _identity(evidence: Evidence) -> Result:
+    is_somebody = evidence.caller and evidence.caller.arn
+    return "error" if is_somebody and not evidence.is_its_role else _if_there(is_somebody)
+
+
+POD = Stage("the pod, and the service account that it runs as")
+ANNOTATION = Stage("the annotation on the service account", lambda evidence: _if_there(_namespace(evidence)))
+WEBHOOK = Stage("the webhook's changes to the pod", lambda evidence: _if_there(evidence.pod))
+TOKEN = Stage("the token", lambda evidence: _if_there(evidence.pod))
+PROVIDER = Stage("the OIDC provider, and its audiences")
+ROLE = Stage("the role, and its trust policy", lambda evidence: _if_there(evidence.role_arn))
+EXCHANGE = Stage("the exchange with STS", _exchange)
+IDENTITY = Stage("the pod's identity in AWS", _identity)
+PERMISSIONS = Stage("the role's permissions", lambda evidence: _if_there(evidence.role))
+
+STAGES = (POD, ANNOTATION, WEBHOOK, TOKEN, PROVIDER, ROLE, EXCHANGE, IDENTITY, PERMISSIONS)

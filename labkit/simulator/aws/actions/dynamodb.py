@@ -1,0 +1,229 @@
+"""The permissions that DynamoDB's operations need, on tables and indexes.
+
+What differs from AWS:
+
+- PartiQL, global tables, restores, and tables of another account: the lab can't derive the permissions, so only an
+  administrator may use them.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+"""
+
+import base64
+import re
+from typing import Any
+
+from labkit.simulator.aws.actions.permission import CannotDerive, Context, Permission, as_dict, resource_tags, tag_keys
+from labkit.simulator.aws.backend import Backend, partition_keys
+from labkit.simulator.aws.call import ApiRequest
+
+ON_NOTHING = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListExports", "ListImports"}
+ON_TABLE = {
+    "CreateBackup", "CreateTable", "DeleteItem", "DeleteTable", "DescribeContinuousBackups",
+    "DescribeContributorInsights", "DescribeKinesisStreamingDestination", "DescribeTable", "DescribeTimeToLive",
+    "DisableKinesisStreamingDestination", "EnableKinesisStreamingDestination", "GetItem", "PutItem", "Query", "Scan",
+    "UpdateContinuousBackups", "UpdateContributorInsights", "UpdateItem", "UpdateKinesisStreamingDestination",
+    "UpdateTable", "UpdateTimeToLive",
+}  # fmt: skip
+# The operations whose resource is an ARN in a parameter, and this parameter.
+ON_ARN = {
+    "DeleteBackup": "BackupArn",
+    "DeleteResourcePolicy": "ResourceArn",
+    "DescribeBackup": "BackupArn",
+    "DescribeExport": "ExportArn",
+    "DescribeImport": "ImportArn",
+    "ExportTableToPointInTime": "TableArn",
+    "GetResourcePolicy": "ResourceArn",
+    "ListTagsOfResource": "ResourceArn",
+    "PutResourcePolicy": "ResourceArn",
+    "TagResource": "ResourceArn",
+    "UntagResource": "ResourceArn",
+}
+# The members of a transaction, and the action that each needs on its item.
+TRANSACTED = ("ConditionCheck", "Delete", "Get", "Put", "Update")
+ATTRIBUTE_MAPS = ("AttributeUpdates", "Expected", "Item", "Key", "KeyConditions", "QueryFilter", "ScanFilter")
+WORDS = {"SET", "REMOVE", "ADD", "DELETE", "AND", "OR", "NOT", "BETWEEN", "IN", "BEGINS_WITH", "CONTAINS", "SIZE"}
+WORDS |= {"ATTRIBUTE_EXISTS", "ATTRIBUTE_NOT_EXISTS", "ATTRIBUTE_TYPE", "IF_NOT_EXISTS", "LIST_APPEND"}
+KNOWN = frozenset(
+    f"dynamodb:{key}"
+    for key in ("leadingkeys", "attributes", "select", "returnvalues", "returnconsumedcapacity", "fulltablescan")
+) | {
+    # These keys never have a value: moto's tables have one partition key, and the lab has no fault injection.
+    "dynamodb:enclosingoperation", "dynamodb:firstpartitionkeyvalues", "dynamodb:fisactionid", "dynamodb:fistargetarns",
+    "dynamodb:fourthpartitionkeyvalues", "dynamodb:secondpartitionkeyvalues", "dynamodb:thirdpartitionkeyvalues",
+}  # fmt: skip
+
+
+def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+    """Return all permissions that a request to DynamoDB needs.
+
+    A request that names several tables needs a permission on each table.
+    """
+    operation, parameters = request.operation, request.parameters
+    tables = _Tables(request, backend)
+    match operation:
+        case "ListTables":
+            return [Permission("dynamodb:ListTables", f"{tables.prefix}*", {}, KNOWN)]
+        case "BatchGetItem":
+            return [
+                tables.items("BatchGetItem", name, asked, asked["Keys"])
+                for name, asked in parameters["RequestItems"].items()
+            ]
+        case "BatchWriteItem":
+            return [
+                tables.items("BatchWriteItem", name, {}, [_written(write) for write in writes])
+                for name, writes in parameters["RequestItems"].items()
+            ]
+        case "TransactGetItems" | "TransactWriteItems":
+            parts = [part for item in parameters["TransactItems"] for part in item.items()]
+            return [tables.transacted(member, asked) for member, asked in parts]
+    if operation in ON_NOTHING:
+        return [Permission(f"dynamodb:{operation}", "*", {}, KNOWN)]
+    if operation in ON_ARN:
+        return [tables.by_arn(operation, parameters[ON_ARN[operation]])]
+    if operation not in ON_TABLE:
+        raise CannotDerive(f"dynamodb:{operation}")
+    items = [parameters[member] for member in ("Key", "Item") if member in parameters]
+    needed = [tables.items(operation, parameters["TableName"], parameters, items)]
+    if operation == "CreateTable" and parameters.get("Tags"):
+        needed.append(tables.items("TagResource", parameters["TableName"], parameters, []))
+    if operation == "CreateTable" and parameters.get("ResourcePolicy"):
+        needed.append(tables.items("PutResourcePolicy", parameters["TableName"], parameters, []))
+    return needed
+
+
+class _Tables:
+    """The permissions on the tables that a request names."""
+
+    def __init__(self, request: ApiRequest, backend: Backend):
+        self.prefix = f"arn:aws:dynamodb:{request.region}:{request.account_id}:table/"
+        self._request = request
+        self._store = backend.store("dynamodb", request.region, request.account_id)
+
+    def items(self, action: str, table: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> Permission:
+        """Return the permission for ``action`` on a table or its index.
+
+        ``items`` are the items in the request, or only their keys.
+        """
+        name = table.removeprefix(self.prefix)
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name):
+            raise CannotDerive(f"dynamodb:{action} on something that is not a table of this account and region")
+        arn, known = self.prefix + name, KNOWN
+        found, index = self._store.tables.get(name), asked.get("IndexName")
+        if index is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", index):
+            raise CannotDerive(f"dynamodb:{action} with an invalid index name")
+        context = _context(action, asked) | tag_keys(as_dict(asked.get("Tags")))
+        if self._request.operation.startswith("Transact"):
+            context["dynamodb:EnclosingOperation"] = self._request.operation
+        leading = _leading_keys(action, found, asked, items)
+        attributes = _attributes(action, asked, items)
+        if leading is None:
+            known -= {"dynamodb:leadingkeys", "dynamodb:firstpartitionkeyvalues"}
+        elif leading:
+            context |= {"dynamodb:LeadingKeys": leading, "dynamodb:FirstPartitionKeyValues": leading}
+        if attributes is None:
+            known -= {"dynamodb:attributes"}
+        elif attributes:
+            context["dynamodb:Attributes"] = sorted(attributes)
+        context |= _tags(found)
+        resource = f"{arn}/index/{index}" if index else arn
+        return Permission(f"dynamodb:{action}", resource, context, known, resource_policy=self._policy(found))
+
+    def transacted(self, member: str, asked: dict[str, Any]) -> Permission:
+        if member not in TRANSACTED:
+            raise CannotDerive(f"dynamodb:{self._request.operation} of {member}")
+        item = asked["Item"] if member == "Put" else asked["Key"]
+        return self.items(f"{member}Item", asked["TableName"], asked, [item])
+
+    def by_arn(self, operation: str, arn: str) -> Permission:
+        named = re.fullmatch(
+            r"([A-Za-z0-9_.-]+)(/(backup|export|import|stream)/[A-Za-z0-9:._-]+)?", arn.removeprefix(self.prefix)
+        )
+        if not arn.startswith(self.prefix) or not named:
+            raise CannotDerive(f"dynamodb:{operation} on something that is not in this account and region")
+        given, table = self._request.parameters, self._store.tables.get(named[1])
+        context = tag_keys(as_dict(given.get("Tags")), given.get("TagKeys")) | _tags(table)
+        return Permission(f"dynamodb:{operation}", arn, context, KNOWN, resource_policy=self._policy(table))
+
+    def _policy(self, table: Any) -> str:
+        stored = self._store.resource_policies.get(table.table_arn) if table else None
+        return stored.policy_doc if stored else ""
+
+
+def _tags(table: Any) -> Context:
+    return resource_tags(as_dict(table.tags) or {}) if table else {}
+
+
+def _written(write: dict[str, Any]) -> Any:
+    return write["PutRequest"]["Item"] if "PutRequest" in write else write["DeleteRequest"]["Key"]
+
+
+def _context(action: str, asked: dict[str, Any]) -> Context:
+    names = ("ReturnConsumedCapacity", "ReturnValues", "Select")
+    context: Context = {f"dynamodb:{name}": asked[name] for name in names if name in asked}
+    if action in ("Query", "Scan"):
+        projected = "ProjectionExpression" in asked or "AttributesToGet" in asked
+        everything = "ALL_PROJECTED_ATTRIBUTES" if "IndexName" in asked else "ALL_ATTRIBUTES"
+        context.setdefault("dynamodb:Select", "SPECIFIC_ATTRIBUTES" if projected else everything)
+        context["dynamodb:FullTableScan"] = str(action == "Scan").lower()
+    return context
+
+
+def _leading_keys(action: str, table: Any, asked: dict[str, Any], items: list[dict[str, Any]]) -> list[str] | None:
+    """Return the request's partition key values, or None if the lab can't derive them."""
+    if action != "Query" and not items:
+        return []
+    if table is None:
+        return None
+    if action != "Query":
+        values = [item.get(table.hash_key_attr) for item in items]
+    elif (schema := _schema(table, asked.get("IndexName"))) is None:
+        return None
+    else:
+        hash_key = next((key["AttributeName"] for key in schema if key["KeyType"] == "HASH"), "")
+        values = _queried(asked, schema, hash_key)
+    texts = [_text(value) for value in values]
+    return None if not texts or None in texts else [text for text in texts if text is not None]
+
+
+def _schema(table: Any, index: str | None) -> Any:
+    if index is None:
+        return table.schema
+    return next((known.schema for known in table.all_indexes() if known.name == index), None)
+
+
+def _queried(asked: dict[str, Any], schema: list[dict[str, str]], hash_key: str) -> list[Any]:
+    if "KeyConditions" in asked:
+        condition = asked["KeyConditions"].get(hash_key, {})
+        return condition.get("AttributeValueList", []) if condition.get("ComparisonOperator") == "EQ" else []
+    names = asked.get("ExpressionAttributeNames", {})
+    values = asked.get("ExpressionAttributeValues", {})
+    return partition_keys(asked.get("KeyConditionExpression", ""), values, names, schema)
+
+
+def _text(value: Any) -> str | None:
+    match value:
+        case {"S": str(text)} | {"N": str(text)}:
+            return text
+        case {"B": bytes(content)}:
+            return base64.b64encode(content).decode()
+    return None
+
+
+def _attributes(action: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> set[str] | None:
+    """Return the top-level attributes that the request names, or None for all attributes."""
+    projected = "ProjectionExpression" in asked or "AttributesToGet" in asked
+    if action in ("GetItem", "BatchGetItem", "Query", "Scan") and not projected and asked.get("Select") != "COUNT":
+        return None
+    if asked.get("ReturnValues", "NONE") in ("ALL_OLD", "ALL_NEW"):
+        return None
+    names = {name for item in items for name in item} | set(asked.get("AttributesToGet", []))
+    names |= {name for member in ATTRIBUTE_MAPS for name in asked.get(member, {})}
+    expressions = (value for member, value in asked.items() if member.endswith("Expression"))
+    return names.union(*(_named(each, asked.get("ExpressionAttributeNames", {})) for each in expressions))
+
+
+def _named(expression: str, placeholders: dict[str, str]) -> set[str]:
+    """Return the top-level attributes in an expression."""
+    found = re.findall(r"(?<![\w:#.])(?:#\w+|[A-Za-z_]\w*)", expression)
+    return {placeholders.get(name, name) for name in found if name.upper() not in WORDS}

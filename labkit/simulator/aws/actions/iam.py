@@ -1,0 +1,155 @@
+"""The permissions that IAM's operations need.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html
+"""
+
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+from labkit.simulator.aws.actions.permission import (
+    CannotDerive,
+    Context,
+    Permission,
+    as_dict,
+    pass_role,
+    resource_tags,
+    tag_keys,
+)
+from labkit.simulator.aws.backend import BY_NAME, Backend, Resource, get_service_model
+from labkit.simulator.aws.call import ApiRequest
+from labkit.simulator.aws.refusals import Refusal
+
+# The parameters that name a resource, and the resource's kind. If an operation has several, the first one here counts.
+KINDS = {
+    "InstanceProfileName": "instance profile",
+    "GroupName": "group",
+    "RoleName": "role",
+    "UserName": "user",
+    "OpenIDConnectProviderArn": "provider",
+    "SAMLProviderArn": "provider",
+    "PolicyArn": "policy",
+    "PolicyName": "policy",
+    "Url": "provider",
+    "PolicySourceArn": "principal",
+}
+# Only an administrator may call these.
+NOT_DERIVED = {"DeleteServiceLinkedRole", "UpdateOpenIDConnectProvider"}
+# Operations that list the resources below a path, and the kind of resource. IAM checks the ARN that ends with the path.
+LISTS = {
+    "ListGroups": "group",
+    "ListInstanceProfiles": "instance-profile",
+    "ListOpenIDConnectProviders": "oidc-provider",
+    "ListRoles": "role",
+    "ListSAMLProviders": "saml-provider",
+    "ListServerCertificates": "server-certificate",
+    "ListUsers": "user",
+}
+ON_NOTHING = {
+    "CreateAccountAlias", "DeleteAccountAlias", "DeleteAccountPasswordPolicy", "GenerateCredentialReport",
+    "GetAccountAuthorizationDetails", "GetAccountPasswordPolicy", "GetAccountSummary",
+    "GetContextKeysForCustomPolicy", "GetCredentialReport", "ListAccountAliases", "ListPolicies",
+    "ListVirtualMFADevices", "SimulateCustomPolicy", "UpdateAccountPasswordPolicy",
+}  # fmt: skip
+# Operations that create a resource. IAM's denial shows the ARN that the resource would have.
+MADE = {"CreateGroup", "CreateInstanceProfile", "CreateRole", "CreateUser"}
+# The operations for which AWS has the condition key `iam:PermissionsBoundary`: the boundary of their role or user.
+BOUNDED = {
+    f"{operation}{kind}{what}"
+    for kind in ("Role", "User")
+    for operation, what in (
+        ("Attach", "Policy"), ("Delete", "PermissionsBoundary"), ("Delete", "Policy"), ("Detach", "Policy"),
+        ("Put", "PermissionsBoundary"), ("Put", "Policy"),
+    )
+}  # fmt: skip
+BOUNDARY = "iam:permissionsboundary"
+# The condition keys that the lab knows. If no derived operation has a key, it is absent. IAM's other keys are about
+# security keys or credentials.
+KNOWN = frozenset({
+    "iam:accountpropertynamespaces", "iam:associatedresourcearn", "iam:awsservicename", "iam:delegationduration",
+    "iam:delegationrequestowner", "iam:notificationchannel", "iam:organizationspolicyid", "iam:passedtoservice",
+    BOUNDARY, "iam:policyarn", "iam:resourcetag/", "iam:roletemplatearn", "iam:templatearn",
+})  # fmt: skip
+
+
+def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+    """Return the permissions that an operation of IAM needs."""
+    operation, parameters = request.operation, request.parameters
+    account, resource = f"arn:aws:iam::{request.account_id}:", partial(backend.resource, request.account_id)
+    if operation == "ListPolicies":
+        return [_permission(operation, "*", {}, f"policy path {parameters.get('PathPrefix', '/')}")]
+    if operation in LISTS:
+        return [_permission(operation, f"{account}{LISTS[operation]}{parameters.get('PathPrefix', '/')}", {})]
+    if operation in ON_NOTHING:
+        return [_permission(operation, "*", {})]
+    parameter = _named_by(operation)
+    kind = KINDS[parameter]
+    if kind == "user" and parameter not in parameters:
+        raise Refusal(400, "ValidationError", "Must specify userName when calling with non-User credentials")
+    name = parameters[parameter]
+    named = resource(kind, name) if kind in BY_NAME else None
+    arn, shown = _arn(operation, account, parameter, parameters, named)
+    thing = named if kind in BY_NAME else resource(kind, arn)
+    context = _context(request, kind, thing)
+    needed = [_permission(operation, arn, context, shown)]
+    if operation.startswith("Create") and parameters.get("Tags"):
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
+        needed.append(_permission(f"Tag{operation.removeprefix('Create')}", arn, context, shown))
+    if operation in ("UpdateGroup", "UpdateUser"):
+        # Renaming needs the permission on both names.
+        renamed = parameters.get(f"New{parameter}", name)
+        path = parameters.get("NewPath") or (thing.path if thing else "/")
+        needed.append(_permission(operation, f"{account}{kind}{path}{renamed}", context, f"{kind} {renamed}"))
+    if operation == "AddRoleToInstanceProfile":
+        role = resource("role", parameters["RoleName"])
+        passed = role.arn if role else f"{account}role/{parameters['RoleName']}"
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html
+        instances = f"arn:aws:ec2:*:{request.account_id}:instance/*"
+        needed.append(pass_role(passed, "ec2.amazonaws.com", instances))
+    if thing and thing.boundary_arn and operation not in BOUNDED:
+        # AWS has no such key for this operation. An Allow that asks for another boundary must not count here.
+        return [replace(each, known=KNOWN - {BOUNDARY}) for each in needed]
+    return needed
+
+
+@cache
+def _named_by(operation: str) -> str:
+    """Return the parameter that names an operation's resource, such as `RoleName` for `GetRole`."""
+    shape = get_service_model("iam").operation_model(operation).input_shape
+    parameter = next((name for name in KINDS if name in shape.members), None) if shape else None
+    if parameter is None or operation in NOT_DERIVED:
+        raise CannotDerive(f"iam:{operation}")
+    return parameter
+
+
+def _arn(
+    operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Resource | None
+) -> tuple[str, str | None]:
+    """Return the ARN of an operation's resource, and IAM's name for the resource in a denial.
+
+    Without such a name, IAM's denial shows the ARN.
+    """
+    kind, name = KINDS[parameter], parameters[parameter]
+    if parameter == "Url":
+        return f"{account}oidc-provider/{name.partition('://')[2]}", None
+    if parameter.endswith("Arn"):
+        return name, f"policy {name}" if kind == "policy" else None
+    arn = thing.arn if thing else f"{account}{kind.replace(' ', '-')}{parameters.get('Path') or '/'}{name}"
+    return arn, None if operation in MADE else f"{kind} {name}"
+
+
+def _context(request: ApiRequest, kind: str, thing: Resource | None) -> Context:
+    parameters = request.parameters
+    context = tag_keys(as_dict(parameters.get("Tags")), parameters.get("TagKeys"))
+    if "PolicyArn" in parameters and kind != "policy":
+        context["iam:PolicyARN"] = parameters["PolicyArn"]
+    boundary = parameters.get("PermissionsBoundary")
+    if boundary is None and request.operation in BOUNDED:
+        boundary = thing.boundary_arn if thing else ""
+    if boundary:
+        context["iam:PermissionsBoundary"] = boundary
+    return context | resource_tags(thing.tags if thing else {}, "iam")
+
+
+def _permission(operation: str, resource: str, context: Context, shown: str | None = None) -> Permission:
+    return Permission(f"iam:{operation}", resource, context, KNOWN, shown)

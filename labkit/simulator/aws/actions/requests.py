@@ -1,0 +1,306 @@
+"""Read a call's operation and parameters, using botocore's model of the service.
+
+The parameters are then encoded again, into a new call for moto. So moto reads the same parameters as the lab.
+
+https://smithy.io/2.0/aws/protocols/index.html
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from botocore.model import OperationNotFoundError
+from botocore.serialize import create_serializer
+from werkzeug.exceptions import HTTPException
+
+from labkit.simulator.aws.actions.permission import CannotDerive
+from labkit.simulator.aws.backend import (
+    OperationModel,
+    RoutedRequest,
+    ServiceModel,
+    get_service_model,
+    get_service_router,
+    not_emulated,
+    parse_parameters,
+)
+from labkit.simulator.aws.call import QUEUE_PATH, ApiRequest, Asked, Call, no_number, protocol
+from labkit.simulator.aws.refusals import Refusal
+
+# The paths of EKS that the lab itself answers.
+OWN_PATH = re.compile(
+    r"/access-policies|/clusters(/{name}(/(access-entries|identity-provider-configs|pod-identity-associations)(/.*)?)?)?"
+)
+OF_EKS_AUTH = re.compile(r"POST /clusters/[^/]+/assume-role-for-pod-identity")
+FORM = "application/x-www-form-urlencoded"
+MOST_VALUES = 20_000  # in a JSON body
+KEPT = ("host", "content-type", "x-amz-target")
+# The Python type of a JSON value, for each type of a shape in the model.
+JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "blob": (str,),
+    "boolean": (bool,),
+    "double": (int, float, str),
+    "float": (int, float, str),
+    "integer": (int, float),
+    "list": (list,),
+    "long": (int, float),
+    "map": (dict,),
+    "string": (str,),
+    "structure": (dict,),
+    "timestamp": (int, float, str),
+}
+
+
+def read(asked: Asked) -> Asked:
+    """Return ``asked`` with the call's parameters in ``request``, or with an error in ``unread``.
+
+    The error is ``CannotDerive`` if the lab can't read the call, and ``Refusal`` if AWS would refuse the call.
+    """
+    try:
+        return replace(asked, request=_request(asked))
+    except Exception as unread:
+        # Code that needs the parameters raises this error. An administrator's call goes to moto, which refuses it.
+        return replace(asked, unread=unread)
+
+
+def named(call: Call, service: str) -> str:
+    """Return the name of the call's operation. For S3 and unknown REST calls, return the method and the path."""
+    match protocol(call, service):
+        case "json":
+            return call.headers.get("x-amz-target", "").rpartition(".")[2]
+        case "query" | "ec2":
+            return call.form.get("Action", "")
+    if service == "eks":
+        for method, path, name in _own_routes():
+            if method == call.method and path.fullmatch(call.raw_path):
+                return name
+    if service == "eks-auth" and OF_EKS_AUTH.fullmatch(f"{call.method} {call.raw_path}"):
+        return "AssumeRoleForPodIdentity"
+    if service == "account" and call.method == "POST":
+        # This service's paths are the operations' names: /listRegions.
+        return call.path[1:2].upper() + call.path[2:]
+    return f"{call.method} {call.path}"
+
+
+def readable(asked: Asked) -> ApiRequest:
+    """Return the operation and its parameters. Raises ``Refusal`` if the lab can't read them."""
+    try:
+        return asked.requested()
+    except (CannotDerive, LookupError) as unknown:
+        raise not_emulated(asked, str(unknown)) from unknown
+
+
+def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
+    """Return the call as a POST of the query protocol, with ``form`` as its parameters."""
+    headers = [header for header in asked.call.header_list if header[0] != "content-type"]
+    headers.append(("content-type", f"{FORM}; charset=utf-8"))
+    call = replace(asked.call, method="POST", query_string="", header_list=headers, body=urlencode(form).encode())
+    return replace(asked, call=call)
+
+
+def required(service: str, operation: str) -> list[str]:
+    """Return the names of the parameters that an operation requires."""
+    shape = get_service_model(service).operation_model(operation).input_shape
+    return shape.required_members if shape else []
+
+
+@cache
+def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
+    """Return the routes of the EKS operations that the lab itself answers."""
+    service, found = get_service_model("eks"), []
+    for name in service.operation_names:
+        http = service.operation_model(name).http
+        if OWN_PATH.fullmatch(http["requestUri"]):
+            path = re.sub(r"\{\w+\}", "[^/]+", http["requestUri"])
+            found.append((http["method"], re.compile(f"{path}/?" if path == "/clusters" else path), name))
+    return found
+
+
+def _request(asked: Asked) -> ApiRequest:
+    call = asked.call
+    service = get_service_model(asked.service)
+    content_type = call.headers.get("content-type", "")
+    spoken = str(service.protocol)
+    if "smithy-protocol" in call.headers or "content-encoding" in call.headers:
+        raise CannotDerive(f"{asked.service} calls in this protocol")
+    if spoken == "json" and "x-amz-target" not in call.headers and asked.service == "sqs":
+        spoken = "query"
+    try:
+        match spoken:
+            case "json":
+                operation, parameters, told = _json(asked, service, content_type)
+            case "query":
+                operation, parameters, told = _query(asked, service, content_type)
+            case "rest-json":
+                operation, parameters, told = _rest_json(asked)
+            case _:
+                raise CannotDerive(f"{asked.service} calls")
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        code = "ValidationError" if spoken == "query" else "SerializationException"
+        raise Refusal(400, code, "The request could not be read", f"{type(error).__name__}: {error}") from error
+    return ApiRequest(asked.service, operation, parameters, asked.region, asked.account_id, told)
+
+
+def _query(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
+    call = asked.call
+    queue = QUEUE_PATH.fullmatch(call.raw_path) if asked.service == "sqs" else None
+    if call.raw_path != "/" and not queue:
+        raise CannotDerive(f"{asked.service} calls on {call.raw_path}")
+    if call.body and not content_type.startswith(FORM):
+        raise CannotDerive(f"{asked.service} calls with a body that is not a form")
+    call.body.decode()  # raises if the body isn't UTF-8: `form_pairs` would replace the invalid bytes
+    pairs = [pair for pair in call.form_pairs if not pair[0].startswith("X-Amz-")]
+    form = dict(pairs)
+    if len(form) < len(pairs):
+        raise CannotDerive(f"{asked.service} calls with a parameter given twice")
+    if form.get("Version") != service.api_version:
+        raise CannotDerive(f"{asked.service} calls of the version {form.get('Version')}")
+    if queue:
+        form.setdefault("QueueUrl", f"https://{call.headers.get('host')}/{queue[1]}")
+    model = _operation(service, form.get("Action", ""), "query")
+    parameters = parse_parameters("query", model, values=form)
+    if asked.service == "sts":
+        return model.name, parameters, call  # moto doesn't get calls of STS
+    told = _anew(asked, urlencode(form).encode(), {"content-type": f"{FORM}; charset=utf-8"})
+    return model.name, parameters, told
+
+
+def _json(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
+    call = asked.call
+    prefix, _, name = call.headers.get("x-amz-target", "").rpartition(".")
+    queue = QUEUE_PATH.fullmatch(call.raw_path) if asked.service == "sqs" else None
+    if prefix != service.metadata["targetPrefix"]:
+        raise CannotDerive(f"{asked.service} calls with the target {prefix or '(empty)'}")
+    if call.method != "POST" or not content_type.startswith("application/x-amz-json-1."):
+        raise CannotDerive(f"{asked.service} calls in this protocol")
+    unsigned = [name for name, _ in call.query_pairs if not name.startswith("X-Amz-")]
+    if unsigned or (call.raw_path != "/" and not queue):
+        raise CannotDerive(f"{asked.service} calls on a path other than /, or with a query")
+    model = _operation(service, name, "json")
+    content = _modelled(model.input_shape, _json_object(call.body))
+    if queue:
+        content.setdefault("QueueUrl", f"https://{call.headers.get('host')}/{queue[1]}")
+    body = json_text(content)
+    parameters = parse_parameters("json", model, body=body)
+    version = service.metadata["jsonVersion"]
+    return model.name, parameters, _anew(asked, body, {"content-type": f"application/x-amz-json-{version}"})
+
+
+def _rest_json(asked: Asked) -> tuple[str, dict[str, Any], Call]:
+    call = asked.call
+    query = urlencode([pair for pair in call.query_pairs if not pair[0].startswith("X-Amz-")])
+    headers = {"content-type": call.headers["content-type"]} if "content-type" in call.headers else {}
+    url = f"http://127.0.0.1{call.raw_path}?{query}"
+    request = RoutedRequest.from_primitives(call.method, url, headers, call.body)
+    request.environ["RAW_URI"] = call.raw_path
+    try:
+        model, uri = get_service_router(asked.service).match(request)
+    except NotImplementedError as error:
+        raise CannotDerive(f"{asked.service} calls in this protocol") from error
+    except HTTPException as error:
+        raise _unknown(f"{call.method} {call.path}", "rest-json") from error
+    if model.input_shape is None:
+        raise CannotDerive(f"{asked.service}:{model.name}")
+    if len(dict(call.query_pairs)) < len(call.query_pairs) and not _takes_lists(model):
+        raise CannotDerive(f"{asked.service} calls with a parameter given twice")
+    members = model.input_shape.members.items()
+    elsewhere = {m.serialization.get("name", name) for name, m in members if "location" in m.serialization}
+    body = {name: value for name, value in _json_object(call.body).items() if name not in elsewhere}
+    content = _modelled(model.input_shape, body)
+    parsed = parse_parameters(
+        "rest-json", model, body=json_text(content), headers={}, values=request.args, url_params=uri
+    )
+    parameters = {name: value for name, value in parsed.items() if value is not None}
+    serializer = create_serializer("rest-json", include_validation=False)
+    written = serializer.serialize_to_request(parameters, model)
+    query = urlencode(written["query_string"], doseq=True, quote_via=quote)
+    text = json_text(json.loads(written["body"])) if written["body"] else b""
+    told = _anew(asked, text, {"content-type": "application/json"})
+    return model.name, parameters, replace(told, raw_path=written["url_path"], query_string=query)
+
+
+def _operation(service: ServiceModel, name: str, protocol: str) -> OperationModel:
+    try:
+        model: OperationModel = service.operation_model(name)
+    except OperationNotFoundError as error:
+        raise _unknown(name, protocol, service.api_version) from error
+    return model
+
+
+def _unknown(name: str, protocol: str, version: str = "") -> Refusal:
+    if protocol == "query":
+        return Refusal(400, "InvalidAction", f"Could not find operation {name} for version {version}")
+    return Refusal(404 if protocol == "rest-json" else 400, "UnknownOperationException", f"Unknown operation: {name}")
+
+
+def _anew(asked: Asked, body: bytes, headers: dict[str, str]) -> Call:
+    call = asked.call
+    kept = {name: value for name, value in call.headers.items() if name in KEPT} | headers
+    path = "/" if asked.service == "sqs" else call.raw_path
+    return replace(call, raw_path=path, query_string="", header_list=list(kept.items()), body=body)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    content = json.loads(body.decode() or "{}", object_pairs_hook=_once, parse_constant=no_number)
+    if not isinstance(content, dict):
+        raise TypeError("the body is not a JSON object")
+    _count(content)
+    return content
+
+
+def _count(content: object) -> None:
+    """Refuse content with so many values that reading them would take too long."""
+    left, level = MOST_VALUES, [content]
+    while level:
+        left -= len(level)
+        if left < 0:
+            raise ValueError(f"the body has more than {MOST_VALUES} values")
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(content := dict(pairs)) < len(pairs):
+        raise ValueError("a key appears twice")
+    return content
+
+
+def json_text(content: dict[str, object]) -> bytes:
+    """Return ``content`` as JSON that moto can't mistake for the parameters of a form."""
+    # moto looks for a form's parameters in any body, so no string may contain the characters that separate them.
+    return json.dumps(content).replace("&", "\\u0026").encode()
+
+
+def _modelled(shape: Any, value: Any) -> Any:
+    """Return a JSON value without null fields and without fields that botocore's model lacks."""
+    if shape is None:
+        return {}
+    kind: str = shape.type_name
+    fits = isinstance(value, JSON_TYPES[kind])
+    if not fits or (isinstance(value, bool) and kind != "boolean"):
+        raise TypeError(f"{shape.name} is not of the type {kind}")
+    match kind:
+        case "structure" if not shape.is_document_type:
+            members = {member.serialization.get("name", name): member for name, member in shape.members.items()}
+            return {
+                name: _modelled(members[name], part)
+                for name, part in value.items()
+                if name in members and part is not None
+            }
+        case "list":
+            return [_modelled(shape.member, part) for part in value]
+        case "map":
+            return {name: _modelled(shape.value, part) for name, part in value.items() if part is not None}
+    return value
+
+
+def _takes_lists(model: OperationModel) -> bool:
+    members = model.input_shape.members.values()
+    return any(m.serialization.get("location") == "querystring" and m.type_name == "list" for m in members)

@@ -1,0 +1,261 @@
+"""Decide whether a caller may make a call, from the policies of the caller, the resource and the organization.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from labkit.policy import NO_CONTROL, Control, Decision, Policy, Principal, Request, evaluate, within
+from labkit.policy.document import Statement
+from labkit.policy.matching import covers
+from labkit.simulator.aws.actions.permission import Context, Permission
+from labkit.simulator.aws.backend import Backend, Role
+from labkit.simulator.aws.call import Asked
+from labkit.simulator.aws.organizations import Organization
+from labkit.simulator.aws.refusals import Refusal, fault
+from labkit.simulator.aws.session_tags import SessionTags
+from labkit.simulator.aws.sessions import Administrator, Caller, Session, User
+from labkit.simulator.clock import Clock, rfc3339
+
+
+@dataclass(frozen=True)
+class Grant:
+    """An authorized call, and the reason why it is allowed."""
+
+    asked: Asked
+    """The call that moto gets. If the lab derived permissions, it derived them from exactly this call."""
+    reason: str = "the administrator may do everything"
+    refused: tuple[tuple[str, str], ...] = ()
+    """The keys that a DeleteObjects call may not delete, each with the error message for the caller."""
+    role: Role | None = None
+    """The role for which the call opens a session; None if the call doesn't open a session."""
+    tags: SessionTags = field(default_factory=SessionTags)
+    """The tags of that session."""
+    source_identity: str = ""
+    """The source identity of that session."""
+
+
+@dataclass(frozen=True)
+class Authorization:
+    """Decide whether callers have permissions. A policy that can't be evaluated never allows anything."""
+
+    backend: Backend
+    clock: Clock
+    organization: Organization
+
+    def decide(
+        self,
+        caller: Caller,
+        asked: Asked,
+        permission: Permission,
+        *,
+        resource_policy: Policy | None = None,
+        owner: str = "",
+    ) -> Decision:
+        """Decide whether the caller has this permission.
+
+        ``resource_policy`` is the resource's own policy. ``owner`` is the resource's account; empty means the caller's
+        account. If the two accounts differ, policies of both accounts must allow the call.
+        """
+        owner = owner or caller.account_id
+        same_account = owner == caller.account_id
+        resource = [resource_policy] if resource_policy else []
+        if permission.resource_policy:
+            resource.append(stored_policy(permission.resource_policy, "resource", f"policy of {permission.resource}"))
+        control = self.organization.control(caller, owner, permission.action)
+        about = {"aws:userid": caller.principal_id} | self._accounts(caller, owner) | permission.context
+        if isinstance(caller, Administrator):
+            principal, context = Principal.aws(caller.arn), self.context(asked) | about
+            request = Request(principal, permission.action, permission.resource, context)
+            control = _certain_control(control, request, permission)
+            return evaluate(
+                request, identity=[_EVERYTHING], resource=resource, same_account=same_account, control=control
+            )
+        holder, *groups = self._holders(caller)
+        if holder is None:
+            raise fault(asked, "unknown key", f"the user or role of {caller.arn} was deleted during the call")
+        identity: list[Policy] = []
+        for each in (holder, *groups):
+            identity += [stored_policy(document, "identity", name) for name, document in list(each.policies.items())]
+            identity += [self._managed(arn, "identity") for arn in list(each.managed_policies)]
+        bound = getattr(holder, "permissions_boundary_arn", None)
+        boundary = self._managed(bound, "boundary") if bound else None
+        if isinstance(caller, Session):
+            principal = Principal.role_session(caller.arn, caller.role_arn)
+            # The lab has no sessions with multi-factor authentication.
+            opened = {"aws:TokenIssueTime": rfc3339(caller.issued_at), "aws:MultiFactorAuthPresent": "false"}
+            about = caller.context | opened | about
+            session = [stored_policy(document, "session", "session policy") for document in caller.policies]
+        else:
+            principal, session = Principal.aws(caller.arn), []
+        context = self.context(asked) | principal_tags(holder.tags) | about
+        request = Request(principal, permission.action, permission.resource, context)
+        return evaluate(
+            request,
+            identity=_certain(identity, request, permission),
+            boundary=_certain([boundary], request, permission)[0] if boundary else None,
+            session=_certain(session, request, permission),
+            resource=_certain(resource, request, permission),
+            same_account=same_account,
+            control=_certain_control(control, request, permission),
+        )
+
+    def _accounts(self, caller: Caller, owner: str) -> Context:
+        member = self.organization.member
+        return {
+            "aws:ResourceAccount": owner,
+            **member(caller.account_id).of_principal,
+            **member(owner).of_resource,
+        }
+
+    def _holders(self, caller: User | Session) -> list[Any]:
+        """Return the holders of the caller's policies.
+
+        For a session, return a list with the session's role. For a user, return a list with the user first, then the
+        user's groups. In place of a deleted role or user, the list has None.
+        """
+        if isinstance(caller, Session):
+            return [self.backend.role_by_id(caller.account_id, caller.role_id)]
+        return self.backend.user_and_groups(caller.account_id, caller.principal_id)
+
+    def _managed(self, arn: str, kind: str) -> Policy:
+        # If a policy was deleted, its Deny must not be skipped.
+        return stored_policy(self.backend.managed_policy(arn) or "", kind, arn)
+
+    def require(self, caller: Caller, asked: Asked, permission: Permission) -> str:
+        """Return the reason why the caller has this permission. Raises AWS's denial otherwise."""
+        decision = self.decide(caller, asked, permission)
+        if not decision.allowed:
+            raise denial(caller, asked, permission, decision)
+        return decision.reason
+
+    def require_organization(self, caller: Administrator | Session, asked: Asked, what: str) -> None:
+        """Raise a refusal unless the organization's policies allow the call's action on every resource.
+
+        The lab doesn't know the call's resource, so the policies must allow the action on all resources. If the lab
+        doesn't know the action either, raise `underivable`. ``what`` describes the call in the text of `underivable`.
+
+        Raise nothing if no policy of an organization applies to the caller's account.
+        """
+        if not self.organization.member(caller.account_id).is_bound:
+            return
+        if not asked.operation.isidentifier():
+            raise underivable(caller, asked, what)
+        permission = Permission(f"{asked.service}:{asked.operation}", "*", known=frozenset(), shown="")
+        control = self.organization.control(caller, caller.account_id, permission.action)
+        context = self.context(asked) | {"aws:userid": caller.principal_id} | self._accounts(caller, caller.account_id)
+        arn = caller.arn
+        principal = Principal.role_session(arn, caller.role_arn) if isinstance(caller, Session) else Principal.aws(arn)
+        request = Request(principal, permission.action, permission.resource, context)
+        decision = within(_certain_control(_on_anything(control), request, permission), request)
+        if not decision.allowed:
+            raise denial(caller, asked, permission, decision)
+
+    def context(self, asked: Asked) -> Context:
+        """Return the condition keys that every request has.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+        """
+        now = self.clock.now()
+        return {
+            "aws:CurrentTime": rfc3339(now),
+            "aws:EpochTime": str(int(now)),
+            "aws:RequestedRegion": asked.region,
+            # The lab's endpoint takes the place of AWS's endpoint, which uses TLS.
+            "aws:SecureTransport": "true",
+            "aws:SourceIp": asked.call.source_ip,
+            "aws:UserAgent": asked.call.headers.get("user-agent", ""),
+        }
+
+
+def denial(caller: Caller, asked: Asked, permission: Permission, decision: Decision) -> Refusal:
+    """Return the denial in AWS's words. It says which kind of policy decided, but quotes nothing from the policy.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+    """
+    resource = permission.resource if permission.shown is None else permission.shown
+    named = f'"{resource}"' if asked.service == "s3" else resource
+    on = f" on resource: {named}" if resource else ""
+    tail = decision.denial or f"because no identity-based policy allows the {permission.action} action"
+    message = f"User: {caller.arn} is not authorized to perform: {permission.action}{on} {tail}"
+    return fault(asked, "denied", decision.reason, message=message)
+
+
+def underivable(caller: Caller, asked: Asked, what: str) -> Refusal:
+    """Return the refusal of a call whose permissions the lab can't derive. ``what`` describes the call."""
+    message = f"User: {caller.arn} is not authorized to perform this call: the lab cannot yet authorize {what}"
+    return fault(asked, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
+
+
+@lru_cache(maxsize=2048)
+def stored_policy(document: str, kind: Any, name: str) -> Policy:
+    """Return the parsed policy. A policy that can't be read allows nothing."""
+    return Policy.read(document, kind=kind, name=name)
+
+
+def _certain_control(control: Control, request: Request, permission: Permission) -> Control:
+    if control is NO_CONTROL:
+        return control
+    resource, service = (
+        [_certain([*level], request, permission) for level in levels] for levels in (control.resource, control.service)
+    )
+    return Control(resource, service)
+
+
+def _on_anything(control: Control) -> Control:
+    """Widen each Deny statement to all resources, because the call's resource is unknown."""
+
+    def widened(policy: Policy) -> Policy:
+        statements = (each if each.allow else replace(each, resources=None) for each in policy.statements)
+        return replace(policy, statements=tuple(statements))
+
+    resource, service = (
+        [[widened(policy) for policy in level] for level in levels] for levels in (control.resource, control.service)
+    )
+    return Control(resource, service)
+
+
+def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
+    """Return the policies, with a ``fault`` in each statement that the lab can't evaluate."""
+    known, service = permission.known, permission.action.partition(":")[0] + ":"
+    if known is None:
+        return policies
+    unknown = {key for policy in policies for key in _keys(policy) if key.startswith(service)} - known
+    return (
+        [replace(policy, statements=_doubted(policy, request, unknown)) for policy in policies] if unknown else policies
+    )
+
+
+def _doubted(policy: Policy, request: Request, unknown: set[str]) -> tuple[Statement, ...]:
+    def doubt(statement: Statement) -> Statement:
+        asked = {_key(condition.key) for condition in statement.conditions} & unknown
+        if not asked or covers(statement, request) is False:
+            return statement
+        return replace(statement, fault=f"the lab does not know the value of {', '.join(sorted(asked))} in this call")
+
+    return tuple(map(doubt, policy.statements))
+
+
+@lru_cache(maxsize=2048)
+def _keys(policy: Policy) -> frozenset[str]:
+    return frozenset(_key(condition.key) for statement in policy.statements for condition in statement.conditions)
+
+
+def _key(name: str) -> str:
+    """Return a condition key such as ``aws:RequestTag/Team`` in lower case and without the tag's name."""
+    before, slash, _ = name.lower().partition("/")
+    return before + slash
+
+
+_EVERYTHING = Policy.parse(
+    {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]},
+    kind="identity",
+    name="AdministratorAccess",
+)
+
+
+def principal_tags(tags: list[dict[str, str]] | None) -> Context:
+    """Return the condition keys of a user's or a role's tags."""
+    return {f"aws:PrincipalTag/{tag['Key']}": tag["Value"] for tag in tags or []}

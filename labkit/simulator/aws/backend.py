@@ -1,0 +1,629 @@
+"""moto, behind the gate. moto keeps the state of most of AWS. It runs in this process, without a port.
+
+This is the only module of the lab that imports moto. moto's public interface is its decorators and its server. But the
+gate needs other parts of moto, which may change at any time. So the lab only runs on the release line of moto that it
+was tested with.
+
+When the gate is created, this module replaces these methods of moto:
+
+- `FakeBucket.get_permission`, `FakeAccount.__init__`: see `adopt`.
+- `AccountSpecificBackend.__getitem__`: see `tell_uses`.
+
+`adopt` also adds to moto's list of the S3 resources whose ARNs may have a region.
+
+This module reads or sets these private attributes of moto's objects:
+
+- `BackendDict._instances`: see `place`.
+- `FakeKey._value_buffer`, `FakeKey._max_buffer_size` and the lock beside them: see `without_body` and `give_body`.
+- `_parameters` and `latest_…` of SSM's parameters: see `Backend.answer` and `own_parameters`.
+- `_arn_format` of an organization's policy: see `name_policy`.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from typing import Any, TypeVar, TypeVarTuple
+from urllib.parse import quote, unquote_to_bytes
+from xml.parsers.expat import ExpatError
+
+from labkit.policy.arn import Arn
+from labkit.simulator.aws import managed_policies, moto_line, outgoing
+from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.clusters import Clusters
+from labkit.simulator.aws.one_thread import OneThread, Stuck
+from labkit.simulator.aws.orphans import renamed
+from labkit.simulator.aws.refusals import Refusal
+from labkit.simulator.aws.s3_path import CONTROL, copy_source
+
+try:
+    from moto.backends import get_backend
+    from moto.core.base_backend import AccountSpecificBackend, BackendDict, BaseBackend
+    from moto.core.model import OperationModel, ServiceModel, Shape
+    from moto.core.parse import PROTOCOL_PARSERS
+    from moto.core.request import (
+        PRESERVED_HEADER_NAMES_ENVIRON_KEY,
+        environ_key_for_header,
+        should_preserve_original_header_name,
+    )
+    from moto.core.request import Request as RoutedRequest
+    from moto.core.routing import get_service_router
+    from moto.core.utils import get_service_model, utcnow
+    from moto.iam.access_control import PermissionResult
+    from moto.iam.aws_managed_policies import aws_managed_policies_data
+    from moto.iam.exceptions import MalformedPolicyDocument
+    from moto.iam.models import AccessKey, AWSManagedPolicy, IAMBackend, OpenIDConnectProvider, Role, User, iam_backends
+    from moto.iam.policy_validation import (
+        SERVICE_TYPE_REGION_INFORMATION_ERROR_ASSOCIATIONS,
+        IAMPolicyDocumentValidator,
+    )
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from moto.organizations.models import (
+        FakeAccount,
+        FakeOrganization,
+        FakePolicy,
+        OrganizationsBackend,
+        organizations_backends,
+    )
+    from moto.organizations.utils import make_random_create_account_status_id
+    from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, s3_backends
+except ImportError:
+    moto_line.check()
+    raise
+
+__all__ = [
+    "PARAMETERS", "Backend", "BaseBackend", "FakeBucket", "FakeKey", "IAMBackend",
+    "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest", "ServiceModel", "Shape", "bound", "boundaries",
+    "every", "find", "get_backend", "get_service_model", "get_service_router", "give_body", "name_policy",
+    "not_emulated", "own_parameters", "parse_parameters", "partition_keys", "place", "policies_in_use", "tell_uses",
+    "why_moto_refuses", "without_body",
+]  # fmt: skip
+
+_log = logging.getLogger(__name__)
+Given = TypeVarTuple("Given")
+Result = TypeVar("Result")
+
+STUCK = "The lab's AWS does not answer, so it restarts. Please try again."
+NO_SERVICE = "The lab does not emulate {}."
+
+# Characters that no client can parse in an answer, though a key or a description may have them.
+# https://www.w3.org/TR/xml/#charsets
+NOT_XML = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]")
+
+# Headers that moto doesn't get: they are about the connection, or only for the gate.
+_KEPT_BACK = {
+    "authorization", "connection", "content-length", "expect", "keep-alive", "te", "transfer-encoding", "upgrade",
+    "user-agent", "x-amz-content-sha256", "x-amz-decoded-content-length", "x-amz-security-token", "x-amz-trailer",
+}  # fmt: skip
+
+
+PARAMETERS = ("moto.ssm.models", "ParameterDict")
+"""The module and the name of moto's class for SSM's parameters. moto loads the class only when a call needs SSM."""
+AWS_PARAMETERS = "/aws/"
+_found_by_region = AccountSpecificBackend.__getitem__
+# The beginnings of the S3 resources whose ARNs have a region.
+# https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html#amazons3-resources-for-iam-policies
+S3_WITH_REGION = ["accesspoint/", "access-grants/", "job/", "storage-lens/", "storage-lens-group/"]
+# moto's stores of the IAM objects that are identified by their names, by kind of object.
+BY_NAME = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
+
+
+@dataclass(frozen=True)
+class Resource:
+    """The fields of an IAM object that permissions depend on."""
+
+    arn: str
+    path: str
+    """The path with its slashes; ``/`` for an object without a path."""
+    boundary_arn: str
+    """The ARN of the object's permissions boundary; empty if the object has no boundary."""
+    tags: dict[str, str]
+
+
+class Backend:
+    """moto's state and answers. ``account_id`` is the lab's own account; ``clusters`` are that account's clusters."""
+
+    def __init__(self, account_id: str, clusters: Clusters):
+        adopt()
+        self.account_id = account_id
+        self.clusters = clusters
+        # With this variable, moto would use one account for all calls.
+        os.environ.pop("MOTO_ACCOUNT_ID", None)
+        self._dispatcher = DomainDispatcherApplication(create_backend_app)
+        self._apps: dict[str, Any] = {}
+        # moto isn't thread-safe: one call at a time, outside the event loop's thread.
+        self.thread = OneThread("moto")
+        self.carry_out: Callable[[Callable[[], Any]], Any] = lambda work: work()
+        """The function that runs each call in moto's thread. `Kept` replaces it, to undo calls that moto refuses."""
+
+    async def answer(self, asked: Asked) -> Response:
+        """Return moto's answer to an authenticated and authorized call."""
+        corrected = {"secretsmanager": self._secrets_answer, "ssm": self._parameters_answer}
+        return await self.run(corrected.get(asked.service, self._answer), asked)
+
+    async def delete_bucket(self, asked: Asked) -> Response:
+        """Delete a bucket and its tags. Return moto's answer."""
+        return await self.run(self._delete_bucket, asked)
+
+    async def prepare(self, *services: str) -> None:
+        """Load moto's modules for these services in advance."""
+        for service in services:
+            await self.run(self._load, service)
+
+    async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
+        """Run a function in moto's thread, and return its result.
+
+        Use this for functions that change moto's state, or that read much of it. Raises ``Refusal`` (503) if the thread
+        is stuck.
+        """
+        try:
+            # Run it in the caller's context, in which state/places.py notes the stores that are used.
+            work = partial(function, *arguments)
+            result: Result = await self.thread.run(copy_context().run, self.carry_out, work)
+            return result
+        except Stuck as stuck:
+            raise Refusal(503, "ServiceUnavailable", STUCK, "a call to moto does not return") from stuck
+
+    def iam(self, account_id: str) -> IAMBackend | None:
+        """Return IAM's state in an account; None if moto doesn't have the account yet.
+
+        For the lab's own account, this is never None.
+        """
+        known = account_id == self.account_id or account_id in iam_backends
+        return self.entered(account_id) if known else None
+
+    def entered(self, account_id: str) -> IAMBackend:
+        """Return IAM's state in an account. Create the account if it doesn't exist."""
+        return iam_backends[account_id]["aws"]
+
+    def role(self, arn: str) -> Role | None:
+        """The role with this ARN; None if it doesn't exist."""
+        iam = self.iam(named.account) if (named := Arn.find(arn)) else None
+        return next((role for role in every(iam, "roles") if role.arn == arn), None)
+
+    def principal(self, arn: str) -> Role | User | None:
+        """The role or the user with this ARN; None if it doesn't exist."""
+        iam = self.iam(named.account) if (named := Arn.find(arn)) else None
+        return next((one for kind in ("roles", "users") for one in every(iam, kind) if one.arn == arn), None)
+
+    def resource(self, account_id: str, kind: str, name: str) -> Resource | None:
+        """Return an object of IAM; None if it doesn't exist. For a policy or a provider, ``name`` is its ARN."""
+        iam = self.iam(account_id)
+        if iam is None:
+            return None
+        by_arn: dict[str, dict[str, Any]] = {"policy": iam.managed_policies, "provider": iam.open_id_providers}
+        found = find(iam, BY_NAME[kind], name) if kind in BY_NAME else by_arn.get(kind, {}).get(name)
+        if found is None:
+            return None
+        boundary_arn, path = getattr(found, "permissions_boundary_arn", None), getattr(found, "path", None)
+        # moto keeps a user's tags outside the user, and those of other objects as a list or by key.
+        tags: Any = getattr(found, "tags", [])
+        listed = tags.values() if isinstance(tags, dict) else tags
+        of_user = iam.tagger.get_tag_dict_for_resource(found.arn) if kind == "user" else None
+        given = {tag["Key"]: tag["Value"] for tag in listed} if of_user is None else dict(of_user)
+        return Resource(found.arn, path or "/", boundary_arn or "", given)
+
+    def role_by_id(self, account_id: str, role_id: str) -> Role | None:
+        """The role with this unique id; None if it was deleted."""
+        iam = self.iam(account_id)
+        return iam.roles.get(role_id) if iam else None
+
+    def user_and_groups(self, account_id: str, user_id: str) -> list[object]:
+        """Return the user with this unique id, then the user's groups. For a deleted user, return ``[None]``."""
+        iam = self.entered(account_id)
+        user = next((one for one in every(iam, "users") if one.id == user_id), None)
+        return [user, *(group for group in every(iam, "groups") if user in group.users)]
+
+    def user_of_key(self, access_key_id: str) -> tuple[User, AccessKey] | None:
+        """Return the user who has this access key, in any account, and the key; None if no user has the key."""
+        for account in list(iam_backends.values()):
+            if key := account["aws"].access_keys.get(access_key_id):
+                users = list(account["aws"].users.values())
+                return next(((user, key) for user in users if key in user.access_keys), None)
+        return None
+
+    def provider(self, account_id: str, issuer: str) -> OpenIDConnectProvider | None:
+        """The OIDC provider of an issuer (``https://…``) in an account; None if the account doesn't have it."""
+        iam = self.iam(account_id)
+        if iam is None or not issuer.startswith("https://"):
+            return None
+        return iam.open_id_providers.get(f"arn:aws:iam::{account_id}:oidc-provider/{issuer.removeprefix('https://')}")
+
+    def orphan(self, arn: str, unique_id: str) -> None:
+        """Replace a deleted principal's ARN with its unique id, in all trust policies and bucket policies."""
+        for iam in list(iam_backends.values()):
+            for role in iam["aws"].roles.values():
+                role.assume_role_policy_document = renamed(role.assume_role_policy_document, arn, unique_id)
+        for s3 in list(s3_backends.values()):
+            for bucket in s3["aws"].buckets.values():
+                if bucket.policy:
+                    text = bucket.policy.decode() if isinstance(bucket.policy, bytes) else bucket.policy
+                    bucket.policy = renamed(text, arn, unique_id).encode()
+
+    def replace_thumbprint(self, old: str, new: str) -> None:
+        """Replace a certificate's thumbprint in the OIDC providers that list it, in all accounts."""
+        for iam in list(iam_backends.values()):
+            for provider in iam["aws"].open_id_providers.values():
+                listed = provider.thumbprint_list
+                provider.thumbprint_list = [new if each.lower() == old else each for each in listed]
+
+    def managed_policy(self, arn: str) -> str | None:
+        """Return the document of a managed policy's default version; None if the policy doesn't exist."""
+        account_id = named.account if (named := Arn.find(arn)) else ""
+        iam = self.iam(self.account_id if account_id == "aws" else account_id)
+        if iam is None:
+            return None
+        self.load_managed_policy(iam, arn)
+        policy = iam.managed_policies.get(arn)
+        return next((v.document for v in policy.versions if v.is_default), None) if policy else None
+
+    def load_managed_policy(self, iam: IAMBackend, arn: str) -> None:
+        """Load the AWS managed policy with this ARN into ``iam``; do nothing if AWS has no such policy."""
+        if arn not in iam.managed_policies and (found := managed_policies.find(aws_managed_policies_data, arn)):
+            _add(iam, *found, arn)
+
+    def load_managed_policies(self, iam: IAMBackend) -> None:
+        """Load all AWS managed policies into ``iam``, so that a call can list them."""
+        for name, content in managed_policies.every(aws_managed_policies_data):
+            _add(iam, name, content)
+
+    def unload_managed_policies(self, iam: IAMBackend) -> None:
+        """Remove unused AWS managed policies from ``iam``. They can be loaded again on demand."""
+        iam.managed_policies, iam.aws_managed_policies = policies_in_use(iam)
+
+    def store(self, service: Any, region: str, account_id: str) -> Any:
+        """moto's state of a service in an account and a region. Raises KeyError for a region that moto doesn't know."""
+        return get_backend(service)[account_id][region]
+
+    def stores(self, service: Any, account_id: str) -> dict[str, Any]:
+        """Return moto's state of a service in an account, by region."""
+        return dict(get_backend(service)[account_id])
+
+    def organization(self, management_id: str) -> OrganizationsBackend:
+        """moto's state of the organization that an account manages.
+
+        If the account manages no organization, the state has no ``org``.
+        """
+        return organizations_backends[management_id]["aws"]
+
+    def bucket(self, name: str) -> FakeBucket | None:
+        """Return the bucket with this name, in any account; None if it doesn't exist."""
+        _, account_id = s3_backends.bucket_accounts.get(name, ("", ""))
+        return s3_backends[account_id]["aws"].buckets.get(name) if account_id else None
+
+    def object_tags(self, bucket: str, key: str) -> dict[str, str]:
+        """Return the tags of an S3 object; empty if the object doesn't exist or has a delete marker."""
+        found = self.bucket(bucket)
+        arn = getattr(found.keys.get(key), "arn", None) if found else None
+        return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(arn) if found and arn else {}
+
+    def delete_marker(self, bucket: str, key: str, version: str | None) -> FakeDeleteMarker | None:
+        """Return the delete marker that is this version of a key; None if this version isn't a delete marker.
+
+        Without ``version``, use the current version.
+        """
+        found = self.bucket(bucket)
+        versions = found.keys.getlist(key, []) if found else []
+        chosen = [each for each in versions if version in (None, str(each.version_id))][-1:]
+        return chosen[0] if chosen and isinstance(chosen[0], FakeDeleteMarker) else None
+
+    def close(self) -> None:
+        """End the thread that moto's calls run in."""
+        self.thread.close()
+
+    def _answer(self, asked: Asked) -> Response:
+        environ = self._environ(asked)
+        started: list[Any] = []
+        try:
+            app = self._app(asked, environ)
+            chunks = app(environ, lambda status, headers, _=None: started.extend((status, headers)))
+            try:
+                body = b"".join(chunks)
+            finally:
+                if hasattr(chunks, "close"):
+                    chunks.close()
+        except Refusal:
+            raise
+        except (ExpatError, UnicodeDecodeError) as error:
+            raise Refusal(400, "MalformedXML", "The XML you provided was not well-formed.", str(error)) from error
+        except Exception as error:
+            # moto fails on a call that it doesn't know, or whose parameters it didn't expect.
+            _log.info("moto failed on %s %s", asked.service, asked.operation, exc_info=error)
+            raise not_emulated(asked, f"moto: {error or type(error).__name__}", error) from error
+        status = int(started[0].split()[0])
+        is_told = asked.service == "s3" or asked.call.method == "HEAD" or body.strip()
+        if status >= 400 and (not is_told or body.lstrip()[:15].lower() == b"<!doctype html>"):
+            # moto does not know the path, or moto's web server reports a fault.
+            raise not_emulated(asked, f"moto: {started[0]}")
+        headers = [
+            (name, value)
+            for name, value in started[1]
+            if not name.lower().startswith("access-control-") and name.lower() not in ("connection", "date", "server")
+        ]
+        # Never change the content of an object.
+        written = status >= 400 or asked.operation != "GetObject"
+        if written and any(n.lower() == "content-type" and "xml" in v for n, v in headers):
+            body = NOT_XML.sub(b"?", body)
+        return Response(status, headers, body)
+
+    def _parameters_answer(self, asked: Asked) -> Response:
+        try:
+            response = self._answer(asked)
+            if asked.operation == "GetParameters" and response.status == 200:
+                answer = json.loads(response.body)
+                # moto's order differs after each start.
+                answer["Parameters"].sort(key=itemgetter("Name"))
+                response.body = json.dumps(answer).encode()
+            return response
+        finally:
+            if store := self.stores("ssm", asked.account_id).get(asked.region):
+                # If a call names a missing parameter, moto stores an empty one. With it, DescribeParameters would fail.
+                for name in [name for name, versions in dict.items(store._parameters) if not versions]:
+                    del store._parameters[name]
+
+    def _secrets_answer(self, asked: Asked) -> Response:
+        response = self._answer(asked)
+        if response.status == 404:  # In AWS, each fault of the caller is a 400.
+            response.status = 400
+        if asked.operation == "ListSecretVersionIds" and response.status == 200:
+            answer = json.loads(response.body)
+            made = self.store("secretsmanager", asked.region, asked.account_id).secrets[answer["ARN"]].versions
+            # moto returns the current time for both dates.
+            for version in answer["Versions"]:
+                version["CreatedDate"] = made[version["VersionId"]]["createdate"]
+                del version["LastAccessedDate"]
+            response.body = json.dumps(answer).encode()
+        return response
+
+    def _delete_bucket(self, asked: Asked) -> Response:
+        bucket, response = self.bucket(asked.bucket), self._answer(asked)
+        if bucket and not self.bucket(asked.bucket):
+            s3_backends[bucket.account_id]["aws"].tagger.delete_all_tags_for_resource(bucket.arn)
+        return response
+
+    def _app(self, asked: Asked, environ: dict[str, Any]) -> Any:
+        # Choose moto's app only by the signed scope: the dispatcher would send some paths to moto's own API.
+        name = "s3" if asked.service == "s3" and not asked.call.path.startswith(CONTROL) else None
+        if name is None:
+            host = self._dispatcher.infer_service_region_host(environ, asked.call.path)
+            name = self._dispatcher.get_backend_for_host(host) if host else None
+        if name is None or name in ("moto_api", "instance_metadata"):
+            raise Refusal(501, "NotImplemented", NO_SERVICE.format(asked.service))
+        return self._load(name)
+
+    def _load(self, name: Any) -> Any:
+        if name not in self._apps:
+            try:
+                self._apps[name] = app = create_backend_app(name)
+            except ImportError as missing:
+                # moto needs a package for the service that the lab does not install.
+                told = NO_SERVICE.format(name)
+                raise Refusal(501, "NotImplemented", told, f"{told} moto: {missing}") from missing
+            # Loading took long, but only once.
+            self.thread.begin_anew()
+            app.url_map.merge_slashes = False
+        return self._apps[name]
+
+    def _environ(self, asked: Asked) -> dict[str, Any]:
+        """Return the call's WSGI environment (PEP 3333)."""
+        call = asked.call
+        pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
+        query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
+        # Encode the path again, so that moto reads the same as the gate. moto's parser treats `;` and `#` specially.
+        path = quote(call.path, safe="/-_.~") if asked.service == "s3" else call.raw_path
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": call.method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "RAW_URI": f"{path}?{query}" if query else path,
+            "QUERY_STRING": query,
+            "CONTENT_LENGTH": str(len(call.body)),
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": call.source_ip,
+            "HTTP_X_MOTO_ACCOUNT_ID": asked.account_id or self.account_id,
+            # moto only reads the scope of the signature.
+            "HTTP_AUTHORIZATION": (
+                f"AWS4-HMAC-SHA256 Credential=LAB/19700101/{asked.region}/{asked.service}/aws4_request, "
+                "SignedHeaders=host, Signature=0"
+            ),
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(call.body),
+            "wsgi.errors": io.StringIO(),
+            "wsgi.multithread": False,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+        }
+        names: dict[str, str] = {}
+        for name, value in (call.headers | call.trailers).items():
+            if name in _KEPT_BACK or name.startswith("x-moto-"):
+                continue
+            key = environ_key_for_header(name)
+            if should_preserve_original_header_name(name):
+                names[key] = name
+            if passed := _passed_on(asked, name, value):
+                environ[key] = passed
+        environ[PRESERVED_HEADER_NAMES_ENVIRON_KEY] = names
+        return environ
+
+
+def adopt() -> None:
+    """Replace two of moto's functions, and keep moto from opening connections.
+
+    Afterwards moto doesn't evaluate bucket policies, and creates accounts with the ids that the lab chooses.
+
+    Raises :class:`LabError` if moto is missing, or if the lab wasn't tested with moto's release line.
+    """
+    moto_line.check()
+    outgoing.close()
+    # The gate has evaluated the bucket policy. moto's own evaluation ignores principals and conditions.
+    FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
+    FakeAccount.__init__ = _enroll  # type: ignore[method-assign, assignment]  # see there
+    # moto's list only has access points.
+    SERVICE_TYPE_REGION_INFORMATION_ERROR_ASSOCIATIONS["s3"]["valid_starting_values"] = S3_WITH_REGION
+
+
+def tell_uses(used: Callable[[str, str], None]) -> None:
+    """Whenever moto reads the state of a service in an account, call ``used`` with the service and the account id."""
+
+    def found(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
+        used(stores.service_name, stores.account_id)
+        backend: BaseBackend = _found_by_region(stores, region)
+        return backend
+
+    AccountSpecificBackend.__getitem__ = found  # type: ignore[method-assign, assignment]  # as moto calls it
+
+
+def place(backend: BaseBackend) -> tuple[str, str, str]:
+    """Return the service, the account and the region of one of moto's backends."""
+    every: list[Any] = BackendDict._instances  # type: ignore[misc]  # as moto uses it
+    service = next(one.service_name for one in every if one.backend is type(backend))
+    return service, backend.account_id, backend.region_name
+
+
+def without_body(thing: FakeKey) -> dict[str, object]:
+    """Return the attributes of an S3 object, or of an upload's part, except the content."""
+    return {name: value for name, value in thing.__dict__.items() if name not in ("_value_buffer", "lock")}
+
+
+def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
+    """Set an S3 object's content to the file that ``opened`` returns.
+
+    ``opened`` gets the number of bytes that the file may keep in memory.
+    """
+    thing.lock = threading.Lock()
+    thing._value_buffer = opened(thing._max_buffer_size)
+
+
+def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Return two dicts: the Python attributes of ``parameters``, and its items.
+
+    ``parameters`` is the dict in which moto keeps SSM parameters. It has attributes of its own.
+
+    The items don't include the parameters that AWS publishes: moto loads those again on demand.
+    """
+    own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
+    unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)
+    return {**parameters.__dict__, **unread}, own
+
+
+def name_policy(policy: FakePolicy, arn: str) -> None:
+    """Give an organization's policy this ARN instead of moto's, which would contain the management account's id."""
+    policy._arn_format = arn
+
+
+def bound(user: User, boundary_arn: str | None) -> None:
+    """Set a user's permissions boundary; None removes it. moto only supports boundaries for roles."""
+    user.permissions_boundary_arn = boundary_arn  # type: ignore[attr-defined]  # the attribute is the lab's own
+
+
+def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> Refusal:
+    """Return the refusal of a call that the lab can't answer. ``error`` is moto's error, if moto raised one."""
+    # 501 is the one server error that no SDK tries again.
+    operation = asked.request.operation if asked.request else asked.operation
+    what = f"{asked.service}:{operation}" if operation.isidentifier() else f"{operation} of {asked.service}"
+    told = f"The lab does not emulate {what}, or not with these parameters."
+    if left := outgoing.closed(error):
+        told += f" {left.strerror}."
+    return Refusal(501, "NotImplemented", told, f"{told} {reason}")
+
+
+def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) -> None:
+    """Set the attributes of a new account of an organization, in place of moto's `FakeAccount.__init__`.
+
+    The account gets the given id. moto's method would ignore this id, and would create an IAM role.
+    """
+    account.type, account.status, account.state, account.joined_method = "ACCOUNT", "ACTIVE", "ACTIVE", "CREATED"
+    account.region, account.organization_id = organization.region, organization.id
+    account.master_account_id, account.parent_id = organization.master_account_id, organization.root_id
+    account.create_account_status_id = make_random_create_account_status_id()
+    account.id, account.name, account.email = given.get("AccountId", ""), given["AccountName"], given["Email"]
+    account.create_time, account.attached_policies = utcnow(), []
+    account.tags = {tag["Key"]: tag["Value"] for tag in given.get("Tags", [])}
+
+
+def every(iam: IAMBackend | None, kind: str) -> list[Any]:
+    """Return all objects of a kind: ``groups``, ``instance_profiles``, ``managed_policies``, ``roles`` or ``users``."""
+    return list(getattr(iam, kind).values()) if iam else []
+
+
+def find(iam: IAMBackend | None, kind: str, name: str | None) -> Any:
+    """Return the object with this name from ``every(iam, kind)``; None if it doesn't exist."""
+    return next((one for one in every(iam, kind) if one.name == name), None)
+
+
+def boundaries(iam: IAMBackend) -> set[str | None]:
+    """The ARNs of all policies that are permissions boundaries of roles or users."""
+    return {getattr(one, "permissions_boundary_arn", None) for kind in ("roles", "users") for one in every(iam, kind)}
+
+
+def why_moto_refuses(document: dict[str, object]) -> str:
+    """Return moto's message about a faulty policy, whatever the policy's version; empty if moto accepts the policy."""
+    try:
+        IAMPolicyDocumentValidator(json.dumps(document | {"Version": "2012-10-17"})).validate()
+    except MalformedPolicyDocument as malformed:
+        return str(malformed.message)
+    return ""
+
+
+def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
+    """Return managed policies as a pair: a dictionary by ARN, and a list.
+
+    The dictionary has all policies of customers, and the used policies of AWS. The list has only the used policies of
+    AWS. A policy of AWS is used if it's attached, or if it's a permissions boundary.
+    """
+    bounding = boundaries(iam)
+    used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in bounding]
+    unused = {one.arn for one in iam.aws_managed_policies} - {one.arn for one in used}
+    return {arn: one for arn, one in iam.managed_policies.items() if arn not in unused}, used
+
+
+def parse_parameters(protocol: str, model: OperationModel, **parts: object) -> dict[str, object]:
+    """Return an operation's parameters, read from these parts of a request."""
+    parser: Any = PROTOCOL_PARSERS[protocol](model)
+    parameters: dict[str, Any] = parser.parse(parts)
+    return parameters
+
+
+def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> list[object]:
+    """Return the partition key's values in a DynamoDB key condition; empty if the condition can't be read."""
+    # Import this only now: it loads moto's part of DynamoDB.
+    from moto.dynamodb.exceptions import MockValidationException
+    from moto.dynamodb.parsing.key_condition_expression import parse_expression
+
+    try:
+        found, _, _ = parse_expression(expression, values, names, schema)
+    except (MockValidationException, LookupError, TypeError, ValueError, AttributeError):
+        return []
+    return [value for _, value in found]
+
+
+def _add(iam: IAMBackend, name: str, content: dict[str, Any], arn: str = "") -> None:
+    policy = AWSManagedPolicy.from_data(name, iam.account_id, iam.region_name, content)
+    if arn in ("", policy.arn):
+        # The policy gets the same id whenever it is loaded; moto does not know all of AWS's ids.
+        made = base64.b32encode(hashlib.sha256(policy.arn.encode()).digest()).decode()
+        policy.id = content.get("PolicyId") or f"ANPA{made[:17]}"
+        if iam.managed_policies.setdefault(policy.arn, policy) is policy:
+            # Without this, moto would take it for the account's own policy.
+            iam.aws_managed_policies.append(policy)
+
+
+def _passed_on(asked: Asked, name: str, value: str) -> str:
+    if name == "content-encoding":
+        return ",".join(part for part in value.split(",") if part.strip() != "aws-chunked")
+    if name == "x-amz-copy-source" and asked.service == "s3" and (source := copy_source(value)):
+        bucket, key, version = source
+        return quote(f"/{bucket}/{key}", safe="/-_.~") + (f"?versionId={version}" if version else "")
+    return value

@@ -1,0 +1,221 @@
+"""CloudTrail. The lab answers LookupEvents from its own trail, and moto answers the other operations.
+
+What differs from AWS:
+
+- Trails: CreateTrail and similar calls only store settings. The lab writes no file to a bucket and nothing to a log
+  group, and GetTrailStatus shows no delivery.
+- Delay: an event appears at once; on AWS it takes minutes.
+- Insights: LookupEvents never finds insights.
+- Resources: only events of DynamoDB, EKS, IAM, S3, Secrets Manager, SNS, SQS and STS name their resources.
+
+https://docs.aws.amazon.com/awscloudtrail/latest/APIReference/API_LookupEvents.html
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from labkit.connection import Record
+from labkit.policy.arn import Arn
+from labkit.simulator.aws.actions.permission import CannotDerive
+from labkit.simulator.aws.answers import respond
+from labkit.simulator.aws.backend import Backend
+from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.refusals import Refusal
+from labkit.simulator.aws.sessions import Caller
+from labkit.simulator.aws.trail import Trail
+from labkit.simulator.clock import Clock
+
+KEPT_SECONDS = 90 * 24 * 3600
+MOST = 50
+LONGEST_VALUE = 2000
+ATTRIBUTES = (
+    "AccessKeyId", "EventId", "EventName", "EventSource", "ReadOnly", "ResourceName", "ResourceType", "Username",
+)  # fmt: skip
+# The type of the resource that a parameter names, by the service and the parameter.
+NAMED = {
+    "dynamodb": {"tableName": "AWS::DynamoDB::Table"},
+    "eks": {"clusterName": "AWS::EKS::Cluster", "name": "AWS::EKS::Cluster", "roleArn": "AWS::IAM::Role"},
+    "iam": {
+        "groupName": "AWS::IAM::Group",
+        "instanceProfileName": "AWS::IAM::InstanceProfile",
+        "openIDConnectProviderArn": "AWS::IAM::OIDCProvider",
+        "policyArn": "AWS::IAM::Policy",
+        "policyName": "AWS::IAM::Policy",
+        "roleName": "AWS::IAM::Role",
+        "userName": "AWS::IAM::User",
+    },
+    "s3": {"bucketName": "AWS::S3::Bucket"},
+    "secretsmanager": {"name": "AWS::SecretsManager::Secret", "secretId": "AWS::SecretsManager::Secret"},
+    "sns": {"topicArn": "AWS::SNS::Topic"},
+    "sqs": {"queueName": "AWS::SQS::Queue", "queueUrl": "AWS::SQS::Queue"},
+}
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CloudTrail:
+    """CloudTrail's operations."""
+
+    backend: Backend
+    trail_file: Path
+    clock: Clock
+
+    async def answer(self, asked: Asked, caller: Caller) -> Response:
+        """Answer a call of CloudTrail. LookupEvents only finds management events in the call's account and region."""
+        if asked.operation != "LookupEvents":
+            response = await self.backend.answer(asked)
+            return _undelivered(response) if asked.operation == "GetTrailStatus" else response
+        try:
+            parameters = asked.requested().parameters
+        except CannotDerive as unknown:
+            raise Refusal(400, "SerializationException", f"The lab cannot read {unknown}") from unknown
+        # A day's trail can have 100,000 lines. Read them in a thread, so that other calls are answered meanwhile.
+        content = await asyncio.to_thread(self._look_up, parameters, caller, asked.region)
+        return respond(content, "application/x-amz-json-1.1")
+
+    def _look_up(self, asked: dict[str, Any], caller: Caller, region: str) -> dict[str, Any]:
+        most = asked.get("MaxResults", MOST)
+        if not 1 <= most <= MOST:
+            raise _refusal("InvalidMaxResults", f"MaxResults is {most}. It must be from 1 to {MOST}.")
+        begins, ends = self._range(asked)
+        key, value = _attribute(asked)
+        if (category := asked.get("EventCategory")) not in (None, "insight"):
+            raise _refusal("InvalidEventCategory", f"Unknown event category {category}. Use insight.")
+        # The lab has no insights: they report unusual activity.
+        found = self._events(key, value, caller.account_id, region) if category is None else iter(())
+        found = (event for event in found if begins <= event["EventTime"] <= ends)
+        told = {**asked, "NextToken": None, "account": caller.account_id, "region": region}
+        asked_for = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        if token := asked.get("NextToken"):
+            found = _after(found, token, asked_for)
+        events = [*islice(found, most + 1)]
+        content: dict[str, Any] = {"Events": events[:most]}
+        if len(events) > most:
+            content["NextToken"] = base64.urlsafe_b64encode(f"{events[-2]['EventId']}/{asked_for}".encode()).decode()
+        return content
+
+    def _range(self, asked: dict[str, Any]) -> tuple[float, float]:
+        now = self.clock.now()
+        begins, ends = _seconds(asked.get("StartTime")), _seconds(asked.get("EndTime"))
+        if begins is not None and ends is not None and begins > ends:
+            raise _refusal("InvalidTimeRange", "The start time is after the end time.")
+        # Go back at most as far as CloudTrail keeps events, and include the events of this second.
+        return max(begins or 0, now - KEPT_SECONDS), now + 1 if ends is None else ends
+
+    def _events(self, key: str, value: str, account_id: str, region: str) -> Iterator[Event]:
+        # A look-up may name a resource by a part of the record's text, such as a role's name.
+        in_record = "" if key in ("", "ReadOnly", "ResourceType") else value
+        for record in Trail.newest(self.trail_file, in_record):
+            if not _is_in_history(record):
+                continue
+            if (record["recipientAccountId"], record["awsRegion"]) == (account_id, region):
+                event = _event(record)
+                things = event["Resources"] if key in ("ResourceName", "ResourceType") else [event]
+                if not key or any(thing.get(key) == value for thing in things):
+                    yield event
+
+
+def _undelivered(response: Response) -> Response:
+    """Return GetTrailStatus's answer without a delivery. moto always reports a delivery that has just happened."""
+    if response.status == 200:
+        content = json.loads(response.body)
+        content.pop("LatestDeliveryTime", None)
+        content["LatestDeliveryAttemptTime"] = ""
+        response.body = json.dumps(content).encode()
+    return response
+
+
+def _is_in_history(record: Record) -> bool:
+    """Whether the record is a management event of a caller with a valid signature or token."""
+    identity = record.get("userIdentity") or {}
+    return (
+        bool(record.get("managementEvent"))
+        and re.fullmatch(r"\w+", record["eventName"]) is not None
+        and (bool(identity.get("accountId")) or bool(identity.get("userName")))
+    )
+
+
+def _event(record: Record) -> Event:
+    identity = record["userIdentity"]
+    arn = Arn.find(identity.get("arn", ""))
+    at = datetime.strptime(record["eventTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    event = {
+        "EventId": record["eventID"],
+        "EventName": record["eventName"],
+        "ReadOnly": "true" if record["readOnly"] else "false",
+        "AccessKeyId": identity.get("accessKeyId"),
+        "EventTime": int(at.timestamp()),
+        "EventSource": record["eventSource"],
+        # For a role session, the session's name.
+        "Username": identity.get("userName") or (arn.name if arn else None),
+        "Resources": _resources(record),
+        "CloudTrailEvent": json.dumps({name: value for name, value in record.items() if name != "lab"}),
+    }
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def _resources(record: Record) -> list[dict[str, str]]:
+    service = record["eventSource"].partition(".")[0]
+    parameters = record.get("requestParameters") or {}
+    found = [(kind, parameters[name]) for name, kind in NAMED.get(service, {}).items() if name in parameters]
+    found += [(resource["type"], resource["ARN"]) for resource in record.get("resources", []) if service == "sts"]
+    if elements := record.get("responseElements"):
+        found += [
+            ("AWS::IAM::AccessKey", elements["credentials"]["accessKeyId"]),
+            ("AWS::STS::AssumedRole", elements["assumedRoleUser"]["assumedRoleId"]),
+            ("AWS::STS::AssumedRole", elements["assumedRoleUser"]["arn"]),
+        ]
+    return [{"ResourceType": kind, "ResourceName": name} for kind, name in found if isinstance(name, str)]
+
+
+def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
+    attributes = asked.get("LookupAttributes") or []
+    if not attributes:
+        return "", ""
+    if len(attributes) > 1:
+        raise _refusal("InvalidLookupAttributes", "A lookup can have only one attribute beside the time range.")
+    key, value = attributes[0].get("AttributeKey"), attributes[0].get("AttributeValue")
+    if key not in ATTRIBUTES:
+        raise _refusal(
+            "InvalidLookupAttributes", f"Unknown lookup attribute {key}. Use one of {', '.join(ATTRIBUTES)}."
+        )
+    if not value or len(value) > LONGEST_VALUE:
+        raise _refusal("InvalidLookupAttributes", f"The value of {key} must have 1 to {LONGEST_VALUE} characters.")
+    if key == "ReadOnly" and value not in ("true", "false"):
+        raise _refusal("InvalidLookupAttributes", f"ReadOnly must be true or false, not {value}.")
+    return key, value
+
+
+def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
+    """Return the events that follow the event that ``token`` names: the last event of the previous page.
+
+    A page number wouldn't work, because new calls move events to other pages.
+    """
+    try:
+        last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")
+    except (binascii.Error, ValueError):
+        raise _refusal("InvalidNextToken", "LookupEvents didn't return this token.") from None
+    if of != asked_for:
+        raise _refusal("InvalidNextToken", "The token comes from a lookup with other parameters.")
+    for event in events:
+        if event["EventId"] == last:
+            return events
+    raise _refusal("InvalidNextToken", "The event that the token names is no longer kept.")
+
+
+def _seconds(moment: Any) -> float | None:
+    return moment.replace(tzinfo=UTC).timestamp() if isinstance(moment, datetime) else moment
+
+
+def _refusal(name: str, message: str) -> Refusal:
+    return Refusal(400, f"{name}Exception", message)

@@ -1,0 +1,49 @@
+"""The lab's clusters, as EKS's answers describe them. The Kubernetes half of the lab runs the clusters."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from labkit.simulator.aws.access_entries import AccessEntries
+from labkit.simulator.aws.identity_provider_configs import IdentityProviderConfigs
+from labkit.simulator.aws.pod_identity import PodIdentityAssociations
+
+CLUSTER_NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """A cluster of the lab, as EKS describes it. ``created_at`` is in seconds since the epoch."""
+
+    name: str
+    arn: str
+    endpoint: str
+    certificate_authority_pem: bytes
+    issuer: str
+    version: str
+    created_at: float
+    role_arn: str
+    tags: dict[str, str] = field(default_factory=dict)
+    authentication_mode: str = "API"
+    access: AccessEntries = field(default_factory=AccessEntries)
+    """The access entries: the principals that the cluster lets in."""
+    identity_providers: IdentityProviderConfigs = field(default_factory=IdentityProviderConfigs)
+    pod_identity: PodIdentityAssociations = field(default_factory=PodIdentityAssociations)
+
+    @property
+    def associated(self) -> dict[str, object]:
+        """A dict of three fields: `access`, `identity_providers` and `pod_identity`."""
+        return {name: getattr(self, name) for name in ("access", "identity_providers", "pod_identity")}
+
+
+class Clusters(Protocol):
+    """The clusters of the lab, by region and name."""
+
+    async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:
+        """Run a new cluster, and return its facts once it answers. ``request`` has the parameters of CreateCluster."""
+
+    async def delete(self, region: str, name: str) -> None:
+        """Stop the cluster and everything that runs in it."""
+
+    def get(self, region: str, name: str) -> ClusterFacts | None:
+        """The cluster's facts; None if the cluster doesn't exist or isn't ready yet."""

@@ -1,0 +1,148 @@
+"""Check an operation's parameters against the service's model: required parameters, lengths and patterns.
+
+The models come from botocore. For S3, see :mod:`~labkit.simulator.aws.s3_requests`.
+
+https://smithy.io/2.0/spec/constraint-traits.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from labkit.simulator.aws.backend import Shape, get_service_model
+from labkit.simulator.aws.call import ApiRequest, Asked
+from labkit.simulator.aws.refusals import Refusal, beyond, null, told, unmet
+
+# The services whose parameters are all checked, and each service's error code for a faulty parameter.
+CODES = {
+    "cloudtrail": "ValidationException",
+    "dynamodb": "ValidationException",
+    "eks": "InvalidParameterException",
+    "eks-auth": "InvalidParameterException",
+    "iam": "ValidationError",
+    "kms": "ValidationException",
+    "organizations": "InvalidInputException",
+    "secretsmanager": "ValidationException",
+    "sns": "ValidationError",
+    "sqs": "InvalidParameterValue",
+    "ssm": "ValidationException",
+    "sts": "ValidationError",
+}
+# The services whose tags are checked, and each service's error code for a tag that only AWS may set.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
+# https://docs.aws.amazon.com/eks/latest/userguide/eks-using-tags.html
+TAGGED = {"eks": "InvalidParameterException", "iam": "InvalidInput"}
+IAM_NAME = r"[\w+=,.@-]+"
+# The lab answers these without moto, and checks them itself.
+OWN = {"LookupEvents", "SimulateCustomPolicy", "SimulatePrincipalPolicy"}
+CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def check(asked: Asked) -> None:
+    """Raise ``Refusal`` if the call's parameters don't fit the operation, or could not be read."""
+    if asked.service not in CODES or asked.operation in OWN:
+        return
+    if asked.request is None:
+        if isinstance(asked.unread, Refusal) and asked.unread.status == 400:
+            raise asked.unread
+        return
+    shape = get_service_model(asked.service).operation_model(asked.request.operation).input_shape
+    if shape is not None and (faults := [*_faults(shape, asked.request.parameters, "")]):
+        raise _refusal(asked, faults)
+    if asked.service in TAGGED:
+        _check_tags(asked.service, asked.request)
+
+
+def _check_tags(service: str, request: ApiRequest) -> None:
+    # EKS's tags are a map, IAM's are a list.
+    keys = [*(request.parameters.get("tags") or ()), *(tag["Key"] for tag in request.parameters.get("Tags") or ())]
+    if any(key.lower().startswith("aws:") for key in keys):
+        code = "BadRequestException" if request.operation == "TagResource" else TAGGED[service]
+        raise Refusal(400, code, "aws: prefixed tag key names are not allowed for external use.")
+
+
+def _refusal(asked: Asked, faults: list[str]) -> Refusal:
+    code, message = CODES[asked.service], told(faults)
+    own = re.fullmatch(r"Value '.*' at '(\w+)' failed to .* pattern: (.*)", faults[0], re.DOTALL)
+    missing = re.fullmatch(r"Value null at '(\w+)' .*", faults[0])
+    if asked.service == "iam" and own and own[2] == IAM_NAME:
+        message = f"The specified value for {own[1]} is invalid. It must contain only alphanumeric characters "
+        message += "and/or the following: +=,.@_-"
+    elif asked.service == "organizations" and own:
+        message = "You provided a value that does not match the required pattern."
+    elif asked.service == "sqs" and missing:
+        name = missing[1][0].upper() + missing[1][1:]
+        code, message = "MissingParameter", f"The request must contain the parameter {name}."
+    return Refusal(400, code, message)
+
+
+def _faults(shape: Shape, value: Any, where: str) -> Iterator[str]:
+    """Yield a sentence for each constraint that ``value`` breaks. ``where`` is its place, such as `tags.1.member`."""
+    match shape.type_name:
+        case "structure" if isinstance(value, dict) and not shape.is_document_type:
+            for name in shape.required_members:
+                if value.get(name) is None:
+                    yield from null([_below(where, name)])
+            for name, part in value.items():
+                if name in shape.members and part is not None:
+                    yield from _faults(shape.members[name], part, _below(where, name))
+        case "list" if isinstance(value, list):
+            yield from _of_size(shape, len(value), where)
+            for number, part in enumerate(value, 1):
+                yield from _faults(shape.member, part, f"{where}.{number}.member")
+        case "map" if isinstance(value, dict):
+            yield from _of_size(shape, len(value), where)
+            for key, part in value.items():
+                yield from _faults(shape.key, key, f"{where}.key")
+                yield from _faults(shape.value, part, f"{where}.{key}.member")
+        case _:
+            yield from _of_scalar(shape, value, where)
+
+
+def _of_scalar(shape: Shape, value: Any, where: str) -> Iterator[str]:
+    if shape.type_name == "string" and isinstance(value, str):
+        yield from _of_text(shape, value, where)
+    elif shape.type_name == "blob" and isinstance(value, bytes | str):
+        yield from _of_size(shape, len(value), where)
+    elif isinstance(value, int | float):
+        for must in beyond(value, shape.metadata.get("min", value), shape.metadata.get("max", value), "value"):
+            yield unmet(f"'{where}'", must, f"'{value}'")
+
+
+def _of_size(shape: Shape, size: int, where: str) -> Iterator[str]:
+    for must in beyond(size, shape.metadata.get("min", 0), shape.metadata.get("max", size)):
+        yield unmet(f"'{where}'", must)
+
+
+def _of_text(shape: Shape, text: str, where: str) -> Iterator[str]:
+    shown = "***" if shape.metadata.get("sensitive") else text
+    musts = beyond(len(text), shape.metadata.get("min", 0), shape.metadata.get("max", len(text)))
+    if shape.enum and text not in shape.enum:
+        musts = [f"satisfy enum value set: [{', '.join(shape.enum)}]"]
+    pattern = shape.metadata.get("pattern")
+    # A pattern is only tried on a text of limited length.
+    if pattern and not musts and not _fits(pattern, text):
+        musts = [f"satisfy regular expression pattern: {pattern}"]
+    for must in musts:
+        yield unmet(f"'{where}'", must, f"'{shown}'")
+
+
+def _fits(pattern: str, text: str) -> bool:
+    compiled = _compiled(pattern)
+    # Python cannot read some patterns (\\p{L}). These only allow characters that can be printed, so check just that.
+    return not CONTROL.search(text) if compiled is None else compiled.fullmatch(text) is not None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(pattern, re.ASCII)
+    except re.error:
+        return None
+
+
+def _below(where: str, name: str) -> str:
+    name = name[0].lower() + name[1:]
+    return f"{where}.{name}" if where else name

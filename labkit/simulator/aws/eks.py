@@ -1,0 +1,251 @@
+"""EKS. moto keeps the clusters' settings and refuses invalid calls. The lab itself runs the clusters.
+
+What differs from AWS:
+
+- Time: a cluster is ready when CreateCluster returns; on AWS it takes ten minutes.
+- Settings: the settings for logging, networks and encryption are kept, but have no effect. The role and the subnets
+  need not exist.
+- Access: a cluster that is created without an authentication mode gets API; on AWS it gets CONFIG_MAP. The mode can't
+  be changed later.
+- Nodes: node groups and Fargate profiles are kept, but start no nodes. Each cluster has one node, which the lab starts.
+- Add-ons, version updates, insights and encryption configs: moto has no such operations.
+- Other accounts: only the lab's own account can have clusters.
+
+https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
+"""
+
+import base64
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from labkit.policy import names_service
+from labkit.simulator.aws import access_entries, eks_tags
+from labkit.simulator.aws.authorization import stored_policy
+from labkit.simulator.aws.backend import Backend, not_emulated
+from labkit.simulator.aws.call import Asked, Call, Response
+from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts, Clusters
+from labkit.simulator.aws.pod_identity import SERVICE
+from labkit.simulator.aws.refusals import Refusal, invalid_parameter
+from labkit.simulator.aws.regions import Regions
+from labkit.simulator.aws.sessions import Administrator, Caller, Session
+from labkit.simulator.clock import Clock
+from labkit.simulator.identifiers import Identifiers
+
+CONFIG_MAP = "CONFIG_MAP"
+# Operations with one of these words in their names are on a part of a cluster. The last word is Pod Identity's.
+OF_CLUSTER = re.compile("Access|IdentityProviderConfig|PodIdentityAssociation")
+
+
+@dataclass(frozen=True)
+class Eks:
+    """EKS's operations."""
+
+    backend: Backend
+    clusters: Clusters
+    regions: Regions
+    clock: Clock
+    identifiers: Identifiers
+    administrator: Administrator
+    write: Callable[[], Awaitable[None]]
+    """The function that writes moto's changes to the lab's folder. It's called before a cluster is stopped."""
+
+    async def answer(self, asked: Asked, caller: Caller) -> Response:
+        """Answer a call of EKS. A cluster in the answer has its real endpoint, CA, issuer and version, not moto's."""
+        _check_emulated(asked)
+        operation, name = asked.requested().operation, _cluster(asked)
+        if name and asked.account_id != (own := self.backend.account_id):
+            if operation == "CreateCluster":
+                raise Refusal(501, "NotImplemented", f"The lab has clusters only in the account {own}")
+            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
+        match operation:
+            case "ListAccessPolicies":
+                return access_entries.access_policies()
+            case "CreateCluster":
+                return await self._create(asked, caller)
+            case "DeleteCluster":
+                return await self._delete(asked, name)
+            case "DescribeCluster":
+                return self._filled(asked, await self.backend.answer(asked))
+            case "ListTagsForResource" | "TagResource" | "UntagResource":
+                return await self.backend.run(eks_tags.answer, asked, self.backend)
+            case _ if part := OF_CLUSTER.search(operation):
+                return self._of_cluster(asked, part[0], name)
+        return await self.backend.answer(asked)
+
+    def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
+        """Yield the ARN of the call's cluster, and the value to store for the cluster after the call.
+
+        The value is the cluster's `ClusterFacts.associated`, or None to delete the stored value. Yield nothing if the
+        stored value stays.
+        """
+        name = _cluster(asked)
+        facts = self.clusters.get(asked.region, name)
+        if facts:
+            yield facts.arn, facts.associated
+        elif asked.operation in ("CreateCluster", "DeleteCluster"):
+            yield f"arn:aws:eks:{asked.region}:{self.backend.account_id}:cluster/{name}", None
+
+    def put_back(self, asked: Asked, kept: Callable[[str], dict[str, object] | None]) -> None:
+        """Undo a call that changed a cluster's data. ``kept(ARN)`` returns the cluster's data from before the call."""
+        if facts := self.clusters.get(asked.region, _cluster(asked)):
+            known = kept(facts.arn) or {}
+            for name, part in facts.associated.items():
+                part.__dict__ = known.get(name, type(part)()).__dict__
+
+    def forget_lost(self) -> None:
+        """Delete moto's entry for each cluster that isn't in ``clusters``.
+
+        After a restart of the lab, a cluster that had joined isn't in ``clusters`` until it joins again.
+        """
+        for region, store in self.backend.stores("eks", self.backend.account_id).items():
+            for name in [name for name in store.clusters if not self.clusters.get(region, name)]:
+                del store.clusters[name]
+
+    async def know(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts | None:
+        """Add a running cluster to the clusters that moto knows. Return the facts of the added cluster.
+
+        If moto already knows the cluster, change nothing, and return None. ``request`` has CreateCluster's parameters.
+        """
+        call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
+        asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)
+        if (await self.backend.answer(_on(asked, "GET", name))).status == 200:
+            return None
+        await self.backend.answer(asked)
+        if facts := self.clusters.get(region, name):
+            self._admit_creator(facts, request, self.administrator)
+        return facts
+
+    async def _delete(self, asked: Asked, name: str) -> Response:
+        unfinished = not self.clusters.get(asked.region, name)
+        if unfinished and (await self.backend.answer(_on(asked, "GET", name))).status == 200:
+            raise Refusal(409, "ResourceInUseException", f"Cluster has CREATING operation in progress: {name}")
+        response = await self.backend.answer(asked)
+        if response.status == 200:
+            response = self._filled(asked, response)
+            await self.write()
+            await self.clusters.delete(asked.region, name)
+        return response
+
+    async def _create(self, asked: Asked, caller: Caller) -> Response:
+        request = asked.requested().parameters
+        name = request["name"]
+        if not CLUSTER_NAME.fullmatch(name):
+            raise invalid_parameter(
+                "The cluster name can contain only alphanumeric characters (case-sensitive), hyphens, and underscores. "
+                "It must start with an alphanumeric character and can't be longer than 100 characters.",
+            )
+        access = request.get("accessConfig") or {}
+        admits_creator = access.get("bootstrapClusterCreatorAdminPermissions", True)
+        if access.get("authenticationMode") == CONFIG_MAP and not admits_creator:
+            told = "bootstrapClusterCreatorAdminPermissions must be true if cluster authentication mode is set to "
+            raise invalid_parameter(f"{told}{CONFIG_MAP}")
+        if self.clusters.get(asked.region, name):
+            raise Refusal(409, "ResourceInUseException", f"Cluster already exists with name: {name}")
+        response = await self.backend.answer(asked)
+        if response.status != 200:
+            return response
+        try:
+            facts = await self.clusters.create(asked.region, name, request)
+        except BaseException:
+            await self.backend.answer(_on(asked, "DELETE", name))
+            raise
+        # An account that has a cluster in a region must have enabled that region.
+        self.regions.enable(asked.account_id, asked.region)
+        self._admit_creator(facts, request, caller)
+        return self._filled(asked, response)
+
+    def _admit_creator(self, facts: ClusterFacts, request: dict[str, Any], creator: Caller) -> None:
+        if (request.get("accessConfig") or {}).get("bootstrapClusterCreatorAdminPermissions", True):
+            arn, identifier = (
+                (creator.role_arn, creator.role_id)
+                if isinstance(creator, Session)
+                else (creator.arn, creator.principal_id)
+            )
+            facts.access.admit_creator(arn, identifier, self.clock.now())
+
+    def _of_cluster(self, asked: Asked, kind: str, name: str) -> Response:
+        if not (facts := self.clusters.get(asked.region, name)):
+            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
+        now = self.clock.now()
+        match kind:
+            case "Access" if facts.authentication_mode == CONFIG_MAP:
+                told = "The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to perform "
+                raise Refusal(400, "InvalidRequestException", f"{told}this operation.")
+            case "Access":
+                return facts.access.answer(asked, facts.arn, self._principal_id, now)
+            case "IdentityProviderConfig":
+                return facts.identity_providers.answer(asked, facts.arn, facts.issuer, now)
+        return facts.pod_identity.answer(
+            asked, facts.arn, partial(self._association_id, facts.arn), self._require_role, now
+        )
+
+    def _require_role(self, role_arn: str, actions: list[str]) -> None:
+        role = self.backend.role(role_arn)
+        if role is None:
+            raise invalid_parameter("Role provided in the request does not exist.")
+        trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
+        if not all(names_service(trust, service=SERVICE, action=action) for action in actions):
+            raise invalid_parameter("Trust policy of the role provided is invalid.")
+
+    def _association_id(self, cluster_arn: str, namespace: str, service_account: str) -> str:
+        name = f"{cluster_arn}/{namespace}/{service_account}"
+        serial = self.identifiers.serial("pod-identity-association", name)
+        return "a-" + self.identifiers.base32("pod-identity-association", f"{name}#{serial}", 17).lower()
+
+    def _principal_id(self, arn: str) -> str | None:
+        if arn == self.administrator.arn:
+            return self.administrator.principal_id
+        principal = self.backend.principal(arn)
+        return principal.id if principal else None
+
+    def _filled(self, asked: Asked, response: Response) -> Response:
+        content = json.loads(response.body or b"{}")
+        if response.status != 200 or not (cluster := content.get("cluster")):
+            return response
+        if facts := self.clusters.get(asked.region, cluster["name"]):
+            cluster |= _as_eks(facts)
+        else:
+            # moto has the cluster already, but with an endpoint and an issuer that it made up.
+            for made_up in ("arn", "certificateAuthority", "endpoint", "identity"):
+                cluster.pop(made_up, None)
+            cluster["status"] = "CREATING"
+        response.body = json.dumps(content).encode()
+        return response
+
+
+def _check_emulated(asked: Asked) -> None:
+    if asked.request is None:
+        raise not_emulated(asked, str(asked.unread))
+    if asked.request.operation == "UpdateClusterConfig" and "accessConfig" in asked.request.parameters:
+        # moto would answer without doing anything.
+        raise not_emulated(asked, "The lab can't change a cluster's authentication mode.")
+
+
+def _cluster(asked: Asked) -> str:
+    parameters = asked.requested().parameters
+    if "resourceArn" in parameters:
+        return eks_tags.cluster_of(parameters["resourceArn"], asked.region, asked.account_id)
+    return str(parameters.get("clusterName") or parameters.get("name", ""))
+
+
+def _on(asked: Asked, method: str, name: str) -> Asked:
+    operation = "DescribeCluster" if method == "GET" else "DeleteCluster"
+    return replace(asked, operation=operation, call=Call(method, f"/clusters/{name}", "", [], b""))
+
+
+def _as_eks(facts: ClusterFacts) -> dict[str, Any]:
+    return {
+        "arn": facts.arn,
+        "certificateAuthority": {"data": base64.b64encode(facts.certificate_authority_pem).decode()},
+        "createdAt": facts.created_at,
+        "accessConfig": {"authenticationMode": facts.authentication_mode},
+        "endpoint": facts.endpoint,
+        "identity": {"oidc": {"issuer": facts.issuer}},
+        "platformVersion": "eks.1",
+        "status": "ACTIVE",
+        "version": facts.version,
+    }

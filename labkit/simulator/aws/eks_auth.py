@@ -1,0 +1,207 @@
+"""EKS Auth exchanges a pod's token for credentials of the role in the pod's Pod Identity association.
+
+What differs from AWS:
+
+- Pods: the lab doesn't check whether the token's pod still runs.
+- CloudTrail: AWS also records the `sts:AssumeRole` that EKS Auth itself calls. The lab records only the agent's call.
+- Organizations: resource control policies are not evaluated.
+- Messages: AWS doesn't publish its message for a rejected token. The lab uses a sentence of the API reference.
+
+https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
+https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
+"""
+
+import uuid
+from dataclasses import dataclass, replace
+from typing import Any
+
+from labkit.policy import evaluate_service_trust
+from labkit.simulator.aws.actions.permission import Context, as_dict, resource_tags
+from labkit.simulator.aws.actions.requests import readable
+from labkit.simulator.aws.answers import respond
+from labkit.simulator.aws.authorization import Authorization, Grant, stored_policy
+from labkit.simulator.aws.backend import Backend, Role
+from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.clusters import ClusterFacts, Clusters
+from labkit.simulator.aws.issuers import Issuers
+from labkit.simulator.aws.pod_identity import SERVICE
+from labkit.simulator.aws.refusals import Refusal
+from labkit.simulator.aws.session_tags import SessionTags
+from labkit.simulator.aws.sessions import Session, Sessions
+from labkit.simulator.aws.web_identity import read, verify
+from labkit.simulator.clock import Clock
+from labkit.tokens import Claims
+
+DURATION = 6 * 3600
+LONGEST_NAME = 64  # of a session
+INVALID_TOKEN = "The specified Kubernetes service account token is invalid."  # noqa: S105
+EXPIRED_TOKEN = "The specified Kubernetes service account token is expired."  # noqa: S105
+NOT_FOUND = "The specified resource could not be found."
+UNAUTHORIZED = "Unauthorized Exception! EKS does not have permissions to assume the associated role."
+
+
+@dataclass(frozen=True)
+class Pod:
+    """The pod that a token represents."""
+
+    namespace: str
+    service_account: str
+    name: str
+    uid: str
+
+
+@dataclass
+class _Expected:
+    """The issuer and the audience that a token must have.
+
+    `verify` takes this object instead of an OIDC provider, because Pod Identity has no OIDC provider.
+    """
+
+    url: str
+    client_id_list: list[str]
+    thumbprint_list: list[str]
+    arn: str
+
+
+@dataclass(frozen=True)
+class EksAuth:
+    """EKS Auth's only operation, AssumeRoleForPodIdentity."""
+
+    backend: Backend
+    clusters: Clusters
+    sessions: Sessions
+    issuers: Issuers
+    clock: Clock
+    authorization: Authorization
+
+    async def admit(self, grant: Grant) -> Grant:
+        """Return ``grant`` with the role of the pod's association.
+
+        Raises `Refusal`, for example if the role's trust policy doesn't admit EKS.
+        """
+        asked = grant.asked
+        facts = self._cluster(asked)
+        pod = await self._verified(readable(asked).parameters["token"], facts)
+        association = facts.pod_identity.of(pod.namespace, pod.service_account)
+        whose = f"{pod.namespace}/{pod.service_account}"
+        if association is None:
+            raise Refusal(404, "ResourceNotFoundException", NOT_FOUND, f"no association for {whose} in {facts.name}")
+        tags = SessionTags() if association["disableSessionTags"] else _tags(facts, pod)
+        role_arn = association["roleArn"]
+        role = self.backend.role(role_arn)
+        if role is None:
+            raise _unauthorized(f"the role {role_arn} of the association does not exist")
+        reason = self._trusted(asked, role, facts, tags)
+        told = f"the association of {whose}; {reason}; the session ends after {DURATION} s"
+        return replace(grant, role=role, tags=tags, reason=told)
+
+    def answer(self, grant: Grant) -> tuple[Response, Session]:
+        """Open a session of the granted role. Return the answer with the session's credentials, and the session itself.
+
+        Raises `Refusal` if the pod's association was deleted during the call.
+        """
+        asked, role, tags = grant.asked, grant.role, grant.tags
+        assert role is not None
+        facts, token = self._cluster(asked), readable(asked).parameters["token"]
+        pod = _pod(read(token).claims)
+        association = facts.pod_identity.of(pod.namespace, pod.service_account)
+        if association is None:  # deleted while the call was answered
+            raise Refusal(404, "ResourceNotFoundException", NOT_FOUND)
+        identifier = str(uuid.uuid4())
+        name = f"eks-{facts.name}-{pod.name}"[: LONGEST_NAME - len(identifier) - 1] + f"-{identifier}"
+        session = self.sessions.open(role, name, DURATION, context=tags.of_session(), transitive_tags=tags.transitive)
+        credentials = session.credentials
+        content = {
+            "subject": {"namespace": pod.namespace, "serviceAccount": pod.service_account},
+            "audience": SERVICE,
+            "podIdentityAssociation": {name: association[name] for name in ("associationArn", "associationId")},
+            "assumedRoleUser": {"arn": session.arn, "assumeRoleId": session.principal_id},
+            "credentials": {
+                "accessKeyId": credentials.access_key_id,
+                "secretAccessKey": credentials.secret_access_key,
+                "sessionToken": credentials.session_token,
+                "expiration": credentials.expiration,
+            },
+        }
+        return respond(content), session
+
+    def _cluster(self, asked: Asked) -> ClusterFacts:
+        name = readable(asked).parameters["clusterName"]
+        facts = self.clusters.get(asked.region, name) if asked.account_id == self.backend.account_id else None
+        if facts is None:
+            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
+        return facts
+
+    async def _verified(self, given: str, facts: ClusterFacts) -> Pod:
+        """Verify the token, and return the pod that the token names."""
+        expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
+        try:
+            token = read(given)
+            if reason := _of_another(Claims.of(token.claims), facts):
+                raise _invalid(reason)
+            identity = await verify(token, find_provider=lambda _: expected, issuers=self.issuers, now=self.clock.now())
+        except Refusal as refusal:
+            if refusal.code == "ExpiredTokenException":
+                raise Refusal(400, refusal.code, EXPIRED_TOKEN, refusal.reason) from refusal
+            # The cause names the key that could not be fetched. The refusal itself speaks of a provider and of STS.
+            raise _invalid(str(refusal.__cause__ or refusal.reason)) from refusal
+        return _pod(identity.claims)
+
+    def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
+        """Return the trust policy's reason to let EKS assume the role with these tags."""
+        trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
+        context: Context = {
+            **self.authorization.context(asked),
+            "aws:SourceArn": facts.arn,
+            "aws:SourceAccount": self.backend.account_id,
+            **tags.of_request(),
+            **resource_tags(as_dict(role.tags) or {}, "iam"),
+        }
+        reasons = []
+        for action in ("sts:AssumeRole", *(["sts:TagSession"] if tags else [])):
+            decision = evaluate_service_trust(trust, service=SERVICE, action=action, context=context)
+            if not decision.allowed:
+                raise _unauthorized(decision.reason)
+            reasons.append(decision.reason)
+        return reasons[0]
+
+
+def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
+    """https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html"""
+    values = {
+        "eks-cluster-arn": facts.arn,
+        "eks-cluster-name": facts.name,
+        "kubernetes-namespace": pod.namespace,
+        "kubernetes-service-account": pod.service_account,
+        "kubernetes-pod-name": pod.name,
+        "kubernetes-pod-uid": pod.uid,
+    }
+    return SessionTags(values, tuple(values))
+
+
+def _of_another(claims: Claims, facts: ClusterFacts) -> str:
+    if claims.issuer != facts.issuer:
+        return f"the token is from {claims.issuer or 'nobody'}; the issuer of {facts.name} is {facts.issuer}"
+    if SERVICE not in claims.compared:
+        return f"the token is for {', '.join(claims.compared) or 'nobody'}; EKS takes only tokens for {SERVICE}"
+    return ""
+
+
+def _pod(claims: dict[str, Any]) -> Pod:
+    about = claims.get("kubernetes.io")
+    about = about if isinstance(about, dict) else {}
+    account, pod = about.get("serviceaccount"), about.get("pod")
+    if not isinstance(account, dict) or not isinstance(pod, dict):
+        raise _invalid("the token is bound to no pod")
+    found = (about.get("namespace"), account.get("name"), pod.get("name"), pod.get("uid"))
+    if not all(isinstance(value, str) and value for value in found):
+        raise _invalid("the token is bound to no pod")
+    return Pod(*map(str, found))
+
+
+def _invalid(reason: str) -> Refusal:
+    return Refusal(400, "InvalidTokenException", INVALID_TOKEN, reason)
+
+
+def _unauthorized(reason: str) -> Refusal:
+    return Refusal(400, "AccessDeniedException", UNAUTHORIZED, reason)

@@ -1,0 +1,602 @@
+"""The gate in front of moto. It authenticates the caller and authorizes the call. Only then does it let moto answer.
+
+`Gate.respond` shows the steps that every call goes through.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/intro-structure.html
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.simulator.aws import constraints, signature
+from labkit.simulator.aws.accounts import Accounts, administers
+from labkit.simulator.aws.actions import requests
+from labkit.simulator.aws.actions.derive import SERVICES, derive
+from labkit.simulator.aws.actions.permission import CannotDerive
+from labkit.simulator.aws.authorization import Authorization, Grant, underivable
+from labkit.simulator.aws.backend import Backend
+from labkit.simulator.aws.call import Asked, Call, Response
+from labkit.simulator.aws.cloudtrail import CloudTrail
+from labkit.simulator.aws.clusters import Clusters
+from labkit.simulator.aws.eks import Eks
+from labkit.simulator.aws.eks_auth import EksAuth
+from labkit.simulator.aws.iam import Iam
+from labkit.simulator.aws.issuers import Issuers
+from labkit.simulator.aws.organizations import MANAGEMENT_ID, Organization
+from labkit.simulator.aws.records import Outcome, records
+from labkit.simulator.aws.refusals import Claimed, Refusal, fault, render
+from labkit.simulator.aws.regions import Regions
+from labkit.simulator.aws.s3 import S3
+from labkit.simulator.aws.s3_path import split
+from labkit.simulator.aws.s3_requests import check_digest
+from labkit.simulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions, User
+from labkit.simulator.aws.signature import Malformed, Mismatch, Signature, Unsupported
+from labkit.simulator.aws.sqs import Sqs
+from labkit.simulator.aws.state.kept import SIGNED_AS, Kept, changes, unkept
+from labkit.simulator.aws.state.own import Own
+from labkit.simulator.aws.sts import WEB_IDENTITY, Sts
+from labkit.simulator.aws.trail import Trail, hidden
+from labkit.simulator.aws.trail_parameters import is_shown
+from labkit.simulator.aws.users import of_oneself
+from labkit.simulator.aws.web_identity import WebIdentity
+from labkit.simulator.clock import Clock, rfc3339
+from labkit.simulator.database import NotWritten
+from labkit.simulator.event_loop import beside
+from labkit.simulator.identifiers import Identifiers
+from labkit.webhook.body import ClientDisconnect, TooLong, whole
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["Gate", "Keys"]
+
+_log = logging.getLogger(__name__)
+
+REGIONS = "regions"
+AUTHORITY = "the lab's CA"
+SKEW = 900
+LONGEST_END = 5.0  # seconds that the lab waits for moto when it ends
+LONGEST_OBJECT = 512 * 1024 * 1024
+LONGEST_BODY = 16 * 1024 * 1024  # DynamoDB's limit, and enough for Lambda's code
+LONGEST_CALL = 2 * 1024 * 1024  # for other services with checked parameters: SQS takes a megabyte, encoded
+LONGEST_FORM, MOST_PARAMETERS = 512 * 1024, 10_000  # read before the caller is known
+LONGEST_XML, MOST_TAGS = 4 * 1024 * 1024, 150_000  # for S3's XML with 10,000 parts; deeply nested XML takes minutes
+HASHED_AT_ONCE = 1024 * 1024  # a longer body is hashed beside the event loop
+OF_DATA = {"partNumber", "uploadId", "x-id"}
+HEADER_NAME, UNPRINTABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+Body = Callable[[int], Awaitable[bytes]]  # reads at most this many bytes; raises TooLong or ClientDisconnect
+REGION = re.compile(r"[a-z]{2}(-[a-z]+)?-(central|north|south|east|west|northeast|northwest|southeast|southwest)-\d")
+# Unsigned calls of these APIs can only be told apart by the API's version.
+VERSIONS = {"2011-06-15": "sts", "2010-05-08": "iam", "2016-11-15": "ec2", "2012-11-05": "sqs", "2010-03-31": "sns"}
+TARGETS = {
+    "AmazonSQS": "sqs",
+    "AmazonSSM": "ssm",
+    "com.amazonaws.cloudtrail": "cloudtrail",
+    "DynamoDB": "dynamodb",
+    "secretsmanager": "secretsmanager",
+    "TrentService": "kms",
+}
+
+
+class Gate:
+    """The lab's AWS: one ASGI application that serves all AWS services on the same endpoint."""
+
+    def __init__(
+        self,
+        *,
+        account_id: str,
+        region: str,
+        clock: Clock,
+        identifiers: Identifiers,
+        trail: Trail,
+        clusters: Clusters,
+        administrator: Keys,
+        management: Keys,
+        state: Path | None = None,
+        tell: Callable[[str], None] = _log.warning,
+    ):
+        self.account_id = account_id
+        self.region = region
+        self.backend = Backend(account_id, clusters)
+        # Without a folder, the gate's state is lost when the gate ends.
+        self._kept = Kept(self.backend, state and state / "aws.db")
+        self._own = Own(state and state / "aws-own.db")
+        self._tell = tell
+        self._told: set[str] = set()
+        self.sessions = Sessions(clock, identifiers, self.backend.role, self._own)
+        self._clock = clock
+        self._trail = trail
+        # Only for the ids of records. These contain the time, so serial numbers may restart when the lab restarts.
+        self._event_ids = Identifiers(identifiers.seed)
+        own = _administrator(administrator, account_id, "administrator", identifiers)
+        managing = _administrator(management, MANAGEMENT_ID, "management", identifiers)
+        self._administrators = {each.keys.access_key_id: each for each in (own, managing)}
+        self.issuers = Issuers()
+        self._organization = Organization(self.backend, identifiers)
+        self._authorization = Authorization(self.backend, clock, self._organization)
+        self._iam = Iam(self.backend, self.issuers, identifiers, self._organization)
+        accounts = Accounts(self.backend, self._iam, self._organization)
+        self._sts = Sts(self.backend, self.sessions, self.issuers, clock, self._authorization, accounts)
+        self._s3 = S3(self.backend, self._authorization)
+        self._sqs = Sqs(self.backend)
+        self._regions = Regions(self.backend)
+        self._regions.put_back(self._own.part(REGIONS) or {})
+        self._eks = Eks(self.backend, clusters, self._regions, clock, identifiers, own, self._kept.write)
+        self._eks_auth = EksAuth(self.backend, clusters, self.sessions, self.issuers, clock, self._authorization)
+        self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
+
+    async def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str]) -> str:
+        """Return the ARN of one of the lab's own roles, such as a node's. Create the role if it's missing."""
+        async with self._kept.keeping_all():
+            return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
+
+    async def know_cluster(self, region: str, name: str, request: dict[str, object]) -> None:
+        """Tell EKS about a running cluster. ``request`` has CreateCluster's parameters."""
+        async with self._kept.keeping_all():
+            if facts := await self._eks.know(region, name, request):
+                self._own.keep_part(facts.arn, facts.associated)
+
+    async def forget_lost_clusters(self) -> None:
+        """Make EKS forget the clusters that no longer run."""
+        if "eks" in self._kept.services:  # moto's part of EKS takes half a second to load
+            async with self._kept.keeping_all():
+                await self.backend.run(self._eks.forget_lost)
+
+    async def found_organization(self) -> None:
+        """Create the lab's organization if it is missing."""
+        async with self._kept.keeping_all():
+            await self.backend.run(self._organization.found)
+
+    async def know_authority(self, thumbprint: str) -> None:
+        """Replace the thumbprint of the lab's previous CA by this one, in all OIDC providers.
+
+        A restored lab has a new CA, and its providers come from the lab of the snapshot. A provider that didn't list
+        the previous CA's thumbprint stays unchanged.
+        """
+        before = self._own.part(AUTHORITY)
+        with contextlib.suppress(NotWritten):  # a full disk; the next start tries again
+            if before not in (None, thumbprint):
+                async with self._kept.keeping_all():
+                    await self.backend.run(self.backend.replace_thumbprint, before, thumbprint)
+            self._own.keep_part(AUTHORITY, thumbprint)
+
+    def associated(self, cluster_arn: str) -> dict[str, Any]:
+        """Return a cluster's stored access entries, identity provider configs and Pod Identity associations.
+
+        The keys are those of `ClusterFacts.associated`.
+        """
+        return self._own.part(cluster_arn) or {}
+
+    @property
+    def unkept(self) -> list[str]:
+        """The services with changes that the lab doesn't store, and loses when its server ends."""
+        return sorted(self._told)
+
+    async def close(self) -> None:
+        """Close the files in the lab's folder, and end moto's thread."""
+        self._own.close()
+        with contextlib.suppress(TimeoutError, Refusal, NotWritten):
+            await asyncio.wait_for(self._kept.close(), LONGEST_END)
+        self.backend.close()
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        call = _head(scope)
+        try:
+            response = (await self.respond(call, partial(whole, receive))).response
+        except ClientDisconnect:
+            return  # the client is gone: don't run an incomplete call
+        # For HEAD, keep the object's length. In any other answer, the lab may have changed the body.
+        counted = call.method != "HEAD" or not any(name.lower() == "content-length" for name, _ in response.headers)
+        headers = [
+            (name.lower().encode("latin-1"), UNPRINTABLE.sub(" ", value).encode("latin-1", "replace"))
+            for name, value in response.headers
+            if HEADER_NAME.fullmatch(name) and (not counted or name.lower() != "content-length")
+        ]
+        if counted:
+            headers.append((b"content-length", str(len(response.body)).encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})
+
+    async def respond(self, call: Call, body: Body | None = None) -> Outcome:
+        """Answer and record a call. Return the outcome: answer, caller, and why the call was allowed or refused.
+
+        ``body`` is a function that reads the call's body; None if ``call`` already contains the body. Raises
+        ClientDisconnect.
+        """
+        asked, caller, grant, failure = Asked(call), None, None, ""
+        try:
+            if body and (call.is_form or _is_by_token(call)):
+                asked = Asked(call, "sts")
+                call, body = await _with_form(asked, body), None
+            asked, signed = self._address(call)
+            asked, caller = await self._authenticate(asked, signed, body)
+            asked = await beside(len(asked.call.body), self._read, asked, caller)
+            grant = await self._authorize(asked, caller)
+            async with self._kept.keeping(asked):
+                response, session = await self._answer(grant, caller)
+                self._keep_own(grant.asked, response)
+            outcome = Outcome(asked, response, caller, grant, session)
+        except Refusal as refusal:
+            outcome = Outcome(asked, render(asked, refusal), caller, grant, refusal=refusal)
+        except ClientDisconnect:
+            raise
+        except NotWritten as error:
+            unkept = Refusal(500, "InternalFailure", f"The lab could not store this call's changes: {error}")
+            outcome = Outcome(asked, render(asked, unkept), caller, grant, refusal=unkept)
+        except Exception as error:
+            failure = traceback.format_exc()
+            told = f"The lab's gate failed on this call ({type(error).__name__}). The lab's log says more."
+            failed = Refusal(500, "InternalFailure", told)
+            outcome = Outcome(asked, render(asked, failed), caller, grant, refusal=failed)
+        self._record(outcome, failure)
+        return outcome
+
+    def _address(self, call: Call) -> tuple[Asked, Signature | Malformed | None]:
+        """Return a pair: the call with its service and region; and the call's unverified signature.
+
+        The second value is ``Malformed`` for a malformed signature, and None for an unsigned call and for
+        AssumeRoleWithWebIdentity.
+        """
+        if _is_by_token(call):
+            return _addressed(call, "sts", self.region), None
+        try:
+            signed = signature.read(call)
+        except Malformed as malformed:
+            return _addressed(call, _guess_service(call), ""), malformed
+        if signed is None:
+            return _addressed(call, _guess_service(call), self.region), None
+        misdirected = signed.is_scoped and "Action" in call.form and signed.service in ("sts", "iam", "s3")
+        return _addressed(call, _guess_service(call) if misdirected else signed.service, signed.region), signed
+
+    async def _authenticate(
+        self, asked: Asked, signed: Signature | Malformed | None, body: Body | None
+    ) -> tuple[Asked, Caller | WebIdentity]:
+        """Return the request with its body, and the authenticated caller."""
+        call = asked.call
+        if isinstance(signed, Malformed):
+            name = "unsupported" if isinstance(signed, Unsupported) else "malformed"
+            raise fault(asked, name, str(signed), message=str(signed)) from signed
+        if _is_by_token(call):
+            return asked, await self._sts.identify(asked)
+        if signed is None:
+            told = "the request is not signed: it carries no credentials"
+            if call.method == "POST" and call.headers.get("content-type", "").startswith("multipart/form-data"):
+                # https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
+                told = "the lab cannot verify an upload by a form (presigned POST)"
+            raise fault(asked, "anonymous", told)
+        self._check_scope(asked, signed)
+        caller = self._caller(asked, signed)
+        try:
+            secret = self._secret(asked, signed, caller)
+            # Only a caller with a known access key gets here, so a stranger can't send a gigabyte.
+            call = await _with_body(asked, body) if body else call
+            call = await self._verify(asked, call, signed, secret)
+        except Refusal as refusal:
+            # The caller isn't verified, so this is only a claim.
+            refusal.claimed = Claimed(key_of=caller.arn)
+            raise
+        return replace(asked, call=call, account_id=caller.account_id), caller
+
+    def _read(self, asked: Asked, caller: Caller | WebIdentity) -> Asked:
+        """Return ``asked`` with the call's parameters or, for S3, with the operation and the needed permissions."""
+        if isinstance(caller, WebIdentity) or asked.service == "sts":
+            return requests.read(asked)
+        if asked.service == "s3":
+            return self._s3.read(asked, caller)
+        if asked.service not in constraints.CODES and not is_shown(asked):
+            return asked
+        read = requests.read(replace(asked, call=of_oneself(asked, caller)))
+        derived = read.request if asked.service in SERVICES and self._is_bound(caller) else None
+        return replace(read, call=asked.call, operation=derived.operation if derived else asked.operation)
+
+    async def _authorize(self, asked: Asked, caller: Caller | WebIdentity) -> Grant:
+        """Grant the call if the caller has all permissions that the call needs."""
+        if isinstance(caller, WebIdentity):
+            return self._sts.admit(asked, caller)
+        match asked.service:
+            case "sts":
+                self._regions.check(asked, caller)
+                await beside(len(asked.call.body), constraints.check, asked)
+                async with self._kept.keeping(asked):
+                    return await self._sts.authorize(asked, caller)
+            case "s3":
+                grant = await beside(len(asked.call.body), self._s3.authorize, asked, caller)
+                await beside(len(asked.call.body), check_digest, asked.call)
+                return grant
+        if self._is_bound(caller):
+            grant = await self._permitted(asked, caller)
+        else:
+            grant = Grant(asked)
+        await beside(len(asked.call.body), constraints.check, asked)
+        if asked.service == "eks-auth":
+            return await self._eks_auth.admit(grant)
+        if asked.service == "iam":
+            return replace(grant, asked=await self._iam.completed(grant.asked, caller))
+        return grant
+
+    def _is_bound(self, caller: Caller) -> bool:
+        """Whether policies limit the caller."""
+        return not isinstance(caller, Administrator) or self._organization.member(caller.account_id).is_bound
+
+    async def _permitted(self, asked: Asked, caller: Caller) -> Grant:
+        try:
+            needed = await self.backend.run(derive, asked, self.backend)
+        except CannotDerive as unknown:
+            if not isinstance(caller, User) and administers(caller, asked.call, self.backend):
+                self._authorization.require_organization(caller, asked, str(unknown))
+                return Grant(asked)
+            raise underivable(caller, asked, str(unknown)) from unknown
+        reasons = [self._authorization.require(caller, asked, permission) for permission in needed]
+        return Grant(replace(asked, call=asked.requested().told), reasons[-1])
+
+    async def _answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
+        """Return the answer to a granted call, and the session that the call opened."""
+        asked = grant.asked
+        if isinstance(caller, WebIdentity) or asked.service == "sts":
+            return self._sts.answer(grant, caller)
+        if asked.service == "eks-auth":
+            return self._eks_auth.answer(grant)
+        response = await self._answered(grant, caller)
+        return response, None
+
+    async def _answered(self, grant: Grant, caller: Caller) -> Response:
+        asked = grant.asked
+        match asked.service:
+            case "s3":
+                return await self._s3.answer(grant, caller)
+            case "account":
+                return await self._regions.answer(asked)
+            case "iam":
+                return await self._iam.answer(asked, caller)
+            case "ec2" if asked.operation == "DescribeRegions":
+                return self._regions.describe(asked)
+            case "eks":
+                return await self._eks.answer(asked, caller)
+            case "organizations":
+                return await self._organization.answer(asked, caller)
+            case "sqs":
+                return await self._sqs.answer(asked)
+            case "cloudtrail":
+                return await self._cloudtrail.answer(asked, caller)
+            case _:
+                return await self.backend.answer(asked)
+
+    def _keep_own(self, asked: Asked, response: Response) -> None:
+        """Store the enabled regions, and the data of the EKS cluster that the call names.
+
+        For a call that only reads, store nothing. If the regions or the cluster's data can't be stored, undo the
+        call's changes to both, and raise `NotWritten`. If the call changed a service whose state the lab doesn't
+        store, warn the user, once for each service.
+        """
+        if not changes(asked):
+            return  # a call that only reads must work on a full disk
+        try:
+            if asked.service in ("account", "eks"):
+                self._own.keep_part(REGIONS, self._regions.enabled)
+            if asked.service == "eks":
+                for arn, associated in self._eks.associated(asked):
+                    self._own.keep_part(arn, associated)
+        except NotWritten:
+            self._regions.put_back(self._own.part(REGIONS) or {})
+            self._eks.put_back(asked, self._own.part)
+            raise
+        # The state of some services isn't stored at all.
+        if asked.service not in SIGNED_AS and response.status < 400 and asked.service not in self._told:
+            self._told.add(asked.service)
+            self._tell(unkept(asked.service))
+
+    def _record(self, outcome: Outcome, failure: str) -> None:
+        now = self._clock.now()
+        written, secrets = records(outcome, now=now, account_id=self.account_id, identifiers=self._event_ids)
+        for record in written:
+            self._trail.append(record, secrets)
+        if failure:
+            _log.error("the gate failed on a call to %s\n%s", outcome.asked.service, hidden(failure, secrets))
+
+    def _secret(self, asked: Asked, signed: Signature, caller: Caller) -> str:
+        """Check the request in AWS's order, and return the caller's secret key."""
+        now = self._clock.now()
+        if isinstance(caller, Session):
+            if caller.credentials.expiration <= now:
+                ended = f"the session ended {int(now - caller.credentials.expiration)} s ago"
+                raise fault(asked, "expired", ended)
+            if self.backend.role_by_id(caller.account_id, caller.role_id) is None:
+                key = signed.access_key_id
+                raise fault(asked, "unknown key", f"the role {caller.role_arn} was deleted", AWSAccessKeyId=key)
+            secret = caller.credentials.secret_access_key
+        else:
+            secret = caller.keys.secret_access_key
+        self._check_date(asked, signed, now)
+        if signed.service == "s3" and (unsigned := _unsigned_headers(asked.call, signed)):
+            told = "There were headers present in the request which were not signed"
+            raise fault(asked, "denied", f"{told}: {unsigned}", message=told)
+        return secret
+
+    async def _verify(self, asked: Asked, call: Call, signed: Signature, secret: str) -> Call:
+        try:
+            if len(call.body) > HASHED_AT_ONCE:
+                return await asyncio.to_thread(signature.verify, call, signed, secret)
+            return signature.verify(call, signed, secret)
+        except Mismatch as mismatch:
+            raise fault(asked, "signature", str(mismatch), AWSAccessKeyId=signed.access_key_id) from mismatch
+
+    def _check_scope(self, asked: Asked, signed: Signature) -> None:
+        told = "The authorization header is malformed"
+        if not signed.is_scoped:
+            wrong = f"the scope {signed.scope} is not DATE/REGION/SERVICE/aws4_request with the date {signed.timestamp}"
+            raise fault(asked, "scope", wrong, message=f"{told}; {wrong}" if asked.family == "s3" else "")
+        if asked.service != signed.service:
+            said = f"Credential should be scoped to correct service: '{asked.service}'."
+            wrong = f"the call is for {asked.service}, but the signature's scope names {signed.service}"
+            raise fault(asked, "scope", wrong, message=said)
+        expected = self.region
+        if signed.service == "s3" and (bucket := self.backend.bucket(asked.bucket)):
+            expected = bucket.region_name
+            valid = signed.region == expected
+        else:
+            valid = REGION.fullmatch(signed.region) is not None
+        if not valid:
+            wrong = f"the region '{signed.region}' is wrong; expecting '{expected}'"
+            said = f"{told}; {wrong}" if asked.family == "s3" else ""
+            raise fault(asked, "scope", wrong, message=said, Region=expected)
+
+    def _caller(self, asked: Asked, signed: Signature) -> Caller:
+        key, token = signed.access_key_id, signed.session_token
+        if token is not None and not self.sessions.is_token(token):
+            raise fault(asked, "no token", "this lab didn't issue this session token")
+        if administrator := self._administrators.get(key):
+            if token is not None:
+                told = "the call has a session token, but the administrator's key doesn't use one"
+                raise fault(asked, "unknown key", told, AWSAccessKeyId=key)
+            return administrator
+        session = self.sessions.find(key)
+        if session is None and token is None and (user := self._user(asked, key)):
+            return user
+        if session is None:
+            raise fault(asked, "unknown key", f"the lab doesn't know the access key {key}", AWSAccessKeyId=key)
+        if token != session.credentials.session_token:
+            told = "the session token belongs to another session" if token else "the session token is missing"
+            raise fault(asked, "unknown key", f"{told} (key {key})", AWSAccessKeyId=key)
+        return session
+
+    def _user(self, asked: Asked, key: str) -> User | None:
+        found = self.backend.user_of_key(key)
+        if found is None:
+            return None
+        user, access_key = found
+        if access_key.status != "Active":
+            told = f"the access key {key} of {user.arn} is inactive"
+            raise fault(asked, "unknown key", told, AWSAccessKeyId=key)
+        return User(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
+
+    def _check_date(self, asked: Asked, signed: Signature, lab: float) -> None:
+        """Refuse a signature whose date fits neither the lab's clock nor the machine's clock.
+
+        Clients outside pods sign with the machine's clock.
+        """
+        machine, at = time.time(), signed.signed_at
+        if signed.expires_in is not None:
+            # STS accepts any presigned URL for 15 minutes, whatever expiry the URL has.
+            expires_in = SKEW if signed.service == "sts" else signed.expires_in
+            if all(not at - SKEW <= now < at + expires_in for now in (lab, machine)):
+                told = "Request has expired" if lab >= at else "Request is not valid yet"
+                raise fault(asked, "denied", f"{told}: signed at {signed.timestamp}", message=told)
+            return
+        if min(abs(at - lab), abs(at - machine)) <= SKEW:
+            return
+        now, limit = _stamp(lab), _stamp(lab - SKEW if at < lab else lab + SKEW)
+        said = f"Signature expired: {signed.timestamp} is now earlier than {limit} ({now} - 15 min.)"
+        if at > lab:
+            said = f"Signature not yet current: {signed.timestamp} is still later than {limit} ({now} + 15 min.)"
+        raise fault(
+            asked,
+            "skewed",
+            said,
+            message="" if asked.family == "s3" else said,
+            RequestTime=signed.timestamp,
+            ServerTime=rfc3339(lab),
+            MaxAllowedSkewMilliseconds=str(SKEW * 1000),
+        )
+
+
+def _administrator(keys: Keys, account_id: str, name: str, identifiers: Identifiers) -> Administrator:
+    arn = f"arn:aws:iam::{account_id}:user/{name}"
+    return Administrator(keys, account_id, arn, "AIDA" + identifiers.base32("user", name, 17))
+
+
+def _head(scope: "Scope") -> Call:
+    """Return the call in ``scope``, still without its body."""
+    raw_path = scope.get("raw_path") or scope["path"].encode()
+    return Call(
+        method=scope["method"],
+        raw_path=raw_path.decode("latin-1").partition("?")[0],
+        query_string=scope["query_string"].decode("latin-1"),
+        header_list=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]],
+        body=b"",
+        source_ip=(scope.get("client") or ("127.0.0.1", 0))[0],
+    )
+
+
+async def _with_form(asked: Asked, body: Body) -> Call:
+    """Return the call with its body, which is a form (`Action=…&Version=…`)."""
+    try:
+        form = await body(LONGEST_FORM)
+    except TooLong:
+        raise _too_large(asked, f"a form can have at most {LONGEST_FORM} bytes") from None
+    if form.count(b"&") >= MOST_PARAMETERS:
+        raise _too_large(asked, f"a form can have at most {MOST_PARAMETERS} parameters")
+    return replace(asked.call, body=form)
+
+
+async def _with_body(asked: Asked, body: Body) -> Call:
+    """Return the call with its body, if the body isn't too long for the service.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+    """
+    call = asked.call
+    named = (name for name in call.query if not name.lower().startswith("x-amz-"))
+    is_data = call.method == "PUT" and asked.key and OF_DATA.issuperset(named)
+    if asked.service == "s3":
+        limit = LONGEST_OBJECT if is_data else LONGEST_XML
+    else:
+        limit = LONGEST_CALL if asked.service in constraints.CODES and asked.service != "dynamodb" else LONGEST_BODY
+    try:
+        content = await body(limit)
+    except TooLong:
+        if asked.service != "s3":
+            raise _too_large(asked, f"a call can have at most {limit} bytes") from None
+        if is_data:
+            told = "Your proposed upload exceeds the maximum allowed size"
+            raise Refusal(400, "EntityTooLarge", told) from None
+        raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.") from None
+    if limit == LONGEST_XML and content.count(b"<") > MOST_TAGS:
+        raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.")
+    return replace(call, body=content)
+
+
+def _too_large(asked: Asked, told: str) -> Refusal:
+    code = "RequestEntityTooLarge" if asked.family in ("query", "ec2") else "RequestEntityTooLargeException"
+    return Refusal(413, code, f"The request is too large: {told}.")
+
+
+def _addressed(call: Call, service: str, region: str) -> Asked:
+    bucket, key = split(call.path) if service == "s3" else ("", "")
+    version = call.query.get("versionId") if service == "s3" else None
+    return Asked(call, service, region, requests.named(call, service), bucket=bucket, key=key, version=version)
+
+
+def _is_by_token(call: Call) -> bool:
+    """Whether the call is AssumeRoleWithWebIdentity, in which a token takes the place of a signature."""
+    return call.method in ("GET", "POST") and call.form.get("Action") == WEB_IDENTITY
+
+
+def _guess_service(call: Call) -> str:
+    if "Action" in call.form:
+        return VERSIONS.get(call.form.get("Version", ""), "sts")
+    if target := call.headers.get("x-amz-target"):
+        return next((service for prefix, service in TARGETS.items() if target.startswith(prefix)), "dynamodb")
+    return "eks" if re.fullmatch(r"/clusters(/.*)?", call.raw_path) else "s3"
+
+
+def _unsigned_headers(call: Call, signed: Signature) -> str:
+    names = {name for name in call.headers if name.startswith("x-amz-")} - set(signed.signed_headers)
+    # If a presigned URL has the same field in its query, that field is signed.
+    if signed.expires_in is not None:
+        names -= {"x-amz-content-sha256"}
+    return ", ".join(sorted(names))
+
+
+def _stamp(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))

@@ -1,0 +1,257 @@
+"""IAM. moto answers most calls.
+
+The lab checks documents, loads AWS's managed policies, and gives objects ids that are the same in every lab.
+
+What differs from AWS:
+
+- Delay: a change takes effect at once; on AWS it can take a few minutes.
+- Quotas: the lab limits client ids, thumbprints, policy sizes, policy versions and access keys. It doesn't limit roles,
+  attached policies, tags and the rest.
+- Services in policies: the lab accepts every name of the right form. AWS refuses a name that no service has.
+- Shared OIDC providers, such as GitHub's: AWS refuses a trust policy without a condition on the provider's own claims.
+  https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_oidc_secure-by-default.html
+- Usage data: no details about when a service was last accessed, and no `RoleLastUsed`.
+- Sign-in: login profiles and MFA devices are stored, but no one can sign in with them.
+- Root: there is no root user; the administrator takes its place.
+- Advice: no Access Analyzer, no policy recommendations.
+
+https://docs.aws.amazon.com/IAM/latest/APIReference/welcome.html
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from labkit.policy.arn import Arn
+from labkit.simulator.aws import iam_documents, iam_names, simulation
+from labkit.simulator.aws.actions import requests
+from labkit.simulator.aws.answers import done
+from labkit.simulator.aws.backend import Backend, IAMBackend, every, find
+from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.issuers import Issuers
+from labkit.simulator.aws.organizations import Organization
+from labkit.simulator.aws.refusals import Refusal
+from labkit.simulator.aws.sessions import Caller
+from labkit.simulator.aws.users import BOUNDARIES, as_user, check_boundary, set_boundary
+from labkit.simulator.identifiers import Identifiers
+
+# A kind of object, moto's store of it, the parameter that names it and the prefix of its unique id.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
+MADE = {
+    "CreateGroup": ("groups", "GroupName", "AGPA"),
+    "CreateInstanceProfile": ("instance_profiles", "InstanceProfileName", "AIPA"),
+    "CreatePolicy": ("managed_policies", "PolicyName", "ANPA"),
+    "CreateRole": ("roles", "RoleName", "AROA"),
+    "CreateUser": ("users", "UserName", "AIDA"),
+}
+# The operations that may set a permissions boundary.
+BOUNDED = ("CreateRole", "CreateUser", "PutRolePermissionsBoundary", *BOUNDARIES)
+TAGGED = {f"{verb}{kind}": kind for verb in ("Tag", "Untag") for kind in ("Role", "User")}
+PRINCIPALS_END = {"DeleteRole": ("roles", "RoleName"), "DeleteUser": ("users", "UserName")}
+# The user of the learner's own keys.
+ADMINISTRATOR = "administrator"
+PROVIDER_WRITES = ("UpdateOpenIDConnectProviderThumbprint", "DeleteOpenIDConnectProvider")
+CLIENT_IDS = ("AddClientIDToOpenIDConnectProvider", "RemoveClientIDFromOpenIDConnectProvider")
+MOST_CLIENT_IDS = 100
+# The kinds of objects that have inline policies.
+KINDS = ("Group", "Role", "User")
+
+
+@dataclass(frozen=True)
+class Iam:
+    """IAM's operations."""
+
+    backend: Backend
+    issuers: Issuers
+    identifiers: Identifiers
+    organization: Organization
+
+    async def completed(self, asked: Asked, caller: Caller) -> Asked:
+        """Check the call's names and documents. Return the call with the parameters that moto needs.
+
+        Raises ``Refusal`` if IAM would refuse a name or a document.
+        """
+        if asked.operation in simulation.OPERATIONS:
+            return asked
+        if asked.request is None:
+            raise Refusal(400, "ValidationError", "The request could not be read", str(asked.unread))
+        iam_names.check(asked, caller, self.backend)
+        changed = await iam_documents.checked(asked, self.backend, self.issuers)
+        if asked.operation == "UpdateRole":
+            changed = self._left_out(asked)
+        if not changed or asked.operation in OWN:
+            return asked
+        # Read the new call, too, so that the trail shows the parameters that moto gets.
+        return requests.read(requests.with_form(asked, {**asked.call.form, **changed}))
+
+    async def answer(self, asked: Asked, caller: Caller) -> Response:
+        """Answer a call that :meth:`completed` has checked. The answer comes from moto or from the lab itself."""
+        run, operation = self.backend.run, asked.operation
+        if operation in simulation.OPERATIONS:
+            return await run(simulation.answer, asked, self.backend, self.organization)
+        iam, parameters = self.backend.entered(asked.account_id), asked.requested().parameters
+        if operation == "GetUser" and (user := as_user(asked, caller, self.organization)):
+            return user
+        await self._bring_in(asked, iam)
+        if operation in PROVIDER_WRITES and (provider := Arn.find(parameters["OpenIDConnectProviderArn"])):
+            self.issuers.forget(f"https://{provider.issuer}")
+        if operation in BOUNDED:
+            await run(check_boundary, asked, self.backend)
+        if operation in OWN:
+            return await run(OWN[operation], asked, iam)
+        if operation == "CreateUser" and parameters["UserName"] == ADMINISTRATOR:
+            raise Refusal(409, "EntityAlreadyExists", f"User with name {ADMINISTRATOR} already exists.")
+        store, parameter = PRINCIPALS_END.get(operation, ("", ""))
+        deleted = find(iam, store, parameters[parameter]) if store else None
+        response = await self.backend.answer(asked)
+        if response.status == 200:
+            await self._complete(asked, iam, deleted, response)
+        return iam_documents.reworded(response)
+
+    async def _complete(self, asked: Asked, iam: IAMBackend, deleted: Any, response: Response) -> None:
+        """After a successful call, correct moto's state and the answer in ``response``."""
+        run, operation = self.backend.run, asked.operation
+        if deleted:
+            await run(self.backend.orphan, deleted.arn, deleted.id)
+        if operation in TAGGED:
+            await run(_fold_tag_keys, asked, iam)
+        if operation in MADE:
+            response.body = await run(self._renamed, asked, iam, response.body)
+        if operation == "CreateUser" and "PermissionsBoundary" in asked.requested().parameters:
+            await run(set_boundary, asked, iam)
+
+    async def _bring_in(self, asked: Asked, iam: IAMBackend) -> None:
+        """Load into moto the AWS managed policies that a call names or lists."""
+        parameters = asked.requested().parameters
+        if asked.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
+            await self.backend.run(self.backend.load_managed_policies, iam)
+        if asked.operation == "GetAccountAuthorizationDetails":
+            # The answer only has those policies of AWS that are attached. So unload the others.
+            await self.backend.run(self.backend.unload_managed_policies, iam)
+        for value in parameters.values():
+            if isinstance(value, str) and value.startswith(iam_names.AWS_MANAGED):
+                await self.backend.run(self.backend.load_managed_policy, iam, value)
+
+    def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
+        """Return the ARN of one of the lab's own roles. If the role is missing, create it with these policies."""
+        account_id = account_id or self.backend.account_id
+        arn = f"arn:aws:iam::{account_id}:role/{name}"
+        if self.backend.role(arn) is None:
+            iam = self.backend.entered(account_id)
+            made = iam.create_role(name, json.dumps(trust), "/", None, "", [], "3600")
+            self._identify(iam, "CreateRole", made)
+            for policy_arn in policy_arns:
+                self.backend.load_managed_policy(iam, policy_arn)
+                iam.attach_role_policy(policy_arn, name)
+        return arn
+
+    def _left_out(self, asked: Asked) -> dict[str, str]:
+        """Return the role's values for the parameters that an UpdateRole call omits. moto would remove these values.
+
+        https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
+        """
+        parameters = asked.requested().parameters
+        role = find(self.backend.entered(asked.account_id), "roles", parameters["RoleName"])
+        if role is None:
+            return {}
+        kept = {"Description": role.description, "MaxSessionDuration": role.max_session_duration}
+        return {name: str(value) for name, value in kept.items() if value and name not in parameters}
+
+    def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
+        """Give a new object an id made from its name, and return the answer's body with this id."""
+        store, parameter, _ = MADE[asked.operation]
+        name = asked.requested().parameters[parameter]
+        # Compare the id, too: one of AWS's own policies may have the same name.
+        made = next((one for one in every(iam, store) if one.name == name and one.id.encode() in body), None)
+        if made is None:
+            return body
+        given = self._identify(iam, asked.operation, made)
+        return body.replace(given.encode(), made.id.encode())
+
+    def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
+        """Give a new object an id that is made from its name, and return its old id."""
+        store, _, prefix = MADE[operation]
+        own = iam.account_id == self.backend.account_id
+        name = made.name if own else f"{iam.account_id}/{made.name}"
+        serial = self.identifiers.serial(store, name)
+        given: str = made.id
+        made.id = prefix + self.identifiers.base32(store, f"{name}#{serial}", 17)
+        if store == "roles":
+            iam.roles[made.id] = iam.roles.pop(given)
+        return given
+
+
+def _fold_tag_keys(asked: Asked, iam: IAMBackend) -> None:
+    """Remove the principal's tags whose keys differ only in case from the call's keys. moto would keep both tags.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html#case-sensitivity
+    """
+    parameters, kind = asked.requested().parameters, TAGGED[asked.operation]
+    added = {tag["Key"] for tag in parameters.get("Tags", [])}
+    folded = {key.lower() for key in (*added, *parameters.get("TagKeys", []))}
+    holder = find(iam, f"{kind.lower()}s", parameters[f"{kind}Name"])
+    if kind == "Role":
+        holder.tags = [tag for tag in holder.tags if tag["Key"] in added or tag["Key"].lower() not in folded]
+        return
+    kept = iam.tagger.get_tag_dict_for_resource(holder.arn)
+    others = [key for key in kept if key.lower() in folded and key not in added]
+    iam.tagger.untag_resource_using_names(holder.arn, others)
+
+
+def _trust(asked: Asked, iam: IAMBackend) -> Response:
+    """Answer UpdateAssumeRolePolicy. moto would refuse a trust policy without a Version; IAM accepts it.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html
+    """
+    parameters = asked.requested().parameters
+    name = parameters["RoleName"]
+    if (role := find(iam, "roles", name)) is None:
+        raise Refusal(404, "NoSuchEntity", f"The role with name {name} cannot be found.")
+    role.assume_role_policy_document = parameters["PolicyDocument"]
+    return done(asked)
+
+
+def _inline(asked: Asked, iam: IAMBackend) -> Response:
+    """Answer the operations on inline policies. moto would refuse a policy without a Version; IAM accepts it.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_version.html
+    """
+    parameters = asked.requested().parameters
+    kind, name = next((kind, parameters[f"{kind}Name"]) for kind in KINDS if f"{kind}Name" in parameters)
+    if (holder := find(iam, f"{kind.lower()}s", name)) is None:
+        raise Refusal(404, "NoSuchEntity", f"The {kind.lower()} with name {name} cannot be found.")
+    holder.put_policy(parameters["PolicyName"], parameters["PolicyDocument"])
+    return done(asked)
+
+
+def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
+    """Add or remove a provider's audience, which moto can't do.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
+    """
+    parameters = asked.requested().parameters
+    arn, client_id = parameters["OpenIDConnectProviderArn"], parameters["ClientID"]
+    if not 1 <= len(client_id) <= 255:
+        raise Refusal(400, "ValidationError", "The client id must have 1 to 255 characters")
+    provider = iam.open_id_providers.get(arn)
+    if provider is None:
+        raise Refusal(404, "NoSuchEntity", f"OpenIDConnect Provider not found for arn {arn}")
+    others = [known for known in provider.client_id_list if known != client_id]
+    if asked.operation == CLIENT_IDS[0]:
+        if len(others) >= MOST_CLIENT_IDS:
+            quota = f"Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: {MOST_CLIENT_IDS}"
+            raise Refusal(409, "LimitExceeded", quota)
+        if client_id not in provider.client_id_list:
+            provider.client_id_list.append(client_id)
+    else:
+        provider.client_id_list = others
+    return done(asked)
+
+
+# Operations that the lab answers without moto.
+OWN = {
+    "UpdateAssumeRolePolicy": _trust,
+    **dict.fromkeys([f"Put{kind}Policy" for kind in KINDS], _inline),
+    **dict.fromkeys(CLIENT_IDS, _client_ids),
+    **dict.fromkeys(BOUNDARIES, set_boundary),
+}

@@ -1,0 +1,214 @@
+"""Refuse documents that IAM would refuse, but moto would accept.
+
+https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html
+https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
+"""
+
+import json
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from labkit.policy import Kind, MalformedPolicy, Policy
+from labkit.policy.arn import Arn
+from labkit.policy.validation import listed, texts
+from labkit.simulator.aws import session_tags
+from labkit.simulator.aws.backend import Backend, boundaries, find, why_moto_refuses
+from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.issuers import Issuers, IssuerUnreachable
+from labkit.simulator.aws.refusals import Refusal, beyond, invalid, unmet
+
+# The parameter that holds a document, and the document's kind.
+DOCUMENTS: dict[str, tuple[str, Kind]] = {
+    "CreateRole": ("AssumeRolePolicyDocument", "trust"),
+    "UpdateAssumeRolePolicy": ("PolicyDocument", "trust"),
+    "PutRolePolicy": ("PolicyDocument", "identity"),
+    "PutUserPolicy": ("PolicyDocument", "identity"),
+    "PutGroupPolicy": ("PolicyDocument", "identity"),
+    "CreatePolicy": ("PolicyDocument", "identity"),
+    "CreatePolicyVersion": ("PolicyDocument", "identity"),
+}
+# Characters without white space. For inline policies: all policies of a user, a group or a role together.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
+LONGEST_MANAGED = 6144
+LONGEST_INLINE = {
+    "PutUserPolicy": ("user", "UserName", 2048),
+    "PutGroupPolicy": ("group", "GroupName", 5120),
+    "PutRolePolicy": ("role", "RoleName", 10240),
+}
+MOST_THUMBPRINTS = 5
+# moto's words, and AWS's.
+WORDS = (
+    (re.compile(r"Role ([\w+=,.@-]+) not found"), r"The role with name \1 cannot be found."),
+    (re.compile(r"Policy (arn:[^<\s]+) not found"), r"Policy \1 was not found."),
+)
+
+
+async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
+    """Check the call's document, tags or URL. Return the new and the changed parameters for moto.
+
+    Raises ``Refusal`` if a document, a tag or a URL is faulty, or if the call deletes a policy that is in use.
+    """
+    parameters = asked.requested().parameters
+    if faults := session_tags.faults(parameters):
+        raise invalid(*faults)
+    match asked.operation:
+        case "CreateOpenIDConnectProvider":
+            return await _with_thumbprint(asked, backend, issuers)
+        case "UpdateOpenIDConnectProviderThumbprint":
+            _check_thumbprints(parameters["ThumbprintList"])
+        case "DeletePolicy":
+            _check_unused(asked, backend)
+    return _with_document(asked, backend)
+
+
+def reworded(response: Response) -> Response:
+    """Return moto's answer with its messages replaced by IAM's."""
+    if response.status >= 400:
+        text = response.body.decode("utf-8", "replace")
+        for pattern, words in WORDS:
+            text = pattern.sub(words, text)
+        response.body = text.encode()
+    return response
+
+
+def missing_principals(document: dict[str, object], backend: Backend) -> list[str]:
+    """Return the missing users and roles that a trust policy or a bucket policy names."""
+    principals = (
+        statement.get(element)
+        for statement in listed(document.get("Statement", []))
+        for element in ("Principal", "NotPrincipal")
+    )
+    named = (name for each in principals if isinstance(each, dict) for name in listed(each.get("AWS", [])))
+    return [name for name in named if not _exists(name, backend)]
+
+
+def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
+    """Return the policy document's parameter with a new value, if the document's conditions contain numbers.
+
+    The new value has strings instead of the numbers, because moto can't read numbers. Without numbers, the returned
+    dict is empty. Raises ``Refusal`` if the document is faulty.
+    """
+    parameters = asked.requested().parameters
+    parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
+    if parameter not in parameters:
+        return {}
+    policy = _document(parameters[parameter], kind, backend)
+    _check_size(asked, policy, backend)
+    has_numbers = _quote_numbers(policy.document)
+    if asked.operation in LONGEST_INLINE and (told := why_moto_refuses(policy.document)):
+        raise Refusal(400, "MalformedPolicyDocument", told)
+    return {parameter: json.dumps(policy.document)} if has_numbers else {}
+
+
+def _document(document: str, kind: Kind, backend: Backend) -> Policy:
+    try:
+        policy = Policy.parse(document, kind=kind, name="policy")
+    except MalformedPolicy as malformed:
+        too_long = malformed.code == "LimitExceeded"
+        if not (too_long and kind == "identity"):
+            raise Refusal(409 if too_long else 400, malformed.code, malformed.message) from malformed
+        policy = Policy.read(document, kind=kind, name="policy")
+    if kind == "trust":
+        for name in missing_principals(policy.document, backend):
+            raise Refusal(400, "MalformedPolicyDocument", f'Invalid principal in policy: "AWS":"{name}"')
+    return policy
+
+
+def _check_size(asked: Asked, policy: Policy, backend: Backend) -> None:
+    if asked.operation in ("CreatePolicy", "CreatePolicyVersion") and policy.size > LONGEST_MANAGED:
+        raise Refusal(409, "LimitExceeded", f"Cannot exceed quota for PolicySize: {LONGEST_MANAGED}")
+    if asked.operation not in LONGEST_INLINE:
+        return
+    kind, parameter, longest = LONGEST_INLINE[asked.operation]
+    parameters = asked.requested().parameters
+    name = parameters[parameter]
+    found = find(backend.iam(asked.account_id), f"{kind}s", name)
+    inline: dict[str, str] = found.policies if found else {}
+    others = (text for other, text in list(inline.items()) if other != parameters["PolicyName"])
+    if policy.size + sum(len("".join(text.split())) for text in others) > longest:
+        told = f"Maximum policy size of {longest} bytes exceeded for {kind} {name}"
+        raise Refusal(409, "LimitExceeded", told)
+
+
+def _check_unused(asked: Asked, backend: Backend) -> None:
+    iam, arn = backend.iam(asked.account_id), asked.requested().parameters["PolicyArn"]
+    if iam is None or (policy := iam.managed_policies.get(arn)) is None:
+        return
+    if policy.attachment_count or arn in boundaries(iam):
+        raise Refusal(409, "DeleteConflict", "Cannot delete a policy attached to entities.")
+    if len(policy.versions) > 1:
+        told = "This policy has more than one version. Before you delete a policy, you must delete the policy's "
+        raise Refusal(409, "DeleteConflict", f"{told}versions. The default version is deleted with the policy.")
+
+
+def _quote_numbers(document: dict[str, Any]) -> bool:
+    """Change each number in the policy's conditions to a string, because moto can't read numbers there.
+
+    Change the document in place, and return whether a condition had a number.
+    """
+    found = False
+    for statement in listed(document["Statement"]):
+        for block in statement.get("Condition", {}).values():
+            for key, values in block.items():
+                if any(isinstance(value, int | float) and not isinstance(value, bool) for value in listed(values)):
+                    block[key] = texts(values) if isinstance(values, list) else texts(values)[0]
+                    found = True
+    return found
+
+
+def _exists(name: str, backend: Backend) -> bool:
+    # The id of a deleted principal.
+    if re.fullmatch(r"A(IDA|ROA)[A-Z0-9]{12,}", name):
+        return False
+    named = Arn.find(name)
+    # The lab doesn't know the principals of an account that nobody has entered.
+    if not named or not named.resource.startswith(("role/", "user/")) or backend.iam(named.account) is None:
+        return True
+    return backend.principal(name) is not None
+
+
+async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
+    """Return the issuer's thumbprint as a call parameter; an empty dict if the call already has a thumbprint.
+
+    The call creates an OIDC provider. Raises ``Refusal`` if IAM would refuse the call.
+    """
+    parameters = asked.requested().parameters
+    url = parameters["Url"]
+    if not _is_issuer(url):
+        raise Refusal(400, "ValidationError", "Invalid Open ID Connect Provider URL")
+    for must in beyond(len(url), 0, 255):
+        raise invalid(unmet("'url'", must, f"'{url}'"))
+    if backend.provider(asked.account_id, url):
+        raise Refusal(409, "EntityAlreadyExists", f"Provider with url {url} already exists.")
+    issuers.forget(url)
+    if thumbprints := parameters.get("ThumbprintList"):
+        _check_thumbprints(thumbprints)
+        return {}
+    try:
+        return {"ThumbprintList.member.1": await issuers.thumbprint(url)}
+    except IssuerUnreachable as error:
+        raise Refusal(
+            400, "OpenIdIdpCommunicationError", f"Could not retrieve the thumbprint of {url}", str(error)
+        ) from error
+
+
+def _is_issuer(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return url.startswith("https://") and bool(host) and not re.search(r"[?#\s]", url)
+
+
+def _check_thumbprints(given: list[str]) -> None:
+    for value in given:
+        if len(value) != 40:
+            must = (
+                "satisfy constraint: [Member must have length less than or equal to 40, "
+                "Member must have length greater than or equal to 40]"
+            )
+            raise invalid(unmet("'thumbprintList'", must, f"'[{value}]'"))
+    if len(given) > MOST_THUMBPRINTS:
+        raise Refusal(400, "InvalidInput", f"Thumbprint list must contain fewer than {MOST_THUMBPRINTS} entries.")

@@ -1,0 +1,153 @@
+"""EKS Pod Identity associations. An association gives a role to a service account, as an alternative to IRSA.
+
+What differs from AWS:
+
+- Time: an association takes effect at once; on AWS it takes some seconds.
+- The add-on: each node of the lab's own clusters has the agent (`pod_identity_agent`), without an add-on. On the
+  target `kind`, clusters have no agent, and their webhook ignores associations.
+- Session policies and target roles: the lab refuses associations that have them.
+
+https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from labkit.policy.arn import Arn
+from labkit.simulator.aws.answers import respond
+from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.refusals import Refusal, invalid_parameter
+
+ROLE = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
+NAMES = {
+    "namespace": re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"),
+    "serviceAccount": re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"),
+}
+ID_LENGTH = 19
+MOST_LISTED = 100
+IN_LISTS = ("clusterName", "namespace", "serviceAccount", "associationArn", "associationId")
+NOT_HERE = ("policy", "targetRoleArn")
+
+SERVICE = "pods.eks.amazonaws.com"
+"""The service that assumes the role. It's also the audience of the pods' tokens."""
+# Refuses the role with this ARN if EKS can't assume it with these actions.
+RequireRole = Callable[[str, list[str]], None]
+# The id (`a-` and 17 characters) of a new association of this namespace and service account.
+NewId = Callable[[str, str], str]
+
+
+class PodIdentityAssociations:
+    """The associations of one cluster, by their ids."""
+
+    def __init__(self) -> None:
+        self._associations: dict[str, dict[str, Any]] = {}
+
+    def tags(self, association_id: str) -> dict[str, str] | None:
+        """The tags of an association; None if it doesn't exist."""
+        return self._associations.get(association_id, {}).get("tags")
+
+    def tags_of(self, arn: str) -> dict[str, str] | None:
+        """The tags of the association with this ARN; None if it doesn't exist."""
+        return next((one["tags"] for one in self._associations.values() if one["associationArn"] == arn), None)
+
+    def of(self, namespace: str, service_account: str) -> dict[str, Any] | None:
+        """The association of a service account; None if the service account doesn't have one."""
+        whose = {"namespace": namespace, "serviceAccount": service_account}
+        return next((one for one in self._associations.values() if whose.items() <= one.items()), None)
+
+    def answer(self, asked: Asked, cluster_arn: str, new_id: NewId, require_role: RequireRole, now: float) -> Response:
+        """Answer one of EKS's operations on a cluster's associations. Raises ``Refusal``.
+
+        ``new_id`` makes the id of a new association. ``require_role`` raises ``Refusal`` if EKS can't assume a role.
+        """
+        request = asked.requested().parameters
+        if unknown := [name for name in NOT_HERE if request.get(name)]:
+            raise Refusal(501, "NotImplemented", f"The lab does not support {unknown[0]} in a Pod Identity association")
+        match asked.operation:
+            case "CreatePodIdentityAssociation":
+                return respond({"association": self._create(request, cluster_arn, new_id, require_role, now)})
+            case "ListPodIdentityAssociations":
+                return respond(self._list(request))
+        association = self._find(request["associationId"])
+        match asked.operation:
+            case "DeletePodIdentityAssociation":
+                del self._associations[association["associationId"]]
+            case "UpdatePodIdentityAssociation":
+                if "roleArn" in request:
+                    require_role(role_arn := _role(request, cluster_arn), _actions(association | request))
+                    association["roleArn"] = role_arn
+                if "disableSessionTags" in request:
+                    association["disableSessionTags"] = bool(request["disableSessionTags"])
+                association["modifiedAt"] = now
+        return respond({"association": association})
+
+    def _create(
+        self, request: dict[str, Any], cluster_arn: str, new_id: NewId, require_role: RequireRole, now: float
+    ) -> dict[str, Any]:
+        for name, pattern in NAMES.items():
+            if not isinstance(given := request.get(name), str) or not pattern.fullmatch(given):
+                raise invalid_parameter(f"The parameter {name} is invalid: {given or '(missing)'}.")
+        whose = {name: request[name] for name in NAMES}
+        require_role(role_arn := _role(request, cluster_arn), _actions(request))
+        for identifier, known in self._associations.items():
+            if whose.items() <= known.items():
+                raise Refusal(409, "ResourceInUseException", f"Association already exists: {identifier}")
+        identifier = new_id(*whose.values())
+        self._associations[identifier] = made = {
+            "clusterName": Arn.parse(cluster_arn).name,
+            **whose,
+            "roleArn": role_arn,
+            "associationArn": association_arn(cluster_arn, identifier),
+            "associationId": identifier,
+            "tags": dict(request.get("tags") or {}),
+            "createdAt": now,
+            "modifiedAt": now,
+            "disableSessionTags": bool(request.get("disableSessionTags")),
+        }
+        return made
+
+    def _find(self, association_id: str) -> dict[str, Any]:
+        if len(association_id) != ID_LENGTH:
+            raise invalid_parameter(f"The parameter associationId should be {ID_LENGTH} characters long.")
+        if association := self._associations.get(association_id):
+            return association
+        raise Refusal(404, "ResourceNotFoundException", f"Association not found: {association_id}")
+
+    def _list(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Return one page of the requested associations."""
+        most: int = asked.get("maxResults", MOST_LISTED)
+        token = asked.get("nextToken", "")
+        wanted = {name: asked[name] for name in NAMES if name in asked}
+        found = [one for one in self._associations.values() if wanted.items() <= one.items()]
+        if token:
+            before = next((at for at, one in enumerate(found) if one["associationId"] == token), None)
+            if before is None:
+                raise invalid_parameter("The parameter nextToken doesn't come from this list.")
+            found = found[before + 1 :]
+        page = [{name: one[name] for name in IN_LISTS} for one in found[:most]]
+        return {"associations": page} | ({"nextToken": page[-1]["associationId"]} if len(found) > len(page) else {})
+
+
+def association_arn(cluster_arn: str, association_id: str) -> str:
+    """The ARN of a cluster's association with this id."""
+    cluster = Arn.parse(cluster_arn)
+    return str(cluster.beside(f"podidentityassociation/{cluster.name}/{association_id}"))
+
+
+def _actions(association: dict[str, Any]) -> list[str]:
+    """The actions that EKS needs on the association's role.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html
+    """
+    return ["sts:AssumeRole"] if association.get("disableSessionTags") else ["sts:AssumeRole", "sts:TagSession"]
+
+
+def _role(request: dict[str, Any], cluster_arn: str) -> str:
+    role_arn = str(request.get("roleArn") or "")
+    named = ROLE.fullmatch(role_arn)
+    if named is None or named[1] != Arn.parse(cluster_arn).account:
+        raise invalid_parameter(
+            f"The parameter roleArn is not a role of the cluster's account: {role_arn or '(missing)'}."
+        )
+    return role_arn

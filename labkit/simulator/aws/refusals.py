@@ -1,0 +1,175 @@
+"""Refuse calls as AWS does: with the code, the words and the format of the called service."""
+
+import json
+import secrets
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from labkit.simulator.aws.answers import NAMESPACES, PROLOG, xml
+from labkit.simulator.aws.call import Asked, Response
+
+UNKNOWN = "The security token included in the request is invalid."
+MISMATCH = "The request signature we calculated does not match the signature you provided."
+EXPIRED = "The security token included in the request is expired"
+UNCONFORMING = "The request signature does not conform to AWS standards."
+UNSCOPED = "Credential should be scoped to a valid region."
+
+# The faults of authentication as S3 names them: status, code, message.
+S3_FAULTS = {
+    "unknown key": (403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."),
+    "no token": (400, "InvalidToken", "The provided token is malformed or otherwise invalid."),
+    "expired": (400, "ExpiredToken", "The provided token has expired."),
+    "signature": (403, "SignatureDoesNotMatch", f"{MISMATCH} Check your key and signing method."),
+    "skewed": (
+        403,
+        "RequestTimeTooSkewed",
+        "The difference between the request time and the current time is too large.",
+    ),
+    "scope": (400, "AuthorizationHeaderMalformed", "The authorization header is malformed."),
+    "malformed": (400, "AuthorizationHeaderMalformed", "The authorization header is malformed."),
+    "unsupported": (400, "InvalidRequest", "The authorization mechanism you have provided is not supported."),
+    "anonymous": (403, "AccessDenied", "Access Denied"),
+    "denied": (403, "AccessDenied", "Access Denied"),
+}
+# The same faults in all other services: the code of query services, the code of JSON services, and the message.
+FAULTS = {
+    "unknown key": ("InvalidClientTokenId", "UnrecognizedClientException", UNKNOWN),
+    "no token": ("InvalidClientTokenId", "UnrecognizedClientException", UNKNOWN),
+    "expired": ("ExpiredToken", "ExpiredTokenException", EXPIRED),
+    "signature": (
+        "SignatureDoesNotMatch",
+        "InvalidSignatureException",
+        f"{MISMATCH} Check your AWS Secret Access Key and signing method. "
+        "Consult the service documentation for details.",
+    ),
+    "skewed": ("SignatureDoesNotMatch", "InvalidSignatureException", "Signature expired."),
+    "scope": ("SignatureDoesNotMatch", "InvalidSignatureException", UNSCOPED),
+    "malformed": ("IncompleteSignature", "IncompleteSignatureException", UNCONFORMING),
+    "unsupported": ("IncompleteSignature", "IncompleteSignatureException", UNCONFORMING),
+    "anonymous": (
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "Request is missing Authentication Token",
+    ),
+    "denied": ("AccessDenied", "AccessDeniedException", "Access Denied"),
+}
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The identity that a refused caller claimed. It isn't verified, and only the trail shows it."""
+
+    key_of: str = ""
+    """The ARN of the access key's owner, if the call was signed."""
+    role_session_name: str = ""
+    claims: dict[str, object] = field(default_factory=dict)
+    """The claims of a rejected web identity token."""
+
+
+@dataclass
+class Refusal(Exception):
+    """A refusal. The caller gets the code and the message; only the trail shows the ``reason``."""
+
+    status: int
+    code: str
+    message: str
+    reason: str = ""
+    fields: dict[str, str] = field(default_factory=dict)
+    """The fields that S3 adds to its error document."""
+    claimed: Claimed | None = None
+    """The identity that the refused call claimed, if it claimed one."""
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+        self.reason = self.reason or self.message
+
+
+def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
+    """Return the refusal for the fault ``name`` of `S3_FAULTS` or `FAULTS`. ``message`` replaces the usual message.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+    https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
+    """
+    if asked.family == "s3":
+        status, code, usual = S3_FAULTS[name]
+        return Refusal(status, code, message or usual, reason, fields)
+    query_code, json_code, usual = FAULTS[name]
+    # SQS and SNS still use the error codes of their older protocol.
+    by_query = asked.service in ("sqs", "sns") or asked.family in ("query", "ec2", "rest-xml")
+    forbidden = asked.family == "rest-json" or (by_query and query_code != "IncompleteSignature")
+    return Refusal(403 if forbidden else 400, query_code if by_query else json_code, message or usual, reason)
+
+
+def invalid_parameter(message: str) -> Refusal:
+    """Return EKS's error for an invalid parameter."""
+    return Refusal(400, "InvalidParameterException", message)
+
+
+def invalid(*faults: str) -> Refusal:
+    """Return a ``ValidationError`` that lists these faults, which come from `unmet` and `null`."""
+    return Refusal(400, "ValidationError", told(faults))
+
+
+def told(faults: Sequence[str]) -> str:
+    """Return one sentence with all faults: `2 validation errors detected: FAULT; FAULT`."""
+    return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
+
+
+def unmet(where: str, must: str, value: str = "") -> str:
+    """Return a fault's text: the value at ``where`` breaks the constraint ``must``.
+
+    The text contains ``where`` and ``value`` unchanged. This function adds no quotes.
+    """
+    return f"Value {value + ' ' if value else ''}at {where} failed to satisfy constraint: Member must {must}"
+
+
+def null(names: Iterable[str]) -> list[str]:
+    """Return one fault for each missing parameter."""
+    return [unmet(f"'{name[0].lower()}{name[1:]}'", "not be null", "null") for name in names]
+
+
+def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
+    """Return a list with one text about the limit that ``size`` breaks; an empty list if no limit is broken.
+
+    The text is for the parameter ``must`` of `unmet`. An example: "have length less than or equal to 64".
+    """
+    if size < least:
+        return [f"have {what} greater than or equal to {least}"]
+    return [f"have {what} less than or equal to {most}"] if size > most else []
+
+
+def render(asked: Asked, refusal: Refusal) -> Response:
+    """Return the answer to a refused call, in the error format of the call's service."""
+    if asked.family == "s3":
+        return _s3(asked, refusal)
+    request_id = str(uuid.uuid4())
+    about = {"Code": refusal.code, "Message": refusal.message}
+    if asked.family == "ec2":
+        body = PROLOG + xml({"Response": {"Errors": {"Error": about}, "RequestID": request_id}})
+        return Response(refusal.status, [("content-type", "text/xml;charset=UTF-8")], body.encode())
+    if asked.family in ("query", "rest-xml"):
+        namespace = NAMESPACES.get(asked.service, f"http://{asked.service}.amazonaws.com/doc/")
+        content = xml({"Error": {"Type": "Sender", **about}, "RequestId": request_id})
+        body = f'<ErrorResponse xmlns="{namespace}">{content}</ErrorResponse>'
+        headers = [("content-type", "text/xml"), ("x-amzn-requestid", request_id)]
+        return Response(refusal.status, headers, body.encode())
+    headers = [("content-type", "application/json"), ("x-amzn-requestid", request_id)]
+    headers.append(("x-amzn-errortype", refusal.code))
+    if asked.service == "sqs":
+        headers.append(("x-amzn-query-error", f"{refusal.code};Sender"))
+    body = json.dumps({"__type": refusal.code, "message": refusal.message})
+    return Response(refusal.status, headers, body.encode())
+
+
+def _s3(asked: Asked, refusal: Refusal) -> Response:
+    request_id = secrets.token_hex(8).upper()
+    host_id = secrets.token_urlsafe(42)
+    headers = [("x-amz-request-id", request_id), ("x-amz-id-2", host_id), ("content-type", "application/xml")]
+    if region := refusal.fields.get("Region"):
+        headers.append(("x-amz-bucket-region", region))
+    if asked.call.method == "HEAD":
+        return Response(refusal.status, headers, b"")
+    fields = {"Code": refusal.code, "Message": refusal.message, **refusal.fields}
+    fields |= {"RequestId": request_id, "HostId": host_id}
+    return Response(refusal.status, headers, (PROLOG + xml({"Error": fields})).encode())

@@ -1,0 +1,173 @@
+"""The regions that an account may use: those that are on by default, and the opt-in regions that it has enabled.
+
+What differs from AWS:
+
+- Regions that are off: STS refuses signed calls to such a region, but all other services answer.
+- Time: a region is on or off at once; on AWS it takes minutes to hours.
+- The Account Management API: it has only the operations on regions and, answered by moto, those on alternate contacts.
+
+https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-regions.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
+"""
+
+import re
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
+
+import boto3
+
+from labkit.simulator.aws.actions.requests import readable
+from labkit.simulator.aws.answers import PROLOG, respond, xml
+from labkit.simulator.aws.backend import Backend
+from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.refusals import Refusal
+from labkit.simulator.aws.sessions import Caller
+
+# Regions from before 20 March 2019, and later parts of them. All others have to be enabled.
+BY_DEFAULT = frozenset((
+    "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2",
+    "ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1",
+    "us-east-1", "us-east-2", "us-west-1", "us-west-2",
+))  # fmt: skip
+OPERATIONS = ("DisableRegion", "EnableRegion", "GetRegionOptStatus", "ListRegions")
+# EC2's words for the same statuses.
+OPT_IN = {"ENABLED_BY_DEFAULT": "opt-in-not-required", "ENABLED": "opted-in", "DISABLED": "not-opted-in"}
+MOST_LISTED = 50
+
+
+class Regions:
+    """The opt-in regions that each account has enabled, and the answers to API calls about regions."""
+
+    def __init__(self, backend: Backend):
+        self._backend = backend
+        self._enabled: dict[str, set[str]] = defaultdict(set)
+
+    @property
+    def enabled(self) -> dict[str, set[str]]:
+        """The enabled opt-in regions, by account."""
+        return dict(self._enabled)
+
+    def put_back(self, enabled: dict[str, set[str]]) -> None:
+        """Replace the enabled opt-in regions with ``enabled``, which comes from the lab's folder."""
+        self._enabled = defaultdict(set, enabled)
+
+    def enable(self, account_id: str, region: str) -> None:
+        """Enable a region in an account. On AWS, an administrator must do this before the region's first use."""
+        self._enabled[account_id].add(region)
+
+    def check(self, asked: Asked, caller: Caller) -> None:
+        """Refuse a call to STS that is signed for a region which is off in the caller's account.
+
+        AssumeRoleWithWebIdentity isn't checked: it isn't signed, so it doesn't name a region.
+        """
+        region = asked.region
+        if region not in BY_DEFAULT and region in regions() and region not in self._enabled[caller.account_id]:
+            told = f"STS is not activated in this region for account:{caller.account_id}. "
+            told += "Your account administrator can activate STS in this region using the IAM Console."
+            raise Refusal(403, "RegionDisabledException", told)
+
+    async def answer(self, asked: Asked) -> Response:
+        """Answer a call of the Account Management API. moto answers the calls that aren't about regions.
+
+        https://docs.aws.amazon.com/accounts/latest/reference/API_Operations.html
+        """
+        if asked.operation not in OPERATIONS:
+            return await self._backend.answer(asked)
+        request = readable(asked).parameters
+        account_id = self._account(asked, request)
+        if asked.operation == "ListRegions":
+            return respond(self._list(account_id, request))
+        region = request.get("RegionName")
+        if region not in regions():
+            raise Refusal(400, "ValidationException", f"The region {region} does not exist.")
+        if asked.operation == "GetRegionOptStatus":
+            return respond({"RegionName": region, "RegionOptStatus": self._status(account_id, region)})
+        if region in BY_DEFAULT:
+            told = f"The region {region} is enabled by default, and can be neither enabled nor disabled."
+            raise Refusal(400, "ValidationException", told)
+        enabled = self._enabled[account_id]
+        (enabled.add if asked.operation == "EnableRegion" else enabled.discard)(region)
+        return respond(None)
+
+    def describe(self, asked: Asked) -> Response:
+        """Answer ``ec2:DescribeRegions`` with the regions that are on.
+
+        If the call names regions or has ``AllRegions``, the answer also has regions that are off.
+
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeRegions.html
+        """
+        form = asked.call.form
+        names = [value for name, value in form.items() if re.fullmatch(r"RegionName\.\d+", name)]
+        if unknown := sorted(set(names) - set(regions())):
+            raise Refusal(400, "InvalidParameterValue", f"Invalid region names: {', '.join(unknown)}")
+        every = form.get("AllRegions", "").lower() == "true"
+        found = [
+            {
+                "regionEndpoint": f"ec2.{region}.amazonaws.com",
+                "regionName": region,
+                "optInStatus": OPT_IN[self._status(asked.account_id, region)],
+            }
+            for region in names or regions()
+        ]
+        if not every and not names:
+            found = [one for one in found if one["optInStatus"] != "not-opted-in"]
+        for key, wanted in _filters(form):
+            found = [one for one in found if any(fnmatchcase(one[key], pattern) for pattern in wanted)]
+        items = "".join(xml({"item": one}) for one in found)
+        body = (
+            f"{PROLOG}"
+            '<DescribeRegionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+            f"<requestId>{uuid.uuid4()}</requestId><regionInfo>{items}</regionInfo></DescribeRegionsResponse>"
+        )
+        return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
+
+    def _account(self, asked: Asked, request: dict[str, Any]) -> str:
+        named, own = request.get("AccountId"), asked.account_id
+        if named is None:
+            return own
+        if own != self._backend.account_id or named == own or not re.fullmatch(r"\d{12}", str(named), re.ASCII):
+            told = f"Only the account {self._backend.account_id} may pass AccountId. It must be another account's id."
+            raise Refusal(400, "ValidationException", told)
+        return str(named)
+
+    def _status(self, account_id: str, region: str) -> str:
+        if region in BY_DEFAULT:
+            return "ENABLED_BY_DEFAULT"
+        return "ENABLED" if region in self._enabled[account_id] else "DISABLED"
+
+    def _list(self, account_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        wanted = request.get("RegionOptStatusContains")
+        most, token = request.get("MaxResults", MOST_LISTED), request.get("NextToken", "")
+        if not isinstance(most, int) or not 1 <= most <= MOST_LISTED:
+            raise Refusal(400, "ValidationException", f"MaxResults must be from 1 to {MOST_LISTED}.")
+        statuses = {region: self._status(account_id, region) for region in regions() if region > str(token)}
+        found = [
+            {"RegionName": name, "RegionOptStatus": status}
+            for name, status in statuses.items()
+            if not wanted or status in wanted
+        ]
+        page = found[:most]
+        return {"Regions": page} | ({"NextToken": page[-1]["RegionName"]} if len(found) > most else {})
+
+
+@cache
+def regions() -> tuple[str, ...]:
+    """Return the regions of the partition `aws`. The lab's accounts can't enable a region of another partition."""
+    return tuple(sorted(boto3.Session().get_available_regions("ec2")))
+
+
+def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Return, for each filter, a region field's name and the patterns for this field."""
+    fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
+    found = []
+    for name, value in form.items():
+        if numbered := re.fullmatch(r"Filter\.(\d+)\.Name", name):
+            if value not in fields:
+                raise Refusal(400, "InvalidParameterValue", f"The filter '{value}' is invalid")
+            values = [v for n, v in form.items() if re.fullmatch(rf"Filter\.{numbered[1]}\.Value\.\d+", n)]
+            found.append((fields[value], values))
+    return found

@@ -1,0 +1,286 @@
+"""S3: check the permissions that a request needs, then let moto answer it.
+
+What differs from AWS:
+
+- Public access: an unsigned request is always denied, whatever a bucket policy or an ACL says. ACLs and Block Public
+  Access are kept, but not evaluated.
+- Virtual-hosted addresses: not supported. The bucket is always in the path.
+- Uploads by a form (presigned POST): refused.
+- S3 Control: the operations that moto lacks, such as those on access grants and batch jobs, are refused.
+  Administrators may use all others, such as those on access points. Other callers may use only the operations on the
+  account's Block Public Access. S3 Control's host name doesn't begin with the account id, because such a name doesn't
+  resolve here.
+- Directory buckets: not supported.
+- KMS: `aws:kms` is stored as a header. Nothing is encrypted, and callers need no permission on a key.
+- Settings without effect: lifecycle and replication rules, website hosting and inventory are only stored.
+- Redirects: the lab sends none, because its endpoint has the buckets of all regions.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-policy-language-overview.html
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+from xml.etree import ElementTree
+
+from labkit.policy import Decision, Policy
+from labkit.simulator.aws import bucket_policies
+from labkit.simulator.aws.accounts import administers
+from labkit.simulator.aws.actions.permission import CannotDerive, Permission
+from labkit.simulator.aws.actions.s3 import NOT_ALLOWED, UnknownCall, derive, timed
+from labkit.simulator.aws.answers import PROLOG, xml
+from labkit.simulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
+from labkit.simulator.aws.backend import Backend, FakeBucket, not_emulated
+from labkit.simulator.aws.call import Asked, Call, Response
+from labkit.simulator.aws.refusals import Refusal, fault, render
+from labkit.simulator.aws.s3_path import copy_source
+from labkit.simulator.aws.s3_requests import MALFORMED, check_complete, check_names
+from labkit.simulator.aws.sessions import Administrator, Caller, User
+
+BUCKET = "arn:aws:s3:::"
+EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
+OF_BUCKET_POLICY = ("GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy")
+CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
+# moto fails on these if the object doesn't exist.
+OF_ITS_OBJECT = ("DeleteObjectTagging", "SelectObjectContent")
+# For these, moto looks only at the path. It would delete the bucket, list it, or read the object.
+NOT_KNOWN_TO_MOTO = {
+    f"{verb}Bucket{what}"
+    for what in ("AnalyticsConfiguration", "IntelligentTieringConfiguration", "MetricsConfiguration", "RequestPayment")
+    for verb in ("Get", "Put", "Delete")
+} | {"DeleteBucketInventoryConfiguration", "GetObjectRetention"}
+MOST_KEYS = 1000  # of DeleteObjects
+XML = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+
+@dataclass(frozen=True)
+class S3:
+    """S3's operations."""
+
+    backend: Backend
+    authorization: Authorization
+
+    def read(self, asked: Asked, caller: Caller) -> Asked:
+        """Return the request with its operation, its permissions and its bucket's account.
+
+        Raises ``Refusal`` if the request is invalid.
+        """
+        _check_checksum(asked.call)
+        check_names(asked)
+        try:
+            asked = derive(asked, [(key, version) for key, version, _ in _keys_to_delete(asked.call)])
+        except CannotDerive as unknown:
+            if (source := asked.call.headers.get("x-amz-copy-source")) and copy_source(source) is None:
+                # moto would look for the source in any account.
+                said = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey"
+                raise Refusal(400, "InvalidArgument", said, str(unknown)) from unknown
+            return replace(asked, unread=unknown)
+        # The first permission is on the bucket that the call names.
+        owner = self._owner(asked, asked.needed[0]) if asked.needed else ""
+        return asked if owner in ("", caller.account_id) else replace(asked, account_id=owner)
+
+    def authorize(self, asked: Asked, caller: Caller) -> Grant:
+        """Grant a request if the caller has all needed permissions. Otherwise, raise the denial."""
+        if asked.unread:
+            bucket = self.backend.bucket(asked.bucket)
+            own = bucket is None or bucket.account_id == caller.account_id
+            if own and not isinstance(caller, User) and administers(caller, asked.call, self.backend):
+                self.authorization.require_organization(caller, asked, str(asked.unread))
+                if isinstance(asked.unread, UnknownCall):
+                    raise not_emulated(asked, str(asked.unread))
+                return Grant(asked)
+            raise underivable(caller, asked, str(asked.unread)) from asked.unread
+        # The last permission of a copy is on its source.
+        others = [self._owner(asked, permission) or caller.account_id for permission in asked.needed[1:]]
+        owners = [asked.account_id, *others]
+        _check_owners(asked, owners)
+        own = isinstance(caller, Administrator) and {*owners} <= {caller.account_id}
+        own = own and not self.authorization.organization.member(caller.account_id).is_bound
+        if own and not self._may_deny(asked):
+            self._check_policy_to_store(asked)
+            return Grant(asked)
+        if asked.operation == "DeleteObjects":
+            return self._may_delete(asked, caller)
+        reason = ""
+        for permission in (*asked.needed, *self._copied_tags(asked)):
+            reason = self._require(asked, caller, permission)
+        _check_policy_s_account(asked, caller)
+        self._check_policy_to_store(asked)
+        return Grant(asked, reason)
+
+    async def answer(self, grant: Grant, caller: Caller) -> Response:
+        """Answer a granted call."""
+        asked = grant.asked
+        denied = ({"Key": key, "Code": "AccessDenied", "Message": told} for key, told in grant.refused)
+        errors = "".join(xml({"Error": error}) for error in denied)
+        if errors and len(grant.refused) == len(asked.needed):
+            body = f'{PROLOG}<DeleteResult xmlns="{XML}">{errors}</DeleteResult>'
+            return Response(200, [("content-type", "application/xml")], body.encode())
+        check_complete(asked)
+        self._check_found(asked)
+        if asked.operation in NOT_KNOWN_TO_MOTO:
+            raise not_emulated(asked, "moto confuses this operation with another one.")
+        if asked.operation == "DeleteBucket":
+            return await self.backend.delete_bucket(asked)
+        response = await self.backend.answer(asked)
+        if response.status == 200 and errors:
+            response.body = response.body.replace(b"</DeleteResult>", errors.encode() + b"</DeleteResult>")
+        if response.status == 404 and asked.operation in ("GetObject", "HeadObject"):
+            # A caller who may not list the bucket doesn't learn that an object is missing.
+            listing = replace(asked.needed[0], action="s3:ListBucket", resource=BUCKET + asked.bucket)
+            self._require(asked, caller, listing)
+            if marker := self.backend.delete_marker(asked.bucket, asked.key, asked.version):
+                return _deleted(asked, response, marker.version_id)
+        return response
+
+    def _check_found(self, asked: Asked) -> None:
+        """Refuse a call on a missing bucket, object or upload."""
+        if asked.unread or not asked.bucket or asked.operation == "CreateBucket":
+            return
+        bucket = self.backend.bucket(asked.bucket)
+        if bucket is None:
+            about = {"BucketName": asked.bucket}
+            raise Refusal(404, "NoSuchBucket", "The specified bucket does not exist", fields=about)
+        if asked.operation in OF_ITS_OBJECT and asked.key not in bucket.keys:
+            raise Refusal(404, "NoSuchKey", "The specified key does not exist.", fields={"Key": asked.key})
+        upload = asked.call.query.get("uploadId")
+        if asked.operation in ("UploadPart", "UploadPartCopy") and upload not in bucket.multiparts:
+            said = "The specified upload does not exist. The upload ID may be invalid, or the upload may have been "
+            raise Refusal(404, "NoSuchUpload", f"{said}aborted or completed.", fields={"UploadId": upload or ""})
+
+    def _may_deny(self, asked: Asked) -> bool:
+        """Whether a bucket policy could deny this call when the lab's administrator makes the call."""
+        # Like AWS's root user, the administrator may always read, replace and delete a bucket policy.
+        if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):
+            return False
+        return any(self._bucket_policy(asked, permission) for permission in asked.needed)
+
+    def _check_policy_to_store(self, asked: Asked) -> None:
+        if asked.operation == "PutBucketPolicy":
+            bucket_policies.check(asked.call.body.decode("utf-8", "replace"), asked.bucket, self.backend)
+
+    def _copied_tags(self, asked: Asked) -> list[Permission]:
+        """Return the permissions that CopyObject needs to copy the object's tags.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
+        """
+        if asked.operation != "CopyObject" or asked.call.headers.get("x-amz-tagging-directive") == "REPLACE":
+            return []
+        source, target = asked.needed[-1], asked.needed[0]
+        if not self.backend.object_tags(*_named(source)):
+            return []
+        return [replace(source, action="s3:GetObjectTagging"), replace(target, action="s3:PutObjectTagging")]
+
+    def _require(self, asked: Asked, caller: Caller, permission: Permission) -> str:
+        decision = self._decide(asked, caller, permission)
+        if not decision.allowed:
+            raise denial(caller, asked, permission, decision)
+        return decision.reason
+
+    def _decide(self, asked: Asked, caller: Caller, permission: Permission) -> Decision:
+        bucket_policy, owner = self._bucket_policy(asked, permission), self._owner(asked, permission)
+        tagged = self._with_tags(permission, owner or caller.account_id)
+        tagged.context.update(timed(asked.call, permission, self.authorization.clock))
+        return self.authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
+
+    def _may_delete(self, asked: Asked, caller: Caller) -> Grant:
+        """Grant a DeleteObjects call, but only for the keys that the caller may delete."""
+        refused, kept, reason = [], ElementTree.Element("Delete"), ""
+        for permission, (key, _, element) in zip(asked.needed, _keys_to_delete(asked.call), strict=True):
+            decision = self._decide(asked, caller, permission)
+            reason = decision.reason
+            if decision.allowed:
+                kept.append(element)
+            else:
+                refused.append((key, denial(caller, asked, permission, decision).message))
+        told = replace(asked, call=replace(asked.call, body=ElementTree.tostring(kept)))
+        return Grant(told, reason, tuple(refused))
+
+    def _bucket(self, asked: Asked, permission: Permission) -> FakeBucket | None:
+        # CreateBucket is always about the caller's own account, even if another account has the name.
+        if asked.operation == "CreateBucket":
+            return None
+        return self.backend.bucket(_named(permission)[0])
+
+    def _owner(self, asked: Asked, permission: Permission) -> str:
+        bucket = self._bucket(asked, permission)
+        return bucket.account_id if bucket else ""
+
+    def _bucket_policy(self, asked: Asked, permission: Permission) -> Policy | None:
+        bucket = self._bucket(asked, permission)
+        document: str | bytes | None = bucket.policy if bucket else None
+        if not bucket or not document:
+            return None
+        text = document.decode() if isinstance(document, bytes) else document
+        return stored_policy(text, "resource", f"bucket policy of {bucket.name}")
+
+    def _with_tags(self, permission: Permission, owner: str) -> Permission:
+        bucket, key = _named(permission)
+        tags = self.backend.object_tags(bucket, key) if key else {}
+        about = {f"s3:ExistingObjectTag/{name}": value for name, value in tags.items()}
+        about["s3:ResourceAccount"] = owner
+        return replace(permission, context={**permission.context, **about})
+
+
+def _named(permission: Permission) -> tuple[str, str]:
+    bucket, _, key = permission.resource.removeprefix(BUCKET).partition("/")
+    return bucket, key
+
+
+def _deleted(asked: Asked, response: Response, version: str) -> Response:
+    """Return S3's answer for an object with the delete marker ``version``.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
+    """
+    if asked.version is not None:
+        fields = {"Method": asked.call.method, "ResourceType": "DeleteMarker"}
+        response = render(asked, Refusal(405, "MethodNotAllowed", NOT_ALLOWED, fields=fields))
+        response.headers.append(("allow", "DELETE"))
+    about = {"x-amz-delete-marker": "true", "x-amz-version-id": version}
+    response.headers = [pair for pair in response.headers if pair[0].lower() not in about] + [*about.items()]
+    return response
+
+
+def _check_checksum(call: Call) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html"""
+    for header in ("x-amz-sdk-checksum-algorithm", "x-amz-checksum-algorithm"):
+        if (given := call.headers.get(header)) and given.upper() not in CHECKSUMS:
+            told = "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "
+            raise Refusal(400, "InvalidRequest", f"{told}[{', '.join(CHECKSUMS)}]", f"{header}: {given}")
+
+
+def _check_owners(asked: Asked, owners: list[str]) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html"""
+    for header, owner in zip(EXPECTED_OWNERS, (*owners[:1], *owners[-1:]), strict=False):
+        if (expected := asked.call.headers.get(header)) and expected != owner:
+            raise fault(asked, "denied", f"{header} is {expected}, but the account {owner} owns the bucket")
+
+
+def _check_policy_s_account(asked: Asked, caller: Caller) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketPolicy.html"""
+    if asked.operation in OF_BUCKET_POLICY and caller.account_id != asked.account_id:
+        told = f"only a caller of the account {asked.account_id}, which owns the bucket, may use its bucket policy"
+        fields = {"Method": asked.call.method, "ResourceType": "BUCKETPOLICY"}
+        raise Refusal(405, "MethodNotAllowed", NOT_ALLOWED, told, fields=fields)
+
+
+def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
+    """Return the key, version id and XML element of each object in a DeleteObjects call."""
+    if call.method != "POST" or "delete" not in call.query:
+        return []
+    try:
+        root = ElementTree.fromstring(call.body)  # noqa: S314 - expat 2.4 and newer bound the expansion of entities
+    except ElementTree.ParseError as error:
+        raise Refusal(400, "MalformedXML", MALFORMED) from error
+    found = []
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    for element in root.iter("Object"):
+        if len(element.findall("Key")) != 1 or len(element.findall("VersionId")) > 1:
+            raise Refusal(400, "MalformedXML", "The XML you provided does not name one key for each object")
+        version = element.findtext("VersionId")
+        found.append((element.findtext("Key") or "", version or None, element))
+    if not found:
+        raise Refusal(400, "MalformedXML", "The XML you provided names no object")
+    if len(found) > MOST_KEYS:
+        raise Refusal(400, "MalformedXML", MALFORMED, f"{len(found)} objects are named, but the limit is {MOST_KEYS}")
+    return found

@@ -1,0 +1,73 @@
+"""SQS. moto answers the calls. For long polls, the lab itself waits, so that other calls aren't blocked.
+
+What differs from AWS:
+
+- Queues of another account: refused. Queue policies only count for callers in the queue's own account.
+- Encryption: its settings are kept, but nothing is encrypted.
+- Message move tasks: moto doesn't have them.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html
+"""
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from labkit.simulator.aws.actions import requests
+from labkit.simulator.aws.actions.permission import CannotDerive
+from labkit.simulator.aws.actions.sqs import queue_name
+from labkit.simulator.aws.backend import Backend
+from labkit.simulator.aws.call import ApiRequest, Asked, Response
+
+LONGEST_WAIT = 20
+BETWEEN_LOOKS = 0.1
+
+
+@dataclass(frozen=True)
+class Sqs:
+    """SQS's operations."""
+
+    backend: Backend
+
+    async def answer(self, asked: Asked) -> Response:
+        """Return moto's answer. For ReceiveMessage, first wait for a message or for the end of the waiting time."""
+        if asked.operation == "ListQueues" and asked.request and "QueueNamePrefix" in asked.request.parameters:
+            # moto would use it as a regular expression, and matching could take years.
+            prefix = re.escape(asked.request.parameters["QueueNamePrefix"])
+            return await self.backend.answer(_with(replace(asked, call=asked.request.told), QueueNamePrefix=prefix))
+        if asked.operation != "ReceiveMessage":
+            return await self.backend.answer(asked)
+        try:
+            request = asked.requested()
+            wait = self._wait(request)
+        except (CannotDerive, KeyError):
+            return await self.backend.answer(asked)
+        told = replace(asked, call=request.told)
+        if not 0 < wait <= LONGEST_WAIT:
+            return await self.backend.answer(told)
+        # moto would wait in its only thread, so nobody could send a message meanwhile.
+        look, end = _with(told, WaitTimeSeconds=0), asyncio.get_running_loop().time() + wait
+        while True:
+            response = await self.backend.answer(look)
+            if response.status != 200 or b"ReceiptHandle" in response.body or asyncio.get_running_loop().time() >= end:
+                return response
+            await asyncio.sleep(BETWEEN_LOOKS)
+
+    def _wait(self, request: ApiRequest) -> int:
+        if "WaitTimeSeconds" in request.parameters:
+            return int(request.parameters["WaitTimeSeconds"])
+        name = queue_name(request.parameters["QueueUrl"], request.account_id)
+        queue = self.backend.store("sqs", request.region, request.account_id).queues[name]
+        return int(queue.receive_message_wait_time_seconds or 0)
+
+
+def _with(asked: Asked, **changes: Any) -> Asked:
+    body = asked.call.body
+    if asked.family == "json":
+        body = requests.json_text(json.loads(body) | changes)
+    else:
+        body = urlencode(dict(parse_qsl(body.decode(), keep_blank_values=True)) | changes).encode()
+    return replace(asked, call=replace(asked.call, body=body))

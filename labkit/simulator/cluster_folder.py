@@ -1,0 +1,70 @@
+"""One cluster's files in the lab's folder: keys, objects, pods' files, and a record while the cluster exists."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from labkit.errors import LabError
+from labkit.simulator.folder import Folder
+from labkit.simulator.names import file_name
+
+RECORD = "cluster.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The data from which the lab's next server starts a cluster again.
+
+    ``request`` has the parameters of `eks:CreateCluster`.
+    """
+
+    region: str
+    name: str
+    issuer_id: str
+    created_at: float  # lab time in seconds since the epoch
+    request: dict[str, Any]
+
+
+class ClusterFolder:
+    """The folder ``clusters/CONTEXT``. CONTEXT is the name of the cluster's context in the kubeconfig.
+
+    In the folder's name, `file_name` replaces the capitals of CONTEXT.
+    """
+
+    def __init__(self, folder: Folder, context: str):
+        self._folder = folder
+        name = file_name(context)
+        self.path = folder.path / "clusters" / name
+        self.keys = f"clusters/{name}"
+        self.objects = self.path / "objects.db"
+        self.node = folder.pods / name
+
+    @classmethod
+    def records(cls, folder: Folder) -> list[Record]:
+        """Return the records of all existing clusters, oldest first. Raises `LabError` if a record is not readable."""
+        records = []
+        for file in folder.path.glob(f"clusters/*/{RECORD}"):
+            try:
+                records.append(Record(**json.loads(file.read_text())))
+            except (ValueError, TypeError) as error:
+                raise LabError(
+                    "The record of a cluster cannot be read: it is damaged, or another version of labkit wrote it.",
+                    where=str(file),
+                    next="labkit reset, which empties the lab; or start the lab with the labkit version that made it",
+                ) from error
+        return sorted(records, key=lambda record: (record.created_at, record.name))
+
+    def record(self, record: Record) -> None:
+        """Write the record of an existing cluster. The lab's next server reads it."""
+        self._folder.write_private(self.path / RECORD, json.dumps(asdict(record)).encode())
+
+    def forget_record(self) -> None:
+        """Delete the record of a cluster that no longer exists."""
+        (self.path / RECORD).unlink(missing_ok=True)
+
+    def forget_contents(self) -> None:
+        """Delete the objects and the pods' files, but not the keys. The cluster must not be running."""
+        for file in self.path.glob(f"{self.objects.name}*"):
+            file.unlink()
+        shutil.rmtree(self.node, ignore_errors=True)

@@ -1,0 +1,283 @@
+"""The API's description of itself: its groups, resources, version and OpenAPI documents.
+
+https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
+"""
+
+import hashlib
+import json
+import platform
+from functools import cache
+
+from labkit.simulator.kubernetes.objects import schema
+from labkit.simulator.kubernetes.objects.kinds import GROUPS, KINDS, SUBRESOURCES, Kind, Object, Subresource
+
+VERSION = "1.36"
+DELETE_OPTIONS = "meta.DeleteOptions"
+INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+PATCHES = ("apply-patch+yaml", "json-patch+json", "merge-patch+json", "strategic-merge-patch+json")
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
+
+def version() -> Object:
+    """Return the answer to `GET /version`."""
+    major, minor = VERSION.split(".")
+    earlier = str(int(minor) - 1)
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return {
+        "major": major,
+        "minor": minor,
+        "emulationMajor": major,
+        "emulationMinor": minor,
+        "minCompatibilityMajor": major,
+        "minCompatibilityMinor": earlier,
+        "gitVersion": f"v{VERSION}.0-labkit",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "2026-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "",
+        "platform": f"linux/{machine}",
+    }
+
+
+def versions(address: str) -> Object:
+    """Return the answer to `GET /api`."""
+    return {
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
+    }
+
+
+def groups() -> Object:
+    """Return the answer to `GET /apis`."""
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in GROUPS if name]}
+
+
+def group(name: str) -> Object | None:
+    """Return the answer to `GET /apis/GROUP`; None for an unknown group."""
+    return {"kind": "APIGroup", "apiVersion": "v1", **_group(name)} if name in GROUPS and name else None
+
+
+def resources(name: str) -> Object | None:
+    """Return the answer to `GET /api/v1` (for the group "") or `GET /apis/GROUP/v1`; None for an unknown group."""
+    if name not in GROUPS:
+        return None
+    return {
+        "kind": "APIResourceList",
+        **({"apiVersion": "v1"} if name else {}),
+        "groupVersion": f"{name}/v1" if name else "v1",
+        "resources": _rows(name),
+    }
+
+
+def aggregated(core: bool) -> Object:
+    """Return the aggregated answer to `GET /apis`, or to `GET /api` if ``core`` is true.
+
+    The answer to `GET /api` lists only the core group. The answer to `GET /apis` lists all other groups. Each group
+    has its resources in the answer.
+    """
+    items = [
+        {
+            "metadata": {"name": name} if name else {},
+            "versions": [{"version": "v1", "resources": _aggregated_resources(name), "freshness": "Current"}],
+        }
+        for name in GROUPS
+        if bool(name) is not core
+    ]
+    return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+
+@cache
+def openapi(name: str) -> bytes:
+    """Return a group's OpenAPI document: the operations on the group's objects, and the objects' types."""
+    document = {
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": VERSION},
+        "paths": {
+            path: operations for kind in KINDS if kind.group == name for path, operations in _paths(kind).items()
+        },
+        "components": {"schemas": _schemas(name)},
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+@cache
+def openapi_index() -> Object:
+    """Return the answer to `GET /openapi/v3`."""
+    paths = {}
+    for name in GROUPS:
+        path = f"apis/{name}/v1" if name else "api/v1"
+        digest = hashlib.sha512(openapi(name)).hexdigest().upper()
+        paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
+    return {"paths": paths}
+
+
+def _group(name: str) -> Object:
+    version = {"groupVersion": f"{name}/v1", "version": "v1"}
+    return {"name": name, "versions": [version], "preferredVersion": version}
+
+
+def _resource(kind: Kind) -> Object:
+    return {
+        "name": kind.plural,
+        "singularName": kind.singular,
+        "namespaced": kind.namespaced,
+        "kind": kind.kind,
+        "verbs": list(kind.verbs),
+        **({"shortNames": [kind.short_name]} if kind.short_name else {}),
+        **({"categories": list(kind.categories)} if kind.categories else {}),
+        **({"storageVersionHash": kind.storage_hash} if kind.storage_hash else {}),
+    }
+
+
+def _subresource(sub: Subresource) -> Object:
+    return {
+        "name": sub.name,
+        "singularName": "" if "/" in sub.name else sub.kind.lower(),
+        "namespaced": sub.namespaced,
+        **({"group": sub.kind_group, "version": "v1"} if sub.kind_group else {}),
+        "kind": sub.kind,
+        "verbs": list(sub.verbs),
+    }
+
+
+def _aggregated_resources(name: str) -> list[Object]:
+    """Return a group's resources, each with its subresources."""
+    made: dict[str, Object] = {}
+    for row in _rows(name):
+        parent, _, below = row["name"].partition("/")
+        kind = {"group": row.get("group", name), "version": "v1", "kind": row["kind"]}
+        if below:
+            subresource = {"subresource": below, "responseKind": kind, "verbs": row["verbs"]}
+            made[parent].setdefault("subresources", []).append(subresource)
+            continue
+        made[parent] = {
+            "resource": parent,
+            "responseKind": kind,
+            "scope": "Namespaced" if row["namespaced"] else "Cluster",
+            "singularResource": row["singularName"],
+            **{key: row[key] for key in ("verbs", "shortNames", "categories") if key in row},
+        }
+    return list(made.values())
+
+
+def _rows(name: str) -> list[Object]:
+    rows = [_resource(kind) for kind in KINDS if kind.group == name]
+    rows += [_subresource(sub) for sub in SUBRESOURCES if sub.group == name]
+    return sorted(rows, key=lambda row: row["name"])
+
+
+def _schemas(name: str) -> Object:
+    """Return the OpenAPI schemas for a group's types and for all types inside them."""
+    groups = {kind.type: name for kind in KINDS if kind.group == name}
+    groups |= {sub.type: sub.kind_group or name for sub in SUBRESOURCES if sub.group == name and sub.type}
+    schemas: Object = dict(_UNIONS)
+    todo = [*groups, DELETE_OPTIONS]
+    while todo:
+        type_name = todo.pop()
+        if _reference(type_name) in schemas:
+            continue
+        fields = schema.struct(type_name).fields
+        todo += [found.element for found in fields.values() if "." in found.element]
+        properties = {label: _property(found) for label, found in fields.items()}
+        body: Object = {"type": "object", "properties": properties}
+        if type_name in groups:
+            properties |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
+            gvk = {"group": groups[type_name], "version": "v1", "kind": type_name.partition(".")[2]}
+            body["x-kubernetes-group-version-kind"] = [gvk]
+        schemas[_reference(type_name)] = body
+    return schemas
+
+
+def _schema(type_name: str) -> Object:
+    return {"$ref": f"#/components/schemas/{_reference(type_name)}"}
+
+
+def _reference(type_name: str) -> str:
+    package, _, name = type_name.partition(".")
+    return f"io.k8s.apimachinery.pkg.apis.meta.v1.{name}" if package == "meta" else f"io.k8s.api.{package}.v1.{name}"
+
+
+def _property(found: schema.Field) -> Object:
+    inner: Object = dict(_SIMPLE.get(found.element, {"type": "string"}))
+    if "." in found.element:
+        inner = {"allOf": [_schema(found.element)]}
+    if found.wrapped and found.shape == "{}":
+        inner = {"type": "array", "items": inner}
+    # kubectl merges lists by these fields.
+    merged = {"x-kubernetes-patch-strategy": found.patch, "x-kubernetes-patch-merge-key": found.merge_key}
+    merged = {name: value for name, value in merged.items() if value}
+    match found.shape:
+        case "[]":
+            return {"type": "array", "items": inner, **merged}
+        case "{}":
+            return {"type": "object", "additionalProperties": inner}
+    return {**inner, **merged}
+
+
+_SIMPLE: dict[str, Object] = {
+    "int32": {"type": "integer", "format": "int32"},
+    "int64": {"type": "integer", "format": "int64"},
+    "bool": {"type": "boolean"},
+    "float64": {"type": "number"},
+    "raw": {"type": "object"},
+    "fields": {"type": "object"},
+    "bytes": {"type": "string", "format": "byte"},
+    "time": {"type": "string", "format": "date-time"},
+    "microtime": {"type": "string", "format": "date-time"},
+    "intstr": {"allOf": [{"$ref": f"#/components/schemas/{INT_OR_STRING}"}]},
+    "quantity": {"allOf": [{"$ref": f"#/components/schemas/{QUANTITY}"}]},
+}
+_UNIONS = {
+    INT_OR_STRING: {"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"},
+    QUANTITY: {"oneOf": [{"type": "string"}, {"type": "number"}]},
+}
+
+
+def _paths(kind: Kind) -> Object:
+    """Return the OpenAPI operations on a kind's objects, by path."""
+    gvk = {"group": kind.group, "kind": kind.kind, "version": kind.version}
+    answer = {"description": "OK", "content": {"application/json": {"schema": _schema(kind.type)}}}
+    # `told` has no type: a list has a type of its own, and the answer to a delete is an object or a Status.
+    told = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
+    responses = {**told, "200": answer}
+    made = {**responses, "201": {**answer, "description": "Created"}}
+
+    def operation(action: str, responses: Object, *names: str, body: Object | None = None) -> Object:
+        schema = {"type": "string", "uniqueItems": True}
+        return {
+            "operationId": f"{action}_{kind.group or 'core'}_{kind.kind}",
+            "parameters": [{"name": name, "in": "query", "schema": schema} for name in names],
+            **({"requestBody": {"content": body, "required": action != "delete"}} if body else {}),
+            "responses": responses,
+            "x-kubernetes-action": action,
+            "x-kubernetes-group-version-kind": gvk,
+        }
+
+    def placed(*names: str) -> list[Object]:
+        found = ["namespace"] * kind.namespaced + [*names]
+        return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in found]
+
+    # kubectl reads these parameters.
+    write = ("dryRun", "fieldManager", "fieldValidation")
+    deletion = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
+    namespace = "/namespaces/{namespace}" if kind.namespaced else ""
+    collection = f"{kind.path}{namespace}/{kind.plural}"
+    whole, options = {"*/*": {"schema": _schema(kind.type)}}, {"*/*": {"schema": _schema(DELETE_OPTIONS)}}
+    changes = {f"application/{name}": {"schema": {"type": "object"}} for name in PATCHES}
+    return {
+        collection: {
+            "get": operation("list", told),
+            "post": operation("post", made, *write, body=whole),
+            "parameters": placed(),
+        },
+        f"{collection}/{{name}}": {
+            "get": operation("get", responses),
+            "put": operation("put", made, *write, body=whole),
+            "delete": operation("delete", told, *deletion, body=options),
+            "patch": operation("patch", made, *write, "force", body=changes),
+            "parameters": placed("name"),
+        },
+    }

@@ -1,0 +1,491 @@
+"""Validate pods, and changes of pods. The errors are in an API server's words and order.
+
+https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/validation/validation.go
+"""
+
+import re
+from collections.abc import Iterable
+
+from labkit.simulator.kubernetes.access.tokens import token_duration
+from labkit.simulator.kubernetes.api.name_validation import (
+    SUBDOMAIN,
+    SUBDOMAIN_TEXT,
+    config_key,
+    label_key,
+    label_name,
+    subdomain_name,
+)
+from labkit.simulator.kubernetes.api.spec_difference import difference, internal
+from labkit.simulator.kubernetes.objects.kinds import Object
+from labkit.simulator.kubernetes.objects.quantities import quantity
+from labkit.simulator.kubernetes.objects.status import (
+    Cause,
+    duplicate,
+    forbidden_field,
+    invalid_value,
+    required,
+    unsupported,
+)
+
+ENVIRONMENT_TEXT = "a valid environment variable name must consist only of printable ASCII characters other than '='"
+PORT_TEXT = "must be between 1 and 65535, inclusive"
+HEADER = r"[-A-Za-z0-9]+"
+HEADER_TEXT = (
+    "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for"
+    f" validation is '{HEADER}')"
+)
+ENVIRONMENT_FIELDS = (
+    *("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName"),
+    *("status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"),
+)
+# Fields that exist, but that an environment variable can't refer to.
+OTHER_FIELDS = ("metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase")
+RESOURCES = tuple(
+    f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
+)
+HANDLERS = {"Probe": ("exec", "httpGet", "tcpSocket", "grpc"), "Lifecycle": ("exec", "httpGet", "tcpSocket", "sleep")}
+PROBE_NUMBERS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")
+POD_UPDATE_TEXT = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+
+
+def pod_spec(spec: Object, path: str) -> list[Cause]:
+    """Return the errors in a pod's spec. ``path`` is the spec's path in the object, e.g. ``spec.template.spec``."""
+    causes: list[Cause] = []
+    volumes: set[str] = set()
+    for i, volume in enumerate(spec.get("volumes") or ()):
+        causes += _volume(volume, f"{path}.volumes[{i}]", volumes)
+    causes += _containers(spec, path, volumes)
+    causes += _one_of(f"{path}.restartPolicy", spec["restartPolicy"], "Always", "OnFailure", "Never")
+    dns = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
+    causes += _one_of(f"{path}.dnsPolicy", spec["dnsPolicy"], *dns)
+    if (account := spec.get("serviceAccountName")) and not re.fullmatch(SUBDOMAIN, account):
+        causes.append(invalid_value(f"{path}.serviceAccountName", account, SUBDOMAIN_TEXT))
+    if spec["terminationGracePeriodSeconds"] < 0:
+        field = f"{path}.terminationGracePeriodSeconds"
+        causes.append(invalid_value(field, spec["terminationGracePeriodSeconds"], "must be greater than or equal to 0"))
+    return causes
+
+
+def pod_update(new: Object, old: Object) -> list[Cause]:
+    """https://kubernetes.io/docs/concepts/workloads/pods/#pod-update-and-replacement"""
+    new, old = new["spec"], old["spec"]
+    for lists in ("containers", "initContainers"):
+        if len(new.get(lists) or ()) != len(old.get(lists) or ()):
+            return [forbidden_field(f"spec.{lists}", "pod updates may not add or remove containers")]
+    causes = _deadline(new.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds"))
+    kept = [toleration | {"tolerationSeconds": None} for toleration in new.get("tolerations") or ()]
+    if any(toleration | {"tolerationSeconds": None} not in kept for toleration in old.get("tolerations") or ()):
+        more = "existing toleration can not be modified except its tolerationSeconds"
+        causes.append(forbidden_field("spec.tolerations", more))
+    frozen = _frozen(new, old)
+    if frozen != old and (lines := difference(old, frozen)):
+        causes.append(forbidden_field("spec", f"{POD_UPDATE_TEXT}\n{lines}"))
+    return causes
+
+
+def _volume(volume: Object, path: str, names: set[str]) -> list[Cause]:
+    name = volume.get("name", "")
+    if not name:
+        causes = [required(f"{path}.name")]
+    elif name in names:
+        causes = [duplicate(f"{path}.name", name)]
+    else:
+        causes = label_name(f"{path}.name", name)
+    names.add(name)
+    if (host := volume.get("hostPath")) is not None:
+        causes += _host_path(f"{path}.hostPath.path", host.get("path", ""))
+    causes += _projected(volume.get("projected") or {}, f"{path}.projected")
+    for kind in ("secret", "configMap"):
+        causes += _keys_to_paths(volume.get(kind) or {}, f"{path}.{kind}")
+    return causes + _downward(volume.get("downwardAPI") or {}, f"{path}.downwardAPI")
+
+
+def _projected(projected: Object, path: str) -> list[Cause]:
+    causes = []
+    for i, source in enumerate(projected.get("sources") or ()):
+        where = f"{path}.sources[{i}]"
+        for kind in ("secret", "configMap"):
+            causes += _keys_to_paths(source.get(kind) or {}, f"{where}.{kind}")
+        causes += _downward(source.get("downwardAPI") or {}, f"{where}.downwardAPI")
+        if token := source.get("serviceAccountToken"):
+            causes += token_duration(f"{where}.serviceAccountToken.expirationSeconds", token["expirationSeconds"])
+            # A real server, too, names the path of the whole volume here, not of the source.
+            causes += _volume_path(f"{path}.path", token.get("path", ""))
+    return causes
+
+
+def _keys_to_paths(source: Object, path: str) -> list[Cause]:
+    causes = []
+    for i, item in enumerate(source.get("items") or ()):
+        causes += [] if item.get("key") else [required(f"{path}.items[{i}].key")]
+        causes += _volume_path(f"{path}.items[{i}].path", item.get("path", ""))
+    return causes
+
+
+def _downward(source: Object, path: str) -> list[Cause]:
+    return [cause for item in source.get("items") or () for cause in _volume_path(f"{path}.path", item.get("path", ""))]
+
+
+def _volume_path(field: str, path: str) -> list[Cause]:
+    """Return the errors in a file's path in a volume."""
+    if not path:
+        return [required(field)]
+    # The kubelet's own names in a volume start with `..`.
+    reserved = path.startswith("..") and not path.startswith("../")
+    return _descending(field, path) + ([invalid_value(field, path, "must not start with '..'")] if reserved else [])
+
+
+def _descending(field: str, path: str) -> list[Cause]:
+    causes = [invalid_value(field, path, "must be a relative path")] if path.startswith("/") else []
+    return causes + _without_steps_back(field, path)
+
+
+def _host_path(field: str, path: str) -> list[Cause]:
+    return _without_steps_back(field, path) if path else [required(field)]
+
+
+def _without_steps_back(field: str, path: str) -> list[Cause]:
+    return [invalid_value(field, path, "must not contain '..'")] if ".." in path.split("/") else []
+
+
+def _containers(spec: Object, path: str, volumes: set[str]) -> list[Cause]:
+    containers = spec.get("containers") or ()
+    causes = [] if containers else [required(f"{path}.containers")]
+    names: set[str] = set()
+    for i, container in enumerate(containers):
+        where = f"{path}.containers[{i}]"
+        causes += _container(container, where, volumes) + _duplicate_name(container, where, names)
+        causes += _life(container, where, spec["terminationGracePeriodSeconds"]) + _restart_policy(container, where)
+    causes += _host_ports(containers, f"{path}.containers")
+    for i, container in enumerate(spec.get("initContainers") or ()):
+        where = f"{path}.initContainers[{i}]"
+        causes += _container(container, where, volumes) + _restart_policy(container, where)
+        causes += _duplicate_name(container, where, names) + _host_ports([container], f"{path}.initContainers")
+        if container.get("restartPolicy") == "Always":
+            causes += _life(container, where, spec["terminationGracePeriodSeconds"])
+            continue
+        for key in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
+            if key in container:
+                more = "may not be set for init containers without restartPolicy=Always"
+                causes.append(forbidden_field(f"{where}.{key}", more))
+    return causes
+
+
+def _container(container: Object, path: str, volumes: set[str]) -> list[Cause]:
+    name = container.get("name", "")
+    causes = label_name(f"{path}.name", name) if name else [required(f"{path}.name")]
+    if not container.get("image"):
+        causes.append(required(f"{path}.image"))
+    policy = container["terminationMessagePolicy"]
+    causes += _required_of(f"{path}.terminationMessagePolicy", policy, "File", "FallbackToLogsOnError")
+    causes += _ports(container, f"{path}.ports")
+    causes += _environment(container, f"{path}.env") + _environment_from(container, f"{path}.envFrom")
+    causes += _mounts(container, path, volumes)
+    policy = container["imagePullPolicy"]
+    causes += _required_of(f"{path}.imagePullPolicy", policy, "Always", "IfNotPresent", "Never")
+    causes += _resources(container["resources"], f"{path}.resources")
+    return causes + _security_context(container.get("securityContext") or {}, f"{path}.securityContext")
+
+
+def _one_of(field: str, value: str, *choices: str) -> list[Cause]:
+    return [] if value in choices else [unsupported(field, value, choices)]
+
+
+def _required_of(field: str, value: str, *choices: str) -> list[Cause]:
+    return _one_of(field, value, *choices) if value else [required(field)]
+
+
+def _duplicate_name(container: Object, path: str, names: set[str]) -> list[Cause]:
+    name = container.get("name", "")
+    known = bool(name) and name in names
+    names.add(name)
+    return [duplicate(f"{path}.name", name)] if known else []
+
+
+def _restart_policy(container: Object, path: str) -> list[Cause]:
+    """https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restart-rules"""
+    if "restartPolicy" not in container:
+        return []
+    return _one_of(f"{path}.restartPolicy", container["restartPolicy"], "Always", "Never", "OnFailure")
+
+
+def _ports(container: Object, path: str) -> list[Cause]:
+    causes, names = [], set()
+    for i, port in enumerate(container.get("ports") or ()):
+        field, name = f"{path}[{i}]", port.get("name", "")
+        wrong = _port_name(f"{field}.name", name) if name else []
+        if name in names:
+            causes.append(duplicate(f"{field}.name", name))
+        elif name and not wrong:
+            names.add(name)
+        causes += wrong
+        if number := port.get("containerPort", 0):
+            causes += _port_number(f"{field}.containerPort", number)
+        else:
+            causes.append(required(f"{field}.containerPort"))
+        if number := port.get("hostPort", 0):
+            causes += _port_number(f"{field}.hostPort", number)
+        causes += _required_of(f"{field}.protocol", port.get("protocol", ""), "SCTP", "TCP", "UDP")
+    return causes
+
+
+def _host_ports(containers: Iterable[Object], path: str) -> list[Cause]:
+    causes, taken = [], set()
+    for i, container in enumerate(containers):
+        for j, port in enumerate(container.get("ports") or ()):
+            if not port.get("hostPort"):
+                continue
+            host_port = f"{port.get('protocol', '')}/{port.get('hostIP', '')}/{port['hostPort']}"
+            if host_port in taken:
+                causes.append(duplicate(f"{path}[{i}].ports[{j}].hostPort", host_port))
+            taken.add(host_port)
+    return causes
+
+
+def _port_number(field: str, number: int) -> list[Cause]:
+    return [] if 1 <= number <= 65535 else [invalid_value(field, number, PORT_TEXT)]
+
+
+def _port_name(field: str, name: str) -> list[Cause]:
+    wrong = {
+        "must be no more than 15 bytes": len(name) > 15,
+        "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)": not re.fullmatch("[-a-z0-9]+", name),
+        "must contain at least one letter (a-z)": not re.search("[a-z]", name),
+        "must not contain consecutive hyphens": "--" in name,
+        "must not begin or end with a hyphen": name.startswith("-") or name.endswith("-"),
+    }
+    return [invalid_value(field, name, text) for text, is_so in wrong.items() if is_so]
+
+
+def _port(field: str, port: int | str) -> list[Cause]:
+    return _port_name(field, port) if isinstance(port, str) else _port_number(field, port)
+
+
+def _environment(container: Object, path: str) -> list[Cause]:
+    causes = []
+    for i, variable in enumerate(container.get("env") or ()):
+        name, field = variable.get("name", ""), f"{path}[{i}]"
+        if not name:
+            causes.append(required(f"{field}.name"))
+        elif not re.fullmatch(r"[ -<>-~]+", name):
+            causes.append(invalid_value(f"{field}.name", name, ENVIRONMENT_TEXT))
+        if (source := variable.get("valueFrom")) is not None:
+            causes += _value_from(source, variable.get("value", ""), f"{field}.valueFrom")
+    return causes
+
+
+def _value_from(source: Object, value: str, path: str) -> list[Cause]:
+    causes = []
+    if "fieldRef" in source:
+        causes += _field_reference(source["fieldRef"], f"{path}.fieldRef")
+    if "resourceFieldRef" in source:
+        causes += _resource_reference(source["resourceFieldRef"], f"{path}.resourceFieldRef")
+    for key in ("configMapKeyRef", "secretKeyRef"):
+        if key in source:
+            causes += _key_reference(source[key], f"{path}.{key}")
+    if not source:
+        more = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
+        causes.append(invalid_value(path, "", more))
+    elif value:
+        causes.append(invalid_value(path, "", "may not be specified when `value` is not empty"))
+    elif len(source) > 1:
+        causes.append(invalid_value(path, "", "may not have more than one field specified at a time"))
+    return causes
+
+
+def _field_reference(reference: Object, path: str) -> list[Cause]:
+    for key in ("apiVersion", "fieldPath"):
+        if not reference.get(key):
+            return [required(f"{path}.{key}")]
+    name, version = reference["fieldPath"], reference["apiVersion"]
+    subscripted = re.fullmatch(r"(.+)\['(.*)'\]", name, re.DOTALL)
+    if version != "v1":
+        why = f"unsupported pod version: {version}"
+    elif subscripted and subscripted[1] not in ("metadata.annotations", "metadata.labels"):
+        why = f"field label does not support subscript: {name}"
+    elif not subscripted and name not in (*ENVIRONMENT_FIELDS, *OTHER_FIELDS, "spec.host"):
+        why = f"field label not supported: {name}"
+    else:
+        why = ""
+    if why:
+        return [invalid_value(f"{path}.fieldPath", name, f"error converting fieldPath: {why}")]
+    if subscripted:
+        key = subscripted[2]
+        return label_key(path, key.lower() if subscripted[1] == "metadata.annotations" else key)
+    return [unsupported(f"{path}.fieldPath", name, ENVIRONMENT_FIELDS)] if name in OTHER_FIELDS else []
+
+
+def _resource_reference(reference: Object, path: str) -> list[Cause]:
+    resource = reference.get("resource", "")
+    if not resource:
+        return [required(f"{path}.resource")]
+    if resource in RESOURCES or resource.startswith(("limits.hugepages-", "requests.hugepages-")):
+        return []
+    return [unsupported(f"{path}.resource", resource, RESOURCES)]
+
+
+def _key_reference(reference: Object, path: str) -> list[Cause]:
+    causes, key = subdomain_name(f"{path}.name", reference.get("name", "")), reference.get("key", "")
+    return causes + (config_key(f"{path}.key", key) if key else [required(f"{path}.key")])
+
+
+def _environment_from(container: Object, path: str) -> list[Cause]:
+    causes = []
+    for i, source in enumerate(container.get("envFrom") or ()):
+        if (prefix := source.get("prefix")) and not re.fullmatch(r"[ -<>-~]+", prefix):
+            causes.append(invalid_value(f"{path}[{i}].prefix", prefix, ENVIRONMENT_TEXT))
+        kinds = [key for key in ("configMapRef", "secretRef") if key in source]
+        for key in kinds:
+            name, field = source[key].get("name", ""), f"{path}[{i}].{key}.name"
+            causes += subdomain_name(field, name) if name else [required(field)]
+        if not kinds:
+            causes.append(invalid_value(path, "", "must specify one of: `configMapRef` or `secretRef`"))
+        elif len(kinds) > 1:
+            causes.append(invalid_value(path, "", "may not have more than one field specified at a time"))
+    return causes
+
+
+def _mounts(container: Object, path: str, volumes: set[str]) -> list[Cause]:
+    causes: list[Cause] = []
+    mounted: set[str] = set()
+    for i, mount in enumerate(container.get("volumeMounts") or ()):
+        field = f"{path}.volumeMounts[{i}]"
+        if not mount.get("name"):
+            causes.append(required(f"{field}.name"))
+        elif mount["name"] not in volumes:
+            causes.append(Cause(f"{field}.name", f'Not found: "{mount["name"]}"', "FieldValueNotFound"))
+        if not mount.get("mountPath"):
+            causes.append(required(f"{field}.mountPath"))
+        elif mount["mountPath"] in mounted:
+            causes.append(invalid_value(f"{field}.mountPath", mount["mountPath"], "must be unique"))
+        mounted.add(mount.get("mountPath", ""))
+        part, expression = mount.get("subPath", ""), mount.get("subPathExpr", "")
+        if part and expression:
+            more = "subPathExpr and subPath are mutually exclusive"
+            causes.append(invalid_value(f"{field}.subPathExpr", expression, more))
+        # A real server, too, leaves out the mount's index here.
+        causes += _descending(f"{path}.volumeMounts.subPath", part)
+        causes += _descending(f"{path}.volumeMounts.subPathExpr", expression)
+    return causes
+
+
+def _resources(resources: Object, path: str) -> list[Cause]:
+    """https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/"""
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    causes = _amounts(limits, f"{path}.limits") + _amounts(requests, f"{path}.requests")
+    for name, asked in requests.items():
+        if name in limits and quantity(asked) > quantity(limits[name]):
+            more = f"must be less than or equal to {name} limit of {limits[name]}"
+            causes.append(invalid_value(f"{path}.requests", asked, more))
+    return causes
+
+
+def _amounts(amounts: dict[str, str], path: str) -> list[Cause]:
+    return [
+        invalid_value(f"{path}[{name}]", amount, "must be greater than or equal to 0")
+        for name, amount in amounts.items()
+        if quantity(amount) < 0
+    ]
+
+
+def _security_context(context: Object, path: str) -> list[Cause]:
+    causes = []
+    if context.get("allowPrivilegeEscalation") is False:
+        added = (context.get("capabilities") or {}).get("add") or ()
+        why = ["`privileged` to true"] if context.get("privileged") else []
+        why += ["`capabilities.Add` CAP_SYS_ADMIN"] * list(added).count("CAP_SYS_ADMIN")
+        value = internal("SecurityContext", context)
+        texts = [f"cannot set `allowPrivilegeEscalation` to false and {text}" for text in why]
+        causes += [invalid_value(path, value, text) for text in texts]
+    return causes
+
+
+def _life(container: Object, path: str, grace: int) -> list[Cause]:
+    """Return the errors in a container's hooks and probes."""
+    causes = []
+    for hook in ("postStart", "preStop"):
+        handler = (container.get("lifecycle") or {}).get(hook)
+        if handler is not None:
+            causes += _handler(handler, f"{path}.lifecycle.{hook}", HANDLERS["Lifecycle"], grace)
+    for kind in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if (probe := container.get(kind)) is not None:
+            causes += _probe(probe, kind, f"{path}.{kind}", grace)
+    return causes
+
+
+def _probe(probe: Object, kind: str, path: str, grace: int) -> list[Cause]:
+    causes = _handler(probe, path, HANDLERS["Probe"], grace)
+    for key in PROBE_NUMBERS:
+        if probe.get(key, 0) < 0:
+            causes.append(invalid_value(f"{path}.{key}", probe[key], "must be greater than or equal to 0"))
+    seconds, field = probe.get("terminationGracePeriodSeconds"), f"{path}.terminationGracePeriodSeconds"
+    if seconds is not None and seconds <= 0:
+        causes.append(invalid_value(field, seconds, "must be greater than 0"))
+    if kind == "readinessProbe":
+        if seconds is not None:
+            causes.append(invalid_value(field, seconds, "must not be set for readinessProbes"))
+    elif (times := probe.get("successThreshold") or 1) != 1:
+        causes.append(invalid_value(f"{path}.successThreshold", times, "must be 1"))
+    return causes
+
+
+def _handler(handler: Object, path: str, kinds: tuple[str, ...], grace: int) -> list[Cause]:
+    given = [kind for kind in kinds if kind in handler]
+    if not given:
+        return [required(path, "must specify a handler type")]
+    action, field = handler[given[0]], f"{path}.{given[0]}"
+    causes = []
+    match given[0]:
+        case "exec":
+            causes += [] if action.get("command") else [required(f"{field}.command")]
+        case "httpGet":
+            causes += _http_get(action, field)
+        case "sleep":
+            if not 0 <= (seconds := action.get("seconds", 0)) <= grace:
+                more = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+                causes.append(invalid_value(field, seconds, more))
+        case _:
+            causes += _port(f"{field}.port", action.get("port", 0))
+    return causes + [
+        forbidden_field(f"{path}.{kind}", "may not specify more than 1 handler type") for kind in given[1:]
+    ]
+
+
+def _http_get(action: Object, path: str) -> list[Cause]:
+    causes = [] if action.get("path") else [required(f"{path}.path")]
+    causes += _port(f"{path}.port", action.get("port", 0))
+    causes += _one_of(f"{path}.scheme", action.get("scheme", "HTTP"), "HTTP", "HTTPS")
+    for header in action.get("httpHeaders") or ():
+        if not re.fullmatch(HEADER, name := header.get("name", "")):
+            causes.append(invalid_value(f"{path}.httpHeaders", name, HEADER_TEXT))
+    return causes
+
+
+def _deadline(new: int | None, old: int | None) -> list[Cause]:
+    field = "spec.activeDeadlineSeconds"
+    if new is None and old is not None:
+        return [invalid_value(field, None, "must not update from a positive integer to nil value")]
+    if new is not None and old is not None and new > old:
+        return [invalid_value(field, new, "must be less than or equal to previous value")]
+    return []
+
+
+def _frozen(new: Object, old: Object) -> Object:
+    """Return a copy of ``new`` without its allowed changes.
+
+    Each field that an update may change has its value from ``old``. Where the copy still differs from ``old``, the
+    update is forbidden.
+    """
+    kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
+    frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept
+    for lists in ("containers", "initContainers"):
+        if lists in new:
+            frozen[lists] = [
+                {**container, "image": before.get("image", "")}
+                for container, before in zip(new[lists], old[lists], strict=True)
+            ]
+    return frozen

@@ -1,0 +1,88 @@
+"""Pass each request for a resource on to the module for its kind, subresource and verb.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#standard-api-terminology
+"""
+
+from labkit.simulator.kubernetes.api.access_reviews import Reviews
+from labkit.simulator.kubernetes.api.requests import Request, Response, respond
+from labkit.simulator.kubernetes.api.resources import Resources
+from labkit.simulator.kubernetes.api.scale import scale
+from labkit.simulator.kubernetes.api.streams import Kubelets
+from labkit.simulator.kubernetes.objects import writes
+from labkit.simulator.kubernetes.objects.kinds import BY_RESOURCE, NAMESPACE, POD, SUBRESOURCE, Kind, Subresource
+from labkit.simulator.kubernetes.objects.status import conflict, method_not_allowed, unknown_path
+
+
+class Routes:
+    def __init__(self, resources: Resources, kubelets: Kubelets, reviews: Reviews):
+        self.storage = resources.storage
+        self.resources, self.kubelets, self.reviews = resources, kubelets, reviews
+
+    async def answer(self, request: Request) -> Response:
+        """Answer the request. Raises ``ApiError`` for an unknown path, a wrong method or a refused request."""
+        kind = BY_RESOURCE.get((request.group, request.version, request.resource))
+        below = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
+        sub = SUBRESOURCE.get((request.group, below)) if request.version == "v1" else None
+        if sub and not (kind and not request.subresource):
+            return await self._below(kind, sub, request)
+        if kind is None or request.subresource or (kind.namespaced and request.name and not request.namespace):
+            raise unknown_path()
+        if request.namespace and not kind.namespaced and kind is not NAMESPACE:
+            raise unknown_path()
+        if request.method == "GET":
+            request.media_type()
+        if request.verb not in kind.verbs:
+            raise method_not_allowed()
+        return await self._verb(kind, request)
+
+    async def _verb(self, kind: Kind, request: Request) -> Response:
+        match request.verb:
+            case "get" if request.method in ("GET", "HEAD"):
+                return self.resources.get(kind, request)
+            case "list" if request.method in ("GET", "HEAD"):
+                return self.resources.list(kind, request)
+            case "watch":
+                return self.resources.watch(kind, request)
+            case "create" if not request.name and (request.namespace or not kind.namespaced):
+                return await self.resources.create(kind, request)
+            case "update" if request.name:
+                return await self.resources.update(kind, request)
+            case "patch" if request.name:
+                return await self.resources.patch(kind, request)
+            case "delete":
+                return await self.resources.delete(kind, request)
+            case "deletecollection":
+                return await self.resources.delete_collection(kind, request)
+        raise method_not_allowed()
+
+    async def _below(self, kind: Kind | None, sub: Subresource, request: Request) -> Response:
+        if request.verb not in sub.verbs:
+            raise method_not_allowed()
+        if kind is None:
+            return await self.reviews.answer(sub, request)
+        match sub.name:
+            case "pods/log":
+                return await self.kubelets.log(request)
+            case "pods/exec" | "pods/attach":
+                raise self.kubelets.refuse_without_websocket(request)
+            case "pods/portforward":
+                raise self.kubelets.refuse_port_forward(request)
+            case "pods/binding":
+                return await self._bind(request)
+            case "deployments/scale" | "replicasets/scale":
+                return await scale(self.resources, kind, request)
+            case "serviceaccounts/token":
+                return await self.reviews.request_token(sub, request)
+        if request.verb == "get":
+            return self.resources.get(kind, request)
+        write = self.resources.update if request.verb == "update" else self.resources.patch
+        return await write(kind, request)
+
+    async def _bind(self, request: Request) -> Response:
+        target = (await request.document("core.Binding", "Binding", "v1")).get("target") or {}
+        pod = self.storage.get(POD, request.namespace, request.name)
+        if node := pod.object["spec"].get("nodeName"):
+            why = f'pod {pod.name} is already assigned to node "{node}"'
+            raise conflict(POD, pod.name, why, called="pods/binding")
+        writes.bind(self.storage, pod, target.get("name", ""))
+        return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)

@@ -1,0 +1,322 @@
+"""Validate objects before they are stored. The errors are in an API server's words and order."""
+
+import base64
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from labkit.simulator.kubernetes.api import match_conditions, rbac_validation
+from labkit.simulator.kubernetes.api.name_validation import (
+    QUALIFIED,
+    SUBDOMAIN,
+    SUBDOMAIN_TEXT,
+    VALUE_TEXT,
+    config_key,
+    label_key,
+    label_name,
+    too_long,
+)
+from labkit.simulator.kubernetes.api.pod_validation import pod_spec, pod_update
+from labkit.simulator.kubernetes.api.requests import parse
+from labkit.simulator.kubernetes.objects import services
+from labkit.simulator.kubernetes.objects.kinds import Kind, Object
+from labkit.simulator.kubernetes.objects.schema import json_type
+from labkit.simulator.kubernetes.objects.selectors import object_selector
+from labkit.simulator.kubernetes.objects.status import (
+    Cause,
+    forbidden_field,
+    invalid,
+    invalid_value,
+    quote,
+    required,
+    unsupported,
+)
+
+CONFIG_LIMIT = 1024 * 1024
+LABEL_NAMED = {"Namespace"}
+ANY_NAME = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+
+
+def validate(kind: Kind, obj: Object) -> None:
+    """Raise Invalid, with all errors, if the object has errors."""
+    causes = _metadata(kind, obj["metadata"])
+    if check := _CHECKS.get(kind.kind):
+        causes += check(obj)
+    if causes:
+        raise invalid(kind.kind, kind.group, obj["metadata"].get("name", ""), causes)
+
+
+def validate_update(kind: Kind, new: Object, old: Object) -> None:
+    """Raise Invalid if the new object has errors, or if the change isn't allowed."""
+    validate(kind, new)
+    causes = pod_update(new, old) if kind.kind == "Pod" else []
+    if kind.kind in ("ConfigMap", "Secret") and old.get("immutable"):
+        causes += [
+            forbidden_field(field, "field is immutable when `immutable` is set")
+            for field in ("data", "binaryData", "immutable")
+            if new.get(field) != old.get(field)
+        ]
+    if kind.kind in ("RoleBinding", "ClusterRoleBinding") and new.get("roleRef") != old.get("roleRef"):
+        causes.append(invalid_value("roleRef", new["roleRef"], "cannot change roleRef"))
+    if kind.kind in ("Deployment", "ReplicaSet") and new["spec"]["selector"] != old["spec"]["selector"]:
+        causes.append(invalid_value("spec.selector", new["spec"]["selector"], "field is immutable"))
+    if kind is services.SERVICE:
+        causes += services.validate_update(new, old)
+    if kind.kind == "Secret" and new.get("type") != old.get("type"):
+        causes.append(invalid_value("type", new.get("type", ""), "field is immutable"))
+    if causes:
+        raise invalid(kind.kind, kind.group, new["metadata"]["name"], causes)
+
+
+def _metadata(kind: Kind, metadata: Object) -> list[Cause]:
+    name, causes = metadata.get("name", ""), []
+    if not name:
+        causes.append(required("metadata.name", "name or generateName is required"))
+    elif kind.kind in ANY_NAME:
+        if "/" in name or "%" in name or name in (".", ".."):
+            causes.append(invalid_value("metadata.name", name, "may not contain '/'"))
+    elif kind.kind in LABEL_NAMED:
+        causes += label_name("metadata.name", name)
+    elif len(name) > 253:
+        causes.append(too_long("metadata.name", name, 253))
+    elif not re.fullmatch(SUBDOMAIN, name) and kind.kind != "Event":
+        causes.append(invalid_value("metadata.name", name, SUBDOMAIN_TEXT))
+    causes += _labels(metadata, "metadata") + _annotations(metadata, "metadata")
+    return causes + _owners(metadata.get("ownerReferences") or ())
+
+
+def _owners(references: Iterable[Object]) -> list[Cause]:
+    causes, field = [], "metadata.ownerReferences"
+    for reference in references:
+        if not reference.get("apiVersion"):
+            causes.append(invalid_value(f"{field}.apiVersion", "", "version must not be empty"))
+        for key in ("kind", "name", "uid"):
+            if not reference.get(key):
+                causes.append(invalid_value(f"{field}.{key}", "", "must not be empty"))
+    controllers = [reference for reference in references if reference.get("controller")]
+    if len(controllers) > 1:
+        first, second = (reference.get("name", "") for reference in controllers[:2])
+        found = f'Found "true" in references for {first} and {second}'
+        more = f"Only one reference can have Controller set to true. {found}"
+        causes.append(Cause(field, f"Invalid value: {quote(list(references))}: {more}"))
+    return causes
+
+
+def _labels(metadata: Object, path: str) -> list[Cause]:
+    causes, field = [], f"{path}.labels"
+    for key, value in (metadata.get("labels") or {}).items():
+        causes += label_key(field, key)
+        if len(value) > 63:
+            causes.append(too_long(field, value, 63))
+        elif value and not re.fullmatch(QUALIFIED, value):
+            causes.append(invalid_value(field, value, VALUE_TEXT))
+    return causes
+
+
+def _annotations(metadata: Object, path: str) -> list[Cause]:
+    causes, field = [], f"{path}.annotations"
+    annotations = metadata.get("annotations") or {}
+    for key in annotations:
+        causes += label_key(field, key.lower())
+    if sum(len(key) + len(value) for key, value in annotations.items()) > 256 * 1024:
+        causes.append(Cause(field, "Too long: may not be more than 262144 bytes", "FieldValueTooLong"))
+    return causes
+
+
+def _config_map(config_map: Object) -> list[Cause]:
+    texts, binaries = config_map.get("data") or {}, config_map.get("binaryData") or {}
+    causes = []
+    for key in sorted(texts):
+        causes += config_key(f"data[{key}]", key)
+        if key in binaries:
+            causes.append(invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData"))
+    for key in sorted(binaries):
+        causes += config_key(f"binaryData[{key}]", key)
+    size = sum(len(text.encode()) for text in texts.values()) + sum(map(_decoded_size, binaries.values()))
+    return causes + ([_too_large("[]")] if size > CONFIG_LIMIT else [])
+
+
+def _secret(secret: Object) -> list[Cause]:
+    data = secret.get("data") or {}
+    causes = [cause for key in sorted(data) for cause in config_key(f"data[{key}]", key)]
+    causes += [_too_large("data")] if sum(map(_decoded_size, data.values())) > CONFIG_LIMIT else []
+    return causes + _secret_type(secret, data)
+
+
+def _secret_type(secret: Object, data: Object) -> list[Cause]:
+    """https://kubernetes.io/docs/concepts/configuration/secret/#secret-types"""
+    match secret.get("type", ""):
+        case "kubernetes.io/service-account-token":
+            account = "kubernetes.io/service-account.name"
+            named = (secret["metadata"].get("annotations") or {}).get(account)
+            return [] if named else [required(f"metadata.annotations[{account}]")]
+        case "kubernetes.io/dockercfg":
+            return _json_object(data, ".dockercfg")
+        case "kubernetes.io/dockerconfigjson":
+            return _json_object(data, ".dockerconfigjson")
+        case "kubernetes.io/basic-auth":
+            either = "username" in data or "password" in data
+            return [] if either else [required("data[username]"), required("data[password]")]
+        case "kubernetes.io/ssh-auth":
+            return [] if data.get("ssh-privatekey") else [required("data[ssh-privatekey]")]
+        case "kubernetes.io/tls":
+            return [required(f"data[{key}]") for key in ("tls.crt", "tls.key") if key not in data]
+    return []
+
+
+def _json_object(data: Object, key: str) -> list[Cause]:
+    if key not in data:
+        return [required(f"data[{key}]")]
+    try:
+        value, _ = parse(base64.b64decode(data[key] or ""))
+    except ValueError as error:
+        return [invalid_value(f"data[{key}]", "<secret contents redacted>", str(error))]
+    if isinstance(value, dict | None):
+        return []
+    more = f"json: cannot unmarshal {json_type(value)} into Go value of type map[string]interface {{}}"
+    return [invalid_value(f"data[{key}]", "<secret contents redacted>", more)]
+
+
+def _decoded_size(text: str | None) -> int:
+    return len(text.rstrip("=")) * 3 // 4 if text else 0
+
+
+def _too_large(field: str) -> Cause:
+    return Cause(field, f"Too long: may not be more than {CONFIG_LIMIT} bytes", "FieldValueTooLong")
+
+
+def _deployment(deployment: Object) -> list[Cause]:
+    spec = deployment["spec"]
+    causes = _workload(deployment, "deployment")
+    strategy, path = spec["strategy"], "spec.strategy"
+    if strategy["type"] not in (choices := ("Recreate", "RollingUpdate")):
+        causes.append(unsupported(f"{path}.type", strategy["type"], choices))
+    rolling = strategy.get("rollingUpdate")
+    if strategy["type"] == "Recreate" and rolling is not None:
+        more = "may not be specified when strategy `type` is 'Recreate'"
+        causes.append(forbidden_field(f"{path}.rollingUpdate", more))
+    elif rolling is not None:
+        unavailable, surge = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
+        field = f"{path}.rollingUpdate.maxUnavailable"
+        causes += _count_or_percent(field, unavailable) + _count_or_percent(f"{path}.rollingUpdate.maxSurge", surge)
+        if unavailable in (0, "0%") and surge in (0, "0%"):
+            causes.append(invalid_value(field, unavailable, "may not be 0 when `maxSurge` is 0"))
+        elif re.fullmatch(r"[0-9]+%", str(unavailable)) and int(unavailable[:-1]) > 100:
+            causes.append(invalid_value(field, unavailable, "must not be greater than 100%"))
+    causes += _not_negative("spec.revisionHistoryLimit", spec["revisionHistoryLimit"])
+    deadline, field = spec["progressDeadlineSeconds"], "spec.progressDeadlineSeconds"
+    causes += _not_negative(field, deadline)
+    if deadline <= spec.get("minReadySeconds", 0):
+        causes.append(invalid_value(field, deadline, "must be greater than minReadySeconds"))
+    return causes
+
+
+def _workload(obj: Object, called: str) -> list[Cause]:
+    """Return the errors in the fields that Deployments and ReplicaSets have in common."""
+    spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
+    causes = _not_negative("spec.replicas", spec["replicas"])
+    causes += _not_negative("spec.minReadySeconds", spec.get("minReadySeconds", 0))
+    selector, labels = spec.get("selector"), template["metadata"].get("labels")
+    if selector is None:
+        causes.append(required("spec.selector"))
+    else:
+        causes += _selector(selector, "spec.selector")
+        if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+            more = f"empty selector is invalid for {called}"
+            causes.append(invalid_value("spec.selector", selector, more))
+        elif not causes and not object_selector(selector)(labels or {}):
+            more = "`selector` does not match template `labels`"
+            causes.append(invalid_value(f"{path}.metadata.labels", labels, more))
+    causes += _labels(template["metadata"], path) + _annotations(template["metadata"], path)
+    causes += pod_spec(template["spec"], f"{path}.spec")
+    policy = template["spec"]["restartPolicy"]
+    if policy in ("OnFailure", "Never"):
+        causes.append(unsupported(f"{path}.spec.restartPolicy", policy, ["Always"]))
+    if template["spec"].get("activeDeadlineSeconds") is not None:
+        more = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        causes.append(forbidden_field(f"{path}.spec.activeDeadlineSeconds", more))
+    return causes
+
+
+def _selector(selector: Object, path: str) -> list[Cause]:
+    causes = []
+    for key, value in (selector.get("matchLabels") or {}).items():
+        causes += label_key(f"{path}.matchLabels", key)
+        if value and (len(value) > 63 or not re.fullmatch(QUALIFIED, value)):
+            causes.append(invalid_value(f"{path}.matchLabels", value, VALUE_TEXT))
+    for i, expression in enumerate(selector.get("matchExpressions") or ()):
+        field = f"{path}.matchExpressions[{i}]"
+        operator, values = expression.get("operator", ""), expression.get("values")
+        if operator in ("In", "NotIn") and not values:
+            causes.append(required(f"{field}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
+        elif operator in ("Exists", "DoesNotExist") and values:
+            more = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+            causes.append(forbidden_field(f"{field}.values", more))
+        elif operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
+            causes.append(invalid_value(f"{field}.operator", operator, "not a valid selector operator"))
+        causes += label_key(f"{field}.key", expression.get("key", ""))
+    return causes
+
+
+def _count_or_percent(field: str, value: int | str) -> list[Cause]:
+    if isinstance(value, int):
+        return _not_negative(field, value)
+    if re.fullmatch(r"[0-9]+%", value):
+        return []
+    more = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex"
+    return [invalid_value(field, value, f"{more} used for validation is '[0-9]+%')")]
+
+
+def _not_negative(field: str, value: int) -> list[Cause]:
+    return [] if value >= 0 else [invalid_value(field, value, "must be greater than or equal to 0")]
+
+
+def _event(event: Object) -> list[Cause]:
+    involved, own = event.get("involvedObject", {}).get("namespace", ""), event["metadata"].get("namespace", "")
+    if involved != own and not (not involved and own == "default"):
+        return [invalid_value("involvedObject.namespace", involved, "does not match event.namespace")]
+    return []
+
+
+def _webhooks(configuration: Object) -> list[Cause]:
+    causes = []
+    for i, webhook in enumerate(configuration.get("webhooks") or ()):
+        path = f"webhooks[{i}]"
+        versions = webhook.get("admissionReviewVersions") or []
+        if not versions:
+            causes.append(required(f"{path}.admissionReviewVersions", "must specify one of v1, v1beta1"))
+        elif not {"v1", "v1beta1"} & set(versions):
+            field = f"{path}.admissionReviewVersions"
+            causes.append(invalid_value(field, versions, "must include at least one of v1, v1beta1"))
+        if (effects := webhook.get("sideEffects")) not in (choices := ("None", "NoneOnDryRun")):
+            field = f"{path}.sideEffects"
+            more = "must specify one of None, NoneOnDryRun"
+            causes.append(unsupported(field, effects, choices) if effects else required(field, more))
+        url = (webhook.get("clientConfig") or {}).get("url", "")
+        scheme = url.partition("://")[0]
+        if url and scheme != "https":
+            more = "'https' is the only allowed URL scheme; desired format: https://host[/path]"
+            causes.append(invalid_value(f"{path}.clientConfig.url", scheme, more))
+        if not 1 <= webhook["timeoutSeconds"] <= 30:
+            more = "the timeout value must be between 1 and 30 seconds"
+            causes.append(invalid_value(f"{path}.timeoutSeconds", webhook["timeoutSeconds"], more))
+        if webhook["failurePolicy"] not in (choices := ("Fail", "Ignore")):
+            causes.append(unsupported(f"{path}.failurePolicy", webhook["failurePolicy"], choices))
+        causes += match_conditions.validate(webhook.get("matchConditions") or [], f"{path}.matchConditions")
+    return causes
+
+
+_CHECKS: dict[str, Callable[[Object], list[Cause]]] = {
+    "ConfigMap": _config_map,
+    "Secret": _secret,
+    "Service": services.validate,
+    "Pod": lambda pod: pod_spec(pod["spec"], "spec"),
+    "Deployment": _deployment,
+    "ReplicaSet": partial(_workload, called="replicaset"),
+    "Event": _event,
+    "MutatingWebhookConfiguration": _webhooks,
+    "Role": partial(rbac_validation.role, namespaced=True),
+    "ClusterRole": partial(rbac_validation.role, namespaced=False),
+    "RoleBinding": partial(rbac_validation.binding, kinds=("Role", "ClusterRole")),
+    "ClusterRoleBinding": partial(rbac_validation.binding, kinds=("ClusterRole",)),
+}

@@ -1,0 +1,137 @@
+"""The actions of probes and lifecycle hooks: run a command, fetch a page, open a connection.
+
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#probe-check-methods
+https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from labkit.simulator.kubernetes.node.client import said
+from labkit.simulator.kubernetes.node.processes import Process
+from labkit.simulator.kubernetes.node.program_streams import Pipes
+from labkit.simulator.kubernetes.objects.kinds import Object
+
+POD_ADDRESS = "127.0.0.1"
+LONGEST_OUTPUT = 10 * 1024  # bytes
+
+Execute = Callable[[list[str], Pipes], Awaitable[Process]]
+
+
+class NotTried(Exception):
+    """A probe or hook could not run, or did not end in time."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    succeeded: bool
+    output: str = ""
+
+
+async def outcome_of(handler: Object, container: Object, execute: Execute, seconds: float | None) -> Outcome:
+    """Run a probe or a hook within `seconds` (None: no limit), and return its outcome. Raises NotTried.
+
+    `execute(command, streams)` starts a program in the container. An HTTP or TCP request without a host goes to
+    127.0.0.1.
+    """
+    if "exec" in handler:
+        return await _command(handler["exec"]["command"], execute, seconds)
+    if "httpGet" in handler:
+        return await _page(handler["httpGet"], container, seconds)
+    if "tcpSocket" in handler:
+        return await _connection(handler["tcpSocket"], container, seconds)
+    if "sleep" in handler:
+        await asyncio.sleep(handler["sleep"]["seconds"])
+        return Outcome(True)
+    raise NotTried("the moto target supports exec, httpGet, tcpSocket and sleep, but not grpc")
+
+
+async def _command(command: list[str], execute: Execute, seconds: float | None) -> Outcome:
+    streams = Pipes(stdin=False)
+    try:
+        process = await execute(command, streams)
+    except (OSError, KeyError) as error:
+        streams.close()
+        why = "container not found" if isinstance(error, KeyError) else said(error)
+        raise NotTried(f"rpc error: code = Unknown desc = failed to exec in container: {why}") from error
+    reading = asyncio.gather(*(_read(streams, channel) for channel in streams.outputs))
+    try:
+        async with asyncio.timeout(seconds):
+            code = await process.wait()
+            output = b"".join(await reading)[:LONGEST_OUTPUT]
+    except TimeoutError as error:
+        raise NotTried(f'command timed out: "{" ".join(command)}" timed out after {seconds:g}s') from error
+    finally:
+        reading.cancel()
+        process.kill()
+        streams.close()
+    return Outcome(code == 0, output.decode(errors="replace"))
+
+
+async def _read(streams: Pipes, channel: int) -> bytes:
+    kept = b""
+    while data := await streams.read(channel, LONGEST_OUTPUT):
+        kept = (kept + data)[:LONGEST_OUTPUT]
+    return kept
+
+
+async def _page(asked: Object, container: Object, seconds: float | None) -> Outcome:
+    host, port = asked.get("host") or POD_ADDRESS, _port(asked["port"], container)
+    path = asked.get("path") or "/"
+    url = httpx.URL(f"{asked.get('scheme', 'HTTP').lower()}://{host}:{port}{path if path[0] == '/' else '/' + path}")
+    headers = {"User-Agent": "kube-probe/1.36", "Accept": "*/*"}
+    headers |= {header["name"]: header["value"] for header in asked.get("httpHeaders") or ()}
+    # A kubelet, too, doesn't verify a container's certificate.
+    unverified = httpx.AsyncClient(verify=False, trust_env=False)  # noqa: S501
+    try:
+        async with asyncio.timeout(seconds), unverified as client:
+            answer = await client.get(url, headers=headers)
+            for _ in range(10):
+                # A kubelet follows a redirection on the same host. Any other redirection counts as a success.
+                if not answer.next_request or answer.next_request.url.host != url.host:
+                    break
+                answer = await client.send(answer.next_request)
+    except (TimeoutError, httpx.TimeoutException):
+        why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+    except httpx.ConnectError:
+        why = f"dial tcp {host}:{port}: connect: connection refused"
+    except httpx.HTTPError as error:
+        why = f"{error or 'EOF'}"
+    else:
+        good = 200 <= answer.status_code < 400
+        return Outcome(good, "" if good else f"HTTP probe failed with statuscode: {answer.status_code}")
+    return Outcome(False, f'Get "{url}": {why}')
+
+
+async def _connection(asked: Object, container: Object, seconds: float | None) -> Outcome:
+    host, port = asked.get("host") or POD_ADDRESS, _port(asked["port"], container)
+    try:
+        async with asyncio.timeout(seconds):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        return Outcome(False, f"dial tcp {host}:{port}: i/o timeout")
+    except OSError:
+        return Outcome(False, f"dial tcp {host}:{port}: connect: connection refused")
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return Outcome(True)
+
+
+def _port(asked: int | str, container: Object) -> int:
+    """Return a port's number. ``asked`` is the number itself, or the name of one of the container's ports.
+
+    Raises NotTried if ``asked`` gives no valid port number.
+    """
+    named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
+    try:
+        port = int(named.get(asked, asked))
+    except ValueError as error:
+        raise NotTried(f'strconv.Atoi: parsing "{asked}": invalid syntax') from error
+    if not 0 < port < 65536:
+        raise NotTried(f"invalid port number: {port}")
+    return port

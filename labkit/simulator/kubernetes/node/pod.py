@@ -1,0 +1,86 @@
+"""The data that a pod's containers share (document, folder, volumes, logs), and the settings of the pod's node."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labkit.simulator.clock import Clock
+from labkit.simulator.kubernetes.node.client import Events, NodeClient
+from labkit.simulator.kubernetes.node.container_environment import Room
+from labkit.simulator.kubernetes.node.container_logs import ContainerLog
+from labkit.simulator.kubernetes.node.pod_status import ContainerStatus, PodStatus
+from labkit.simulator.kubernetes.node.processes import Reaper
+from labkit.simulator.kubernetes.node.volumes import Volumes
+from labkit.simulator.kubernetes.objects.kinds import Object
+
+if TYPE_CHECKING:
+    from labkit.simulator.kubernetes.node.attachments import Attachments
+
+TICK = 0.5  # seconds of real time between two looks at the lab's clock
+REFRESH = 5.0  # seconds of real time between two reads of the objects in volumes
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A node's settings and tools, which all pods of the node share."""
+
+    client: NodeClient
+    events: Events
+    clock: Clock
+    reaper: Reaper
+    images: dict[str, list[str]]
+    before: Callable[[Object, Path], dict[str, str]]  # (pod, home) -> variables that the pod's own variables override
+    after: dict[str, str]  # variables that override the pod's own
+    led: dict[str, str]  # an address in a pod's variable -> the address that replaces it
+    home: dict[str, str]  # the files in a pod's home folder: path -> text
+    visible: tuple[Path, ...]
+    room: Room
+    private: bool
+    own_processes: bool
+
+
+class Pod:
+    """One pod of a node. `changed` is set when the pod has a new status to report."""
+
+    def __init__(self, document: Object, folder: Path, ground: Ground) -> None:
+        self.document = document
+        self.folder = folder
+        self.ground = ground
+        self.home = folder / "home"
+        self.policy = document["spec"].get("restartPolicy", "Always")
+        self.status = PodStatus(document, ground.clock.now())
+        self.changed = asyncio.Event()
+        self.logs = {
+            (status.name, int(file.parent.name)): ContainerLog.ended(file, ground.clock.now)
+            for status in [*self.status.init, *self.status.apps]
+            for file in (folder / "containers" / status.name).glob("*/log")
+        }
+        self.attachments: dict[str, Attachments] = {}
+        self.has_volumes = False  # whether the volumes have been filled once
+        self.volumes = Volumes(
+            document,
+            folder / "volumes",
+            fetch=lambda kind, name: self.fetch(kind, name, max_age=REFRESH - TICK if self.has_volumes else 0.0),
+            request_token=lambda audience, seconds: ground.client.token(self.document, audience, seconds),
+            now=ground.clock.now,
+            room=ground.room,
+        )
+
+    @property
+    def grace(self) -> float:
+        """The seconds within which the pod's containers have to end."""
+        return float(self.document["spec"].get("terminationGracePeriodSeconds", 30))
+
+    def new_log(self, status: ContainerStatus, file: Path) -> ContainerLog:
+        """Return the log for a container's next run. Keep the log of the previous run, and delete older logs."""
+        name, run = status.name, status.restarts
+        for older in [key for key in self.logs if key[0] == name and key[1] != run - 1]:
+            self.logs.pop(older).file.unlink(missing_ok=True)
+        self.logs[name, run] = ContainerLog(file, self.ground.clock.now)
+        return self.logs[name, run]
+
+    async def fetch(self, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
+        """Return a ConfigMap or Secret of the pod's namespace, read at most ``max_age`` seconds ago."""
+        return await self.ground.client.fetch(self.document["metadata"]["namespace"], kind, name, max_age=max_age)

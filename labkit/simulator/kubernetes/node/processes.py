@@ -1,0 +1,311 @@
+"""The processes that a node starts. They end with the node, even if the node is killed."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from labkit.simulator.kubernetes.node.mounts import SHARED_MEMORY, Mounts
+from labkit.simulator.kubernetes.node.program_streams import Pipes, Terminal
+
+HERE = Path(__file__).parent
+TOOLS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TOOLS = {"PATH": TOOLS_PATH, "LANG": "C.UTF-8"}
+SHELL = "/bin/sh"
+ON_TERMINAL = ': <>"$1"; shift; exec "$@"'
+IN_SANDBOX = 'cd -- "$1" || exit; [ -z "$2" ] || export LD_PRELOAD="$2"; shift 2; exec "$@"'
+
+_NAMESPACES = ("--user", "--map-root-user", "--mount")
+_WITH_PROCESSES = ("--pid", "--fork", "--kill-child")
+
+
+class SandboxError(Exception):
+    """The container's root directory can't be made."""
+
+
+class Reaper:
+    """A small process that ends the node's processes, even if the node is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start the reaper. If an earlier node was killed, first wait until its reaper has finished."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "reaper.lock").open("w") as lock:
+            # Wait for the old reaper, which holds the lock: it would also end the new pods' processes.
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            await self._spawn(lock.fileno())
+
+    async def _spawn(self, lock: int) -> None:
+        _let_programs_be_interrupted()
+        self._process = await asyncio.create_subprocess_exec(
+            SHELL,
+            HERE / "reaper.sh",
+            self._folder,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=TOOLS,
+            cwd="/",
+            pass_fds=[lock],
+            start_new_session=True,
+        )
+
+    def add(self, group: int) -> None:
+        self._say(f"add {group}\n")
+
+    def drop(self, group: int) -> None:
+        """Forget a process group that has ended, because another group may get its number."""
+        self._say(f"drop {group}\n")
+
+    async def stop(self) -> None:
+        """End all remaining processes, as if the node had been killed."""
+        if self._process and self._process.stdin:
+            self._process.stdin.close()
+            await self._process.wait()
+
+    def _say(self, line: str) -> None:
+        if self._process and self._process.stdin and not self._process.stdin.is_closing():
+            self._process.stdin.write(line.encode())
+
+
+class Process:
+    """One running program of a container."""
+
+    def __init__(self, started: asyncio.subprocess.Process, reaper: Reaper, *, wrapped: bool) -> None:
+        self._started = started
+        self._reaper = reaper
+        self._wrapped = wrapped
+        reaper.add(started.pid)
+        self._ending = asyncio.create_task(self._end())
+
+    async def wait(self) -> int:
+        """Wait for the program's end, and return its exit code.
+
+        If a signal ended the program, the code is 128 plus the signal's number.
+        """
+        return await asyncio.shield(self._ending)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program itself, not to the tool that may have started it (`nsenter`)."""
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            os.kill(_child(self._started.pid) if self._wrapped else self._started.pid, number)
+
+    def kill(self) -> None:
+        """End the program and everything that it started."""
+        self.signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._started.pid, signal.SIGKILL)
+
+    async def _end(self) -> int:
+        code = await self._started.wait()
+        self._reaper.drop(self._started.pid)
+        # libfaketime leaves files if its program is killed.
+        for left in SHARED_MEMORY.glob(f"*faketime_s*_{self._started.pid}"):
+            left.unlink(missing_ok=True)
+        return 128 - code if code < 0 else code
+
+
+@dataclass
+class Sandbox:
+    """The place in which one container's programs run.
+
+    With `private`, the container has its own root directory. If `own_processes` is also true, the container has its
+    own process namespace too. Without `private`, the container has this machine's root directory. Then the mount paths
+    in its programs' arguments, variables and working directory are replaced by the volumes' paths on this machine.
+
+    https://man7.org/linux/man-pages/man7/user_namespaces.7.html
+    """
+
+    mounts: Mounts
+    reaper: Reaper
+    folder: Path
+    private: bool
+    own_processes: bool
+    _sessions: set[int] = field(default_factory=set, init=False)
+    _holder: asyncio.subprocess.Process | None = field(default=None, init=False)
+    _enter: list[str] = field(default_factory=list, init=False)
+
+    async def open(self, visible: tuple[Path, ...] = ()) -> None:
+        """With `private`, make the container's root directory. Without `private`, do nothing.
+
+        Raises MountRefused or SandboxError.
+        """
+        if not self.private:
+            return
+        self.folder.mkdir(parents=True)
+        table, root = self.folder / "mounts", self.folder / "root"
+        table.write_text(self.mounts.table(root, visible=visible, new_proc=self.own_processes))
+        self._holder = await asyncio.create_subprocess_exec(
+            _tool("unshare"),
+            *_NAMESPACES,
+            *(_WITH_PROCESSES if self.own_processes else ()),
+            "--",
+            SHELL,
+            HERE / "sandbox.sh",
+            table,
+            root,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=TOOLS,
+            cwd="/",
+            start_new_session=True,
+        )
+        out, err = self._holder.stdout, self._holder.stderr
+        if out and err and await out.readline() != b"ready\n":
+            said = (await err.read()).decode(errors="replace").strip()
+            await self.close()
+            raise SandboxError(said or "the container's root could not be made")
+        target = _child(self._holder.pid) if self.own_processes else self._holder.pid
+        namespaces = ("--user", "--mount", *(("--pid",) if self.own_processes else ()))
+        self._enter = [_tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
+
+    async def run(self, argv: list[str], env: dict[str, str], cwd: str, streams: Pipes | Terminal) -> Process:
+        """Start a program with these streams, in a session of its own.
+
+        Raises KeyError if the sandbox is closed. Raises OSError, in runc's words, if an argument is invalid.
+        """
+        if self.private and not self._holder:
+            raise KeyError("closed")
+        if any("\0" in text for text in (*argv, *env, *env.values(), cwd)):
+            raise OSError(f"exec {argv[0]}: invalid argument")
+        wrapped = self.private and self.own_processes
+        env = ({"TERM": "xterm"} if streams.is_terminal else {}) | env
+        if self.private:
+            # Only the program needs the preloaded library (libfaketime), not the tools that start the program.
+            command = [SHELL, "-c", IN_SANDBOX, "sh", cwd, env.pop("LD_PRELOAD", ""), *argv]
+            if streams.is_terminal and self.own_processes:
+                # nsenter, the program's parent, stays outside of this session, so that Ctrl-C doesn't end it.
+                command = [_tool("setsid"), "--ctty", *command]
+            command = [*self._enter, *command]
+        else:
+            command = [self.mounts.rewritten(argument) for argument in argv]
+            env = {name: self.mounts.rewritten(value) for name, value in env.items()}
+            cwd = str(self.mounts.on_host(cwd))
+        if isinstance(streams, Terminal) and not wrapped:
+            # The first terminal that the leader of a session opens becomes its controlling terminal.
+            command = [SHELL, "-c", ON_TERMINAL, "sh", streams.device, *command]
+        stdin, stdout, stderr = streams.far
+        try:
+            started = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=env,
+                cwd="/" if self.private else cwd,
+                start_new_session=True,
+            )
+        finally:
+            streams.hand_over()
+        if not wrapped:
+            self._sessions.add(started.pid)
+        return Process(started, self.reaper, wrapped=wrapped)
+
+    def program(self, name: str, path: str) -> str:
+        """Return a program's path in the container. Look for a name without a slash in the folders of ``path``.
+
+        Raises OSError if the program can't be run. The error's message is in runc's words.
+        """
+        if "\0" in name + path:
+            raise OSError(f'exec: "{name}": invalid argument')
+        if "/" in name:
+            found = self.mounts.on_host(name)
+            if not found.exists():
+                raise FileNotFoundError(f'exec: "{name}": stat {name}: no such file or directory')
+            if found.is_dir():
+                raise IsADirectoryError(f'exec: "{name}": is a directory')
+            if not os.access(found, os.X_OK):
+                raise PermissionError(f'exec: "{name}": permission denied')
+            return name
+        for folder in path.split(":"):
+            file = self.mounts.on_host(f"{folder or '.'}/{name}")
+            if os.access(file, os.X_OK) and file.is_file():
+                return f"{folder}/{name}"
+        raise FileNotFoundError(f'exec: "{name}": executable file not found in $PATH')
+
+    async def close(self) -> None:
+        """End everything that still runs in the sandbox."""
+        if self._holder:
+            if self._holder.stdin:
+                self._holder.stdin.close()
+            with contextlib.suppress(ProcessLookupError):
+                self._holder.kill()
+            await self._holder.wait()
+            self._holder = None
+        if self._sessions:
+            _end(lambda process: os.getsid(process) in self._sessions)
+            self._sessions.clear()
+
+
+def end_all_of(home: Path) -> None:
+    """Kill the remaining processes of a pod: those with this folder as HOME. This may take a while."""
+    _end(lambda process: psutil.Process(process).environ().get("HOME") == str(home))
+
+
+def end_all_below(folder: Path) -> None:
+    """Kill the remaining processes of all pods: those with a HOME below this folder. This may take a while."""
+    _end(lambda process: psutil.Process(process).environ().get("HOME", "").startswith(f"{folder}/"))
+
+
+def _end(belongs: Callable[[int], bool]) -> None:
+    for process in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):
+            if belongs(process):
+                os.kill(process, signal.SIGKILL)
+
+
+def _let_programs_be_interrupted() -> None:
+    """Stop ignoring the signals that nohup, or a shell's `&`, has made this process ignore.
+
+    Otherwise, the programs that this process starts would ignore these signals, too.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            with contextlib.suppress(ValueError):  # only the main thread can change this
+                signal.signal(number, lambda *_: None)
+
+
+async def permitted(folder: Path) -> tuple[bool, bool]:
+    """Return two bools that say what works on this machine.
+
+    The first says whether a container can have its own root directory. The second says whether the container can have
+    its own process namespace, too. To find out, run trial containers in ``folder``.
+    """
+    if _tool("unshare") and _tool("nsenter"):
+        for own_processes in (True, False):
+            trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)
+            shutil.rmtree(trial, ignore_errors=True)
+            sandbox = Sandbox(Mounts(), Reaper(folder), folder=trial, private=True, own_processes=own_processes)
+            try:
+                await sandbox.open()
+                await streams.open()
+                process = await sandbox.run([SHELL, "-c", "exit 7"], TOOLS, "/", streams)
+                if await process.wait() == 7:
+                    return True, own_processes
+            except (OSError, SandboxError, ValueError):
+                continue
+            finally:
+                streams.close()
+                await sandbox.close()
+                shutil.rmtree(trial, ignore_errors=True)
+    return False, False
+
+
+def _tool(name: str) -> str:
+    return shutil.which(name, path=TOOLS_PATH) or ""
+
+
+def _child(process: int) -> int:
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return int(children[0]) if children else process

@@ -1,0 +1,323 @@
+"""Snapshots: a lab's state in one file, which others can start their labs with.
+
+The file has the state of the lab's AWS and Kubernetes: resources, objects, ids, serials, the trail, the clock,
+published documents and faults.
+
+The file doesn't have the lab's own credentials: CAs, the clusters' signing keys, the administrators' keys, role
+sessions, and tokens in Secrets. A restored lab creates new credentials, so it doesn't accept older signatures and
+tokens. The users' own secrets are in the file: access keys of IAM users, KMS keys, Secrets, messages. The pods' files
+aren't, because they include tokens.
+
+The file is a zip archive. Its manifest says which versions wrote it, and which cluster kubectl used.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from shlex import quote
+from typing import IO, Any
+
+from labkit.errors import LabError, UnknownName
+from labkit.simulator import kubeconfig, process, replacement
+from labkit.simulator.aws.state import own
+from labkit.simulator.cluster_folder import ClusterFolder
+from labkit.simulator.folder import Folder
+from labkit.simulator.joined_folder import Kept
+from labkit.simulator.kubernetes.objects import object_file
+from labkit.simulator.process import State
+
+FORMAT = 1
+SUFFIX = ".labsnapshot"
+MANIFEST = "manifest.json"
+DRAFT = ".snapshot."
+AWS = ("aws.db",)
+BESIDE_AWS = (
+    *("aws-own.db", "aws-serials.db", "clock", "trail.jsonl", "trail.older.jsonl", "clusters/serials.db"),
+    *("clusters/*/objects.db", "clusters/*/cluster.json", "clusters/*/webhook.json", "faults/*.json"),
+    "published/*/*.json",
+)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Python's errors for an archive that is damaged or isn't a snapshot.
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError)
+COPIED_WITHIN = 120.0  # seconds
+BLOCK = 1024 * 1024
+
+
+def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
+    """Copy the lab's files that match ``patterns`` to the folder ``into``.
+
+    The caller must make sure that nothing changes these files meanwhile. Raises `LabError` if the disk is full.
+    """
+    with folder.usable():
+        for pattern in patterns:
+            for file in [*folder.path.glob(pattern), *folder.path.glob(f"{pattern}-wal")]:
+                with file.open("rb") as content:
+                    _keep(content, into / file.relative_to(folder.path))
+
+
+def take(folder: Folder, name: str) -> Path:
+    """Write the lab's state to a new file (mode 0600), and return the file. The lab may be running.
+
+    ``name`` is a snapshot's name or a path. Raises `LabError` if the file exists or can't be written, if the lab has
+    no state yet, or if an AWS service has changes that the lab doesn't store.
+    """
+    file = _file(folder, name)
+    if file.exists():
+        raise LabError(
+            f"{file} already exists. A snapshot is never overwritten.",
+            next="choose another name, or remove the file first",
+        )
+    if not _holds_state(folder):
+        raise LabError(f"The lab in {folder.path} holds nothing yet.", next="labkit up")
+    _refuse_joined(folder, "labkit snapshot")
+    with process.turn(folder, "taking a snapshot of"), _place(folder) as place:
+        _copy(folder, place)
+        with _told_of_a_full_disk(folder):
+            for database in place.rglob("*.db"):
+                _clean(database)
+        _write(folder, place, file)
+    return file
+
+
+def restore(folder: Folder, name: str, *, force: bool = False) -> State:
+    """Start the lab with the state of a snapshot. If the lab already has a state, replace it only with ``force``.
+
+    ``name`` is the snapshot's name or path. Raises `LabError` if the snapshot is missing or damaged, if it has another
+    format, if another version of moto made it, or if the lab doesn't start with the snapshot's state. After such an
+    error, the lab keeps its previous state. kubectl uses the same cluster as at the time of the snapshot.
+    """
+    file = _existing(folder, name)
+    with _opened(file) as archive:
+        manifest = _check(file, archive)
+        if _holds_state(folder) and not force:
+            raise LabError(
+                f"The snapshot would replace the state of the lab in {folder.path}. Nothing was changed.",
+                next=f"labkit snapshot NAME, which keeps that state; then:  labkit restore {quote(name)} --force",
+            )
+        _refuse_joined(folder, "labkit restore")
+        with process.turn(folder, "restoring"), _place(folder) as place:
+            _unpack(archive, place)
+            process.end(folder)
+            replacement.offer(folder, place)
+    state = process.start(folder)
+    _put_kubectl_on(folder, state, manifest.get("cluster"))
+    return state
+
+
+def _put_kubectl_on(folder: Folder, state: State, cluster: object) -> None:
+    """Make kubectl use one of the lab's clusters. ``cluster`` is its context or its ARN; nothing else has an effect."""
+    before = state.kubeconfig.read_text()
+    for record in ClusterFolder.records(folder):
+        called = state.context(record.name, record.region)
+        arn = f"arn:aws:eks:{record.region}:{state.account_id}:cluster/{record.name}"
+        if cluster in (called, arn) and (after := kubeconfig.leading_to(before, called, arn)) != before:
+            folder.write_private(state.kubeconfig, after.encode())
+
+
+def _file(folder: Folder, name: str) -> Path:
+    """Return the snapshot's file for a name or a path."""
+    if os.sep in name or name.endswith(SUFFIX):
+        file = Path(name).expanduser().absolute()
+        if file.is_dir() or file.name == "..":
+            raise LabError(
+                f"{name} is a folder.", next=f"name a file in it: {quote(f'{name.rstrip(os.sep)}/NAME{SUFFIX}')}"
+            )
+        if file.parent.exists() and not file.parent.is_dir():
+            raise LabError(f"{file.parent} is a file.", where=name, next="choose another path")
+        if not file.parent.is_dir():
+            raise LabError(f"{file.parent} is not a folder.", where=name, next=f"mkdir -p {quote(str(file.parent))}")
+        return file
+    if not NAME.fullmatch(name):
+        raise LabError(
+            f"{name!r} is not a valid name for a snapshot.",
+            next="choose a name of at most 64 letters, digits, dots, underscores and hyphens, with a letter or digit "
+            f"first; or choose a path with a {os.sep} in it",
+        )
+    return _named(folder) / f"{name}{SUFFIX}"
+
+
+def _named(folder: Folder) -> Path:
+    """Return the folder for named snapshots, which a reset doesn't empty."""
+    return folder.path.with_name(f"{folder.path.name}-snapshots")
+
+
+def _existing(folder: Folder, name: str) -> Path:
+    if (file := _file(folder, name)).is_file():
+        return file
+    there = sorted(each.stem for each in _named(folder).glob(f"*{SUFFIX}"))
+    if there and file.parent == _named(folder):
+        raise UnknownName("snapshot of this lab", name, there, next="labkit restore NAME, or labkit restore PATH")
+    raise LabError(f"{file} does not exist.", next="labkit restore with an existing file; or labkit snapshot NAME")
+
+
+def _holds_state(folder: Folder) -> bool:
+    return any((folder.path / name).exists() for name in (*AWS, replacement.WAITING, replacement.ENTERING))
+
+
+def _refuse_joined(folder: Folder, command: str) -> None:
+    if joined := sorted(Kept.joined(folder)):
+        raise LabError(
+            f"The cluster {joined[0]} has joined this lab. It is not the lab's own, and no snapshot can hold it.",
+            next=f"labkit down, which removes it from the lab; then:  {command} …",
+        )
+
+
+@contextlib.contextmanager
+def _place(folder: Folder) -> Iterator[Path]:
+    """Yield a temporary folder that the block may keep by renaming."""
+    for left in folder.path.glob(f"{DRAFT}*"):  # left by a command that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with (
+        folder.usable(),
+        tempfile.TemporaryDirectory(prefix=DRAFT, dir=folder.path, ignore_cleanup_errors=True) as place,
+    ):
+        yield Path(place)
+
+
+def _keep(content: IO[bytes], file: Path) -> None:
+    """Write a file that only its owner can read, and sync it to the disk."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            shutil.copyfileobj(content, stream, BLOCK)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+def _copy(folder: Folder, place: Path) -> None:
+    """Copy the lab's state to the folder ``place``. If the lab's server runs, the server makes the copy."""
+    unkept = process.have_copied(folder, place.name, within=COPIED_WITHIN)
+    if unkept is None:
+        # If a restored state waits for the next server, it is the lab's present state.
+        replacement.enter(folder)
+        copy(folder, place, AWS + BESIDE_AWS)
+    elif unkept:
+        raise LabError(
+            f"The lab does not keep the state of {', '.join(unkept)}, which you have used: a snapshot would lack it.",
+            next="labkit down and labkit up, which lose that state; then:  labkit snapshot …",
+        )
+
+
+def _clean(database: Path) -> None:
+    """Remove the lab's own credentials and the remains of deleted rows from a copied database."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        if database.name == "aws-own.db":
+            own.forget_sessions(connection)
+        elif database.name == "objects.db":
+            object_file.forget_tokens(connection)
+        # One file again, without free pages.
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("VACUUM")
+
+
+def _write(folder: Folder, place: Path, file: Path) -> None:
+    """Write the archive, completely or not at all."""
+    draft = None
+    try:
+        if file.parent == _named(folder):
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(MANIFEST, json.dumps(_manifest(folder)))
+                for each in sorted(place.rglob("*")):
+                    if each.is_file():
+                        archive.write(each, each.relative_to(place).as_posix())
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(draft).replace(file)
+    except OSError as error:
+        if draft:
+            Path(draft).unlink(missing_ok=True)
+        raise LabError(
+            f"{file} could not be written: {error.strerror}.",
+            next=f"make room (df -h {quote(str(file.parent))}), or choose another folder:  labkit snapshot PATH",
+        ) from error
+
+
+def _manifest(folder: Folder) -> dict[str, Any]:
+    used = kubeconfig.cluster_in_use(folder.kubeconfig.read_text()) if folder.kubeconfig.exists() else ""
+    return {"format": FORMAT, "labkit": version("labkit"), "moto": version("moto"), "cluster": used}
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(file)
+    except OSError as error:
+        raise LabError(f"{file} cannot be read: {error.strerror}.", next=f"ls -l {quote(str(file))}") from error
+    except BROKEN as error:
+        raise _broken(file) from error
+    with archive:
+        yield archive
+
+
+def _check(file: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    """Return the snapshot's manifest. Raise `LabError` if the file isn't a snapshot that this version can use."""
+    try:
+        manifest: dict[str, Any] = json.loads(archive.read(MANIFEST))
+        wrote = manifest["format"], manifest["labkit"], manifest["moto"]
+        names = archive.namelist()
+        if archive.testzip() or len({*names}) < len(names) or not all(map(_is_expected, names)):
+            raise _broken(file)
+    except BROKEN as error:
+        raise _broken(file) from error
+    if (FORMAT, version("moto")) != (wrote[0], wrote[2]):
+        raise LabError(
+            f"labkit {wrote[1]} with moto {wrote[2]} made this snapshot, and labkit {version('labkit')} with moto "
+            f"{version('moto')} cannot open it.",
+            where=f"{file}; nothing was changed",
+            next="ask for a snapshot that your versions made; or install the versions that made this one",
+        )
+    return manifest
+
+
+def _is_expected(name: str) -> bool:
+    """Whether a snapshot may have a file of this name."""
+    parts = PurePosixPath(name).parts
+    return name == MANIFEST or (
+        ".." not in parts
+        and name == "/".join(parts)
+        and any(
+            len(parts) == len(PurePosixPath(pattern).parts) and PurePosixPath(name).match(pattern)
+            for pattern in AWS + BESIDE_AWS
+        )
+    )
+
+
+def _broken(file: Path) -> LabError:
+    return LabError(
+        f"{file} is not a snapshot of a lab, or is damaged.",
+        where="nothing was changed",
+        next="copy or download the file again; or labkit restore with another file",
+    )
+
+
+def _unpack(archive: zipfile.ZipFile, place: Path) -> None:
+    for name in archive.namelist():
+        if name != MANIFEST:
+            with archive.open(name) as content:
+                _keep(content, place / name)
+
+
+@contextlib.contextmanager
+def _told_of_a_full_disk(folder: Folder) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        told = "no space is left on the disk" if "full" in str(error) else f"{error}"
+        raise LabError(
+            f"The snapshot could not be made: {told}.",
+            next=f"df -h {quote(str(folder.path))}, make room, and try again",
+        ) from error

@@ -1,0 +1,86 @@
+"""Tries at the exercises of notebook 07."""
+
+import json
+
+from kubernetes.client import CoreV1Api
+
+from labkit import Lab
+from tests.course.attempts import Attempts
+
+ATTEMPTS = Attempts()
+wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
+LIFE = "eks.amazonaws.com/token-expiration"
+
+
+def annotate(lab: Lab, name: str, account: str, **annotations: str | None) -> None:
+    metadata = {"metadata": {"annotations": annotations}}
+    CoreV1Api(lab.kubernetes).patch_namespaced_service_account(account, name, metadata)
+
+
+def sessions(lab: Lab, name: str, seconds: int) -> None:
+    lab.aws.client("iam").update_role(RoleName=name, MaxSessionDuration=seconds)
+
+
+def policy(lab: Lab, name: str) -> dict:
+    return lab.aws.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+
+
+@wrong("07-a", "a new pod of cart found 86400 s")
+def minutes_with_their_unit(lab, name):
+    annotate(lab, name, "cart", **{LIFE: "60m"})
+
+
+@wrong("07-a", "a new pod of cart found 7200 s")
+def two_hours(lab, name):
+    annotate(lab, name, "cart", **{LIFE: "7200"})
+
+
+@wrong("07-a", "a new pod of till found 3600 s")
+def the_neighbour_as_well(lab, name):
+    for account in ("cart", "till"):
+        annotate(lab, name, account, **{LIFE: "3600"})
+
+
+@right("07-a")
+def an_hour(lab, name):
+    annotate(lab, name, "cart", **{LIFE: "3600"})
+
+
+@right("07-a")
+def less_than_the_shortest_life(lab, name):
+    annotate(lab, name, "cart", **{LIFE: "60"})
+
+
+@wrong("07-b", "cart, a session of 12 hours found admitted")
+def as_long_as_iam_allows(lab, name):
+    sessions(lab, name, 43200)
+
+
+@wrong("07-b", "cart, a session of 4 hours and 1 second found admitted")
+def five_hours(lab, name):
+    sessions(lab, name, 18000)
+
+
+@wrong("07-b", "cart, a session of 4 hours found ValidationError")
+def two_hours_are_too_few(lab, name):
+    sessions(lab, name, 7200)
+
+
+@wrong("07-b", "exercise-07-b:till found admitted")
+def a_policy_without_its_subject(lab, name):
+    sessions(lab, name, 14400)
+    document = policy(lab, name)
+    del document["Statement"][0]["Condition"]
+    lab.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(document))
+
+
+@right("07-b")
+def four_hours(lab, name):
+    sessions(lab, name, 14400)
+
+
+@right("07-b")
+def the_role_made_again(lab, name):
+    iam, document = lab.aws.client("iam"), json.dumps(policy(lab, name))
+    iam.delete_role(RoleName=name)
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=document, MaxSessionDuration=14400)

@@ -1,0 +1,84 @@
+"""Tries at the exercises of notebook 01."""
+
+from labkit import Lab
+from tests.course.attempts import Attempts
+
+ATTEMPTS = Attempts()
+wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
+AWS = "sts.amazonaws.com"
+CART = "cart found InvalidIdentityToken"
+
+
+def issuer(lab: Lab, cluster: str) -> str:
+    return lab.aws.client("eks").describe_cluster(name=cluster)["cluster"]["identity"]["oidc"]["issuer"]
+
+
+def arn(lab: Lab, cluster: str) -> dict[str, str]:
+    name = issuer(lab, cluster).removeprefix("https://")
+    return {"OpenIDConnectProviderArn": f"arn:aws:iam::{lab.account_id}:oidc-provider/{name}"}
+
+
+def register(lab: Lab, url: str, *audiences: str, **more: list[str]) -> None:
+    lab.aws.client("iam").create_open_id_connect_provider(Url=url, ClientIDList=[*audiences], **more)
+
+
+def audiences(lab: Lab, cluster: str, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()) -> None:
+    iam, provider = lab.aws.client("iam"), arn(lab, cluster)
+    for audience in add:
+        iam.add_client_id_to_open_id_connect_provider(**provider, ClientID=audience)
+    for audience in remove:
+        iam.remove_client_id_from_open_id_connect_provider(**provider, ClientID=audience)
+
+
+@wrong("01-a", CART)
+def the_audience_of_the_api_server(lab, name):
+    register(lab, issuer(lab, name), "https://kubernetes.default.svc")
+
+
+@wrong("01-a", CART)
+def no_audience(lab, name):
+    register(lab, issuer(lab, name))
+
+
+@wrong("01-a", "a token for vault found AccessDenied")
+def one_audience_too_many(lab, name):
+    register(lab, issuer(lab, name), AWS, "vault")
+
+
+@right("01-a")
+def with_a_thumbprint(lab, name):
+    register(lab, issuer(lab, name), AWS, ThumbprintList=["9e99a48a9960b14926bb7f3b02e22da2b0ab7280"])
+
+
+@right("01-a")
+def the_audience_added_later(lab, name):
+    register(lab, issuer(lab, name))
+    audiences(lab, name, add=(AWS,))
+
+
+@wrong("01-b", "a token for https://kubernetes.default.svc found AccessDenied")
+def only_added(lab, name):
+    audiences(lab, name, add=(AWS,))
+
+
+@wrong("01-b", CART)
+def only_removed(lab, name):
+    audiences(lab, name, remove=("https://kubernetes.default.svc",))
+
+
+@wrong("01-b", CART)
+def a_regional_name_of_sts(lab, name):
+    audiences(lab, name, add=("sts.us-east-1.amazonaws.com",), remove=("https://kubernetes.default.svc",))
+
+
+@right("01-b")
+def removed_first(lab, name):
+    audiences(lab, name, remove=("https://kubernetes.default.svc",))
+    audiences(lab, name, add=(AWS,))
+
+
+@right("01-b")
+def registered_again(lab, name):
+    url = issuer(lab, name)
+    lab.aws.client("iam").delete_open_id_connect_provider(**arn(lab, name))
+    register(lab, url, AWS)

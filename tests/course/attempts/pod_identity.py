@@ -1,0 +1,98 @@
+"""Tries at the exercises of notebook 11."""
+
+import json
+
+from kubernetes.client import CoreV1Api
+
+from labkit import Lab
+from tests.course.attempts import Attempts
+
+ATTEMPTS = Attempts()
+wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
+BOTH = ["sts:AssumeRole", "sts:TagSession"]
+ACCOUNT = "aws:RequestTag/kubernetes-service-account"
+
+
+def associate(lab: Lab, name: str, account: str, role: str = "", **more: bool) -> None:
+    arn = lab.connection.role_arn(role or name)
+    whose = {"clusterName": lab.parameters.cluster, "namespace": name, "serviceAccount": account}
+    lab.aws.client("eks").create_pod_identity_association(**whose, roleArn=arn, **more)
+
+
+def association(lab: Lab, name: str, account: str) -> dict[str, str]:
+    whose = {"clusterName": lab.parameters.cluster, "namespace": name, "serviceAccount": account}
+    (found,) = lab.aws.client("eks").list_pod_identity_associations(**whose)["associations"]
+    return {"clusterName": lab.parameters.cluster, "associationId": found["associationId"]}
+
+
+def policy(actions: str | list[str], **claims: str) -> str:
+    statement = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": actions}
+    if claims:
+        statement["Condition"] = {"StringEquals": claims}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def trust(lab: Lab, name: str, document: str) -> None:
+    lab.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=document)
+
+
+@wrong("11-a", "a new pod of cart asks found no agent")
+def the_annotation_of_irsa(lab, name):
+    annotations = {"eks.amazonaws.com/role-arn": lab.connection.role_arn(name)}
+    metadata = {"metadata": {"annotations": annotations}}
+    CoreV1Api(lab.kubernetes).patch_namespaced_service_account("cart", name, metadata)
+
+
+@wrong("11-a", "a new pod of till asks found http://169.254.170.23")
+def the_neighbour_as_well(lab, name):
+    for account in ("cart", "till"):
+        associate(lab, name, account)
+
+
+@wrong("11-a", "the agent gives cart found assumed-role/exercise-11-a-mine")
+def a_role_of_another_name(lab, name):
+    lab.aws.client("iam").create_role(RoleName=f"{name}-mine", AssumeRolePolicyDocument=policy(BOTH))
+    associate(lab, name, "cart", f"{name}-mine")
+
+
+@wrong("11-a", "associated service accounts found cart, chart")
+def an_association_beside_the_wrong_one(lab, name):
+    associate(lab, name, "cart")
+
+
+@right("11-a")
+def an_association_in_place_of_the_wrong_one(lab, name):
+    associate(lab, name, "cart")
+    lab.aws.client("eks").delete_pod_identity_association(**association(lab, name, "chart"))
+
+
+@right("11-a")
+def one_without_tags(lab, name):
+    lab.aws.client("eks").delete_pod_identity_association(**association(lab, name, "chart"))
+    associate(lab, name, "cart", disableSessionTags=True)
+
+
+@wrong("11-b", "the agent gives till found assumed-role/exercise-11-b")
+def tags_for_everybody(lab, name):
+    trust(lab, name, policy(BOTH))
+
+
+@wrong("11-b", "the agent gives till found assumed-role/exercise-11-b")
+def the_whole_namespace(lab, name):
+    trust(lab, name, policy(BOTH, **{"aws:RequestTag/kubernetes-namespace": name}))
+
+
+@wrong("11-b", "the agent gives cart found AccessDeniedException")
+def the_tag_of_a_caller(lab, name):
+    trust(lab, name, policy(BOTH, **{"aws:PrincipalTag/kubernetes-service-account": "cart"}))
+
+
+@right("11-b")
+def cart_by_its_tag(lab, name):
+    trust(lab, name, policy(BOTH, **{ACCOUNT: "cart"}))
+
+
+@right("11-b")
+def no_association_for_the_neighbour(lab, name):
+    trust(lab, name, policy(BOTH))
+    lab.aws.client("eks").delete_pod_identity_association(**association(lab, name, "till"))

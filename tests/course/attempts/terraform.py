@@ -1,0 +1,90 @@
+"""Tries at the exercises of notebook 06."""
+
+import json
+
+from kubernetes.client import CoreV1Api
+
+from labkit import Lab, terraform
+from tests.course.attempts import Attempts
+
+ATTEMPTS = Attempts()
+wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
+REFUSED = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity"
+RELEASE = "provider-aws-s3"
+
+
+def policy(lab: Lab, name: str, *accounts: str, **more: str) -> str:
+    this = {"provider_arn": lab.provider_arn, "namespace_service_accounts": [f"{name}:{each}" for each in accounts]}
+    return json.dumps(terraform.rendered({"name": name, "oidc_providers": {"this": this}, **more}).trust_policy)
+
+
+def apply(lab: Lab, name: str, *accounts: str, **more: str) -> None:
+    iam = lab.aws.client("iam")
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=policy(lab, name, *accounts, **more))
+
+
+def annotate(lab: Lab, name: str, value: str) -> None:
+    metadata = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": value}}}
+    CoreV1Api(lab.kubernetes).patch_namespaced_service_account("cart", name, metadata)
+
+
+def existing(lab: Lab, name: str) -> dict[str, str]:
+    return next(role for role in lab.aws.client("iam").list_roles()["Roles"] if role["RoleName"].startswith(name))
+
+
+@wrong("06-a", "exercise-06-a:cart found admitted")
+def the_whole_namespace(lab, name):
+    apply(lab, name, "*", trust_condition_test="StringLike")
+
+
+@wrong("06-a", f"exercise-06-a:{RELEASE}-6f461b0ba11f found {REFUSED}")
+def a_pattern_with_string_equals(lab, name):
+    apply(lab, name, f"{RELEASE}-*")
+
+
+@wrong("06-a", f"exercise-06-a:{RELEASE}-b93e5a1c7d20 found {REFUSED}")
+def only_the_releases_of_today(lab, name):
+    apply(lab, name, f"{RELEASE}-6f461b0ba11f", f"{RELEASE}-0d81c27f44ae")
+
+
+@wrong("06-a", "created just now found admitted")
+def the_releases_of_every_namespace(lab, name):
+    admitted = policy(lab, name, f"{RELEASE}-*", trust_condition_test="StringLike")
+    everywhere = admitted.replace(f"serviceaccount:{name}:", "serviceaccount:*:")
+    lab.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=everywhere)
+
+
+@right("06-a")
+def their_common_beginning(lab, name):
+    apply(lab, name, f"{RELEASE}-*", trust_condition_test="StringLike")
+
+
+@right("06-a")
+def twelve_letters_after_the_beginning(lab, name):
+    apply(lab, name, f"{RELEASE}-{'?' * 12}", trust_condition_test="StringLike")
+
+
+@wrong("06-b", f"a new pod of cart takes its role found {REFUSED}")
+def the_prefix_itself(lab, name):
+    annotate(lab, name, f"{lab.role_arn.rpartition('/')[0]}/{name}-")
+
+
+@wrong("06-b", "a new pod of cart takes its role found exercise-06-b-")
+def the_name_in_the_place_of_the_arn(lab, name):
+    annotate(lab, name, existing(lab, f"{name}-")["RoleName"])
+
+
+@wrong("06-b", "exercise-06-b:till found admitted")
+def a_role_for_the_whole_namespace(lab, name):
+    document = policy(lab, name, "*", trust_condition_test="StringLike")
+    lab.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document)
+
+
+@right("06-b")
+def the_arn_of_the_role_that_exists(lab, name):
+    annotate(lab, name, existing(lab, f"{name}-")["Arn"])
+
+
+@right("06-b")
+def a_role_without_the_prefix(lab, name):
+    lab.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=policy(lab, name, "cart"))

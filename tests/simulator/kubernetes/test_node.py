@@ -1,0 +1,504 @@
+"""Pods on the node, seen through the Kubernetes API, with private mounts or mapped paths."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import jwt
+import psutil
+import pytest
+from kubernetes import client
+
+from tests.simulator.kubernetes.node_lab import Lab, ended, shell, short_folder, started, until
+
+TOKEN_FOLDER = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
+TOKEN_VOLUME = {
+    "name": "aws-iam-token",
+    "projected": {
+        "sources": [
+            {"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}}
+        ]
+    },
+}
+TOKEN_MOUNT = {"name": "aws-iam-token", "mountPath": TOKEN_FOLDER, "readOnly": True}
+
+
+@pytest.fixture(scope="module", params=["private", "mapped"])
+def lab(request) -> Iterator[Lab]:
+    lab = started(short_folder(request.param), request.param)
+    assert lab.mounts == request.param
+    yield lab
+    ended(lab)
+
+
+def test_a_pod_reads_its_token_at_aws_web_identity_token_file(lab):
+    container = shell(
+        'cat "$AWS_WEB_IDENTITY_TOKEN_FILE"; echo; stat -L -c %a "$AWS_WEB_IDENTITY_TOKEN_FILE"',
+        env=[{"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": TOKEN_FOLDER + "/token"}],
+        volumeMounts=[TOKEN_MOUNT],
+    )
+    token, mode = lab.output_of("token", container, volumes=[TOKEN_VOLUME]).split()
+
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (claims["aud"], claims["sub"]) == (["sts.amazonaws.com"], "system:serviceaccount:default:default")
+    assert claims["kubernetes.io"]["pod"]["name"] == "token"
+    assert mode == "644"
+
+
+@pytest.mark.parametrize("lab", ["private"], indirect=True)  # a mapped mount is at another path
+def test_a_private_mount_is_at_its_own_path_and_invisible_outside_the_pod(lab):
+    script = (
+        "exec 2>&1;"  # one stream keeps its order
+        f" cat {TOKEN_FOLDER}/token; ls /run; touch {TOKEN_FOLDER}/x; echo kept >/made/in/data; cat /made/in/data;"
+        " cat /etc/made/greeting; ls /etc/passwd"
+    )
+    container = shell(
+        script,
+        volumeMounts=[
+            TOKEN_MOUNT,
+            {"name": "scratch", "mountPath": "/made/in"},
+            {"name": "words", "mountPath": "/etc/made"},
+        ],
+    )
+    lab.api.create_namespaced_config_map("default", {"metadata": {"name": "words"}, "data": {"greeting": "hello\n"}})
+    volumes = [TOKEN_VOLUME, {"name": "scratch", "emptyDir": {}}, {"name": "words", "configMap": {"name": "words"}}]
+
+    printed = lab.output_of("private", container, volumes=volumes)
+
+    assert printed.split("secrets")[0].count(".") == 2
+    assert "Read-only file system" in printed
+    assert "kept\nhello\n/etc/passwd\n" in printed
+    assert "secrets" in printed
+    assert not Path("/made").exists()
+    assert not Path("/etc/made").exists()
+
+
+def test_containers_of_one_pod_have_their_own_mounts(lab):
+    read = "cat /run/only/here/token >/dev/null 2>&1 && echo there || echo missing"
+    lab.create(
+        "two",
+        {**shell(read, volumeMounts=[{"name": "aws-iam-token", "mountPath": "/run/only/here"}]), "name": "with"},
+        {**shell(read), "name": "without"},
+        volumes=[TOKEN_VOLUME],
+    )
+    lab.in_phase("two", "Succeeded")
+    assert lab.log("two", container="with") == "there\n"
+    assert lab.log("two", container="without") == "missing\n"
+
+
+def test_a_container_gets_the_variables_of_its_spec_and_none_of_the_hosts(lab):
+    lab.api.create_namespaced_config_map("default", {"metadata": {"name": "settings"}, "data": {"A": "1", "B": "2"}})
+    secret = {"metadata": {"name": "hidden"}, "data": {"password": base64.b64encode(b"s3cret").decode()}}
+    lab.api.create_namespaced_secret("default", secret)
+    container = {
+        "name": "app",
+        "image": "public.ecr.aws/docker/library/python:3.12",
+        "command": ["python", "-c", "import os, json; print(json.dumps(dict(os.environ)))", "$(PLAIN)"],
+        "envFrom": [{"prefix": "S_", "configMapRef": {"name": "settings"}}],
+        "env": [
+            {"name": "PLAIN", "value": "x"},
+            {"name": "JOINED", "value": "$(PLAIN)-$(S_A)-$(NONE)-$$(PLAIN)"},
+            {"name": "ONE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "B"}}},
+            {"name": "HIDDEN", "valueFrom": {"secretKeyRef": {"name": "hidden", "key": "password"}}},
+            {"name": "MISSING", "valueFrom": {"secretKeyRef": {"name": "no", "key": "no", "optional": True}}},
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+            {"name": "AWS_ENDPOINT_URL", "value": "https://sts.amazonaws.com"},
+        ],
+    }
+    container["image"] = "python:3.12"
+    env = json.loads(lab.output_of("variables", container))
+
+    assert env["JOINED"] == "x-1-$(NONE)-$(PLAIN)"
+    assert (env["S_A"], env["S_B"], env["ONE"], env["HIDDEN"]) == ("1", "2", "2", "s3cret")
+    assert (env["POD"], env["LABEL"], env["HOSTNAME"]) == ("variables", "variables", "variables")
+    assert env["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
+    assert env["HOME"].startswith(str(lab.folder))
+    assert "MISSING" not in env
+    assert [name for name in env if name.startswith("AWS_")] == ["AWS_ENDPOINT_URL"]
+    assert not {"HTTPS_PROXY", "VIRTUAL_ENV", "USER"} & env.keys()
+    spec = lab.read("variables").spec.containers[0]
+    assert "LD_PRELOAD" not in [variable.name for variable in spec.env]
+
+
+def test_aws_and_python_are_those_of_this_environment(lab):
+    python = {
+        "name": "app",
+        "image": "public.ecr.aws/lambda/python:3.12",
+        "command": ["python3", "-c", "import boto3, sys; print(sys.prefix)"],
+    }
+    assert lab.output_of("python", python).strip() == str(Path(sys.executable).parents[1])
+    aws = {"name": "app", "image": "public.ecr.aws/aws-cli/aws-cli:2.17", "args": ["--version"]}
+    assert lab.output_of("aws", aws).startswith("aws-cli/")
+
+
+def test_a_pods_status_reports_how_its_program_ended(lab):
+    lab.create("ends", shell("exit 3"))
+    pod = lab.in_phase("ends", "Failed")
+    [status] = pod.status.container_statuses
+    ended = status.state.terminated
+    assert (ended.exit_code, ended.reason, status.ready, status.restart_count) == (3, "Error", False, 0)
+    assert ended.started_at <= ended.finished_at
+    conditions = {condition.type: (condition.status, condition.reason) for condition in pod.status.conditions}
+    assert conditions["Ready"] == ("False", "PodFailed")
+    assert conditions["PodScheduled"][0] == "True"
+    assert (pod.status.pod_ip, pod.status.host_ip) == ("127.0.0.1", "127.0.0.1")
+
+
+def test_a_pod_ends_with_its_program_and_so_does_a_leftover_child_process(lab):
+    lab.create("leaves", shell("sleep 300 & echo $!"))
+    lab.in_phase("leaves", "Succeeded")
+    folder = str(lab.pod_folder("leaves"))
+    until(lambda: not processes_with(folder), "the child has ended")
+
+
+def test_a_missing_program_fails_the_pod(lab):
+    lab.create("missing", {"name": "app", "image": "python", "command": ["nonesuch"]})
+    [status] = lab.in_phase("missing", "Failed").status.container_statuses
+    ended = status.state.terminated
+    assert (ended.exit_code, ended.reason) == (128, "StartError")
+    assert 'exec: "nonesuch": executable file not found in $PATH' in ended.message
+
+
+def test_a_pod_with_an_unknown_image_waits_and_lists_the_known_images(lab):
+    lab.create("nginx", {"name": "app", "image": "nginx:1.27"})
+
+    def waiting(reason):
+        [status] = lab.read("nginx").status.container_statuses or [None]
+        found = status and status.state.waiting
+        return found if found and found.reason == reason else None
+
+    message = until(lambda: waiting("ErrImagePull"), "ErrImagePull").message
+    assert 'failed to pull image "nginx:1.27"' in message
+    assert "amazon/aws-cli, public.ecr.aws/aws-cli/aws-cli, public.ecr.aws/lambda/python, python" in message
+    assert "Back-off pulling image" in until(lambda: waiting("ImagePullBackOff"), "ImagePullBackOff").message
+    until(lambda: ("BackOff", 'Back-off pulling image "nginx:1.27"') in lab.events("nginx"), "the event")
+    with pytest.raises(client.ApiException) as refused:
+        lab.log("nginx")
+    assert refused.value.status == 400
+    assert "is waiting to start: trying and failing to pull image" in json.loads(refused.value.body)["message"]
+
+
+def test_a_container_waits_for_a_missing_config_map(lab):
+    variable = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "x"}}}
+    lab.create("waits", shell("echo $X", env=[variable]))
+
+    def waiting():
+        [status] = lab.read("waits").status.container_statuses or [None]
+        return (
+            status and status.state.waiting and status.state.waiting.reason == "CreateContainerConfigError" and status
+        )
+
+    assert until(waiting, "CreateContainerConfigError").state.waiting.message == 'configmap "late" not found'
+    lab.api.create_namespaced_config_map("default", {"metadata": {"name": "late"}, "data": {"x": "came"}})
+    lab.in_phase("waits", "Succeeded")
+    assert lab.log("waits") == "came\n"
+
+
+def test_init_containers_run_in_order_and_a_sidecar_ends_with_the_pod(lab):
+    share = {"volumeMounts": [{"name": "share", "mountPath": "/run/share"}]}
+    lab.create(
+        "ordered",
+        shell("cat /run/share/order", **share),
+        initContainers=[
+            {**shell("echo first >>/run/share/order", **share), "name": "first"},
+            {**shell("exec sleep 300"), "name": "sidecar", "restartPolicy": "Always"},
+            {**shell("echo second >>/run/share/order", **share), "name": "second"},
+        ],
+        volumes=[{"name": "share", "emptyDir": {}}],
+    )
+    pod = lab.in_phase("ordered", "Succeeded")
+    assert lab.log("ordered", container="app") == "first\nsecond\n"
+    folder = str(lab.pod_folder("ordered"))
+    until(lambda: not processes_with(folder), "the sidecar has ended")
+    assert [status.name for status in pod.status.init_container_statuses] == ["first", "sidecar", "second"]
+
+
+def test_a_failed_init_container_fails_the_pod(lab):
+    lab.create("unready", shell("echo never"), initContainers=[{**shell("exit 4"), "name": "setup"}])
+    pod = lab.in_phase("unready", "Failed")
+    assert pod.status.init_container_statuses[0].state.terminated.exit_code == 4
+    assert pod.status.container_statuses[0].state.waiting.reason == "PodInitializing"
+
+
+def test_a_failed_container_is_restarted_after_a_back_off_by_the_labs_clock(lab):
+    lab.create("crashes", shell("echo run; exit 1"), restartPolicy="Always")
+
+    def backing_off(times):
+        [status] = lab.read("crashes").status.container_statuses or [None]
+        waits = status and status.state.waiting and status.state.waiting.reason == "CrashLoopBackOff"
+        return status if waits and status.restart_count == times else None
+
+    status = until(lambda: backing_off(1), "CrashLoopBackOff")
+    assert "back-off 10s restarting failed container=app pod=crashes_default(" in status.state.waiting.message
+    assert (status.last_state.terminated.exit_code, lab.log("crashes", previous=True)) == (1, "run\n")
+    try:
+        lab.clock.advance(seconds=11)
+        assert "back-off 20s" in until(lambda: backing_off(2), "the second back-off").state.waiting.message
+    finally:
+        lab.clock.reset()
+    lab.api.delete_namespaced_pod("crashes", "default")
+
+
+@pytest.fixture(scope="module")
+def sleeper(lab) -> str:
+    lab.create(
+        "sleeper", shell("exec sleep 600", env=[{"name": "X", "value": "1"}], volumeMounts=[TOKEN_MOUNT]),
+        volumes=[TOKEN_VOLUME], terminationGracePeriodSeconds=1,
+    )  # fmt: skip
+    lab.running("sleeper")
+    return "sleeper"
+
+
+def test_the_kubelet_refuses_a_client_without_a_certificate(lab, sleeper):
+    [node] = lab.api.list_node().items
+    port = node.status.daemon_endpoints.kubelet_endpoint.port
+    url = f"https://127.0.0.1:{port}/containerLogs/default/{sleeper}/app"
+    answer = httpx.get(url, verify=False, trust_env=False, timeout=60)
+    assert answer.status_code == 401
+
+
+def test_a_token_is_renewed_by_the_labs_clock(lab, sleeper):
+    def token():
+        return lab.exec(sleeper, "cat", TOKEN_FOLDER + "/token").stdout
+
+    before = token()
+    try:
+        lab.clock.advance(hours=20)
+        after = until(lambda: (found := token()) != before and found, "a new token")
+        claims = jwt.decode(after, options={"verify_signature": False})
+        assert abs(claims["iat"] - lab.clock.now()) < 60
+    finally:
+        lab.clock.reset()
+    back = until(lambda: (found := token()) != after and found, "a token of the time that the clock was set back to")
+    assert abs(jwt.decode(back, options={"verify_signature": False})["iat"] - time.time()) < 60
+
+
+def test_pods_see_the_labs_time(lab, sleeper):
+    if not json.loads((lab.folder / "ready").read_text())["clock"]:
+        pytest.skip("libfaketime's library does not load here")
+    try:
+        lab.clock.advance(hours=2)
+        seen = float(lab.exec(sleeper, "date", "+%s").stdout)
+    finally:
+        lab.clock.reset()
+    assert abs(seen - time.time() - 7200) < 30
+
+
+def test_a_deleted_pod_gets_sigterm_and_is_removed(lab):
+    script = "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    lab.create("polite", shell(script))
+    lab.running("polite")
+    until(lambda: lab.log("polite") == "ready\n", "it is ready")
+    folder = lab.pod_folder("polite")
+    lines = lab.api.read_namespaced_pod_log("polite", "default", follow=True, _preload_content=False).stream()
+    lab.api.delete_namespaced_pod("polite", "default")
+    assert b"".join(lines) == b"ready\nasked\n"
+    until(lambda: not lab.api.list_namespaced_pod("default", label_selector="app=polite").items, "it is gone")
+    until(lambda: not folder.exists(), "its folder is gone")
+    until(lambda: ("Killing", "Stopping container app") in lab.events("polite"), "the event")
+
+
+def test_a_pod_that_ignores_sigterm_is_killed(lab):
+    lab.create("stubborn", shell("trap '' TERM; echo ready; while :; do sleep 0.05; done"))
+    lab.running("stubborn")
+    until(lambda: lab.log("stubborn") == "ready\n", "it is ready")
+    folder = str(lab.pod_folder("stubborn"))
+    lab.api.delete_namespaced_pod("stubborn", "default", grace_period_seconds=1)
+    until(lambda: not lab.api.list_namespaced_pod("default", label_selector="app=stubborn").items, "it is gone")
+    until(lambda: not processes_with(folder), "its processes are gone")
+
+
+def test_a_namespace_stays_until_its_pods_processes_have_ended(lab):
+    lab.api.create_namespace({"metadata": {"name": "ending"}})
+    # It ignores SIGTERM and has a grace period of five minutes.
+    container = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done")
+    spec = {"containers": [container], "terminationGracePeriodSeconds": 300}
+    pod = lab.api.create_namespaced_pod("ending", {"metadata": {"name": "stubborn"}, "spec": spec})
+    until(lambda: lab.api.read_namespaced_pod("stubborn", "ending").status.phase == "Running", "it runs")
+    until(lambda: lab.api.read_namespaced_pod_log("stubborn", "ending") == "ready\n", "it is ready")
+    lab.api.delete_namespace("ending")
+    with pytest.raises(client.ApiException) as refusal:
+        lab.api.create_namespaced_pod("ending", {"metadata": {"name": "late"}, "spec": spec})
+    said = json.loads(refusal.value.body)
+    why = "unable to create new content in namespace ending because it is being terminated"
+    assert (refusal.value.status, said["message"]) == (403, f'pods "late" is forbidden: {why}')
+    assert [cause["reason"] for cause in said["details"]["causes"]] == ["NamespaceTerminating"]
+    assert lab.api.read_namespace("ending").status.phase == "Terminating"
+    # The pods are deleted first, so that they have their service account until they end.
+    assert lab.api.read_namespaced_service_account("default", "ending")
+    assert processes_with(str(lab.folder / "node" / "pods" / pod.metadata.uid))
+    lab.api.delete_namespaced_pod("stubborn", "ending", grace_period_seconds=1)
+    until(lambda: "ending" not in [each.metadata.name for each in lab.api.list_namespace().items], "it is gone")
+    until(lambda: not processes_with(str(lab.folder / "node" / "pods" / pod.metadata.uid)), "its processes are gone")
+
+
+@pytest.mark.parametrize("lab", ["private"], indirect=True)  # a mapped mount can be anywhere
+def test_a_failed_mount_is_reported(lab):
+    lab.create(
+        "refused",
+        shell("true", volumeMounts=[{"name": "d", "mountPath": "/proc"}]),
+        volumes=[{"name": "d", "emptyDir": {}}],
+    )
+
+    def waiting():
+        [status] = lab.read("refused").status.container_statuses or [None]
+        return status and status.state.waiting and status.state.waiting.reason == "CreateContainerError" and status
+
+    assert '"/proc"' in until(waiting, "CreateContainerError").state.waiting.message
+
+
+def test_an_event_reports_a_volume_of_an_unsupported_kind(lab):
+    claim = {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}
+    lab.create("unmounted", shell("true"), volumes=[claim])
+    until(lambda: [m for r, m in lab.events("unmounted") if r == "FailedMount" and "persistentVolumeClaim" in m])
+    assert lab.read("unmounted").status.phase == "Pending"
+
+
+def processes_with(folder: str) -> list[psutil.Process]:
+    """The processes whose environment or arguments name the folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            values = [*process.environ().values(), *process.cmdline()]
+        except psutil.Error:
+            continue
+        if any(value.startswith(folder) for value in values):
+            found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["private", "mapped"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_all_pod_processes_end_when_the_nodes_host_process_ends(mode, number):
+    lab = started(short_folder(mode), mode)
+    daemon = 'setsid sh -c "sleep 901; :" & sleep 902 & trap "" HUP TERM; sleep 903'
+    lab.create("pod", {**shell(daemon), "name": "a"}, {**shell("exec sleep 904"), "name": "b"})
+    lab.running("pod")
+    folder = str(lab.folder)
+    until(lambda: len([p for p in processes_with(folder) if "sleep" in p.cmdline()[0]]) >= 4, "all have started")
+    names = [f"*faketime_s*_{process.pid}" for process in processes_with(folder)]  # shared memory of the lab's clock
+
+    os.kill(lab.process.pid, number)
+    lab.process.wait(20)
+
+    until(lambda: not processes_with(folder), "all have ended")
+    assert not [file for name in names for file in Path("/dev/shm").glob(name)]
+    shutil.rmtree(lab.folder)
+
+
+ODD = "a\0b"
+EMPTY = [{"name": "v", "emptyDir": {}}]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "volumes", "reason", "told"),
+    [
+        (
+            "part",
+            {"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": ODD}]},
+            EMPTY,
+            "CreateContainerConfigError",
+            'failed to prepare subPath for volumeMount "v" of container "app"',
+        ),
+        (
+            "long-part",
+            {"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "a" * 300}]},
+            EMPTY,
+            "CreateContainerConfigError",
+            'failed to prepare subPath for volumeMount "v" of container "app"',
+        ),
+        (
+            "part-of-variable",
+            {
+                "env": [{"name": "A", "value": "../x"}],
+                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}],
+            },
+            EMPTY,
+            "CreateContainerConfigError",
+            "unable to provision SubPath `../x`: must not contain '..'",
+        ),
+        (
+            "absolute-part",
+            {
+                "env": [{"name": "A", "value": "/etc"}],
+                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}],
+            },
+            EMPTY,
+            "CreateContainerConfigError",
+            "error SubPath `/etc` must not be an absolute path",
+        ),
+        (
+            "mount",
+            {"volumeMounts": [{"name": "v", "mountPath": f"/{ODD}"}]},
+            EMPTY,
+            "CreateContainerError",
+            f'nothing can be mounted at "/{ODD}": invalid argument',
+        ),
+        (
+            "message",
+            {"terminationMessagePath": f"/{ODD}"},
+            EMPTY,
+            "CreateContainerError",
+            f'nothing can be mounted at "/{ODD}": invalid argument',
+        ),
+    ],
+)
+def test_the_kubelet_reports_an_invalid_mount_path_or_sub_path(lab, name, fields, volumes, reason, told):
+    """A real API server also accepts such a pod."""
+    lab.create(name, shell("true", **fields), volumes=volumes)
+    until(lambda: ("Failed", f"Error: {told}") in lab.events(name))
+    waiting = lab.read(name).status.container_statuses[0].state.waiting
+    assert (waiting.reason, waiting.message) == (reason, told)
+    lab.api.delete_namespaced_pod(name, "default")
+    until(lambda: name not in {pod.metadata.name for pod in lab.api.list_namespaced_pod("default").items})
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("item", {"downwardAPI": {"items": [{"path": ODD, "fieldRef": {"fieldPath": "metadata.name"}}]}}),
+        ("token-path", {"projected": {"sources": [{"serviceAccountToken": {"path": ODD}}]}}),
+    ],
+)
+def test_the_kubelet_reports_a_volume_file_path_with_a_nul(lab, name, source):
+    lab.create(name, shell("true"), volumes=[{"name": "v", **source}])
+    told = f'MountVolume.SetUp failed for volume "v" : invalid path "{ODD}"'
+    until(lambda: ("FailedMount", told) in lab.events(name))
+    lab.api.delete_namespaced_pod(name, "default")
+
+
+@pytest.mark.parametrize("fields", [{"env": [{"name": "A", "value": ODD}]}, {"args": [ODD]}], ids=["env", "args"])
+def test_a_variable_or_argument_with_a_nul_is_a_start_error(lab, request, fields):
+    name = "nul-" + request.node.callspec.id.split("-")[-1]
+    lab.create(name, shell("true", **fields))
+    ended = lab.in_phase(name, "Failed").status.container_statuses[0].state.terminated
+    assert (ended.reason, ended.exit_code) == ("StartError", 128)
+    assert re.fullmatch(r"unable to start container process: exec \S+/sh: invalid argument", ended.message)
+
+
+@pytest.mark.parametrize("odd", ["\n", "\r", "\x1b", "\x7f", "\x85", "\u2028", "\\", " ", "#"])
+def test_odd_characters_arrive_unchanged_in_paths_and_variables(lab, odd):
+    """In a file's name, a subPath and a variable."""
+    text = f"a{odd}b"
+    volumes = [
+        {"name": "v", "emptyDir": {}},
+        {"name": "d", "downwardAPI": {"items": [{"path": text, "fieldRef": {"fieldPath": "metadata.name"}}]}},
+    ]
+    mounts = [{"name": "v", "mountPath": "/v", "subPath": text}, {"name": "d", "mountPath": "/d"}]
+    name = f"odd-{ord(odd)}"
+    script = 'test -d /v && printf %s "$A"; cat "/d/$A"'
+    if lab.mounts == "mapped":
+        script = 'printf %s "$A"; cat "$D/$A"'
+    env = [{"name": "A", "value": text}, {"name": "D", "value": "/d"}]
+    printed = lab.output_of(name, shell(script, env=env, volumeMounts=mounts), volumes=volumes)
+    assert printed.replace("\r\n", "\n") == f"{text}{name}"
+    lab.api.delete_namespaced_pod(name, "default")
