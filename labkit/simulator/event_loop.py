@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 AT_ONCE = 16 * 1024  # bytes; work on more than that is done in a thread
 
 
-async def beside(size: int, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
+async def in_thread_if_large(size: int, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
     """Return the result of ``function``, called with ``arguments``.
 
     ``size`` is the number of bytes to process. If it's over 16 KiB, the function runs in a thread.

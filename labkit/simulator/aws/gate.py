@@ -50,7 +50,7 @@ from labkit.simulator.aws.users import of_oneself
 from labkit.simulator.aws.web_identity import WebIdentity
 from labkit.simulator.clock import Clock, rfc3339
 from labkit.simulator.database import NotWritten
-from labkit.simulator.event_loop import beside
+from labkit.simulator.event_loop import in_thread_if_large
 from labkit.simulator.identifiers import Identifiers
 from labkit.webhook.body import ClientDisconnect, TooLong, whole
 
@@ -222,7 +222,7 @@ class Gate:
                 call, body = await _with_form(asked, body), None
             asked, signed = self._address(call)
             asked, caller = await self._authenticate(asked, signed, body)
-            asked = await beside(len(asked.call.body), self._read, asked, caller)
+            asked = await in_thread_if_large(len(asked.call.body), self._read, asked, caller)
             grant = await self._authorize(asked, caller)
             async with self._kept.keeping(asked):
                 response, session = await self._answer(grant, caller)
@@ -308,18 +308,18 @@ class Gate:
         match asked.service:
             case "sts":
                 self._regions.check(asked, caller)
-                await beside(len(asked.call.body), constraints.check, asked)
+                await in_thread_if_large(len(asked.call.body), constraints.check, asked)
                 async with self._kept.keeping(asked):
                     return await self._sts.authorize(asked, caller)
             case "s3":
-                grant = await beside(len(asked.call.body), self._s3.authorize, asked, caller)
-                await beside(len(asked.call.body), check_digest, asked.call)
+                grant = await in_thread_if_large(len(asked.call.body), self._s3.authorize, asked, caller)
+                await in_thread_if_large(len(asked.call.body), check_digest, asked.call)
                 return grant
         if self._is_bound(caller):
             grant = await self._permitted(asked, caller)
         else:
             grant = Grant(asked)
-        await beside(len(asked.call.body), constraints.check, asked)
+        await in_thread_if_large(len(asked.call.body), constraints.check, asked)
         if asked.service == "eks-auth":
             return await self._eks_auth.admit(grant)
         if asked.service == "iam":

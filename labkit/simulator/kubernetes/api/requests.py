@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 import yaml
 from starlette.types import Scope
 
-from labkit.simulator.event_loop import beside
+from labkit.simulator.event_loop import in_thread_if_large
 from labkit.simulator.kubernetes.access.authentication import ANONYMOUS, User
 from labkit.simulator.kubernetes.access.rules import Attributes
 from labkit.simulator.kubernetes.api import protobuf
@@ -66,7 +66,7 @@ def respond(body: object, status: int = 200) -> Response:
 async def in_media_type(response: Response, request: "Request") -> Response:
     """Return the answer, converted to YAML if the client wants YAML."""
     if b"yaml" in request.headers.get(b"accept", b"") and request.media_type()[0] == YAML:
-        response.body = await beside(len(response.body), _as_yaml, response.body)
+        response.body = await in_thread_if_large(len(response.body), _as_yaml, response.body)
         response.content_type = YAML
     return response
 
@@ -156,7 +156,7 @@ class Request:
 
     async def options_version(self) -> str:
         """Return the apiVersion of the DeleteOptions in the body."""
-        return await beside(len(self.body), self._options_version)
+        return await in_thread_if_large(len(self.body), self._options_version)
 
     def _options_version(self) -> str:
         try:
@@ -243,7 +243,7 @@ class Request:
 
         The query's `fieldValidation` decides whether unknown and repeated fields are refused, ignored or warned about.
         """
-        return await beside(len(self.body), self._document, type_name, kind, api_version)
+        return await in_thread_if_large(len(self.body), self._document, type_name, kind, api_version)
 
     def _document(self, type_name: str, kind: str, api_version: str) -> Object:
         given_version, given_kind, value, repeated = self._parse(type_name, kind)

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable
 from functools import partial
 
-from labkit.simulator.event_loop import beside
+from labkit.simulator.event_loop import in_thread_if_large
 from labkit.simulator.kubernetes.api import patches
 from labkit.simulator.kubernetes.api.admission import Admission
 from labkit.simulator.kubernetes.api.managers import Writer, applied, named, updated
@@ -137,9 +137,9 @@ class Resources:
             obj = services.with_address(self.storage, obj)
             request.warnings.append(services.NO_ROUTE)
         size = len(request.body)
-        await beside(size, validate, kind, obj)
+        await in_thread_if_large(size, validate, kind, obj)
         writer, now = self._writer(kind, request), self.storage.now()
-        owned = await beside(size, partial(updated, b"", kind.type, {}, sent, writer, now=now))
+        owned = await in_thread_if_large(size, partial(updated, b"", kind.type, {}, sent, writer, now=now))
         if kind.namespaced:
             # The namespace may have been deleted while the webhook was called.
             self._require_namespace(kind, metadata)
@@ -160,12 +160,12 @@ class Resources:
             raise unsupported_media_type()
         if request.content_type == patches.APPLY:
             return await self._apply(kind, request, dry_run)
-        patch = await beside(len(request.body), patches.read, request)
+        patch = await in_thread_if_large(len(request.body), patches.read, request)
         namespace = self._namespace(kind, request)
         for attempt in range(5):
             before = self.storage.get(kind, namespace, request.name)
             request.warnings.clear()
-            obj = await beside(_size(request, before), self._patched, kind, request, before, patch)
+            obj = await in_thread_if_large(_size(request, before), self._patched, kind, request, before, patch)
             try:
                 stored = await self._update(kind, request, before, obj, dry_run=dry_run)
             except ApiError as error:
@@ -216,7 +216,7 @@ class Resources:
         force = request.flag("force")
         writer, now = self._writer(kind, request), self.storage.now()
         applying = partial(applied, before.managers, kind.type, before.object, obj, writer, now=now, force=force)
-        result, owned = await beside(_size(request, before), applying)
+        result, owned = await in_thread_if_large(_size(request, before), applying)
         stored = await self._update(kind, request, before, result, dry_run=dry_run, owned=owned)
         return self._answer(kind, stored, request)
 
@@ -230,7 +230,7 @@ class Resources:
     ) -> Stored:
         metadata = dict(obj["metadata"])
         size = _size(request, before)
-        managers = await beside(size, named, metadata.pop("managedFields", None), before.managers)
+        managers = await in_thread_if_large(size, named, metadata.pop("managedFields", None), before.managers)
         version = metadata.pop("resourceVersion", "")
         if version and version != before.metadata["resourceVersion"]:
             raise modified(kind, before.name)
@@ -264,12 +264,14 @@ class Resources:
         obj = await self.admission.admit(review)
         if kind is services.SERVICE:
             obj = services.with_kept_address(obj, before.object)
-        await beside(size, validate_update, kind, obj, before.object)
+        await in_thread_if_large(size, validate_update, kind, obj, before.object)
         obj = with_metadata(obj, _ordered(obj["metadata"], before.metadata))
         if owned is None:
             writer = self._writer(kind, request)
             now = self.storage.now()
-            owned = await beside(size, partial(updated, managers, kind.type, before.object, obj, writer, now=now))
+            owned = await in_thread_if_large(
+                size, partial(updated, managers, kind.type, before.object, obj, writer, now=now)
+            )
         return writes.store(self.storage, kind, before, obj, owned, dry_run=dry_run)
 
     @staticmethod

@@ -5,7 +5,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-
 
 import json
 
-from labkit.simulator.event_loop import beside
+from labkit.simulator.event_loop import in_thread_if_large
 from labkit.simulator.kubernetes.api import patches
 from labkit.simulator.kubernetes.api.requests import Request, Response, respond
 from labkit.simulator.kubernetes.api.resources import Resources
@@ -27,7 +27,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
     if request.verb == "update":
         wanted = await request.document(TYPE, "Scale", API_VERSION)
     else:
-        wanted = await beside(len(request.body), _patched, request, document)
+        wanted = await in_thread_if_large(len(request.body), _patched, request, document)
     replicas = (wanted.get("spec") or {}).get("replicas", 0)
     if replicas < 0:
         cause = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
