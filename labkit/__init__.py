@@ -30,22 +30,30 @@ from typing import Any
 
 _WHERE = {
     "Check": "labkit.course.widgets.check",
+    "Claims": "labkit.tokens",
     "Evidence": "labkit.doctor.evidence",
     "Finding": "labkit.doctor.findings",
     "Lab": "labkit.lab",
     "LabError": "labkit.errors",
     "Parameters": "labkit.run_parameters",
     "expect_denied": "labkit.errors",
+    "explain": "labkit.doctor.explanations",
     "parameters": "labkit.run_parameters",
     "run": "labkit.runs",
 }
-_MODULES = ("doctor", "errors", "steps", "targets")
+_MODULES = {
+    "doctor": "labkit.doctor",
+    "errors": "labkit.errors",
+    "fleet": "labkit.runs.fleet",
+    "steps": "labkit.steps",
+    "targets": "labkit.targets",
+}
 __all__ = sorted(_WHERE)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"labkit.{name}")
+        return importlib.import_module(_MODULES[name])
     if name not in _WHERE:
         raise AttributeError(f"module 'labkit' has no attribute {name!r}")
     module = importlib.import_module(_WHERE[name])

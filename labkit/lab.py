@@ -142,6 +142,17 @@ class Lab(Workspace):
             for line in chain(closed, steps.remove(self)):
                 print(line)
 
+    def wait_until_running(self, pod: str, namespace: str = "") -> None:
+        """Wait until the pod runs, and until STS lets it assume its role. Raises `PodDoesNotRun` with the reason.
+
+        The default `namespace` is this run's.
+        """
+        steps.pod.wait_until_running(self, pod, namespace)
+
+    def delete_pod(self, pod: str, namespace: str = "") -> None:
+        """Delete a pod, and wait until it's gone. A missing pod is fine. Raises `PodDoesNotRun` if it doesn't end."""
+        steps.pod.delete(self, pod, namespace or self.parameters.namespace)
+
     # Look.
 
     def evidence(self, *, probe: bool = True) -> Evidence:

@@ -158,6 +158,19 @@ def test_a_notebook_takes_its_step_with_boto3_or_the_kubernetes_client(name):
         assert hidden not in sources
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_imports_only_what_labkit_offers(name):
+    for cell in code(read(name)):
+        for node in ast.walk(ast.parse(cell.source)):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) else []
+            inner = next((module for module in modules if module.startswith("labkit.")), None)
+            assert not inner, (
+                f"{name}, cell {cell.id}: don't import {inner}: give it a method of Lab, or a name in _WHERE of "
+                "labkit/__init__.py, and let the cell use that."
+            )
+
+
 def test_the_doctor_notebook_only_looks_and_makes_nothing():
     sources = "\n".join(cell.source for cell in code(read(REPORT)))
     assert "labkit.Lab.look(**labkit.parameters())" in sources
