@@ -7,7 +7,7 @@ from importlib import metadata
 from labkit.connection import Connection
 from labkit.simulator import control, kubeconfig
 from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import Facts, Kept
+from labkit.simulator.joined_folder import Facts, JoinedFolder
 from labkit.simulator.process import State, silent, unreachable
 
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
@@ -45,7 +45,7 @@ def summary(folder: Folder) -> str:
         f"  mounts    {_mounts(state)}",
         f"  terminal  {on_cluster(state)}",
     ]
-    joined = Kept.joined(folder)
+    joined = JoinedFolder.joined(folder)
     for name, facts in state.clusters.items():
         lines.append(f"  cluster   {name}  {facts['endpoint']}  {facts['issuer']}")
         if (kept := joined.get(name)) and (its := kept.facts):
@@ -74,7 +74,7 @@ def report(folder: Folder) -> str:
         f"- lab: {('runs' if answers else 'runs, but does not answer') if running else 'does not run'}",
     ]
     if state and running:
-        of_kind = Kept.joined(folder)
+        of_kind = JoinedFolder.joined(folder)
         clusters = [f"{name} (target kind)" if name in of_kind else name for name in state.clusters]
         lines += [
             f"- mounts: {_mounts(state)}; pods use the lab's clock: {'yes' if state.pod_clock else 'no'}",
@@ -106,7 +106,7 @@ def on_cluster(state: State) -> str:
     )
 
 
-def _changed_issuer(kept: Kept, joined: str) -> list[str]:
+def _changed_issuer(kept: JoinedFolder, joined: str) -> list[str]:
     from labkit.targets.kind import issuer  # slow to load, and few labs need it
 
     if not (now := issuer.changed(kept, joined)):
@@ -121,15 +121,15 @@ def _mounts(state: State) -> str:
 
 def _remembered(folder: Folder) -> list[str]:
     """Return a text about each cluster that the lab remembers, but that isn't joined now."""
-    joined = {kept.path for kept in Kept.joined(folder).values()}
+    joined = {kept.path for kept in JoinedFolder.joined(folder).values()}
     return [
         f"  The lab remembers {_what_becomes(kept, kept.facts)}"
-        for kept in Kept.all(folder)
+        for kept in JoinedFolder.all(folder)
         if kept.path not in joined and kept.facts
     ]
 
 
-def _what_becomes(kept: Kept, facts: Facts) -> str:
+def _what_becomes(kept: JoinedFolder, facts: Facts) -> str:
     up, down = f"labkit up --target kind --cluster {kept.cluster}", "labkit down"
     join, delete = f"    To let the cluster join the lab again:  {up}", f"    To delete the cluster:  {down}"
     if facts.made and not kept.kubeconfig.exists():

@@ -16,7 +16,7 @@ from labkit.errors import LabError, UnknownName
 from labkit.simulator import kubeconfig as kubeconfig_of_the_lab
 from labkit.simulator import process
 from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import Kept
+from labkit.simulator.joined_folder import JoinedFolder
 
 
 def up(
@@ -159,7 +159,7 @@ def join(
     connection = kind.up(parameters, aws_host=aws_host)
     folder, state = running()
     _put_kubectl_on(folder, state, cluster, region)
-    kept = Kept(folder, cluster, region)
+    kept = JoinedFolder(folder, cluster, region)
     facts = facts_of(kept)
     if image and image != facts.image:
         # The cluster had joined before, with another image. From now on, notebooks use this one.

@@ -67,7 +67,7 @@ def serve(
     """Print the manifest that registers the webhook. Then answer admission reviews until Ctrl-C."""
     import asyncio
 
-    from labkit.webhook import Account, Accounts, WebhookServer, serving
+    from labkit.webhook import AccountSettings, ServiceAccounts, WebhookServer, serving
     from labkit.webhook.connection import connect
 
     if not mount_path.startswith("/"):
@@ -81,10 +81,10 @@ def serve(
     address = replace(address, port=bound.getsockname()[1])
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("labkit.webhook").setLevel(logging.INFO)
-    defaults = Account(
+    defaults = AccountSettings(
         audience=audience, token_expiration=token_expiration, sts_regional_endpoints=sts_regional_endpoints
     )
-    accounts = Accounts(client, defaults=defaults, prefix=prefix)
+    accounts = ServiceAccounts(client, defaults=defaults, prefix=prefix)
 
     def ready() -> None:
         typer.echo(serving.manifest(address, identity), nl=False)
@@ -133,8 +133,8 @@ def manifest(
 
 def _address_and_identity(
     listen: str, host: str, certificate: Path | None, key: Path | None
-) -> "tuple[serving.Address, serving.Identity]":
+) -> "tuple[serving.Address, serving.ServingCertificate]":
     from labkit.webhook import serving
 
     address = serving.Address.of(listen, host)
-    return address, serving.Identity.of(address, Folder.find().path / "webhook", certificate, key)
+    return address, serving.ServingCertificate.of(address, Folder.find().path / "webhook", certificate, key)

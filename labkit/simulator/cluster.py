@@ -17,11 +17,11 @@ from labkit.simulator.aws.clusters import ClusterFacts
 from labkit.simulator.aws.metadata import Metadata
 from labkit.simulator.aws.pod_identity_agent import PATH, PodIdentityAgent
 from labkit.simulator.certificates import Certificate, client_context, private_pem
-from labkit.simulator.cluster_folder import ClusterFolder, Record
+from labkit.simulator.cluster_folder import ClusterFolder, ClusterRecord
 from labkit.simulator.joined_cluster import JoinedCluster
 from labkit.simulator.joined_folder import is_joined
 from labkit.simulator.kubernetes.access.authentication import AUTHENTICATED, User
-from labkit.simulator.kubernetes.access.authorization import Grant
+from labkit.simulator.kubernetes.access.authorization import ClusterRoleGrant
 from labkit.simulator.kubernetes.access.tokens import DAY
 from labkit.simulator.kubernetes.node import images
 from labkit.simulator.kubernetes.node.node import Node
@@ -29,7 +29,7 @@ from labkit.simulator.kubernetes.server import ApiServer
 from labkit.simulator.listener import Listener
 from labkit.simulator.process import REGION, context
 from labkit.simulator.running_lab import RunningLab
-from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
+from labkit.webhook import ServiceAccounts, WebhookServer, mutating_webhook_configuration
 
 if TYPE_CHECKING:
     import socket
@@ -84,7 +84,7 @@ class Clusters:
             kept = ClusterFolder(self.lab.folder, called)
             kept.forget_contents()  # an earlier start may have been interrupted
             issuer_id = identifiers.hex("issuer", f"{called}/{identifiers.serial('issuer', called)}")
-            record = Record(region, name, issuer_id, self.lab.folder.clock.now(), request)
+            record = ClusterRecord(region, name, issuer_id, self.lab.folder.clock.now(), request)
             cluster = await self._start(Cluster(record, self.lab, self._signing_key), request)
             if not self.lab.bare:
                 kept.record(record)
@@ -172,7 +172,12 @@ class Cluster:
     """
 
     def __init__(
-        self, record: Record, lab: RunningLab, new_signing_key: Callable[[], Awaitable[bytes]], *, again: bool = False
+        self,
+        record: ClusterRecord,
+        lab: RunningLab,
+        new_signing_key: Callable[[], Awaitable[bytes]],
+        *,
+        again: bool = False,
     ):
         self.region = record.region
         self.name = record.name
@@ -294,7 +299,7 @@ class Cluster:
             {name: [value] for name, value in extra.items()},
         )
 
-    def _aws_grants(self, user: User) -> Iterator[Grant]:
+    def _aws_grants(self, user: User) -> Iterator[ClusterRoleGrant]:
         """Yield a grant for each access policy in the user's access entry."""
         authenticator, _, principal = user.uid.partition(":")
         entry = self.facts.access.find(principal.rpartition(":")[2])
@@ -304,11 +309,11 @@ class Cluster:
             binding = f'ClusterRoleBinding "{entry.principal_arn}+{policy.name}"'
             of = f'{binding} of ClusterRole "{policy.name}" to User "{entry.principal_id}"'
             reason = f"EKS Access Policy: allowed by {of}"
-            yield Grant(ACCESS_POLICIES[policy.name], policy.namespaces, reason)
+            yield ClusterRoleGrant(ACCESS_POLICIES[policy.name], policy.namespaces, reason)
 
     async def _start_webhook(self) -> None:
         client = self._api_client(self._client("system:pod-identity-webhook"))
-        accounts = Accounts(client)
+        accounts = ServiceAccounts(client)
         await accounts.start()
         listener = await self.lab.listen(
             Listener(

@@ -13,7 +13,7 @@ RECORD = "cluster.json"
 
 
 @dataclass(frozen=True)
-class Record:
+class ClusterRecord:
     """The data from which the lab's next server starts a cluster again.
 
     ``request`` has the parameters of `eks:CreateCluster`.
@@ -41,12 +41,12 @@ class ClusterFolder:
         self.node = folder.pods / name
 
     @classmethod
-    def records(cls, folder: Folder) -> list[Record]:
+    def records(cls, folder: Folder) -> list[ClusterRecord]:
         """Return the records of all existing clusters, oldest first. Raises `LabError` if a record is not readable."""
         records = []
         for file in folder.path.glob(f"clusters/*/{RECORD}"):
             try:
-                records.append(Record(**json.loads(file.read_text())))
+                records.append(ClusterRecord(**json.loads(file.read_text())))
             except (ValueError, TypeError) as error:
                 raise LabError(
                     "The record of a cluster cannot be read: it is damaged, or another version of labkit wrote it.",
@@ -55,7 +55,7 @@ class ClusterFolder:
                 ) from error
         return sorted(records, key=lambda record: (record.created_at, record.name))
 
-    def record(self, record: Record) -> None:
+    def record(self, record: ClusterRecord) -> None:
         """Write the record of an existing cluster. The lab's next server reads it."""
         self._folder.write_private(self.path / RECORD, json.dumps(asdict(record)).encode())
 

@@ -63,7 +63,7 @@ def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
             return None
 
 
-class Control:
+class ControlSocket:
     """The server's listening socket. Only the process that holds the lock on ``server.lock`` may create the socket.
 
     Raises :class:`LabError` if the folder's file system doesn't support unix sockets.

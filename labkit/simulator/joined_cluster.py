@@ -23,12 +23,12 @@ from labkit.simulator import lab_network
 from labkit.simulator.aws.clusters import ClusterFacts
 from labkit.simulator.aws.issuers import API_KEYS, DISCOVERY
 from labkit.simulator.aws.refusals import Refusal
-from labkit.simulator.joined_folder import LOOPBACK, Facts, Kept, is_of_this_lab, labels
+from labkit.simulator.joined_folder import LOOPBACK, Facts, JoinedFolder, is_of_this_lab, labels
 from labkit.simulator.kubeconfig import Entry
 from labkit.simulator.listener import Listener
 from labkit.simulator.process import context
 from labkit.simulator.running_lab import RunningLab
-from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
+from labkit.webhook import ServiceAccounts, WebhookServer, mutating_webhook_configuration
 from labkit.webhook.connection import connect
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class JoinedCluster:
         self.lab = lab
         self.context = context(name, region, lab.state.region)
         self.folder: Folder = lab.folder
-        self.kept = Kept(lab.folder, name, region)
+        self.kept = JoinedFolder(lab.folder, name, region)
         self.endings: list[Callable[[], Awaitable[Any]]] = []
 
     async def start(self, request: dict[str, object]) -> None:
@@ -149,7 +149,7 @@ class JoinedCluster:
 
     async def _serve_webhooks(self, host: str, endpoint_url: str) -> list[dict[str, Any]]:
         """Start the pod identity webhook and the webhook `lab-network`, and return their manifests."""
-        accounts = Accounts(self.api)
+        accounts = ServiceAccounts(self.api)
         self.endings.append(accounts.stop)
         await accounts.start()
         added = lab_network.variables(endpoint_url)

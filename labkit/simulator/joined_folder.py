@@ -36,7 +36,7 @@ class Facts:
     public_issuer: bool = False  # whether the issuer publishes its own documents: STS asks its host, not the API server
 
 
-class Kept:
+class JoinedFolder:
     """The facts and files that the lab keeps about one joined cluster, in a subfolder for this cluster."""
 
     def __init__(self, folder: Folder, cluster: str, region: str):
@@ -48,7 +48,7 @@ class Kept:
         """The file with the manifests of both webhooks, for `kubectl apply`."""
 
     @classmethod
-    def all(cls, folder: Folder) -> "list[Kept]":
+    def all(cls, folder: Folder) -> "list[JoinedFolder]":
         """Return the kept facts of every cluster that joined and wasn't forgotten."""
         return [
             cls(folder, *of_file(facts.parent.name).rsplit("@", 1))
@@ -56,8 +56,8 @@ class Kept:
         ]
 
     @classmethod
-    def joined(cls, folder: Folder) -> "dict[str, Kept]":
-        """Return the `Kept` of each cluster that has joined the running lab, by the cluster's context."""
+    def joined(cls, folder: Folder) -> "dict[str, JoinedFolder]":
+        """Return the `JoinedFolder` of each cluster that has joined the running lab, by the cluster's context."""
         state = State.read(folder) if folder.is_running() else None
         if state is None:
             return {}

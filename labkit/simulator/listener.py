@@ -18,7 +18,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets import http11
 
 from labkit.simulator.certificates import Certificate
-from labkit.webhook.serving import Server, bound
+from labkit.webhook.serving import EmbeddedServer, bound
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 LONGEST_HEAD = 1024 * 1024  # bytes of a request's first line and headers, the limit of a Kubernetes API server
@@ -65,7 +65,7 @@ class Listener:
         self._on_call = on_call
         self._peers: dict[tuple[str, int], Peer] = {}
         self._ready = asyncio.Event()
-        self._server = Server(self._config(certificate, client_authority_pem), self._ready.set)
+        self._server = EmbeddedServer(self._config(certificate, client_authority_pem), self._ready.set)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -20,7 +20,7 @@ ISSUER = re.compile(r"(?:(?:https://[^/?#]+)?/id/)?([0-9A-Za-z]{1,64})")
 
 
 @dataclass(frozen=True)
-class Answer:
+class IssuerAnswer:
     """An issuer's HTTP answer. It is the issuer's own document, the answer from an override's file, or an error."""
 
     status: int
@@ -62,7 +62,7 @@ class Published:
         """Delete all overrides: each issuer serves its own documents again."""
         shutil.rmtree(self._path, ignore_errors=True)
 
-    def edition(self, issuer: str) -> tuple[Answer | None, ...]:
+    def edition(self, issuer: str) -> tuple[IssuerAnswer | None, ...]:
         """Return a value that changes whenever the overrides of the issuer's documents change."""
         found = ISSUER.fullmatch(issuer)
         if not found:
@@ -79,19 +79,19 @@ class Override:
     file: Path
     write: Callable[[Path, bytes], None]
 
-    def get(self) -> Answer | None:
+    def get(self) -> IssuerAnswer | None:
         """Return the answer that replaces the issuer's document.
 
         Return None if the override's file doesn't exist. Return an answer with status 500 if the file is invalid.
         """
         try:
             content = json.loads(self.file.read_text())
-            return Answer(HTTPStatus(content["status"]).value, str(content["body"]))
+            return IssuerAnswer(HTTPStatus(content["status"]).value, str(content["body"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
             # Someone wrote the file by hand, with a mistake. So the issuer answers that it failed.
-            return Answer(HTTPStatus.INTERNAL_SERVER_ERROR.value, "")
+            return IssuerAnswer(HTTPStatus.INTERNAL_SERVER_ERROR.value, "")
 
     def set(self, status: int, body: str | dict[str, object]) -> None:
         """Let the issuer serve this answer from now on. If ``body`` is a dictionary, serve it as JSON."""

@@ -9,7 +9,7 @@ from starlette.types import Scope
 from labkit.simulator.aws.gate import Gate
 from labkit.simulator.folder import Folder
 from labkit.simulator.identifiers import Identifiers
-from labkit.simulator.kubernetes.issuer import Issuer
+from labkit.simulator.kubernetes.issuer import PublicIssuer
 from labkit.simulator.listener import Listener
 from labkit.simulator.ports import Ports
 from labkit.simulator.process import State
@@ -36,7 +36,7 @@ class RunningLab:
         self.identifiers = Identifiers(folder.seed, None if bare else folder.path / "aws-serials.db")
         # The ids of the clusters and of the objects in them. A bare lab keeps no serials.
         self.kubernetes_identifiers = Identifiers(folder.seed, None if bare else folder.path / "clusters/serials.db")
-        self.issuer = Issuer(folder.published)
+        self.issuer = PublicIssuer(folder.published)
         self.last_call = time.monotonic()
         self._listeners: list[Listener] = []
 

@@ -24,7 +24,7 @@ from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.sessions import Keys
 from labkit.simulator.aws.trail import Trail
 from labkit.simulator.cluster import Clusters
-from labkit.simulator.control import Control
+from labkit.simulator.control import ControlSocket
 from labkit.simulator.folder import Folder
 from labkit.simulator.listener import Listener
 from labkit.simulator.process import ACCOUNT_ID, READY_WITHIN, REGION, State
@@ -82,7 +82,7 @@ class Server:
 
     def __init__(self, folder: Folder, *, bare: bool):
         self.folder = folder
-        self.control = Control(folder)
+        self.control = ControlSocket(folder)
         self.lab = RunningLab(folder, bare=bare)
         self.clusters = Clusters(self.lab)
         self.ended = asyncio.Event()

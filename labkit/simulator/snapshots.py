@@ -31,7 +31,7 @@ from labkit.simulator import kubeconfig, process, replacement
 from labkit.simulator.aws.state import own
 from labkit.simulator.cluster_folder import ClusterFolder
 from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import Kept
+from labkit.simulator.joined_folder import JoinedFolder
 from labkit.simulator.kubernetes.objects import object_file
 from labkit.simulator.process import State
 
@@ -164,7 +164,7 @@ def _holds_state(folder: Folder) -> bool:
 
 
 def _refuse_joined(folder: Folder, command: str) -> None:
-    if joined := sorted(Kept.joined(folder)):
+    if joined := sorted(JoinedFolder.joined(folder)):
         raise LabError(
             f"The cluster {joined[0]} has joined this lab. It is not the lab's own, and no snapshot can hold it.",
             next=f"labkit down, which removes it from the lab; then:  {command} …",

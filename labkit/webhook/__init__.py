@@ -5,8 +5,8 @@ EKS runs the webhook in the control plane. In a lab, the webhook also supports E
 https://github.com/aws/amazon-eks-pod-identity-webhook
 """
 
-from labkit.webhook.accounts import Account, Accounts
+from labkit.webhook.accounts import AccountSettings, ServiceAccounts
 from labkit.webhook.review import review
 from labkit.webhook.server import WebhookServer, mutating_webhook_configuration
 
-__all__ = ["Account", "Accounts", "WebhookServer", "mutating_webhook_configuration", "review"]
+__all__ = ["AccountSettings", "ServiceAccounts", "WebhookServer", "mutating_webhook_configuration", "review"]

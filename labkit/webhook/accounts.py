@@ -9,7 +9,7 @@ import httpx
 
 from labkit.webhook import annotations
 from labkit.webhook.annotations import Object
-from labkit.webhook.watch import Watch
+from labkit.webhook.watch import Reflector
 
 PATH = "/api/v1/serviceaccounts"
 GRACE = 0.1  # seconds to wait for an unknown account, the default of the webhook on EKS
@@ -17,7 +17,7 @@ ASKING = 5.0  # seconds in which the API must answer while a pod waits; the webh
 
 
 @dataclass(frozen=True)
-class Account:
+class AccountSettings:
     """The settings in one service account's annotations; `role_arn` is empty if the account has no role."""
 
     role_arn: str = ""
@@ -27,8 +27,8 @@ class Account:
 
     @classmethod
     def of(
-        cls, service_account: Object, *, defaults: "Account | None" = None, prefix: str = annotations.PREFIX
-    ) -> "Account":
+        cls, service_account: Object, *, defaults: "AccountSettings | None" = None, prefix: str = annotations.PREFIX
+    ) -> "AccountSettings":
         """Return the settings in a ServiceAccount object's annotations.
 
         If an annotation is missing, the setting comes from `defaults`. The role never comes from `defaults`.
@@ -48,7 +48,7 @@ class Account:
 
 
 @dataclass
-class Accounts:
+class ServiceAccounts:
     """The service accounts that the webhook knows, by namespace and name.
 
     `client` must be allowed to get, list and watch service accounts. The annotations' names begin with `prefix`. If an
@@ -56,16 +56,16 @@ class Accounts:
     """
 
     client: httpx.AsyncClient
-    defaults: Account = Account()
+    defaults: AccountSettings = AccountSettings()
     prefix: str = annotations.PREFIX
 
     def __post_init__(self) -> None:
-        self._known: dict[tuple[str, str], Account] = {}
+        self._known: dict[tuple[str, str], AccountSettings] = {}
         self._awaited: dict[tuple[str, str], list[asyncio.Event]] = {}
-        self._watch = Watch(self.client, PATH, "service accounts", listed=self._on_list, changed=self._on_change)
+        self._watch = Reflector(self.client, PATH, "service accounts", listed=self._on_list, changed=self._on_change)
         self._watching: asyncio.Task[None] | None = None
 
-    def get(self, namespace: str, name: str) -> Account | None:
+    def get(self, namespace: str, name: str) -> AccountSettings | None:
         return self._known.get((namespace, name))
 
     async def appear(self, namespace: str, name: str, grace: float = GRACE) -> None:
@@ -129,6 +129,6 @@ class Accounts:
 
     def _put(self, service_account: Object) -> None:
         key = (service_account["metadata"]["namespace"], service_account["metadata"]["name"])
-        self._known[key] = Account.of(service_account, defaults=self.defaults, prefix=self.prefix)
+        self._known[key] = AccountSettings.of(service_account, defaults=self.defaults, prefix=self.prefix)
         for event in self._awaited.get(key, ()):
             event.set()

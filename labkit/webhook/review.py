@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypedDict
 
 from labkit.connection import AGENT_URL
 from labkit.webhook import annotations
-from labkit.webhook.accounts import Account
+from labkit.webhook.accounts import AccountSettings
 from labkit.webhook.annotations import Object
 
 VOLUME = "aws-iam-token"
@@ -69,7 +69,7 @@ Associated = Callable[[str, str], bool]
 
 
 class KnownAccounts(Protocol):
-    def get(self, namespace: str, name: str) -> Account | None: ...
+    def get(self, namespace: str, name: str) -> AccountSettings | None: ...
 
 
 def review(
@@ -99,7 +99,7 @@ def review(
     named = account_of(admission_review)
     account = accounts.get(*named)
     if associated(*named):
-        patch = pod_patch(pod, account or Account(), region=region, prefix=prefix, method=POD_IDENTITY)
+        patch = pod_patch(pod, account or AccountSettings(), region=region, prefix=prefix, method=POD_IDENTITY)
         return patched(admission_review, patch)
     if account is None or not account.role_arn:
         return _answer(admission_review, {"allowed": True})
@@ -116,7 +116,7 @@ def account_of(admission_review: Object) -> tuple[str, str]:
 
 def pod_patch(
     pod: Object,
-    account: Account,
+    account: AccountSettings,
     *,
     region: str = "",
     prefix: str = annotations.PREFIX,
@@ -217,7 +217,7 @@ def _mismatch(value: Any, shape: Any, where: str = "") -> str:
 _WORDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
 
 
-def _web_identity(account: Account, mount_path: str) -> Method:
+def _web_identity(account: AccountSettings, mount_path: str) -> Method:
     return Method(
         variable="AWS_ROLE_ARN",
         value=account.role_arn,
@@ -229,7 +229,7 @@ def _web_identity(account: Account, mount_path: str) -> Method:
     )
 
 
-def _with_role(container: Object, account: Account, method: Method, token_file: str, region: str) -> Object:
+def _with_role(container: Object, account: AccountSettings, method: Method, token_file: str, region: str) -> Object:
     """Return the container with the variables and the mount for its role."""
     present = {variable.get("name") for variable in container.get("env") or ()}
     has_identity = present & {method.variable, method.file_variable}

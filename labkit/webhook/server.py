@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from labkit.webhook import annotations
-from labkit.webhook.accounts import GRACE, Accounts
+from labkit.webhook.accounts import GRACE, ServiceAccounts
 from labkit.webhook.annotations import Object
 from labkit.webhook.body import ClientDisconnect, TooLong, whole, whole_characters
 from labkit.webhook.review import MOUNT_PATH, Associated, account_of, malformed, refusal, review
@@ -34,7 +34,7 @@ class WebhookServer:
     parameters of `review`. Each review has one line in the log (level INFO).
     """
 
-    accounts: Accounts
+    accounts: ServiceAccounts
     region: str = ""
     prefix: str = annotations.PREFIX
     mount_path: str = MOUNT_PATH

@@ -17,7 +17,7 @@ import yaml
 
 from labkit.errors import LabError
 from labkit.webhook import certificate
-from labkit.webhook.accounts import ASKING, Accounts
+from labkit.webhook.accounts import ASKING, ServiceAccounts
 from labkit.webhook.server import NAME, WebhookServer, cluster_role, mutating_webhook_configuration
 
 
@@ -67,14 +67,14 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Identity:
+class ServingCertificate:
     """The files of the webhook's certificate and its key. The certificate is also the CA bundle."""
 
     certificate: Path
     key: Path
 
     @classmethod
-    def of(cls, address: Address, folder: Path, given: Path | None, key: Path | None) -> "Identity":
+    def of(cls, address: Address, folder: Path, given: Path | None, key: Path | None) -> "ServingCertificate":
         """Return the user's certificate file `given` and its `key`. Without them, return the files in `folder`.
 
         Raises LabError if the files can't be used.
@@ -109,7 +109,7 @@ class Identity:
         return context
 
 
-def manifest(address: Address, identity: Identity) -> str:
+def manifest(address: Address, identity: ServingCertificate) -> str:
     """Return YAML for `kubectl apply`: the webhook's permissions, and its registration."""
     pem = identity.certificate.read_bytes()
     return yaml.safe_dump_all([cluster_role(), mutating_webhook_configuration(address.url, pem)], sort_keys=False)
@@ -144,7 +144,11 @@ def bound(family: socket.AddressFamily, where: tuple[object, ...]) -> socket.soc
 
 
 async def serve(
-    app: WebhookServer, client: httpx.AsyncClient, at: socket.socket, identity: Identity, ready: Callable[[], None]
+    app: WebhookServer,
+    client: httpx.AsyncClient,
+    at: socket.socket,
+    identity: ServingCertificate,
+    ready: Callable[[], None],
 ) -> None:
     """Serve `app` on the socket `at` until SIGTERM or SIGINT. Call `ready` as soon as the server answers.
 
@@ -174,7 +178,7 @@ async def serve(
             await app.accounts.stop()
 
 
-async def _started(accounts: Accounts, api: str) -> None:
+async def _started(accounts: ServiceAccounts, api: str) -> None:
     try:
         await accounts.start()
     except httpx.HTTPStatusError as error:
@@ -205,7 +209,7 @@ def _refused(response: httpx.Response, api: str) -> LabError:
     )
 
 
-class Server(uvicorn.Server):
+class EmbeddedServer(uvicorn.Server):
     """A uvicorn server that doesn't handle signals, and that calls `ready` when it's up."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
@@ -221,7 +225,7 @@ class Server(uvicorn.Server):
         self._ready()
 
 
-class _WebhookServing(Server):
+class _WebhookServing(EmbeddedServer):
     def end(self) -> None:
         self.should_exit = True
 

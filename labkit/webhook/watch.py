@@ -21,7 +21,7 @@ WATCH = 300  # seconds of one watch, and so the longest life of a connection tha
 
 
 @dataclass
-class Watch:
+class Reflector:
     """A watch that calls `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
 
     `type` is the change's type in the Kubernetes API, such as `DELETED`. The watch calls `listed` again when

@@ -3,7 +3,7 @@
 import pytest
 
 from labkit.steps import pod
-from labkit.webhook import Account
+from labkit.webhook import AccountSettings
 from labkit.webhook.review import POD_IDENTITY, pod_patch
 from tests.doctor.applying import made
 from tests.doctor.pods import examine, found
@@ -39,7 +39,7 @@ def associated(*, caller=None, pod_identity=True, **answers):
     found[SERVICE_ACCOUNTS][0]["metadata"]["managedFields"] = [{"time": ANNOTATED, "fieldsV1": fields}]
     bare = made(pod.build(PARAMETERS), found | {WEBHOOK: None})
     if pod_identity:
-        for change in pod_patch(bare, Account(), method=POD_IDENTITY):
+        for change in pod_patch(bare, AccountSettings(), method=POD_IDENTITY):
             bare["spec"][change["path"].split("/")[2]] = (
                 [change["value"]] if change["path"].endswith("/0") else change["value"]
             )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.simulator.folder import Folder
-from labkit.simulator.kubernetes.issuer import Issuer
+from labkit.simulator.kubernetes.issuer import PublicIssuer
 from tests.fuzz.conftest import cases, sent, served
 from tests.simulator.aws.test_any_request import BODIES, HEADERS, METHODS, QUERIES
 
@@ -22,7 +22,7 @@ PIECES = st.sampled_from(
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    issuer = Issuer(Folder(tmp_path_factory.mktemp("issuer")).published)
+    issuer = PublicIssuer(Folder(tmp_path_factory.mktemp("issuer")).published)
     issuer.publish(PATH, {"issuer": PATH}, {"keys": []})
     with served(issuer) as port:
         yield port

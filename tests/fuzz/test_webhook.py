@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.webhook import Accounts, WebhookServer
+from labkit.webhook import ServiceAccounts, WebhookServer
 from tests.fuzz.conftest import cases, sent, served
 from tests.simulator.aws.test_any_request import BODIES, HEADERS, METHODS, QUERIES
 from tests.simulator.kubernetes.test_api_any_input import POD, anything, mutated
@@ -40,7 +40,7 @@ def port() -> Iterator[int]:
         return httpx.Response(200, json=ACCOUNT) if request.url.path == WITH else httpx.Response(404)
 
     client = httpx.AsyncClient(base_url="https://api", transport=httpx.MockTransport(api))
-    with served(WebhookServer(Accounts(client), grace=0)) as port:
+    with served(WebhookServer(ServiceAccounts(client), grace=0)) as port:
         assert patch_of(port, json.dumps(REVIEW).encode())
         yield port
 

@@ -13,7 +13,7 @@ from kubernetes import client, config
 from labkit import Lab
 from labkit.simulator import process, replacement
 from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import Kept
+from labkit.simulator.joined_folder import JoinedFolder
 from labkit.simulator.process import State
 from tests import commands
 
@@ -264,7 +264,7 @@ def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(lab, o
 
 
 def test_snapshot_and_restore_refuse_a_lab_that_a_real_cluster_has_joined(lab, monkeypatch):
-    monkeypatch.setattr(Kept, "joined", lambda _: {"team": None})
+    monkeypatch.setattr(JoinedFolder, "joined", lambda _: {"team": None})
     refused("snapshot", "two", says="The cluster team has joined this lab.")
     refused("restore", "one", "--force", says="The cluster team has joined this lab.")
 

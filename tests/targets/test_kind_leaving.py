@@ -18,7 +18,7 @@ from labkit.cli import lab as cli
 from labkit.errors import LabError
 from labkit.simulator import process
 from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import Kept
+from labkit.simulator.joined_folder import JoinedFolder
 from labkit.targets import kind
 from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.joining import AnotherCluster
@@ -47,7 +47,7 @@ def test_down_deletes_the_labs_webhooks_from_the_cluster(empty, existing, capsys
         f"No lab runs in {empty.path}." if killed else "The lab has ended.",
     ]
     assert existing.registered() == []
-    assert Kept.all(empty) == []
+    assert JoinedFolder.all(empty) == []
 
 
 @pytest.mark.kubectl
@@ -126,7 +126,7 @@ def test_down_remembers_a_cluster_that_does_not_answer(empty, existing, monkeypa
         assert existing.registered() == []
     kind.down()
     assert existing.registered() == []
-    assert Kept.all(empty) == []
+    assert JoinedFolder.all(empty) == []
 
 
 def test_the_printed_command_forgets_a_lost_cluster_and_nothing_else(empty, tmp_path, capsys):
@@ -155,7 +155,7 @@ def test_reset_forgets_a_cluster_that_no_longer_exists(empty, tmp_path, capsys):
     assert f"kubectl --kubeconfig {kubeconfig} --context existing delete mutatingwebhook" in refusal.value.next
     assert refusal.value.where == f"the lab in {empty.path} is empty, and has forgotten the cluster"
     assert "labkit up" not in capsys.readouterr().out
-    assert Kept.all(empty) == []
+    assert JoinedFolder.all(empty) == []
     assert kind.down() is False
 
 
@@ -265,7 +265,7 @@ def test_ctrl_c_while_kind_creates_the_cluster_leaves_no_cluster(held, empty):
     assert kind_fake.calls(held)[-1] == ["kind", "delete", "cluster", "--name", NAME]
     assert not psutil.pid_exists(program)
     assert list((held / "clusters").iterdir()) == []
-    assert Kept.all(empty) == []
+    assert JoinedFolder.all(empty) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -281,7 +281,7 @@ def test_sigterm_or_sighup_while_kind_creates_the_cluster_leaves_no_cluster(held
     assert kind_fake.calls(held)[-1] == ["kind", "delete", "cluster", "--name", NAME]
     assert not psutil.pid_exists(program)
     assert list((held / "clusters").iterdir()) == []
-    assert Kept.all(empty) == []
+    assert JoinedFolder.all(empty) == []
 
 
 def test_up_and_down_clean_up_a_half_made_cluster_of_a_killed_lab(held, empty, capsys):
@@ -306,7 +306,7 @@ def test_up_and_down_clean_up_a_half_made_cluster_of_a_killed_lab(held, empty, c
         kind.down()
         assert f"The kind cluster {NAME} is deleted.\n" in capsys.readouterr().out
         assert list((held / "clusters").iterdir()) == []
-        assert Kept.all(empty) == []
+        assert JoinedFolder.all(empty) == []
 
 
 def test_a_cluster_that_cannot_be_deleted_is_named_and_remembered(programs, empty):
@@ -328,7 +328,7 @@ def test_a_cluster_that_cannot_be_deleted_is_named_and_remembered(programs, empt
     (folder / "stuck").unlink()
     kind.down()
     assert list((folder / "clusters").iterdir()) == []
-    assert Kept.all(empty) == []
+    assert JoinedFolder.all(empty) == []
 
 
 def test_reset_empties_the_folder_even_if_the_cluster_cannot_be_deleted(programs, empty):
@@ -339,7 +339,7 @@ def test_reset_empties_the_folder_even_if_the_cluster_cannot_be_deleted(programs
         cli.reset()
     assert "is empty" in refusal.value.where
     assert f"kind delete cluster --name {NAME}" in refusal.value.next
-    assert Kept.all(empty) == []
+    assert JoinedFolder.all(empty) == []
     os.kill(int((folder / "clusters" / NAME).read_text()), signal.SIGTERM)
 
 

@@ -27,11 +27,11 @@ HERE = ("127.0.0.1/8", "192.168.1.20/24", "172.18.0.1/16")
 
 
 def test_joined_clusters_whose_names_differ_only_in_case_have_folders_of_their_own(tmp_path):
-    kept = [joined_folder.Kept(Folder(tmp_path), name, "us-east-1") for name in ("red_1", "Red_1")]
+    kept = [joined_folder.JoinedFolder(Folder(tmp_path), name, "us-east-1") for name in ("red_1", "Red_1")]
     for each in kept:
         each.keep_facts(joined_folder.Facts("172.18.0.1", source=each.cluster))
     assert len({each.path.name.lower() for each in kept}) == 2
-    found = {each.cluster: each.facts.source for each in joined_folder.Kept.all(Folder(tmp_path))}
+    found = {each.cluster: each.facts.source for each in joined_folder.JoinedFolder.all(Folder(tmp_path))}
     assert found == {"red_1": "red_1", "Red_1": "Red_1"}
 
 

@@ -19,7 +19,7 @@ from labkit.cli import up as up_command
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import Kept
+from labkit.simulator.joined_folder import JoinedFolder
 from labkit.targets import kind
 from labkit.targets.kind import NotReached
 from labkit.targets.kind import program as kind_program
@@ -106,7 +106,7 @@ def test_kind_creates_a_cluster_that_joins_the_lab_and_down_deletes_it(programs,
     folder = programs()
     with labkit.Lab.open(target="kind") as lab:
         assert "Making the kind cluster" in capsys.readouterr().err
-        kept = Kept(empty, "blue", "us-east-1")
+        kept = JoinedFolder(empty, "blue", "us-east-1")
         (create,) = kind_fake.calls(folder)
         assert create == [
             *["kind", "create", "cluster", "--config", str(kept.path / "kind.yaml")],
@@ -129,7 +129,7 @@ def test_kind_creates_a_cluster_that_joins_the_lab_and_down_deletes_it(programs,
     assert len(kind_fake.calls(folder)) == 1
     kind.down()
     assert kind_fake.calls(folder)[1:] == [["kind", "delete", "cluster", "--name", NAME]]
-    assert Kept.all(empty) == []
+    assert JoinedFolder.all(empty) == []
 
 
 def test_labkit_up_with_json_prints_only_json_to_standard_output(programs, empty, capsys):
@@ -144,7 +144,7 @@ def refused(empty: Folder, **parameters: str) -> LabError:
     with pytest.raises(LabError) as refusal:
         kind.up(Parameters.checked(target="kind", **parameters))
     assert not empty.is_running()
-    assert Kept.all(empty) == []
+    assert JoinedFolder.all(empty) == []
     return refusal.value
 
 
@@ -201,7 +201,7 @@ def test_a_new_cluster_that_cannot_reach_the_lab_is_deleted_again(programs, empt
         kind.up(Parameters.checked(target="kind"), aws_host="240.0.0.1")
     assert [call[1] for call in kind_fake.calls(folder)] == ["create", "delete"]
     assert not empty.is_running()
-    assert Kept.all(empty) == []
+    assert JoinedFolder.all(empty) == []
 
 
 @pytest.mark.kind

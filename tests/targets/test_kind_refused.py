@@ -18,7 +18,7 @@ from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import InvalidParameter, Parameters
 from labkit.simulator import process
 from labkit.simulator.certificates import Authority
-from labkit.simulator.joined_folder import Kept
+from labkit.simulator.joined_folder import JoinedFolder
 from labkit.targets import kind
 from labkit.targets.kind import AnotherCluster, NotReached
 from labkit.targets.kind import address as kind_address
@@ -42,7 +42,7 @@ def refused(empty, existing) -> Callable[..., LabError]:
             kind.up(Parameters.checked(**{**existing.parameters, **parameters}), aws_host=aws_host)
         assert not empty.is_running()
         assert existing.registered() == before
-        assert Kept.all(empty) == []
+        assert JoinedFolder.all(empty) == []
         assert refusal.value.next
         return refusal.value
 
@@ -308,7 +308,7 @@ def test_an_api_server_that_cannot_reach_this_machine_is_refused(refused, existi
 
 
 def test_the_reason_for_not_joining_is_kept_if_the_lab_ends_meanwhile(refused, empty, monkeypatch):
-    def require_led(_: Kept) -> None:
+    def require_led(_: JoinedFolder) -> None:
         process.stop(empty)
         raise NotReached("why it was to leave", next="labkit up")
 
@@ -357,7 +357,7 @@ def test_a_joined_cluster_cannot_be_opened_by_another_context(lab, existing):
 
 
 def test_a_joined_cluster_that_stops_answering_is_named_by_the_users_kubeconfig(lab, existing, empty):
-    kept = Kept(empty, "blue", "us-east-1")
+    kept = JoinedFolder(empty, "blue", "us-east-1")
     config = yaml.safe_load(kept.kubeconfig.read_text())
     before = kept.kubeconfig.read_bytes()
     elsewhere(config)
@@ -397,7 +397,7 @@ def test_labkit_up_fails_if_pods_cannot_reach_the_aws_host(empty, tmp_path):
         assert "127.0.0.1 is the pod itself" in done.stderr
         assert "The lab is up" not in done.stdout
         assert not empty.is_running()
-        assert Kept.all(empty) == []
+        assert JoinedFolder.all(empty) == []
         with new_client_from_config(str(kubeconfig), context="existing") as api:
             assert CoreV1Api(api).list_namespaced_pod("default").items == []
             assert AdmissionregistrationV1Api(api).list_mutating_webhook_configuration().items == []

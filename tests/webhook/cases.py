@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from labkit.webhook import Account
+from labkit.webhook import AccountSettings
 
 ROLE = "arn:aws:iam::123456789012:role/my-role"
 FILE = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
@@ -33,7 +33,7 @@ class Case:
     says: str
     account: dict = field(default_factory=dict)  # annotations of the service account, in addition to the role's
     options: dict = field(default_factory=dict)  # the webhook's own
-    defaults: Account = Account()  # the webhook's, for accounts without the annotation  # noqa: RUF009
+    defaults: AccountSettings = AccountSettings()  # the webhook's, for accounts without the annotation  # noqa: RUF009
     pod: dict = field(default_factory=dict)  # annotations of the pod
     spec: dict = field(default_factory=lambda: {"containers": [container()]})
     env: dict = field(default_factory=lambda: {"app": ALL})  # by container, in this order
@@ -111,7 +111,7 @@ CASES = [
         Case(
             f"{value!r} turns regional endpoints on",
             account={"sts-regional-endpoints": value},
-            defaults=Account(sts_regional_endpoints=False),
+            defaults=AccountSettings(sts_regional_endpoints=False),
         )
         for value in ("true", "1", "t", "T", "TRUE", "True")
     ),
@@ -211,24 +211,28 @@ CASES = [
         "variables and mounts that are null", spec={"containers": [container() | {"env": None, "volumeMounts": None}]}
     ),
     Case("the webhook's region", options={"region": ""}, env={"app": STS | IDENTITY}),
-    Case("the webhook's audience", defaults=Account(audience="vault"), volumes=[token_volume("vault")]),
+    Case("the webhook's audience", defaults=AccountSettings(audience="vault"), volumes=[token_volume("vault")]),
     Case(
         "the account's audience wins over the webhook's",
         account={"audience": "mine"},
-        defaults=Account(audience="vault"),
+        defaults=AccountSettings(audience="vault"),
         volumes=[token_volume("mine")],
     ),
-    Case("the webhook's expiration", defaults=Account(token_expiration=3600), volumes=[token_volume(seconds=3600)]),
+    Case(
+        "the webhook's expiration",
+        defaults=AccountSettings(token_expiration=3600),
+        volumes=[token_volume(seconds=3600)],
+    ),
     Case(
         "an expiration that cannot be read is the webhook's",
         account={"token-expiration": "1h"},
         pod={"token-expiration": ""},
-        defaults=Account(token_expiration=3600),
+        defaults=AccountSettings(token_expiration=3600),
         volumes=[token_volume(seconds=3600)],
     ),
     Case(
         "the webhook's regional endpoints",
-        defaults=Account(sts_regional_endpoints=False),
+        defaults=AccountSettings(sts_regional_endpoints=False),
         env={"app": REGION | IDENTITY},
     ),
     Case(

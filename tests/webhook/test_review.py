@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.webhook import Account, review
+from labkit.webhook import AccountSettings, review
 from tests.webhook.cases import (
     CASES,
     EKS,
@@ -47,7 +47,7 @@ def admission_review(spec, annotations=None, namespace="default"):
 
 def known(annotations, defaults=None, prefix="eks.amazonaws.com"):
     found = {"annotations": {f"{prefix}/{name}": value for name, value in annotations.items()}}
-    account = Account.of({"metadata": found}, defaults=defaults, prefix=prefix)
+    account = AccountSettings.of({"metadata": found}, defaults=defaults, prefix=prefix)
     return Known({("default", "my-service-account"): account})
 
 

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
+from labkit.webhook import ServiceAccounts, WebhookServer, mutating_webhook_configuration
 
 ROLE = "arn:aws:iam::123456789012:role/my-role"
 
@@ -114,7 +114,7 @@ def run(test):
     async def with_both():
         api = Api()
         async with httpx.AsyncClient(transport=Streaming(api.app), base_url="http://api") as client:
-            accounts = Accounts(client)
+            accounts = ServiceAccounts(client)
             await accounts.start()
             server = WebhookServer(accounts, region="us-east-1", grace=5)
             transport = httpx.ASGITransport(server)

@@ -8,20 +8,23 @@ from labkit.doctor.evidence.pod_spec import API_VOLUME
 from labkit.doctor.repairs.manifest import NODE_TROUBLE
 from labkit.simulator.kubernetes.objects import defaults
 from labkit.simulator.kubernetes.objects.kinds import BY_NAME
-from labkit.webhook import Account
+from labkit.webhook import AccountSettings
 from labkit.webhook.review import VOLUME, pod_patch
 
 PREFIX = "eks.amazonaws.com/"
 # The fields that the scheduler and admission write into a spec.
 FILLED_IN = ("nodeName", "priority", "preemptionPolicy", "serviceAccount")
-USUAL = {f"{PREFIX}audience": Account().audience, f"{PREFIX}token-expiration": str(Account().token_expiration)}
+USUAL = {
+    f"{PREFIX}audience": AccountSettings().audience,
+    f"{PREFIX}token-expiration": str(AccountSettings().token_expiration),
+}
 
 Document = dict[str, Any]
 
 
 def admitted(pod: Document, annotations: dict[str, str], region: str) -> Document:
     """Return the spec that the pod has after admission if its service account has these annotations."""
-    account = Account.of({"metadata": {"annotations": annotations}})
+    account = AccountSettings.of({"metadata": {"annotations": annotations}})
     made = copy.deepcopy(pod)
     if account.role_arn:
         for change in pod_patch(pod, account, region=region):

@@ -9,13 +9,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from labkit.simulator.kubernetes.objects.kinds import Object
-from labkit.simulator.published import Answer, Published
+from labkit.simulator.published import IssuerAnswer, Published
 
 # Key: a path below an issuer's own path. Value: the name of the document at that path.
 PATHS = {"/.well-known/openid-configuration": "openid-configuration", "/keys": "keys"}
 
 
-class Issuer:
+class PublicIssuer:
     """An ASGI app that serves each cluster's discovery document and keys.
 
     If ``published`` has an override for a document, the app serves the override instead of the document.
@@ -39,13 +39,13 @@ class Issuer:
         if scope["method"] in ("GET", "HEAD"):
             answer = self._answer(scope["path"])
         else:
-            answer = Answer(405, '{"message":"Method Not Allowed"}')
+            answer = IssuerAnswer(405, '{"message":"Method Not Allowed"}')
         response = Response(answer.body, answer.status, media_type=answer.content_type)
         await response(scope, receive, send)
 
-    def _answer(self, path: str) -> Answer:
+    def _answer(self, path: str) -> IssuerAnswer:
         for below, name in PATHS.items():
             issuer = path.removesuffix(below)
             if path.endswith(below) and (documents := self._documents.get(issuer)):
-                return self._published.override(issuer, name).get() or Answer(200, json.dumps(documents[name]))
-        return Answer(404, '{"message":"Not Found"}')
+                return self._published.override(issuer, name).get() or IssuerAnswer(200, json.dumps(documents[name]))
+        return IssuerAnswer(404, '{"message":"Not Found"}')

@@ -17,14 +17,14 @@ from labkit.simulator.clock import Clock
 from labkit.simulator.database import NotWritten
 from labkit.simulator.identifiers import Identifiers
 from labkit.simulator.kubernetes.access.authentication import Authentication, User
-from labkit.simulator.kubernetes.access.authorization import Authorization
+from labkit.simulator.kubernetes.access.authorization import Authorizer
 from labkit.simulator.kubernetes.access.impersonation import impersonated
 from labkit.simulator.kubernetes.access.tokens import Tokens
 from labkit.simulator.kubernetes.api import first_objects
 from labkit.simulator.kubernetes.api.access_reviews import Reviews
 from labkit.simulator.kubernetes.api.admission import Admission
 from labkit.simulator.kubernetes.api.paths import Paths
-from labkit.simulator.kubernetes.api.requests import JSON, LIMIT, Request, Response, in_media_type, respond
+from labkit.simulator.kubernetes.api.requests import JSON, LIMIT, KubeRequest, KubeResponse, in_media_type, respond
 from labkit.simulator.kubernetes.api.resources import Resources
 from labkit.simulator.kubernetes.api.routes import Routes
 from labkit.simulator.kubernetes.api.streams import STREAMED, Kubelets
@@ -73,7 +73,7 @@ class ApiServer:
         self.storage = Storage(clock, identifiers, file)
         self.tokens = Tokens(signing_key_pem, issuer, clock, identifiers, self.storage)
         self.authentication = Authentication(self.tokens)
-        self.authorization = Authorization(self.storage)
+        self.authorization = Authorizer(self.storage)
         self.admission = Admission(self.storage, self.authorization)
         self.kubelets = Kubelets(self.storage, authority, kubelet_certificate)
         self.resources = Resources(self.storage, self.admission)
@@ -99,7 +99,7 @@ class ApiServer:
             await self._websocket(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request.read(scope)
+        request = KubeRequest.read(scope)
         try:
             request.user = await self._user(scope, request)
             self.authorization.require(request.user, request.attributes)
@@ -124,7 +124,7 @@ class ApiServer:
         await _send(response, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request.read({**scope, "method": "GET"})
+        request = KubeRequest.read({**scope, "method": "GET"})
         await receive()  # websocket.connect
 
         async def refuse(error: ApiError) -> None:
@@ -145,7 +145,7 @@ class ApiServer:
             return
         await self.kubelets.join(request, scope, receive, send, refuse)
 
-    def _authorize_stream(self, request: Request, scope: Scope) -> None:
+    def _authorize_stream(self, request: KubeRequest, scope: Scope) -> None:
         """Raise Forbidden if the caller may not open the pod's exec or attach.
 
         https://kubernetes.io/docs/reference/access-authn-authz/authorization/#request-verb-resource
@@ -157,7 +157,7 @@ class ApiServer:
         if not self.authorization.authorize(request.user, replace(request.attributes, verb="create")).allowed:
             raise forbidden(POD, request.name, "")
 
-    async def _user(self, scope: Scope, request: Request) -> User:
+    async def _user(self, scope: Scope, request: KubeRequest) -> User:
         user = await self.authentication.user(scope, request.headers)
         return impersonated(scope["headers"], user, self.authorization)
 
@@ -194,7 +194,7 @@ def _soon(task: Callable[[], None]) -> None:
         run()
 
 
-async def _send(response: Response, receive: Receive, send: Send) -> None:
+async def _send(response: KubeResponse, receive: Receive, send: Send) -> None:
     headers = [(b"content-type", response.content_type.encode()), *response.headers]
     if response.stream is None:
         headers.append((b"content-length", str(len(response.body)).encode()))

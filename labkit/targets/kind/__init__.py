@@ -13,7 +13,7 @@ from labkit.connection import IMAGE, OTHER_ACCOUNT, Connection, NotThereYet, awa
 from labkit.errors import LabError, NotAllowed, answering
 from labkit.simulator import process
 from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import JOINED, LOOPBACK, Facts, Kept
+from labkit.simulator.joined_folder import JOINED, LOOPBACK, Facts, JoinedFolder
 from labkit.simulator.process import TARGET_TAG, State
 from labkit.targets import moto
 from labkit.targets.kind import address as kind_address
@@ -42,9 +42,9 @@ def plan(parameters: "Parameters") -> str:
     moto.refuse_another_account(parameters)
     folder = Folder.find()
     lab = f"starts the lab in {folder.path}, registers two webhooks in the cluster, and emulates AWS on this machine"
-    kept = Kept(folder, parameters.cluster, parameters.region)
+    kept = JoinedFolder(folder, parameters.cluster, parameters.region)
     way = _named(parameters)
-    is_joined = any(one.path == kept.path for one in Kept.joined(folder).values())
+    is_joined = any(one.path == kept.path for one in JoinedFolder.joined(folder).values())
     if is_joined and (way is None or way.server == Way.kept(kept).server):
         return f"continues with the cluster of {facts_of(kept).source}, which has joined the lab in {folder.path}"
     if way:
@@ -64,7 +64,7 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
         LabError: the cluster can't be used, or another owner's webhook has a name that the lab needs.
     """
     folder = Folder.find()
-    kept = Kept(folder, parameters.cluster, parameters.region)
+    kept = JoinedFolder(folder, parameters.cluster, parameters.region)
     _refuse_moved_clock(folder)
     moto.refuse_another_account(parameters)
     aws_host = kind_address.checked(aws_host) if aws_host else ""
@@ -97,7 +97,7 @@ def connect(parameters: "Parameters") -> Connection:
     Raises `LabError` if no lab runs, if the cluster hasn't joined the lab, or if the cluster's issuer has changed.
     """
     connection = _connected(parameters)
-    kind_issuer.refuse_another(Kept(Folder.find(), parameters.cluster, parameters.region), connection.issuer)
+    kind_issuer.refuse_another(JoinedFolder(Folder.find(), parameters.cluster, parameters.region), connection.issuer)
     return connection
 
 
@@ -107,7 +107,7 @@ look = start_and_look = connect  # only `up` lets a cluster join
 def to_remove(parameters: "Parameters") -> Connection:
     """Return the connection, without the cluster if the cluster doesn't answer. Raises `LabError`."""
     connection = _connected(parameters)
-    kept = Kept(Folder.find(), parameters.cluster, parameters.region)
+    kept = JoinedFolder(Folder.find(), parameters.cluster, parameters.region)
     try:
         kind_cluster.require_answer(Way.kept(kept), connection.api)
     except NoAnswer as silent:
@@ -129,7 +129,7 @@ def down() -> bool:
     """
     folder = Folder.find()
     ran, left = process.stop(folder), []
-    for kept in Kept.all(folder):
+    for kept in JoinedFolder.all(folder):
         facts = kept.facts
         if stays := leave(kept, folder):
             left.append(stays)
@@ -164,7 +164,7 @@ def _named(parameters: "Parameters") -> Way | None:
 def _connected(parameters: "Parameters") -> Connection:
     """Return the connection to a joined cluster, even if the cluster's issuer has changed."""
     folder = Folder.find()
-    kept = Kept(folder, parameters.cluster, parameters.region)
+    kept = JoinedFolder(folder, parameters.cluster, parameters.region)
     moto.refuse_another_account(parameters)
     way = _named(parameters)
     state = State.read(folder) if folder.is_running() else None
@@ -180,7 +180,7 @@ def _connected(parameters: "Parameters") -> Connection:
     return _connection(state, parameters, cluster, kept)
 
 
-def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> "ClusterTypeDef":
+def _join(state: State, parameters: "Parameters", kept: JoinedFolder, *, tries: bool) -> "ClusterTypeDef":
     """Register the cluster in the lab's EKS, and check that the cluster reaches the lab."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -213,7 +213,7 @@ def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) ->
     return cluster
 
 
-def _require_led(kept: Kept) -> None:
+def _require_led(kept: JoinedFolder) -> None:
     """Raise `NotReached` if the API server creates pods without calling the lab's webhooks."""
     from kubernetes.client.exceptions import ApiException
 
@@ -238,7 +238,7 @@ def _require_led(kept: Kept) -> None:
         )
 
 
-def _require_reached(kept: Kept) -> None:
+def _require_reached(kept: JoinedFolder) -> None:
     """Raise `NotReached` if the cluster's pods don't reach the lab."""
     way, facts = Way.kept(kept), facts_of(kept)
     print(f"Checking from a pod whether it reaches this machine at {facts.aws_host} …", file=sys.stderr)
@@ -258,7 +258,7 @@ def _require_reached(kept: Kept) -> None:
     )
 
 
-def _connection(state: State, parameters: "Parameters", cluster: "ClusterTypeDef", kept: Kept) -> Connection:
+def _connection(state: State, parameters: "Parameters", cluster: "ClusterTypeDef", kept: JoinedFolder) -> Connection:
     aws = moto.session(state, parameters.region)
     context = state.context(parameters.cluster, parameters.region)
     to_api, issuer, facts = Way.kept(kept), cluster["identity"]["oidc"]["issuer"], facts_of(kept)
@@ -286,7 +286,7 @@ def _connection(state: State, parameters: "Parameters", cluster: "ClusterTypeDef
     )
 
 
-def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issuer: str) -> str:
+def _issuer_restored_by(kept: JoinedFolder, facts: Facts, parameters: "Parameters", issuer: str) -> str:
     """Return the shell commands after which STS uses the documents that the cluster's issuer publishes.
 
     Return an empty text for a public issuer, because STS always reads that issuer's own documents.
@@ -311,7 +311,7 @@ def _described(state: State, parameters: "Parameters") -> "ClusterTypeDef | None
 
 
 def _refuse_another(
-    cluster: "ClusterTypeDef", parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str
+    cluster: "ClusterTypeDef", parameters: "Parameters", kept: JoinedFolder, way: Way | None, aws_host: str
 ) -> None:
     """Raise `AnotherCluster` if the lab's `cluster` isn't the cluster that the user asked for."""
     if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
     from labkit.simulator.folder import Folder
-    from labkit.simulator.joined_folder import Facts, Kept
+    from labkit.simulator.joined_folder import Facts, JoinedFolder
     from labkit.simulator.process import State
 
 DISCOVERY = "/.well-known/openid-configuration"
@@ -22,12 +22,12 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 def fetch(folder: "Folder", state: "State", url: str) -> object:
     """GET a URL of a cluster's public issuer, and return the JSON. Raises `LabError`."""
-    from labkit.simulator.joined_folder import Kept
+    from labkit.simulator.joined_folder import JoinedFolder
     from labkit.targets import moto
 
     if url.startswith(tuple(f"https://{host}/" for host in state.issuers)):
         return moto.fetch(state, url)
-    there = Kept.joined(folder).items()
+    there = JoinedFolder.joined(folder).items()
     joined = {state.clusters[name]["issuer"]: kept for name, kept in there if not facts_of(kept).made}
     for issuer, kept in joined.items():
         if url.startswith(f"{issuer}/"):
@@ -56,7 +56,7 @@ def fetch(folder: "Folder", state: "State", url: str) -> object:
 class AnotherIssuer(LabError):
     """The cluster's issuer has changed since the cluster joined the lab."""
 
-    def __init__(self, kept: "Kept", joined: str, now: str):
+    def __init__(self, kept: "JoinedFolder", joined: str, now: str):
         facts = facts_of(kept)
         super().__init__(
             f"The issuer of the cluster {kept.cluster} is now {now}, but the cluster joined the lab with {joined}: "
@@ -66,13 +66,13 @@ class AnotherIssuer(LabError):
         )
 
 
-def refuse_another(kept: "Kept", joined: str) -> None:
+def refuse_another(kept: "JoinedFolder", joined: str) -> None:
     """Raise `AnotherIssuer` if the cluster's issuer has changed. Do nothing if the cluster doesn't answer."""
     if now := changed(kept, joined):
         raise AnotherIssuer(kept, joined, now)
 
 
-def changed(kept: "Kept", joined: str) -> str:
+def changed(kept: "JoinedFolder", joined: str) -> str:
     """Return the cluster's present issuer if it differs from `joined`, the issuer when the cluster joined the lab.
 
     Return an empty string if the issuer hasn't changed, or if the cluster doesn't answer.
@@ -87,7 +87,7 @@ def changed(kept: "Kept", joined: str) -> str:
     return ""
 
 
-def way_out(kept: "Kept") -> list[str]:
+def way_out(kept: "JoinedFolder") -> list[str]:
     """Return the commands that join a cluster again after its issuer changed."""
     named = "" if kept.cluster == "blue" else f" --cluster {kept.cluster}"
     given = f" -p cluster={kept.cluster}" if named else ""
@@ -161,7 +161,7 @@ class IssuerWay:
         return served_chain(host, address=server.hostname or host, port=server.port or 443)
 
 
-def _fetch(issuer: str, kept: "Kept", state: "State", url: str) -> Any:
+def _fetch(issuer: str, kept: "JoinedFolder", state: "State", url: str) -> Any:
     to_api = Way.kept(kept)
     with closing(to_api.client()) as api:
         return IssuerWay(issuer, facts_of(kept), state, to_api, api).fetch(url)

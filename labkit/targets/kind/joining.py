@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from labkit.errors import LabError
 from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import Facts, Kept, is_public
+from labkit.simulator.joined_folder import Facts, JoinedFolder, is_public
 from labkit.simulator.process import State
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind import cluster as kind_cluster
@@ -28,7 +28,7 @@ class AnotherCluster(LabError):
     """The lab already has another cluster that has the same name or the same issuer."""
 
 
-def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:
+def prepared(folder: Folder, kept: JoinedFolder, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:
     """Choose the cluster, or create one. Check it, store its facts, and return them. Raises `LabError`."""
     # Another notebook may be creating the cluster: wait until that cluster exists.
     with folder.turn("kind.lock", doing=f"preparing the cluster {parameters.cluster}", within=MADE_WITHIN):
@@ -50,7 +50,7 @@ def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | No
         return _made(folder, kept, parameters, aws_host)
 
 
-def undo(kept: Kept, folder: Folder) -> None:
+def undo(kept: JoinedFolder, folder: Folder) -> None:
     """Let a cluster that has just joined leave again. If that fails, print why."""
     if (facts := kept.facts) and facts.made:
         _say(f"Deleting the kind cluster {facts.made} …")
@@ -66,7 +66,7 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _refuse_for_made(way: Way, kept: Kept) -> None:
+def _refuse_for_made(way: Way, kept: JoinedFolder) -> None:
     """Raise `AnotherCluster` if joining would make the lab forget a kind cluster without deleting it."""
     if (facts := kept.facts) and facts.made:
         raise AnotherCluster(
@@ -77,18 +77,18 @@ def _refuse_for_made(way: Way, kept: Kept) -> None:
         )
 
 
-def _leave_for_another(kept: Kept, folder: Folder) -> None:
+def _leave_for_another(kept: JoinedFolder, folder: Folder) -> None:
     if left := leave(kept, folder):
         # Only print the failure, because the cluster may be gone.
         told = f"If that cluster still exists, remove the lab's leftovers from it:  {left.command}"
         print(f"{left.what}\n{told}", file=sys.stderr)
 
 
-def _is_of(way: Way, kept: Kept) -> bool:
+def _is_of(way: Way, kept: JoinedFolder) -> bool:
     return kept.kubeconfig.exists() and Way.read(kept.kubeconfig).server == way.server
 
 
-def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -> Facts:
+def _made(folder: Folder, kept: JoinedFolder, parameters: "Parameters", aws_host: str) -> Facts:
     """Create a kind cluster and return its facts."""
     from labkit.targets.kind import program as kind_program
 

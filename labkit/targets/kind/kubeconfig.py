@@ -18,7 +18,7 @@ from labkit.webhook.connection import untold
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.simulator.joined_folder import Facts, Kept
+    from labkit.simulator.joined_folder import Facts, JoinedFolder
 
 NOTHING = "nothing was changed"
 # The fields of a cluster or a user that name a file, relative to the kubeconfig's folder.
@@ -29,7 +29,7 @@ class NoWay(LabError):
     """The kubeconfig can't be used, or its API server doesn't answer or doesn't accept the credentials."""
 
 
-def facts_of(kept: "Kept") -> "Facts":
+def facts_of(kept: "JoinedFolder") -> "Facts":
     """Return the stored facts of a cluster that joined the lab. Raises `LabError` if no facts are stored."""
     if facts := kept.facts:
         return facts
@@ -90,7 +90,7 @@ class Way:
         )
 
     @classmethod
-    def kept(cls, kept: "Kept") -> "Way":
+    def kept(cls, kept: "JoinedFolder") -> "Way":
         """Return the way to a joined cluster, from the lab's copy of the cluster's kubeconfig. Raises `NoWay`.
 
         Its ``where`` and ``kubectl`` name the user's own kubeconfig and context, not the lab's copy.

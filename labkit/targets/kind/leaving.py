@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
     from labkit.simulator.folder import Folder
-    from labkit.simulator.joined_folder import Facts, Kept
+    from labkit.simulator.joined_folder import Facts, JoinedFolder
 
 LABELLED = f"{LAB_LABEL}={LAB}"  # selects the objects that runs made
 
@@ -64,7 +64,7 @@ class LeftBehind(LabError):
         return "\n       ".join(one.command for one in self.left)
 
 
-def leave(kept: "Kept", folder: "Folder") -> Left | None:
+def leave(kept: "JoinedFolder", folder: "Folder") -> Left | None:
     """Delete the cluster if the lab made it. Otherwise, delete the lab's webhooks from it. Then forget the cluster.
 
     If the deletion fails, return what couldn't be deleted, and don't forget the cluster.
@@ -77,7 +77,7 @@ def leave(kept: "Kept", folder: "Folder") -> Left | None:
     return left
 
 
-def _left(kept: "Kept", facts: "Facts", folder: "Folder") -> Left | None:
+def _left(kept: "JoinedFolder", facts: "Facts", folder: "Folder") -> Left | None:
     """Delete the kind cluster or the lab's webhooks, and return any leftovers."""
     try:
         if facts.made:
@@ -102,7 +102,7 @@ def _delete(facts: "Facts") -> None:
     Kind().delete(facts.made)
 
 
-def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
+def _take_back_webhooks(kept: "JoinedFolder", facts: "Facts", folder: "Folder") -> None:
     """Delete the lab's webhooks from the cluster.
 
     If the cluster still has objects that runs made, also print these objects and the commands that delete them.

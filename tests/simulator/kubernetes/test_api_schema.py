@@ -26,12 +26,12 @@ def test_kubectls_protobuf_token_request_is_decoded():
 
 @given(strategies.binary(max_size=200))
 def test_any_bytes_decode_to_an_object_or_are_malformed(raw: bytes):
-    with contextlib.suppress(protobuf.Malformed):
+    with contextlib.suppress(protobuf.InvalidProtobuf):
         protobuf.envelope(protobuf.MAGIC + raw)
     for kind in ("core.Pod", "core.ConfigMap", "authorization.SubjectAccessReview"):
         try:
             made = protobuf.decode(kind, raw)
-        except protobuf.Malformed:
+        except protobuf.InvalidProtobuf:
             continue
         assert isinstance(made, dict)
 

@@ -11,7 +11,7 @@ import pytest
 
 from labkit.errors import LabError
 from labkit.simulator.folder import Folder
-from labkit.simulator.kubernetes.issuer import Issuer
+from labkit.simulator.kubernetes.issuer import PublicIssuer
 from labkit.simulator.published import Published
 
 PATH = "/id/0123456789ABCDEF0123456789ABCDEF"
@@ -25,23 +25,23 @@ def published(tmp_path: Path) -> Published:
 
 
 @pytest.fixture
-def issuer(published: Published) -> Issuer:
-    made = Issuer(published)
+def issuer(published: Published) -> PublicIssuer:
+    made = PublicIssuer(published)
     made.publish(PATH, {"issuer": "https://issuer" + PATH}, {"keys": [{"kid": "a"}]})
     return made
 
 
-async def get(issuer: Issuer, path: str, method: str = "GET") -> httpx.Response:
+async def get(issuer: PublicIssuer, path: str, method: str = "GET") -> httpx.Response:
     transport = httpx.ASGITransport(issuer)
     async with httpx.AsyncClient(transport=transport, base_url="https://issuer") as session:
         return await session.request(method, path)
 
 
-def fetch(issuer: Issuer, path: str, method: str = "GET") -> httpx.Response:
+def fetch(issuer: PublicIssuer, path: str, method: str = "GET") -> httpx.Response:
     return asyncio.run(get(issuer, path, method))
 
 
-def test_anybody_gets_discovery_and_keys(issuer: Issuer):
+def test_anybody_gets_discovery_and_keys(issuer: PublicIssuer):
     discovery = fetch(issuer, f"{PATH}/.well-known/openid-configuration")
     assert (discovery.status_code, discovery.headers["content-type"]) == (200, "application/json")
     assert json.loads(discovery.content) == {"issuer": "https://issuer" + PATH}
@@ -49,18 +49,18 @@ def test_anybody_gets_discovery_and_keys(issuer: Issuer):
     assert fetch(issuer, f"{PATH}/keys", "HEAD").content == b""
 
 
-def test_the_issuer_serves_no_other_path_or_method(issuer: Issuer):
+def test_the_issuer_serves_no_other_path_or_method(issuer: PublicIssuer):
     assert fetch(issuer, "/").status_code == 404
     assert fetch(issuer, "/id/other/keys").status_code == 404
     assert fetch(issuer, f"{PATH}/keys", "POST").status_code == 405
 
 
-def test_a_deleted_cluster_has_no_keys(issuer: Issuer):
+def test_a_deleted_cluster_has_no_keys(issuer: PublicIssuer):
     issuer.withdraw(PATH)
     assert fetch(issuer, f"{PATH}/keys").status_code == 404
 
 
-def test_an_override_replaces_a_document_until_it_is_cleared(issuer: Issuer, published: Published):
+def test_an_override_replaces_a_document_until_it_is_cleared(issuer: PublicIssuer, published: Published):
     issuer.publish(OTHER, {"issuer": "https://issuer" + OTHER}, {"keys": [{"kid": "b"}]})
     discovery = published.override("https://oidc.eks.us-east-1.amazonaws.com" + PATH, "openid-configuration")
     assert discovery.get() is None
@@ -77,7 +77,7 @@ def test_an_override_replaces_a_document_until_it_is_cleared(issuer: Issuer, pub
     assert fetch(issuer, f"{PATH}/.well-known/openid-configuration").json() == {"issuer": "https://issuer" + PATH}
 
 
-def test_an_override_for_a_missing_cluster_is_not_served(issuer: Issuer, published: Published):
+def test_an_override_for_a_missing_cluster_is_not_served(issuer: PublicIssuer, published: Published):
     published.override(OTHER, "keys").set(200, {"keys": []})
     assert fetch(issuer, f"{OTHER}/keys").status_code == 404
 
@@ -101,7 +101,7 @@ def test_an_override_needs_a_clusters_issuer_and_a_known_document(published: Pub
         published.override(PATH, "key")
 
 
-def test_an_invalid_override_file_makes_the_issuer_answer_500(issuer: Issuer, published: Published):
+def test_an_invalid_override_file_makes_the_issuer_answer_500(issuer: PublicIssuer, published: Published):
     keys = published.override(PATH, "keys")
     keys.set(200, {"keys": []})
     for content in ("no JSON", "[]", '{"status": 99, "body": ""}', '{"status": 200}'):
@@ -109,7 +109,7 @@ def test_an_invalid_override_file_makes_the_issuer_answer_500(issuer: Issuer, pu
         assert fetch(issuer, f"{PATH}/keys").status_code == 500
 
 
-def test_a_reader_during_a_write_gets_the_old_or_the_new_override(issuer: Issuer, published: Published):
+def test_a_reader_during_a_write_gets_the_old_or_the_new_override(issuer: PublicIssuer, published: Published):
     keys = published.override(PATH, "keys")
     bodies = ["a" * 50_000, "b" * 90_000]
     keys.set(200, bodies[0])

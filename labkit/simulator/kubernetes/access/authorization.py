@@ -32,7 +32,7 @@ class Authorized:
 
 
 @dataclass(frozen=True)
-class Grant:
+class ClusterRoleGrant:
     """A ClusterRole that a user has without a binding.
 
     The names in ``namespaces`` may contain the wildcard ``*``. None means the whole cluster.
@@ -43,7 +43,7 @@ class Grant:
     reason: str
 
 
-class Authorization:
+class Authorizer:
     """Decide what users may do.
 
     ``others`` are functions that return a user's grants outside of RBAC, e.g. those from EKS access policies.
@@ -51,7 +51,7 @@ class Authorization:
 
     def __init__(self, storage: Storage):
         self.storage = storage
-        self.others: list[Callable[[User], Iterable[Grant]]] = []
+        self.others: list[Callable[[User], Iterable[ClusterRoleGrant]]] = []
 
     def authorize(self, user: User, wanted: Attributes) -> Authorized:
         """Return an `Authorized`: the request is allowed if at least one authorizer allows the request."""

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-imp
 from urllib.parse import unquote
 
 from labkit.simulator.kubernetes.access.authentication import ANONYMOUS, AUTHENTICATED, User
-from labkit.simulator.kubernetes.access.authorization import Authorization
+from labkit.simulator.kubernetes.access.authorization import Authorizer
 from labkit.simulator.kubernetes.access.rules import Attributes
 from labkit.simulator.kubernetes.objects.kinds import AUTHENTICATION
 from labkit.simulator.kubernetes.objects.status import bad_request
@@ -15,7 +15,7 @@ UNAUTHENTICATED = ANONYMOUS.groups[0]
 EXTRA = "impersonate-extra-"
 
 
-def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: Authorization) -> User:
+def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: Authorizer) -> User:
     """Return the user that the ``headers`` name. Without `Impersonate-*` headers, return ``user``, the caller.
 
     Raises Forbidden if the caller may not act as that user. Raises BadRequest if `Impersonate-*` headers lack the user.
@@ -38,7 +38,7 @@ def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: 
     return User(name, _groups(name, groups), uid, extra)
 
 
-def _check(authorization: Authorization, user: User, wanted: User) -> None:
+def _check(authorization: Authorizer, user: User, wanted: User) -> None:
     """Raise Forbidden if ``user`` may not impersonate ``wanted``."""
 
     def may(resource: str, name: str, **more: str) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from labkit.simulator.clock import Clock, rfc3339
 from labkit.simulator.identifiers import Identifiers
 from labkit.simulator.kubernetes.objects.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind, Object
-from labkit.simulator.kubernetes.objects.status import Cause, bad_request, conflict, invalid, invalid_value
+from labkit.simulator.kubernetes.objects.status import StatusCause, bad_request, conflict, invalid, invalid_value
 from labkit.simulator.kubernetes.objects.storage import Storage, Stored, quoted_list
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class Tokens:
         return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self.key_id, "typ": None})
 
 
-def token_duration(field: str, seconds: int) -> list[Cause]:
+def token_duration(field: str, seconds: int) -> list[StatusCause]:
     """Return the errors in a token's lifetime. It must be between 10 minutes and 2^32 seconds."""
     if seconds < 600:
         return [invalid_value(field, seconds, "may not specify a duration less than 10 minutes")]

@@ -7,11 +7,11 @@ https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
 """
 
 from labkit.simulator.kubernetes.access.authentication import Authentication, User
-from labkit.simulator.kubernetes.access.authorization import Authorization
+from labkit.simulator.kubernetes.access.authorization import Authorizer
 from labkit.simulator.kubernetes.access.rules import Attributes
 from labkit.simulator.kubernetes.access.tokens import InvalidToken
 from labkit.simulator.kubernetes.api import node_restriction
-from labkit.simulator.kubernetes.api.requests import Request, Response, respond
+from labkit.simulator.kubernetes.api.requests import KubeRequest, KubeResponse, respond
 from labkit.simulator.kubernetes.objects.kinds import (
     AUTHENTICATION,
     AUTHORIZATION,
@@ -23,10 +23,10 @@ from labkit.simulator.kubernetes.objects.status import bad_request, invalid, inv
 
 
 class Reviews:
-    def __init__(self, authentication: Authentication, authorization: Authorization):
+    def __init__(self, authentication: Authentication, authorization: Authorizer):
         self.authentication, self.authorization = authentication, authorization
 
-    async def answer(self, sub: Subresource, request: Request) -> Response:
+    async def answer(self, sub: Subresource, request: KubeRequest) -> KubeResponse:
         api_version = f"{sub.group}/v1"
         body = await request.document(sub.type, sub.kind, api_version)
         spec = body.get("spec") or {}
@@ -48,7 +48,7 @@ class Reviews:
             answer["spec"] = spec
         return respond(answer | {"status": status}, 201)
 
-    async def request_token(self, sub: Subresource, request: Request) -> Response:
+    async def request_token(self, sub: Subresource, request: KubeRequest) -> KubeResponse:
         """Return a new token for the service account in the request's path."""
         account = self.authorization.storage.get(SERVICE_ACCOUNT, request.namespace, request.name)
         document = await request.document(sub.type, sub.kind, f"{AUTHENTICATION}/v1")
@@ -65,7 +65,7 @@ class Reviews:
             return {"user": {}, "error": str(error)}
         return {"authenticated": True, "user": user.info(), "audiences": audiences}
 
-    def _access(self, user: User, spec: Object, request: Request, kind: str) -> Object:
+    def _access(self, user: User, spec: Object, request: KubeRequest, kind: str) -> Object:
         resource, path = spec.get("resourceAttributes") or {}, spec.get("nonResourceAttributes") or {}
         causes = []
         if resource and path:

@@ -15,7 +15,7 @@ import httpx
 import jsonpointer
 
 from labkit.simulator.certificates import client_context
-from labkit.simulator.kubernetes.access.authorization import Authorization
+from labkit.simulator.kubernetes.access.authorization import Authorizer
 from labkit.simulator.kubernetes.api import counters, escalation, loopback, match_conditions, node_restriction
 from labkit.simulator.kubernetes.api.patches import JsonPatching, NotApplicable
 from labkit.simulator.kubernetes.api.review import Review
@@ -35,7 +35,7 @@ TOLERATIONS = [
 
 
 class Admission:
-    def __init__(self, storage: Storage, authorization: Authorization):
+    def __init__(self, storage: Storage, authorization: Authorizer):
         self.storage, self.authorization = storage, authorization
         self.counters = counters.Counters()
         self._clients: dict[str, httpx.AsyncClient] = {}

@@ -3,7 +3,7 @@
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
 """
 
-from labkit.simulator.kubernetes.access.authorization import EVERYTHING, MASTERS, Authorization
+from labkit.simulator.kubernetes.access.authorization import EVERYTHING, MASTERS, Authorizer
 from labkit.simulator.kubernetes.access.rules import Attributes, compact, missing
 from labkit.simulator.kubernetes.api.review import Review
 from labkit.simulator.kubernetes.objects.kinds import RBAC, Object
@@ -11,7 +11,7 @@ from labkit.simulator.kubernetes.objects.status import forbidden
 from labkit.simulator.kubernetes.objects.storage import quoted_list
 
 
-def check(authorization: Authorization, review: Review) -> None:
+def check(authorization: Authorizer, review: Review) -> None:
     """Raise Forbidden if a role or a binding grants permissions that its author doesn't have.
 
     The verbs ``escalate`` and ``bind`` allow such grants. Raise NotFound if a binding refers to a missing role.

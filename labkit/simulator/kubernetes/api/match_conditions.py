@@ -11,7 +11,7 @@ import re
 
 from labkit.simulator.kubernetes.api.name_validation import label_key
 from labkit.simulator.kubernetes.api.review import Review
-from labkit.simulator.kubernetes.objects.status import Cause, duplicate, forbidden, invalid_value, required
+from labkit.simulator.kubernetes.objects.status import StatusCause, duplicate, forbidden, invalid_value, required
 
 VARIABLES = {"object", "oldObject", "request"}
 FUNCTIONS = {
@@ -23,11 +23,11 @@ LOOP = re.compile(r"\.(?:all|exists|exists_one|map|filter)\(\s*(\w+)\s*,")
 MOST, MOST_LOOPS = 64, 2
 
 
-def validate(conditions: list[dict[str, str]], path: str) -> list[Cause]:
+def validate(conditions: list[dict[str, str]], path: str) -> list[StatusCause]:
     """Return the errors in these conditions."""
     causes, names = [], set()
     if len(conditions) > MOST:
-        causes.append(Cause(path, f"Too many: {len(conditions)}: must have at most {MOST} items"))
+        causes.append(StatusCause(path, f"Too many: {len(conditions)}: must have at most {MOST} items"))
     for number, condition in enumerate(conditions):
         field, name, expression = f"{path}[{number}]", condition.get("name", ""), condition.get("expression", "")
         if not name:

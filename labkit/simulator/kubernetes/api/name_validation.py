@@ -5,7 +5,7 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 
 import re
 
-from labkit.simulator.kubernetes.objects.status import Cause, invalid_value
+from labkit.simulator.kubernetes.objects.status import StatusCause, invalid_value
 
 LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
@@ -34,23 +34,23 @@ CONFIG_KEY_TEXT = (
 )
 
 
-def label_name(field: str, value: str) -> list[Cause]:
+def label_name(field: str, value: str) -> list[StatusCause]:
     if len(value) > 63:
         return [too_long(field, value, 63)]
     return [] if re.fullmatch(LABEL, value) else [invalid_value(field, value, LABEL_TEXT)]
 
 
-def too_long(field: str, value: str, limit: int) -> Cause:
-    return Cause(field, f'Invalid value: "{value}": must be no more than {limit} bytes')
+def too_long(field: str, value: str, limit: int) -> StatusCause:
+    return StatusCause(field, f'Invalid value: "{value}": must be no more than {limit} bytes')
 
 
-def subdomain_name(field: str, value: str) -> list[Cause]:
+def subdomain_name(field: str, value: str) -> list[StatusCause]:
     if len(value) > 253:
         return [too_long(field, value, 253)]
     return [] if re.fullmatch(SUBDOMAIN, value) else [invalid_value(field, value, SUBDOMAIN_TEXT)]
 
 
-def label_key(field: str, key: str) -> list[Cause]:
+def label_key(field: str, key: str) -> list[StatusCause]:
     prefix, slash, name = key.rpartition("/")
     if slash and not re.fullmatch(SUBDOMAIN, prefix):
         return [invalid_value(field, key, f"prefix part {SUBDOMAIN_TEXT}")]
@@ -61,7 +61,7 @@ def label_key(field: str, key: str) -> list[Cause]:
     return [] if re.fullmatch(QUALIFIED, name) else [invalid_value(field, key, KEY_TEXT)]
 
 
-def config_key(field: str, key: str) -> list[Cause]:
+def config_key(field: str, key: str) -> list[StatusCause]:
     """https://kubernetes.io/docs/concepts/configuration/configmap/#configmap-object"""
     causes = []
     if len(key) > 253:

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#n
 import re
 
 from labkit.simulator.kubernetes.access.authentication import User
-from labkit.simulator.kubernetes.access.authorization import Authorization
+from labkit.simulator.kubernetes.access.authorization import Authorizer
 from labkit.simulator.kubernetes.access.node_authorization import MIRROR, node_name, node_of
 from labkit.simulator.kubernetes.access.rules import Attributes
 from labkit.simulator.kubernetes.api.review import Review
@@ -21,7 +21,7 @@ OWN_LABELS = re.compile(
 )
 
 
-def check_token(authorization: Authorization, user: User, account: Stored, spec: Object) -> None:
+def check_token(authorization: Authorizer, user: User, account: Stored, spec: Object) -> None:
     """Raise Forbidden if a node requests a token that isn't for a pod on this node.
 
     Also raise Forbidden if the pod doesn't use the token's audience.

@@ -7,7 +7,7 @@ from typing import Any
 import jsonpatch
 import jsonpointer
 
-from labkit.simulator.kubernetes.api.requests import Request, parse
+from labkit.simulator.kubernetes.api.requests import KubeRequest, parse
 from labkit.simulator.kubernetes.objects.kinds import Object
 from labkit.simulator.kubernetes.objects.schema import Field, json_type, struct
 from labkit.simulator.kubernetes.objects.status import ApiError, bad_request
@@ -27,7 +27,7 @@ MOST_OPERATIONS = 10_000
 LONGEST_COPIES = 64 * 1024  # bytes. A real server accepts 3 MiB, but Python would need more than a second for that
 
 
-def read(request: Request) -> object:
+def parse_patch(request: KubeRequest) -> object:
     """Return the patch in the request's body. Raises BadRequest if the body can't be parsed."""
     try:
         return parse(request.body, yaml_too=request.content_type == APPLY)[0]

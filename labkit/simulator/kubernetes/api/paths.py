@@ -6,7 +6,7 @@ https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 from labkit.simulator.kubernetes.access.tokens import Tokens
 from labkit.simulator.kubernetes.api import discovery
 from labkit.simulator.kubernetes.api.counters import Counters
-from labkit.simulator.kubernetes.api.requests import Request, Response, respond
+from labkit.simulator.kubernetes.api.requests import KubeRequest, KubeResponse, respond
 from labkit.simulator.kubernetes.objects.kinds import GROUPS, Object
 from labkit.simulator.kubernetes.objects.status import method_not_allowed, not_acceptable, unknown_path
 from labkit.simulator.kubernetes.objects.storage import dump
@@ -22,7 +22,7 @@ class Paths:
     def __init__(self, tokens: Tokens, counters: Counters, address: str):
         self.tokens, self.counters, self.address = tokens, counters, address
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: KubeRequest) -> KubeResponse:
         """Answer the request. Raises ``ApiError`` for an unknown API path, or for any method but GET and HEAD."""
         path = request.path.rstrip("/") or "/"
         if request.method not in ("GET", "HEAD"):
@@ -33,26 +33,26 @@ class Paths:
             accept = request.headers.get(b"accept", b"*/*")
             if b"*/*" not in accept and b"jwk-set+json" not in accept:
                 raise not_acceptable("application/jwk-set+json")
-            return Response(200, dump(self.tokens.jwks()), "application/jwk-set+json")
+            return KubeResponse(200, dump(self.tokens.jwks()), "application/jwk-set+json")
         if path in ("/api", "/apis") and self._aggregates(request):
-            return Response(200, dump(discovery.aggregated(core=path == "/api")), discovery.AGGREGATED)
+            return KubeResponse(200, dump(discovery.aggregated(core=path == "/api")), discovery.AGGREGATED)
         if path == "/openapi/v2" and b"protobuf" in request.headers.get(b"accept", b""):
             # kubectl requests version 2 if version 3 lacks a kind. `swagger: "2.0"` is all that kubectl needs.
-            return Response(200, b"\x0a\x032.0", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
+            return KubeResponse(200, b"\x0a\x032.0", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
         document = self._document(path)
         if document is None:
             if path.startswith(("/api/", "/apis/")):
                 raise unknown_path()
-            return Response(404, b"404 page not found\n", TEXT)
+            return KubeResponse(404, b"404 page not found\n", TEXT)
         response = respond(document)
         if path == "/openapi/v3":
             response.content_type = TEXT
         return response
 
-    def _text(self, path: str) -> Response | None:
+    def _text(self, path: str) -> KubeResponse | None:
         if path in HEALTH:
-            return Response(200, b"ok", TEXT)
-        return Response(200, self.counters.text(), METRICS) if path == "/metrics" else None
+            return KubeResponse(200, b"ok", TEXT)
+        return KubeResponse(200, self.counters.text(), METRICS) if path == "/metrics" else None
 
     def _document(self, path: str) -> Object | bytes | None:
         match path.strip("/").split("/"):
@@ -77,7 +77,7 @@ class Paths:
         return None
 
     @staticmethod
-    def _aggregates(request: Request) -> bool:
+    def _aggregates(request: KubeRequest) -> bool:
         accept = request.headers.get(b"accept", b"").decode("latin-1").partition(",")[0]
         return "as=APIGroupDiscoveryList" in accept and "v=v2;" in accept + ";"
 

@@ -19,7 +19,7 @@ from labkit.simulator.kubernetes.api.spec_difference import difference, internal
 from labkit.simulator.kubernetes.objects.kinds import Object
 from labkit.simulator.kubernetes.objects.quantities import quantity
 from labkit.simulator.kubernetes.objects.status import (
-    Cause,
+    StatusCause,
     duplicate,
     forbidden_field,
     invalid_value,
@@ -52,9 +52,9 @@ POD_UPDATE_TEXT = (
 )
 
 
-def pod_spec(spec: Object, path: str) -> list[Cause]:
+def pod_spec(spec: Object, path: str) -> list[StatusCause]:
     """Return the errors in a pod's spec. ``path`` is the spec's path in the object, e.g. ``spec.template.spec``."""
-    causes: list[Cause] = []
+    causes: list[StatusCause] = []
     volumes: set[str] = set()
     for i, volume in enumerate(spec.get("volumes") or ()):
         causes += _volume(volume, f"{path}.volumes[{i}]", volumes)
@@ -70,7 +70,7 @@ def pod_spec(spec: Object, path: str) -> list[Cause]:
     return causes
 
 
-def pod_update(new: Object, old: Object) -> list[Cause]:
+def pod_update(new: Object, old: Object) -> list[StatusCause]:
     """https://kubernetes.io/docs/concepts/workloads/pods/#pod-update-and-replacement"""
     new, old = new["spec"], old["spec"]
     for lists in ("containers", "initContainers"):
@@ -87,7 +87,7 @@ def pod_update(new: Object, old: Object) -> list[Cause]:
     return causes
 
 
-def _volume(volume: Object, path: str, names: set[str]) -> list[Cause]:
+def _volume(volume: Object, path: str, names: set[str]) -> list[StatusCause]:
     name = volume.get("name", "")
     if not name:
         causes = [required(f"{path}.name")]
@@ -104,7 +104,7 @@ def _volume(volume: Object, path: str, names: set[str]) -> list[Cause]:
     return causes + _downward(volume.get("downwardAPI") or {}, f"{path}.downwardAPI")
 
 
-def _projected(projected: Object, path: str) -> list[Cause]:
+def _projected(projected: Object, path: str) -> list[StatusCause]:
     causes = []
     for i, source in enumerate(projected.get("sources") or ()):
         where = f"{path}.sources[{i}]"
@@ -118,7 +118,7 @@ def _projected(projected: Object, path: str) -> list[Cause]:
     return causes
 
 
-def _keys_to_paths(source: Object, path: str) -> list[Cause]:
+def _keys_to_paths(source: Object, path: str) -> list[StatusCause]:
     causes = []
     for i, item in enumerate(source.get("items") or ()):
         causes += [] if item.get("key") else [required(f"{path}.items[{i}].key")]
@@ -126,11 +126,11 @@ def _keys_to_paths(source: Object, path: str) -> list[Cause]:
     return causes
 
 
-def _downward(source: Object, path: str) -> list[Cause]:
+def _downward(source: Object, path: str) -> list[StatusCause]:
     return [cause for item in source.get("items") or () for cause in _volume_path(f"{path}.path", item.get("path", ""))]
 
 
-def _volume_path(field: str, path: str) -> list[Cause]:
+def _volume_path(field: str, path: str) -> list[StatusCause]:
     """Return the errors in a file's path in a volume."""
     if not path:
         return [required(field)]
@@ -139,20 +139,20 @@ def _volume_path(field: str, path: str) -> list[Cause]:
     return _descending(field, path) + ([invalid_value(field, path, "must not start with '..'")] if reserved else [])
 
 
-def _descending(field: str, path: str) -> list[Cause]:
+def _descending(field: str, path: str) -> list[StatusCause]:
     causes = [invalid_value(field, path, "must be a relative path")] if path.startswith("/") else []
     return causes + _without_steps_back(field, path)
 
 
-def _host_path(field: str, path: str) -> list[Cause]:
+def _host_path(field: str, path: str) -> list[StatusCause]:
     return _without_steps_back(field, path) if path else [required(field)]
 
 
-def _without_steps_back(field: str, path: str) -> list[Cause]:
+def _without_steps_back(field: str, path: str) -> list[StatusCause]:
     return [invalid_value(field, path, "must not contain '..'")] if ".." in path.split("/") else []
 
 
-def _containers(spec: Object, path: str, volumes: set[str]) -> list[Cause]:
+def _containers(spec: Object, path: str, volumes: set[str]) -> list[StatusCause]:
     containers = spec.get("containers") or ()
     causes = [] if containers else [required(f"{path}.containers")]
     names: set[str] = set()
@@ -175,7 +175,7 @@ def _containers(spec: Object, path: str, volumes: set[str]) -> list[Cause]:
     return causes
 
 
-def _container(container: Object, path: str, volumes: set[str]) -> list[Cause]:
+def _container(container: Object, path: str, volumes: set[str]) -> list[StatusCause]:
     name = container.get("name", "")
     causes = label_name(f"{path}.name", name) if name else [required(f"{path}.name")]
     if not container.get("image"):
@@ -191,29 +191,29 @@ def _container(container: Object, path: str, volumes: set[str]) -> list[Cause]:
     return causes + _security_context(container.get("securityContext") or {}, f"{path}.securityContext")
 
 
-def _one_of(field: str, value: str, *choices: str) -> list[Cause]:
+def _one_of(field: str, value: str, *choices: str) -> list[StatusCause]:
     return [] if value in choices else [unsupported(field, value, choices)]
 
 
-def _required_of(field: str, value: str, *choices: str) -> list[Cause]:
+def _required_of(field: str, value: str, *choices: str) -> list[StatusCause]:
     return _one_of(field, value, *choices) if value else [required(field)]
 
 
-def _duplicate_name(container: Object, path: str, names: set[str]) -> list[Cause]:
+def _duplicate_name(container: Object, path: str, names: set[str]) -> list[StatusCause]:
     name = container.get("name", "")
     known = bool(name) and name in names
     names.add(name)
     return [duplicate(f"{path}.name", name)] if known else []
 
 
-def _restart_policy(container: Object, path: str) -> list[Cause]:
+def _restart_policy(container: Object, path: str) -> list[StatusCause]:
     """https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restart-rules"""
     if "restartPolicy" not in container:
         return []
     return _one_of(f"{path}.restartPolicy", container["restartPolicy"], "Always", "Never", "OnFailure")
 
 
-def _ports(container: Object, path: str) -> list[Cause]:
+def _ports(container: Object, path: str) -> list[StatusCause]:
     causes, names = [], set()
     for i, port in enumerate(container.get("ports") or ()):
         field, name = f"{path}[{i}]", port.get("name", "")
@@ -233,7 +233,7 @@ def _ports(container: Object, path: str) -> list[Cause]:
     return causes
 
 
-def _host_ports(containers: Iterable[Object], path: str) -> list[Cause]:
+def _host_ports(containers: Iterable[Object], path: str) -> list[StatusCause]:
     causes, taken = [], set()
     for i, container in enumerate(containers):
         for j, port in enumerate(container.get("ports") or ()):
@@ -246,11 +246,11 @@ def _host_ports(containers: Iterable[Object], path: str) -> list[Cause]:
     return causes
 
 
-def _port_number(field: str, number: int) -> list[Cause]:
+def _port_number(field: str, number: int) -> list[StatusCause]:
     return [] if 1 <= number <= 65535 else [invalid_value(field, number, PORT_TEXT)]
 
 
-def _port_name(field: str, name: str) -> list[Cause]:
+def _port_name(field: str, name: str) -> list[StatusCause]:
     wrong = {
         "must be no more than 15 bytes": len(name) > 15,
         "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)": not re.fullmatch("[-a-z0-9]+", name),
@@ -261,11 +261,11 @@ def _port_name(field: str, name: str) -> list[Cause]:
     return [invalid_value(field, name, text) for text, is_so in wrong.items() if is_so]
 
 
-def _port(field: str, port: int | str) -> list[Cause]:
+def _port(field: str, port: int | str) -> list[StatusCause]:
     return _port_name(field, port) if isinstance(port, str) else _port_number(field, port)
 
 
-def _environment(container: Object, path: str) -> list[Cause]:
+def _environment(container: Object, path: str) -> list[StatusCause]:
     causes = []
     for i, variable in enumerate(container.get("env") or ()):
         name, field = variable.get("name", ""), f"{path}[{i}]"
@@ -278,7 +278,7 @@ def _environment(container: Object, path: str) -> list[Cause]:
     return causes
 
 
-def _value_from(source: Object, value: str, path: str) -> list[Cause]:
+def _value_from(source: Object, value: str, path: str) -> list[StatusCause]:
     causes = []
     if "fieldRef" in source:
         causes += _field_reference(source["fieldRef"], f"{path}.fieldRef")
@@ -297,7 +297,7 @@ def _value_from(source: Object, value: str, path: str) -> list[Cause]:
     return causes
 
 
-def _field_reference(reference: Object, path: str) -> list[Cause]:
+def _field_reference(reference: Object, path: str) -> list[StatusCause]:
     for key in ("apiVersion", "fieldPath"):
         if not reference.get(key):
             return [required(f"{path}.{key}")]
@@ -319,7 +319,7 @@ def _field_reference(reference: Object, path: str) -> list[Cause]:
     return [unsupported(f"{path}.fieldPath", name, ENVIRONMENT_FIELDS)] if name in OTHER_FIELDS else []
 
 
-def _resource_reference(reference: Object, path: str) -> list[Cause]:
+def _resource_reference(reference: Object, path: str) -> list[StatusCause]:
     resource = reference.get("resource", "")
     if not resource:
         return [required(f"{path}.resource")]
@@ -328,12 +328,12 @@ def _resource_reference(reference: Object, path: str) -> list[Cause]:
     return [unsupported(f"{path}.resource", resource, RESOURCES)]
 
 
-def _key_reference(reference: Object, path: str) -> list[Cause]:
+def _key_reference(reference: Object, path: str) -> list[StatusCause]:
     causes, key = subdomain_name(f"{path}.name", reference.get("name", "")), reference.get("key", "")
     return causes + (config_key(f"{path}.key", key) if key else [required(f"{path}.key")])
 
 
-def _environment_from(container: Object, path: str) -> list[Cause]:
+def _environment_from(container: Object, path: str) -> list[StatusCause]:
     causes = []
     for i, source in enumerate(container.get("envFrom") or ()):
         if (prefix := source.get("prefix")) and not re.fullmatch(r"[ -<>-~]+", prefix):
@@ -349,15 +349,15 @@ def _environment_from(container: Object, path: str) -> list[Cause]:
     return causes
 
 
-def _mounts(container: Object, path: str, volumes: set[str]) -> list[Cause]:
-    causes: list[Cause] = []
+def _mounts(container: Object, path: str, volumes: set[str]) -> list[StatusCause]:
+    causes: list[StatusCause] = []
     mounted: set[str] = set()
     for i, mount in enumerate(container.get("volumeMounts") or ()):
         field = f"{path}.volumeMounts[{i}]"
         if not mount.get("name"):
             causes.append(required(f"{field}.name"))
         elif mount["name"] not in volumes:
-            causes.append(Cause(f"{field}.name", f'Not found: "{mount["name"]}"', "FieldValueNotFound"))
+            causes.append(StatusCause(f"{field}.name", f'Not found: "{mount["name"]}"', "FieldValueNotFound"))
         if not mount.get("mountPath"):
             causes.append(required(f"{field}.mountPath"))
         elif mount["mountPath"] in mounted:
@@ -373,7 +373,7 @@ def _mounts(container: Object, path: str, volumes: set[str]) -> list[Cause]:
     return causes
 
 
-def _resources(resources: Object, path: str) -> list[Cause]:
+def _resources(resources: Object, path: str) -> list[StatusCause]:
     """https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/"""
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     causes = _amounts(limits, f"{path}.limits") + _amounts(requests, f"{path}.requests")
@@ -384,7 +384,7 @@ def _resources(resources: Object, path: str) -> list[Cause]:
     return causes
 
 
-def _amounts(amounts: dict[str, str], path: str) -> list[Cause]:
+def _amounts(amounts: dict[str, str], path: str) -> list[StatusCause]:
     return [
         invalid_value(f"{path}[{name}]", amount, "must be greater than or equal to 0")
         for name, amount in amounts.items()
@@ -392,7 +392,7 @@ def _amounts(amounts: dict[str, str], path: str) -> list[Cause]:
     ]
 
 
-def _security_context(context: Object, path: str) -> list[Cause]:
+def _security_context(context: Object, path: str) -> list[StatusCause]:
     causes = []
     if context.get("allowPrivilegeEscalation") is False:
         added = (context.get("capabilities") or {}).get("add") or ()
@@ -404,7 +404,7 @@ def _security_context(context: Object, path: str) -> list[Cause]:
     return causes
 
 
-def _life(container: Object, path: str, grace: int) -> list[Cause]:
+def _life(container: Object, path: str, grace: int) -> list[StatusCause]:
     """Return the errors in a container's hooks and probes."""
     causes = []
     for hook in ("postStart", "preStop"):
@@ -417,7 +417,7 @@ def _life(container: Object, path: str, grace: int) -> list[Cause]:
     return causes
 
 
-def _probe(probe: Object, kind: str, path: str, grace: int) -> list[Cause]:
+def _probe(probe: Object, kind: str, path: str, grace: int) -> list[StatusCause]:
     causes = _handler(probe, path, HANDLERS["Probe"], grace)
     for key in PROBE_NUMBERS:
         if probe.get(key, 0) < 0:
@@ -433,7 +433,7 @@ def _probe(probe: Object, kind: str, path: str, grace: int) -> list[Cause]:
     return causes
 
 
-def _handler(handler: Object, path: str, kinds: tuple[str, ...], grace: int) -> list[Cause]:
+def _handler(handler: Object, path: str, kinds: tuple[str, ...], grace: int) -> list[StatusCause]:
     given = [kind for kind in kinds if kind in handler]
     if not given:
         return [required(path, "must specify a handler type")]
@@ -455,7 +455,7 @@ def _handler(handler: Object, path: str, kinds: tuple[str, ...], grace: int) -> 
     ]
 
 
-def _http_get(action: Object, path: str) -> list[Cause]:
+def _http_get(action: Object, path: str) -> list[StatusCause]:
     causes = [] if action.get("path") else [required(f"{path}.path")]
     causes += _port(f"{path}.port", action.get("port", 0))
     causes += _one_of(f"{path}.scheme", action.get("scheme", "HTTP"), "HTTP", "HTTPS")
@@ -465,7 +465,7 @@ def _http_get(action: Object, path: str) -> list[Cause]:
     return causes
 
 
-def _deadline(new: int | None, old: int | None) -> list[Cause]:
+def _deadline(new: int | None, old: int | None) -> list[StatusCause]:
     field = "spec.activeDeadlineSeconds"
     if new is None and old is not None:
         return [invalid_value(field, None, "must not update from a positive integer to nil value")]

@@ -18,30 +18,32 @@ INVALID = "proto: cannot parse invalid wire-format data"
 NUMBERS = ("int32", "int64", "bool", "float64")
 
 
-class Malformed(Exception):
+class InvalidProtobuf(Exception):
     """The bytes aren't a Kubernetes protobuf message."""
 
 
 def envelope(body: bytes) -> tuple[str, str, bytes]:
-    """Return the apiVersion, the kind and the still encoded object of a protobuf ``body``. Raises ``Malformed``."""
+    """Return the apiVersion, the kind and the encoded object of a protobuf ``body``. Raises ``InvalidProtobuf``."""
     if not body.startswith(MAGIC):
-        raise Malformed("the provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+        raise InvalidProtobuf(
+            "the provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
+        )
     try:
         message = dict(_fields(body[len(MAGIC) :]))
         type_meta, raw = dict(_fields(message.get(1, b""))), message.get(2, b"")
         api_version, kind = (type_meta.get(number, b"").decode() for number in (1, 2))
     except (AttributeError, TypeError, ValueError, packing.error) as error:
-        raise Malformed(INVALID) from error
+        raise InvalidProtobuf(INVALID) from error
     return api_version, kind, raw if isinstance(raw, bytes) else b""
 
 
 def decode(type_name: str, raw: bytes) -> Object:
-    """Return the encoded object in the form that it has in JSON. Raises ``Malformed``."""
+    """Return the encoded object in the form that it has in JSON. Raises ``InvalidProtobuf``."""
     try:
         return _message(struct(type_name), raw)
     except (AttributeError, IndexError, OSError, OverflowError, TypeError, ValueError, packing.error) as error:
         # A field has the wrong wire type, a text isn't UTF-8, or a time is invalid.
-        raise Malformed(INVALID) from error
+        raise InvalidProtobuf(INVALID) from error
 
 
 def _message(kind: Struct, raw: bytes) -> Object:
@@ -118,11 +120,11 @@ def _fields(raw: bytes) -> Iterator[tuple[int, Any]]:
                 size, at = _varint(raw, at)
                 value, at = raw[at : at + size], at + size
                 if at > len(raw):
-                    raise Malformed("unexpected EOF")
+                    raise InvalidProtobuf("unexpected EOF")
             case 5:
                 value, at = packing.unpack_from("<I", raw, at)[0], at + 4
             case wire:
-                raise Malformed(f"proto: illegal wireType {wire}")
+                raise InvalidProtobuf(f"proto: illegal wireType {wire}")
         yield tag >> 3, value
 
 
@@ -130,7 +132,7 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(raw):
-            raise Malformed("unexpected EOF")
+            raise InvalidProtobuf("unexpected EOF")
         byte = raw[at]
         at += 1
         value |= (byte & 0x7F) << shift

@@ -1,10 +1,10 @@
 """Validate roles and bindings (https://kubernetes.io/docs/reference/access-authn-authz/rbac/)."""
 
 from labkit.simulator.kubernetes.objects.kinds import RBAC, Object
-from labkit.simulator.kubernetes.objects.status import Cause, invalid_value, required, unsupported
+from labkit.simulator.kubernetes.objects.status import StatusCause, invalid_value, required, unsupported
 
 
-def role(obj: Object, *, namespaced: bool) -> list[Cause]:
+def role(obj: Object, *, namespaced: bool) -> list[StatusCause]:
     """Return the errors in a role's rules. A namespaced role may not have rules about paths (nonResourceURLs)."""
     causes = []
     for i, rule in enumerate(obj.get("rules") or ()):
@@ -28,7 +28,7 @@ def role(obj: Object, *, namespaced: bool) -> list[Cause]:
     return causes
 
 
-def binding(obj: Object, *, kinds: tuple[str, ...]) -> list[Cause]:
+def binding(obj: Object, *, kinds: tuple[str, ...]) -> list[StatusCause]:
     """Return the errors in a binding's subjects and roleRef. The roleRef must refer to one of the ``kinds``."""
     reference, causes = obj.get("roleRef") or {}, []
     if (group := reference.get("apiGroup", "")) != RBAC:
@@ -38,7 +38,7 @@ def binding(obj: Object, *, kinds: tuple[str, ...]) -> list[Cause]:
     return causes + ([] if reference.get("name") else [required("roleRef.name")]) + _subjects(obj)
 
 
-def _subjects(obj: Object) -> list[Cause]:
+def _subjects(obj: Object) -> list[StatusCause]:
     causes = []
     for i, subject in enumerate(obj.get("subjects") or ()):
         path, kind, group = f"subjects[{i}]", subject.get("kind", ""), subject.get("apiGroup", "")

@@ -23,7 +23,7 @@ from labkit.simulator.kubernetes.objects import schema
 from labkit.simulator.kubernetes.objects.kinds import BY_NAME, SUBRESOURCES, Object
 from labkit.simulator.kubernetes.objects.status import (
     ApiError,
-    Cause,
+    StatusCause,
     bad_request,
     forbidden_field,
     invalid,
@@ -49,7 +49,7 @@ _yaml_dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @dataclass
-class Response:
+class KubeResponse:
     """The answer to a request. For a watch or for logs, it has a ``stream`` instead of a ``body``."""
 
     status: int
@@ -59,11 +59,11 @@ class Response:
     stream: AsyncGenerator[bytes] | None = None
 
 
-def respond(body: object, status: int = 200) -> Response:
-    return Response(status, body if isinstance(body, bytes) else dump(body))
+def respond(body: object, status: int = 200) -> KubeResponse:
+    return KubeResponse(status, body if isinstance(body, bytes) else dump(body))
 
 
-async def in_media_type(response: Response, request: "Request") -> Response:
+async def in_media_type(response: KubeResponse, request: "KubeRequest") -> KubeResponse:
     """Return the answer, converted to YAML if the client wants YAML."""
     if b"yaml" in request.headers.get(b"accept", b"") and request.media_type()[0] == YAML:
         response.body = await in_thread_if_large(len(response.body), _as_yaml, response.body)
@@ -76,7 +76,7 @@ def _as_yaml(body: bytes) -> bytes:
 
 
 @dataclass
-class Request:
+class KubeRequest:
     """A request with a parsed path. If the path isn't a resource's, ``resource`` is ""."""
 
     method: str
@@ -96,7 +96,7 @@ class Request:
     applies: bool = False
 
     @classmethod
-    def read(cls, scope: Scope) -> "Request":
+    def read(cls, scope: Scope) -> "KubeRequest":
         raw = scope.get("raw_path") or scope["path"].encode()
         path = raw.decode("latin-1").partition("?")[0]
         queries = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
@@ -277,7 +277,7 @@ class Request:
                     type_name = "meta.DeleteOptions"
                 value = protobuf.decode(type_name, raw) if given_kind in (kind, "DeleteOptions") else {}
                 _require_few(_count(value) if len(raw) > MOST_VALUES else 0)
-            except protobuf.Malformed as error:
+            except protobuf.InvalidProtobuf as error:
                 raise bad_request(str(error)) from error
             return given_version, given_kind, value, []
         if self.content_type not in ("", JSON, YAML, "text/json"):
@@ -309,7 +309,7 @@ class Request:
         return value.get("apiVersion") or "", value.get("kind") or "", value, repeated
 
 
-def _watch_causes(query: dict[str, str]) -> list[Cause]:
+def _watch_causes(query: dict[str, str]) -> list[StatusCause]:
     match, initial = query.get("resourceVersionMatch", ""), "sendInitialEvents" in query
     causes = []
     if initial and match != NOT_OLDER:
@@ -325,7 +325,7 @@ def _watch_causes(query: dict[str, str]) -> list[Cause]:
     return causes
 
 
-def _list_causes(query: dict[str, str]) -> list[Cause]:
+def _list_causes(query: dict[str, str]) -> list[StatusCause]:
     match, version = query.get("resourceVersionMatch", ""), query.get("resourceVersion", "")
     causes = []
     if match and not version:
@@ -341,7 +341,7 @@ def _list_causes(query: dict[str, str]) -> list[Cause]:
     return causes
 
 
-def _forbidden_match(more: str) -> Cause:
+def _forbidden_match(more: str) -> StatusCause:
     return forbidden_field("resourceVersionMatch", more)
 
 
@@ -360,16 +360,16 @@ def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> s
     return ""
 
 
-def dry_run_causes(given: list[str]) -> list[Cause]:
+def dry_run_causes(given: list[str]) -> list[StatusCause]:
     """Return the errors in the values of a request's `dryRun`. Only ``All`` is valid."""
     return [] if all(value == "All" for value in given) else [unsupported("dryRun", given, ["All"])]
 
 
-def _field_manager(name: str) -> list[Cause]:
+def _field_manager(name: str) -> list[StatusCause]:
     """https://kubernetes.io/docs/reference/using-api/server-side-apply/#managers"""
     causes = []
     if len(name.encode()) > 128:
-        causes.append(Cause("fieldManager", "Too long: may not be more than 128 bytes", "FieldValueTooLong"))
+        causes.append(StatusCause("fieldManager", "Too long: may not be more than 128 bytes", "FieldValueTooLong"))
     for i, character in enumerate(name):
         if not character.isprintable():
             at = len(name[:i].encode())

@@ -12,18 +12,25 @@ from labkit.simulator.event_loop import in_thread_if_large
 from labkit.simulator.kubernetes.api import patches
 from labkit.simulator.kubernetes.api.admission import Admission
 from labkit.simulator.kubernetes.api.managers import Writer, applied, named, updated
-from labkit.simulator.kubernetes.api.requests import YAML, Request, Response, dry_run_causes, respond, wrong_kind
+from labkit.simulator.kubernetes.api.requests import (
+    YAML,
+    KubeRequest,
+    KubeResponse,
+    dry_run_causes,
+    respond,
+    wrong_kind,
+)
 from labkit.simulator.kubernetes.api.review import Review
 from labkit.simulator.kubernetes.api.tables import table
 from labkit.simulator.kubernetes.api.validation import validate, validate_update
-from labkit.simulator.kubernetes.api.watches import Selection, Watch
+from labkit.simulator.kubernetes.api.watches import Selection, WatchStream
 from labkit.simulator.kubernetes.objects import defaults, paging, schema, services, writes
 from labkit.simulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind, Object
 from labkit.simulator.kubernetes.objects.names import suffix
 from labkit.simulator.kubernetes.objects.selectors import field_selector, label_selector
 from labkit.simulator.kubernetes.objects.status import (
     ApiError,
-    Cause,
+    StatusCause,
     bad_request,
     conflict,
     details_of,
@@ -49,12 +56,12 @@ class Resources:
 
     # Reading
 
-    def get(self, kind: Kind, request: Request) -> Response:
+    def get(self, kind: Kind, request: KubeRequest) -> KubeResponse:
         self._require_known_version(request.resource_version(_no_version))
         stored = self.storage.get(kind, self._namespace(kind, request), request.name)
         return self._answer(kind, stored, request)
 
-    def list(self, kind: Kind, request: Request) -> Response:
+    def list(self, kind: Kind, request: KubeRequest) -> KubeResponse:
         request.check_list_options()
         selection = self._selection(kind, request)
         self._require_known_version(request.resource_version(_no_version))
@@ -76,7 +83,7 @@ class Resources:
             return respond(self._table(kind, found, metadata, request))
         return _list_of(kind, found, metadata)
 
-    def watch(self, kind: Kind, request: Request) -> Response:
+    def watch(self, kind: Kind, request: KubeRequest) -> KubeResponse:
         request.check_list_options()
         selection = self._selection(kind, request)
         version = request.resource_version(lambda text: ApiError(500, "", text))
@@ -93,7 +100,7 @@ class Resources:
 
         initial, bookmarks = request.flag("sendInitialEvents"), request.flag("allowWatchBookmarks")
         fresh = not version or initial
-        watch = Watch(
+        watch = WatchStream(
             self.storage,
             kind,
             selection,
@@ -104,16 +111,16 @@ class Resources:
             # A real server ends a watch after 30 to 60 minutes, and the client starts another one.
             seconds=request.integer("timeoutSeconds") or random.uniform(1800, 3600),  # noqa: S311
         )
-        return Response(200, stream=watch.events())
+        return KubeResponse(200, stream=watch.events())
 
     # Writing
 
-    async def create(self, kind: Kind, request: Request) -> Response:
+    async def create(self, kind: Kind, request: KubeRequest) -> KubeResponse:
         dry_run = request.dry_run("CreateOptions")
         obj = await request.document(kind.type, kind.kind, kind.api_version)
         return await self._create(kind, request, obj, dry_run=dry_run)
 
-    async def _create(self, kind: Kind, request: Request, obj: Object, *, dry_run: bool) -> Response:
+    async def _create(self, kind: Kind, request: KubeRequest, obj: Object, *, dry_run: bool) -> KubeResponse:
         obj = self._prepared(kind, request, obj)
         metadata = obj["metadata"]
         if metadata.pop("resourceVersion", ""):
@@ -147,20 +154,20 @@ class Resources:
         stored = self.storage.create(kind, obj, owned, dry_run=dry_run)
         return self._answer(kind, stored, request, 201)
 
-    async def update(self, kind: Kind, request: Request) -> Response:
+    async def update(self, kind: Kind, request: KubeRequest) -> KubeResponse:
         dry_run = request.dry_run("UpdateOptions")
         obj = self._prepared(kind, request, await request.document(kind.type, kind.kind, kind.api_version))
         before = self.storage.get(kind, self._namespace(kind, request), request.name)
         stored = await self._update(kind, request, before, obj, dry_run=dry_run)
         return self._answer(kind, stored, request)
 
-    async def patch(self, kind: Kind, request: Request) -> Response:
+    async def patch(self, kind: Kind, request: KubeRequest) -> KubeResponse:
         dry_run = request.dry_run("PatchOptions")
         if request.content_type not in patches.PATCHES:
             raise unsupported_media_type()
         if request.content_type == patches.APPLY:
             return await self._apply(kind, request, dry_run)
-        patch = await in_thread_if_large(len(request.body), patches.read, request)
+        patch = await in_thread_if_large(len(request.body), patches.parse_patch, request)
         namespace = self._namespace(kind, request)
         for attempt in range(5):
             before = self.storage.get(kind, namespace, request.name)
@@ -177,7 +184,7 @@ class Resources:
             return self._answer(kind, stored, request)
         raise modified(kind, request.name)
 
-    def _patched(self, kind: Kind, request: Request, before: Stored, patch: object) -> Object:
+    def _patched(self, kind: Kind, request: KubeRequest, before: Stored, patch: object) -> Object:
         document = {"kind": kind.kind, "apiVersion": kind.api_version, **before.object}
         if request.content_type == patches.JSON_PATCH and before.managers:
             document["metadata"] = {**before.metadata, "managedFields": json.loads(before.managers)}
@@ -186,7 +193,7 @@ class Resources:
         def refusal(text: str) -> ApiError:
             strategic = request.content_type == patches.STRATEGIC
             shown = f'"{_go_map(patch)}"' if strategic else dump(dump(changed).decode()).decode()
-            return invalid("", "", "", [Cause("patch", f"Invalid value: {shown}: {text}")])
+            return invalid("", "", "", [StatusCause("patch", f"Invalid value: {shown}: {text}")])
 
         if request.content_type != patches.STRATEGIC and isinstance(changed, dict):
             version, called = changed.get("apiVersion") or "", changed.get("kind") or ""
@@ -201,7 +208,7 @@ class Resources:
         request.field_validation(unknown, [], refusal)
         return self._prepared(kind, request, {k: v for k, v in obj.items() if k not in ("kind", "apiVersion")})
 
-    async def _apply(self, kind: Kind, request: Request, dry_run: bool) -> Response:
+    async def _apply(self, kind: Kind, request: KubeRequest, dry_run: bool) -> KubeResponse:
         if not request.query.get("fieldManager"):
             cause = required("fieldManager", "is required for apply patch")
             raise invalid("PatchOptions", "meta.k8s.io", "", [cause])
@@ -221,12 +228,19 @@ class Resources:
         return self._answer(kind, stored, request)
 
     @staticmethod
-    def _writer(kind: Kind, request: Request) -> Writer:
+    def _writer(kind: Kind, request: KubeRequest) -> Writer:
         operation = "Apply" if request.method == "PATCH" and request.applies else "Update"
         return Writer(request.manager, operation, kind.api_version, request.subresource)
 
     async def _update(
-        self, kind: Kind, request: Request, before: Stored, obj: Object, *, dry_run: bool, owned: bytes | None = None
+        self,
+        kind: Kind,
+        request: KubeRequest,
+        before: Stored,
+        obj: Object,
+        *,
+        dry_run: bool,
+        owned: bytes | None = None,
     ) -> Stored:
         metadata = dict(obj["metadata"])
         size = _size(request, before)
@@ -288,7 +302,7 @@ class Resources:
 
     # Deleting
 
-    async def delete(self, kind: Kind, request: Request) -> Response:
+    async def delete(self, kind: Kind, request: KubeRequest) -> KubeResponse:
         options = await self._options(request)
         stored = self.storage.get(kind, self._namespace(kind, request), request.name)
         stored, gone = await self._delete(kind, stored, options, request)
@@ -297,7 +311,7 @@ class Resources:
         details = details_of(stored.name, kind.group, kind.plural) | {"uid": stored.uid}
         return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 
-    async def delete_collection(self, kind: Kind, request: Request) -> Response:
+    async def delete_collection(self, kind: Kind, request: KubeRequest) -> KubeResponse:
         request.check_list_options()
         options = await self._options(request)
         selection = self._selection(kind, request)
@@ -311,14 +325,14 @@ class Resources:
                     raise
         return _list_of(kind, gone, {"resourceVersion": str(self.storage.version)})
 
-    async def _delete(self, kind: Kind, stored: Stored, options: Object, request: Request) -> tuple[Stored, bool]:
+    async def _delete(self, kind: Kind, stored: Stored, options: Object, request: KubeRequest) -> tuple[Stored, bool]:
         dry_run = bool(options.get("dryRun"))
         review = Review(kind, "DELETE", stored.name, stored.namespace, request.user, old=stored.object, dry_run=dry_run)
         await self.admission.admit(review)
         current = self.storage.get(kind, stored.namespace, stored.name)
         return writes.delete(self.storage, kind, current, options, dry_run=dry_run)
 
-    async def _options(self, request: Request) -> Object:
+    async def _options(self, request: KubeRequest) -> Object:
         options: Object = {}
         if request.body.strip():
             version = await request.options_version()
@@ -339,23 +353,23 @@ class Resources:
 
     # Used by all verbs
 
-    def _answer(self, kind: Kind, stored: Stored, request: Request, status: int = 200) -> Response:
+    def _answer(self, kind: Kind, stored: Stored, request: KubeRequest, status: int = 200) -> KubeResponse:
         if request.table:
             metadata = {"resourceVersion": stored.metadata.get("resourceVersion", "")}
             return respond(self._table(kind, [stored], metadata, request), status)
         return respond(stored.full(kind), status)
 
     def _table(
-        self, kind: Kind, items: Iterable[Stored], metadata: Object, request: Request, *, heads: bool = True
+        self, kind: Kind, items: Iterable[Stored], metadata: Object, request: KubeRequest, *, heads: bool = True
     ) -> Object:
         include = request.query.get("includeObject", "Metadata")
         return table(kind, items, metadata, self.storage.clock.now(), include, heads=heads)
 
     @staticmethod
-    def _namespace(kind: Kind, request: Request) -> str:
+    def _namespace(kind: Kind, request: KubeRequest) -> str:
         return request.namespace if kind.namespaced else ""
 
-    def _selection(self, kind: Kind, request: Request) -> Selection:
+    def _selection(self, kind: Kind, request: KubeRequest) -> Selection:
         fields = request.query.get("fieldSelector", "")
         if request.name:
             fields = f"metadata.name={request.name}"
@@ -373,7 +387,7 @@ class Resources:
         message = f"Timeout: Too large resource version: {version}, current: {self.storage.version}"
         raise ApiError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
 
-    def _prepared(self, kind: Kind, request: Request, obj: Object) -> Object:
+    def _prepared(self, kind: Kind, request: KubeRequest, obj: Object) -> Object:
         """Return the object with the namespace and the name from the request's path."""
         metadata = dict(obj.get("metadata") or {})
         if kind.namespaced:
@@ -418,12 +432,12 @@ class Resources:
             raise error
 
 
-def _list_of(kind: Kind, items: Iterable[Stored], metadata: Object) -> Response:
+def _list_of(kind: Kind, items: Iterable[Stored], metadata: Object) -> KubeResponse:
     head = f'{{"kind":"{kind.kind}List","apiVersion":"{kind.api_version}","metadata":'.encode()
     return respond(head + dump(metadata) + b',"items":[' + b",".join(stored.text for stored in items) + b"]}")
 
 
-def _size(request: Request, before: Stored) -> int:
+def _size(request: KubeRequest, before: Stored) -> int:
     """Return the number of bytes that a write has to process."""
     return len(request.body) + len(before.text)
 

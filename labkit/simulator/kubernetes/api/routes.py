@@ -4,7 +4,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#standard-api-termin
 """
 
 from labkit.simulator.kubernetes.api.access_reviews import Reviews
-from labkit.simulator.kubernetes.api.requests import Request, Response, respond
+from labkit.simulator.kubernetes.api.requests import KubeRequest, KubeResponse, respond
 from labkit.simulator.kubernetes.api.resources import Resources
 from labkit.simulator.kubernetes.api.scale import scale
 from labkit.simulator.kubernetes.api.streams import Kubelets
@@ -18,7 +18,7 @@ class Routes:
         self.storage = resources.storage
         self.resources, self.kubelets, self.reviews = resources, kubelets, reviews
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: KubeRequest) -> KubeResponse:
         """Answer the request. Raises ``ApiError`` for an unknown path, a wrong method or a refused request."""
         kind = BY_RESOURCE.get((request.group, request.version, request.resource))
         below = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
@@ -35,7 +35,7 @@ class Routes:
             raise method_not_allowed()
         return await self._verb(kind, request)
 
-    async def _verb(self, kind: Kind, request: Request) -> Response:
+    async def _verb(self, kind: Kind, request: KubeRequest) -> KubeResponse:
         match request.verb:
             case "get" if request.method in ("GET", "HEAD"):
                 return self.resources.get(kind, request)
@@ -55,7 +55,7 @@ class Routes:
                 return await self.resources.delete_collection(kind, request)
         raise method_not_allowed()
 
-    async def _below(self, kind: Kind | None, sub: Subresource, request: Request) -> Response:
+    async def _below(self, kind: Kind | None, sub: Subresource, request: KubeRequest) -> KubeResponse:
         if request.verb not in sub.verbs:
             raise method_not_allowed()
         if kind is None:
@@ -78,7 +78,7 @@ class Routes:
         write = self.resources.update if request.verb == "update" else self.resources.patch
         return await write(kind, request)
 
-    async def _bind(self, request: Request) -> Response:
+    async def _bind(self, request: KubeRequest) -> KubeResponse:
         target = (await request.document("core.Binding", "Binding", "v1")).get("target") or {}
         pod = self.storage.get(POD, request.namespace, request.name)
         if node := pod.object["spec"].get("nodeName"):

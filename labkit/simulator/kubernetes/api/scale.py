@@ -7,7 +7,7 @@ import json
 
 from labkit.simulator.event_loop import in_thread_if_large
 from labkit.simulator.kubernetes.api import patches
-from labkit.simulator.kubernetes.api.requests import Request, Response, respond
+from labkit.simulator.kubernetes.api.requests import KubeRequest, KubeResponse, respond
 from labkit.simulator.kubernetes.api.resources import Resources
 from labkit.simulator.kubernetes.objects import schema
 from labkit.simulator.kubernetes.objects.kinds import Kind, Object
@@ -18,7 +18,7 @@ from labkit.simulator.kubernetes.objects.storage import dump
 TYPE, API_VERSION = "autoscaling.Scale", "autoscaling/v1"
 
 
-async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
+async def scale(resources: Resources, kind: Kind, request: KubeRequest) -> KubeResponse:
     """Answer GET, PUT and PATCH of a scale. A write becomes a patch of ``spec.replicas``, which passes admission."""
     stored = resources.storage.get(kind, request.namespace, request.name)
     if request.verb == "get":
@@ -41,7 +41,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
     return respond(_scale(json.loads(changed.body)))
 
 
-def _version(document: Object, request: Request) -> str:
+def _version(document: Object, request: KubeRequest) -> str:
     """Return the resourceVersion for a scale in a request that sets none.
 
     For a PUT, that's "". For a PATCH, it's the resourceVersion of ``document``, which is the current scale.
@@ -50,10 +50,10 @@ def _version(document: Object, request: Request) -> str:
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 
-def _patched(request: Request, document: Object) -> Object:
+def _patched(request: KubeRequest, document: Object) -> Object:
     if request.content_type not in patches.PATCHES:
         raise unsupported_media_type()
-    changed = patches.patched(request.content_type, TYPE, document, patches.read(request))
+    changed = patches.patched(request.content_type, TYPE, document, patches.parse_patch(request))
     try:
         return schema.decode(TYPE, changed)[0]
     except schema.WrongType as error:

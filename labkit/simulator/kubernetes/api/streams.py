@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 
 from labkit.simulator.certificates import Authority, Certificate, client_context
 from labkit.simulator.kubernetes.api import loopback
-from labkit.simulator.kubernetes.api.requests import Request, Response
+from labkit.simulator.kubernetes.api.requests import KubeRequest, KubeResponse
 from labkit.simulator.kubernetes.objects.kinds import NODE, POD
 from labkit.simulator.kubernetes.objects.status import (
     ApiError,
@@ -58,7 +58,7 @@ class Kubelets:
             await self._client.aclose()
             self._client = None
 
-    async def log(self, request: Request) -> Response:
+    async def log(self, request: KubeRequest) -> KubeResponse:
         """Answer `GET …/pods/NAME/log` with the container's output.
 
         With `follow`, the answer continues until the container ends.
@@ -68,7 +68,7 @@ class Kubelets:
         container = _container(pod, request.query.get("container", ""))
         node = pod.object["spec"].get("nodeName")
         if not node:
-            return Response(200, content_type="text/plain")
+            return KubeResponse(200, content_type="text/plain")
         query = {key: request.query[key] for key in LOG if key in request.query}
         url = f"https://{self._address(node)}/containerLogs/{pod.namespace}/{pod.name}/{container}"
         if self._client is None:
@@ -84,9 +84,9 @@ class Kubelets:
             text = (await answer.aread()).decode("utf-8", "replace").strip()
             await answer.aclose()
             raise _kubelet_error(answer.status_code, text)
-        return Response(200, content_type="text/plain", stream=_closing(answer))
+        return KubeResponse(200, content_type="text/plain", stream=_closing(answer))
 
-    def target(self, request: Request) -> str:
+    def target(self, request: KubeRequest) -> str:
         """Return the kubelet's URL for an exec or attach.
 
         Raises ``ApiError`` if the pod has no node, or no container with the requested name.
@@ -99,7 +99,7 @@ class Kubelets:
         where = f"{self._address(node)}/{request.subresource}/{pod.namespace}/{pod.name}/{container}"
         return f"wss://{where}?{urlencode(query)}"
 
-    def refuse_without_websocket(self, request: Request) -> ApiError:
+    def refuse_without_websocket(self, request: KubeRequest) -> ApiError:
         """Return the error for an exec or attach that isn't a WebSocket.
 
         After a refused WebSocket, kubectl sends a plain request, and shows the error of that request.
@@ -109,7 +109,7 @@ class Kubelets:
             return bad_request("Upgrade request required")
         return bad_request("unable to upgrade: this server has WebSocket, not SPDY; use kubectl 1.31 or newer")
 
-    def refuse_port_forward(self, request: Request) -> ApiError:
+    def refuse_port_forward(self, request: KubeRequest) -> ApiError:
         """Return the error for a port-forward. It says where the pod's ports are.
 
         Raises BadRequest if the pod has no node.
@@ -119,7 +119,7 @@ class Kubelets:
             "the lab forwards no ports: containers are processes of this machine, so use their ports at 127.0.0.1"
         )
 
-    async def join(self, request: Request, scope: Scope, receive: Receive, send: Send, refuse: Refuse) -> None:
+    async def join(self, request: KubeRequest, scope: Scope, receive: Receive, send: Send, refuse: Refuse) -> None:
         """Connect the client's WebSocket to a WebSocket of the kubelet, until either WebSocket ends.
 
         With the subprotocol v5, the client's WebSocket is accepted before the kubelet gets the request. If the kubelet

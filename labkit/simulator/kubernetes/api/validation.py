@@ -23,7 +23,7 @@ from labkit.simulator.kubernetes.objects.kinds import Kind, Object
 from labkit.simulator.kubernetes.objects.schema import json_type
 from labkit.simulator.kubernetes.objects.selectors import object_selector
 from labkit.simulator.kubernetes.objects.status import (
-    Cause,
+    StatusCause,
     forbidden_field,
     invalid,
     invalid_value,
@@ -68,7 +68,7 @@ def validate_update(kind: Kind, new: Object, old: Object) -> None:
         raise invalid(kind.kind, kind.group, new["metadata"]["name"], causes)
 
 
-def _metadata(kind: Kind, metadata: Object) -> list[Cause]:
+def _metadata(kind: Kind, metadata: Object) -> list[StatusCause]:
     name, causes = metadata.get("name", ""), []
     if not name:
         causes.append(required("metadata.name", "name or generateName is required"))
@@ -85,7 +85,7 @@ def _metadata(kind: Kind, metadata: Object) -> list[Cause]:
     return causes + _owners(metadata.get("ownerReferences") or ())
 
 
-def _owners(references: Iterable[Object]) -> list[Cause]:
+def _owners(references: Iterable[Object]) -> list[StatusCause]:
     causes, field = [], "metadata.ownerReferences"
     for reference in references:
         if not reference.get("apiVersion"):
@@ -98,11 +98,11 @@ def _owners(references: Iterable[Object]) -> list[Cause]:
         first, second = (reference.get("name", "") for reference in controllers[:2])
         found = f'Found "true" in references for {first} and {second}'
         more = f"Only one reference can have Controller set to true. {found}"
-        causes.append(Cause(field, f"Invalid value: {quote(list(references))}: {more}"))
+        causes.append(StatusCause(field, f"Invalid value: {quote(list(references))}: {more}"))
     return causes
 
 
-def _labels(metadata: Object, path: str) -> list[Cause]:
+def _labels(metadata: Object, path: str) -> list[StatusCause]:
     causes, field = [], f"{path}.labels"
     for key, value in (metadata.get("labels") or {}).items():
         causes += label_key(field, key)
@@ -113,17 +113,17 @@ def _labels(metadata: Object, path: str) -> list[Cause]:
     return causes
 
 
-def _annotations(metadata: Object, path: str) -> list[Cause]:
+def _annotations(metadata: Object, path: str) -> list[StatusCause]:
     causes, field = [], f"{path}.annotations"
     annotations = metadata.get("annotations") or {}
     for key in annotations:
         causes += label_key(field, key.lower())
     if sum(len(key) + len(value) for key, value in annotations.items()) > 256 * 1024:
-        causes.append(Cause(field, "Too long: may not be more than 262144 bytes", "FieldValueTooLong"))
+        causes.append(StatusCause(field, "Too long: may not be more than 262144 bytes", "FieldValueTooLong"))
     return causes
 
 
-def _config_map(config_map: Object) -> list[Cause]:
+def _config_map(config_map: Object) -> list[StatusCause]:
     texts, binaries = config_map.get("data") or {}, config_map.get("binaryData") or {}
     causes = []
     for key in sorted(texts):
@@ -136,14 +136,14 @@ def _config_map(config_map: Object) -> list[Cause]:
     return causes + ([_too_large("[]")] if size > CONFIG_LIMIT else [])
 
 
-def _secret(secret: Object) -> list[Cause]:
+def _secret(secret: Object) -> list[StatusCause]:
     data = secret.get("data") or {}
     causes = [cause for key in sorted(data) for cause in config_key(f"data[{key}]", key)]
     causes += [_too_large("data")] if sum(map(_decoded_size, data.values())) > CONFIG_LIMIT else []
     return causes + _secret_type(secret, data)
 
 
-def _secret_type(secret: Object, data: Object) -> list[Cause]:
+def _secret_type(secret: Object, data: Object) -> list[StatusCause]:
     """https://kubernetes.io/docs/concepts/configuration/secret/#secret-types"""
     match secret.get("type", ""):
         case "kubernetes.io/service-account-token":
@@ -164,7 +164,7 @@ def _secret_type(secret: Object, data: Object) -> list[Cause]:
     return []
 
 
-def _json_object(data: Object, key: str) -> list[Cause]:
+def _json_object(data: Object, key: str) -> list[StatusCause]:
     if key not in data:
         return [required(f"data[{key}]")]
     try:
@@ -181,11 +181,11 @@ def _decoded_size(text: str | None) -> int:
     return len(text.rstrip("=")) * 3 // 4 if text else 0
 
 
-def _too_large(field: str) -> Cause:
-    return Cause(field, f"Too long: may not be more than {CONFIG_LIMIT} bytes", "FieldValueTooLong")
+def _too_large(field: str) -> StatusCause:
+    return StatusCause(field, f"Too long: may not be more than {CONFIG_LIMIT} bytes", "FieldValueTooLong")
 
 
-def _deployment(deployment: Object) -> list[Cause]:
+def _deployment(deployment: Object) -> list[StatusCause]:
     spec = deployment["spec"]
     causes = _workload(deployment, "deployment")
     strategy, path = spec["strategy"], "spec.strategy"
@@ -211,7 +211,7 @@ def _deployment(deployment: Object) -> list[Cause]:
     return causes
 
 
-def _workload(obj: Object, called: str) -> list[Cause]:
+def _workload(obj: Object, called: str) -> list[StatusCause]:
     """Return the errors in the fields that Deployments and ReplicaSets have in common."""
     spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
     causes = _not_negative("spec.replicas", spec["replicas"])
@@ -238,7 +238,7 @@ def _workload(obj: Object, called: str) -> list[Cause]:
     return causes
 
 
-def _selector(selector: Object, path: str) -> list[Cause]:
+def _selector(selector: Object, path: str) -> list[StatusCause]:
     causes = []
     for key, value in (selector.get("matchLabels") or {}).items():
         causes += label_key(f"{path}.matchLabels", key)
@@ -258,7 +258,7 @@ def _selector(selector: Object, path: str) -> list[Cause]:
     return causes
 
 
-def _count_or_percent(field: str, value: int | str) -> list[Cause]:
+def _count_or_percent(field: str, value: int | str) -> list[StatusCause]:
     if isinstance(value, int):
         return _not_negative(field, value)
     if re.fullmatch(r"[0-9]+%", value):
@@ -267,18 +267,18 @@ def _count_or_percent(field: str, value: int | str) -> list[Cause]:
     return [invalid_value(field, value, f"{more} used for validation is '[0-9]+%')")]
 
 
-def _not_negative(field: str, value: int) -> list[Cause]:
+def _not_negative(field: str, value: int) -> list[StatusCause]:
     return [] if value >= 0 else [invalid_value(field, value, "must be greater than or equal to 0")]
 
 
-def _event(event: Object) -> list[Cause]:
+def _event(event: Object) -> list[StatusCause]:
     involved, own = event.get("involvedObject", {}).get("namespace", ""), event["metadata"].get("namespace", "")
     if involved != own and not (not involved and own == "default"):
         return [invalid_value("involvedObject.namespace", involved, "does not match event.namespace")]
     return []
 
 
-def _webhooks(configuration: Object) -> list[Cause]:
+def _webhooks(configuration: Object) -> list[StatusCause]:
     causes = []
     for i, webhook in enumerate(configuration.get("webhooks") or ()):
         path = f"webhooks[{i}]"
@@ -306,7 +306,7 @@ def _webhooks(configuration: Object) -> list[Cause]:
     return causes
 
 
-_CHECKS: dict[str, Callable[[Object], list[Cause]]] = {
+_CHECKS: dict[str, Callable[[Object], list[StatusCause]]] = {
     "ConfigMap": _config_map,
     "Secret": _secret,
     "Service": services.validate,

@@ -34,7 +34,7 @@ class Selection:
 
 
 @dataclass
-class Watch:
+class WatchStream:
     """One watch, which lasts ``seconds``.
 
     - ``render`` returns the JSON of an event's object.

@@ -4,9 +4,9 @@ import json
 
 from labkit.simulator.kubernetes.access.authentication import AUTHENTICATED, User
 from labkit.simulator.kubernetes.api.managers import Writer, updated
-from labkit.simulator.kubernetes.api.requests import JSON, Request
+from labkit.simulator.kubernetes.api.requests import JSON, KubeRequest
 from labkit.simulator.kubernetes.api.resources import Resources
-from labkit.simulator.kubernetes.controllers.events import Events
+from labkit.simulator.kubernetes.controllers.events import EventRecorder
 from labkit.simulator.kubernetes.objects import writes
 from labkit.simulator.kubernetes.objects.kinds import Kind, Object
 from labkit.simulator.kubernetes.objects.storage import Stored, dump
@@ -21,14 +21,14 @@ class ControllerClient:
     def __init__(self, resources: Resources, name: str):
         self.resources, self.storage = resources, resources.storage
         self.user = User(f"system:serviceaccount:kube-system:{name}", GROUPS)
-        self.events = Events(self.storage, name)
+        self.events = EventRecorder(self.storage, name)
 
     async def create(self, kind: Kind, namespace: str, obj: Object) -> Stored:
         """Create the object and return it. Raises ``ApiError`` if a check refuses the object.
 
         The checks are admission plugins, webhooks and validation.
         """
-        request = Request(
+        request = KubeRequest(
             "POST",
             f"{kind.path}/namespaces/{namespace}/{kind.plural}",
             {},

@@ -13,7 +13,7 @@ from labkit.simulator.kubernetes.api.resources import Resources
 from labkit.simulator.kubernetes.controllers.client import ControllerClient
 from labkit.simulator.kubernetes.controllers.deployments import Deployments
 from labkit.simulator.kubernetes.controllers.event_expiry import EventExpiry
-from labkit.simulator.kubernetes.controllers.events import Events
+from labkit.simulator.kubernetes.controllers.events import EventRecorder
 from labkit.simulator.kubernetes.controllers.fit import Amounts, added, against, is_helped_by_room, requests
 from labkit.simulator.kubernetes.controllers.namespace_conditions import with_conditions
 from labkit.simulator.kubernetes.controllers.owners import Owners
@@ -49,7 +49,7 @@ class Controllers:
         self._event_expiry = EventExpiry(self.storage)
         self._scheduling = False
         self._short = False  # whether a pod waits because no node has room for it
-        self._scheduler_events = Events(self.storage, "default-scheduler")
+        self._scheduler_events = EventRecorder(self.storage, "default-scheduler")
         self.storage.observers.append(self._observe)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ SIMILAR = 10  # from this many on, different events with the same reason about t
 SIMILAR_SECONDS = 600
 
 
-class Events:
+class EventRecorder:
     def __init__(self, storage: Storage, component: str):
         self.storage, self.component = storage, component
         self._names: dict[tuple[str, str, str], str] = {}

@@ -88,7 +88,7 @@ class NodeClient:
         return status["token"], expires.timestamp()
 
 
-class Events:
+class PodEvents:
     """Events about pods. They are sent in order and in the background, so that no container waits for an event.
 
     https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/

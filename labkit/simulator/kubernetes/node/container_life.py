@@ -20,7 +20,7 @@ from labkit.simulator.kubernetes.node.container_logs import ContainerLog
 from labkit.simulator.kubernetes.node.handlers import NotTried, outcome_of
 from labkit.simulator.kubernetes.node.images import ImageError, entrypoint
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
-from labkit.simulator.kubernetes.node.pod import TICK, Pod
+from labkit.simulator.kubernetes.node.pod import TICK, NodePod
 from labkit.simulator.kubernetes.node.pod_status import ContainerStatus
 from labkit.simulator.kubernetes.node.probes import Probes
 from labkit.simulator.kubernetes.node.processes import Process, Sandbox, SandboxError
@@ -34,7 +34,7 @@ MISSING_RETRY = 1.0  # seconds
 
 
 @dataclass
-class Run:
+class ContainerRun:
     """A running container: its program, and the sandbox in which further programs can run."""
 
     process: Process
@@ -59,9 +59,9 @@ class ContainerLife:
     probe has succeeded.
     """
 
-    def __init__(self, pod: Pod, status: ContainerStatus) -> None:
+    def __init__(self, pod: NodePod, status: ContainerStatus) -> None:
         self.status = status
-        self.run: Run | None = None
+        self.run: ContainerRun | None = None
         self.started = asyncio.Event()
         self._pod = pod
         self._ground = pod.ground
@@ -193,7 +193,7 @@ class ContainerLife:
             status.ends(now(), 128, "StartError", message)
             self._say("Failed", f"Error: {message}", warning=True)
             return 128
-        self.run = Run(process, sandbox, env, cwd)
+        self.run = ContainerRun(process, sandbox, env, cwd)
         watching = asyncio.create_task(self._watch(self.run))
         attachments = Attachments(streams, closes_input=status.spec.get("stdinOnce", False))
         self._pod.attachments[status.name] = attachments
@@ -216,7 +216,7 @@ class ContainerLife:
         status.ends(now(), code, message=termination_message(status.spec, written.file, code))
         return code
 
-    async def _watch(self, run: Run) -> None:
+    async def _watch(self, run: ContainerRun) -> None:
         """Watch a started program, and end it if the postStart hook fails or the program becomes unhealthy."""
         self._say("Started", "Container started")
         hook = (self.status.spec.get("lifecycle") or {}).get("postStart")
@@ -299,7 +299,7 @@ class ContainerLife:
             run.process.signal(getattr(signal, name, signal.SIGTERM))
         await run.end_within(max(until - asyncio.get_running_loop().time(), LEAST_GRACE) if grace else 0)
 
-    async def _hook(self, name: str, hook: Object, run: Run, seconds: float | None) -> bool:
+    async def _hook(self, name: str, hook: Object, run: ContainerRun, seconds: float | None) -> bool:
         """Run a hook while the container runs, and return whether the hook succeeded."""
         doing = asyncio.create_task(outcome_of(hook, self.status.spec, self.exec, seconds))
         ended = asyncio.create_task(run.ended.wait())

@@ -27,12 +27,12 @@ class NotTried(Exception):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class HandlerResult:
     succeeded: bool
     output: str = ""
 
 
-async def outcome_of(handler: Object, container: Object, execute: Execute, seconds: float | None) -> Outcome:
+async def outcome_of(handler: Object, container: Object, execute: Execute, seconds: float | None) -> HandlerResult:
     """Run a probe or a hook within `seconds` (None: no limit), and return its outcome. Raises NotTried.
 
     `execute(command, streams)` starts a program in the container. An HTTP or TCP request without a host goes to
@@ -46,11 +46,11 @@ async def outcome_of(handler: Object, container: Object, execute: Execute, secon
         return await _connection(handler["tcpSocket"], container, seconds)
     if "sleep" in handler:
         await asyncio.sleep(handler["sleep"]["seconds"])
-        return Outcome(True)
+        return HandlerResult(True)
     raise NotTried("the moto target supports exec, httpGet, tcpSocket and sleep, but not grpc")
 
 
-async def _command(command: list[str], execute: Execute, seconds: float | None) -> Outcome:
+async def _command(command: list[str], execute: Execute, seconds: float | None) -> HandlerResult:
     streams = Pipes(stdin=False)
     try:
         process = await execute(command, streams)
@@ -69,7 +69,7 @@ async def _command(command: list[str], execute: Execute, seconds: float | None) 
         reading.cancel()
         process.kill()
         streams.close()
-    return Outcome(code == 0, output.decode(errors="replace"))
+    return HandlerResult(code == 0, output.decode(errors="replace"))
 
 
 async def _read(streams: Pipes, channel: int) -> bytes:
@@ -79,7 +79,7 @@ async def _read(streams: Pipes, channel: int) -> bytes:
     return kept
 
 
-async def _page(asked: Object, container: Object, seconds: float | None) -> Outcome:
+async def _page(asked: Object, container: Object, seconds: float | None) -> HandlerResult:
     host, port = asked.get("host") or POD_ADDRESS, _port(asked["port"], container)
     path = asked.get("path") or "/"
     url = httpx.URL(f"{asked.get('scheme', 'HTTP').lower()}://{host}:{port}{path if path[0] == '/' else '/' + path}")
@@ -103,23 +103,23 @@ async def _page(asked: Object, container: Object, seconds: float | None) -> Outc
         why = f"{error or 'EOF'}"
     else:
         good = 200 <= answer.status_code < 400
-        return Outcome(good, "" if good else f"HTTP probe failed with statuscode: {answer.status_code}")
-    return Outcome(False, f'Get "{url}": {why}')
+        return HandlerResult(good, "" if good else f"HTTP probe failed with statuscode: {answer.status_code}")
+    return HandlerResult(False, f'Get "{url}": {why}')
 
 
-async def _connection(asked: Object, container: Object, seconds: float | None) -> Outcome:
+async def _connection(asked: Object, container: Object, seconds: float | None) -> HandlerResult:
     host, port = asked.get("host") or POD_ADDRESS, _port(asked["port"], container)
     try:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(host, port)
     except TimeoutError:
-        return Outcome(False, f"dial tcp {host}:{port}: i/o timeout")
+        return HandlerResult(False, f"dial tcp {host}:{port}: i/o timeout")
     except OSError:
-        return Outcome(False, f"dial tcp {host}:{port}: connect: connection refused")
+        return HandlerResult(False, f"dial tcp {host}:{port}: connect: connection refused")
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-    return Outcome(True)
+    return HandlerResult(True)
 
 
 def _port(asked: int | str, container: Object) -> int:

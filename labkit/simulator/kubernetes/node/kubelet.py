@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from labkit.simulator.kubernetes.node.attachments import Attachments
 from labkit.simulator.kubernetes.node.client import said
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog, shown, timestamp
-from labkit.simulator.kubernetes.node.pod import Pod
+from labkit.simulator.kubernetes.node.pod import NodePod
 from labkit.simulator.kubernetes.node.pod_life import PodLife
 from labkit.simulator.kubernetes.node.processes import Process
 from labkit.simulator.kubernetes.node.program_streams import STDERR, STDIN, STDOUT, Pipes, Terminal
@@ -229,7 +229,7 @@ def _is_set(socket: WebSocket, name: str) -> bool:
     return socket.query_params.get(name) in ("1", "true")
 
 
-def _log_of(pod: Pod, container: str, previous: bool) -> ContainerLog | str:
+def _log_of(pod: NodePod, container: str, previous: bool) -> ContainerLog | str:
     """Return the log of the container's latest run; with ``previous``, of the run before. Without a log, return why."""
     of = f'container "{container}" in pod "{pod.document["metadata"]["name"]}"'
     status = pod.status.container(container)

@@ -25,7 +25,7 @@ import httpx
 
 from labkit.simulator.certificates import Certificate
 from labkit.simulator.clock import Clock, rfc3339
-from labkit.simulator.kubernetes.node.client import Events, NodeClient, said
+from labkit.simulator.kubernetes.node.client import NodeClient, PodEvents, said
 from labkit.simulator.kubernetes.node.container_life import LEAST_GRACE
 from labkit.simulator.kubernetes.node.kubelet import Kubelet
 from labkit.simulator.kubernetes.node.pod import TICK, Ground
@@ -35,7 +35,7 @@ from labkit.simulator.kubernetes.node.processes import TOOLS_PATH, Reaper, end_a
 from labkit.simulator.kubernetes.objects.kinds import Object
 from labkit.simulator.kubernetes.objects.pods import has_ended
 from labkit.simulator.listener import Listener
-from labkit.webhook.watch import Watch
+from labkit.webhook.watch import Reflector
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Node:
         self._follow = _faketime(self.clock_file)
         self._api = urlsplit(self.api_url)
         self._client = NodeClient(self.api_url, self.ca_pem, self.client)
-        self._events = Events(self._client, self.name, self._clock.now)
+        self._events = PodEvents(self._client, self.name, self._clock.now)
         self._reaper = Reaper(self.folder)
         self._pods: dict[str, PodLife] = {}
         self._listed = False  # whether the node knows its pods
@@ -131,7 +131,7 @@ class Node:
         )
         await self._listener.start()
         await self._register()
-        pods = Watch(
+        pods = Reflector(
             self._client.http,
             "/api/v1/pods",
             "pods",

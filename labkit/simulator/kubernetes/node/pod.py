@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.simulator.clock import Clock
-from labkit.simulator.kubernetes.node.client import Events, NodeClient
+from labkit.simulator.kubernetes.node.client import NodeClient, PodEvents
 from labkit.simulator.kubernetes.node.container_environment import Room
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog
 from labkit.simulator.kubernetes.node.pod_status import ContainerStatus, PodStatus
@@ -27,7 +27,7 @@ class Ground:
     """A node's settings and tools, which all pods of the node share."""
 
     client: NodeClient
-    events: Events
+    events: PodEvents
     clock: Clock
     reaper: Reaper
     images: dict[str, list[str]]
@@ -41,7 +41,7 @@ class Ground:
     own_processes: bool
 
 
-class Pod:
+class NodePod:
     """One pod of a node. `changed` is set when the pod has a new status to report."""
 
     def __init__(self, document: Object, folder: Path, ground: Ground) -> None:

@@ -14,7 +14,7 @@ import httpx
 
 from labkit.simulator.kubernetes.node.client import said
 from labkit.simulator.kubernetes.node.container_life import MISSING_RETRY, ContainerLife, worth_saying
-from labkit.simulator.kubernetes.node.pod import REFRESH, TICK, Ground, Pod
+from labkit.simulator.kubernetes.node.pod import REFRESH, TICK, Ground, NodePod
 from labkit.simulator.kubernetes.node.processes import Process, end_all_of
 from labkit.simulator.kubernetes.node.program_streams import Pipes, Terminal
 from labkit.simulator.kubernetes.objects.kinds import Object
@@ -29,7 +29,7 @@ class PodLife:
     """One pod, from its binding to the node until its deletion."""
 
     def __init__(self, pod: Object, folder: Path, ground: Ground) -> None:
-        self.pod = Pod(pod, folder, ground)
+        self.pod = NodePod(pod, folder, ground)
         self._refreshed = time.monotonic()
         metadata = pod["metadata"]
         self._path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"

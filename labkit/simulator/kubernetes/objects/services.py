@@ -4,7 +4,7 @@ https://kubernetes.io/docs/concepts/services-networking/service/
 """
 
 from labkit.simulator.kubernetes.objects.kinds import BY_NAME, Object
-from labkit.simulator.kubernetes.objects.status import Cause, duplicate, invalid_value, required, unsupported
+from labkit.simulator.kubernetes.objects.status import StatusCause, duplicate, invalid_value, required, unsupported
 from labkit.simulator.kubernetes.objects.storage import Storage
 
 SERVICE = BY_NAME["Service"]
@@ -58,7 +58,7 @@ def with_kept_address(service: Object, before: Object) -> Object:
     return {**service, "spec": {**service["spec"], **kept}}
 
 
-def validate(service: Object) -> list[Cause]:
+def validate(service: Object) -> list[StatusCause]:
     """Return the errors in a service."""
     spec, causes = service["spec"], []
     if spec["type"] not in TYPES:
@@ -83,7 +83,7 @@ def validate(service: Object) -> list[Cause]:
     return causes
 
 
-def validate_update(new: Object, old: Object) -> list[Cause]:
+def validate_update(new: Object, old: Object) -> list[StatusCause]:
     """Return the errors in a change of a service."""
     before, after = old["spec"].get("clusterIP"), new["spec"].get("clusterIP")
     if before and after != before and new["spec"]["type"] == old["spec"]["type"]:

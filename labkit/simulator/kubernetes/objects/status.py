@@ -36,7 +36,7 @@ class ApiError(Exception):
 
 
 @dataclass(frozen=True)
-class Cause:
+class StatusCause:
     """One error in an object: the field, and the API server's text."""
 
     field: str
@@ -44,25 +44,27 @@ class Cause:
     reason: str = "FieldValueInvalid"
 
 
-def required(field: str, more: str = "") -> Cause:
-    return Cause(field, f"Required value{': ' + more if more else ''}", "FieldValueRequired")
+def required(field: str, more: str = "") -> StatusCause:
+    return StatusCause(field, f"Required value{': ' + more if more else ''}", "FieldValueRequired")
 
 
-def invalid_value(field: str, value: object, more: str) -> Cause:
-    return Cause(field, f"Invalid value: {quote(value)}: {more}")
+def invalid_value(field: str, value: object, more: str) -> StatusCause:
+    return StatusCause(field, f"Invalid value: {quote(value)}: {more}")
 
 
-def duplicate(field: str, value: object) -> Cause:
-    return Cause(field, f"Duplicate value: {quote(value)}", "FieldValueDuplicate")
+def duplicate(field: str, value: object) -> StatusCause:
+    return StatusCause(field, f"Duplicate value: {quote(value)}", "FieldValueDuplicate")
 
 
-def unsupported(field: str, value: object, supported: Iterable[str]) -> Cause:
+def unsupported(field: str, value: object, supported: Iterable[str]) -> StatusCause:
     choices = ", ".join(quote(choice) for choice in supported)
-    return Cause(field, f"Unsupported value: {quote(value)}: supported values: {choices}", "FieldValueNotSupported")
+    return StatusCause(
+        field, f"Unsupported value: {quote(value)}: supported values: {choices}", "FieldValueNotSupported"
+    )
 
 
-def forbidden_field(field: str, more: str) -> Cause:
-    return Cause(field, f"Forbidden: {more}", "FieldValueForbidden")
+def forbidden_field(field: str, more: str) -> StatusCause:
+    return StatusCause(field, f"Forbidden: {more}", "FieldValueForbidden")
 
 
 def quote(value: object) -> str:
@@ -120,7 +122,7 @@ def forbidden(kind: Kind, name: str, why: str) -> ApiError:
     return ApiError(403, "Forbidden", f"{subject} is forbidden: {why}", _details(kind, name))
 
 
-def invalid(kind_name: str, group: str, name: str, causes: list[Cause]) -> ApiError:
+def invalid(kind_name: str, group: str, name: str, causes: list[StatusCause]) -> ApiError:
     """Return the error 422 with all causes, e.g. ``Pod "p" is invalid: spec.containers: Required value``."""
     texts = [*dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes)]
     text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
