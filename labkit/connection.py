@@ -200,9 +200,9 @@ def patient(api: "ApiClient") -> "ApiClient":
     def request(method: str, url: str, *arguments: Any, _request_timeout: Any = None, **named: Any) -> Any:
         connect, read = ANSWERS_WITHIN
         within: int | None = read
-        asked = parse_qs(urlsplit(url).query)
-        if "watch" in asked:
-            within = read + int(asked["timeoutSeconds"][0]) if "timeoutSeconds" in asked else None
+        query = parse_qs(urlsplit(url).query)
+        if "watch" in query:
+            within = read + int(query["timeoutSeconds"][0]) if "timeoutSeconds" in query else None
         answer = ask(method, url, *arguments, _request_timeout=_request_timeout or (connect, within), **named)
         if not 200 <= answer.status <= 299:
             answer.read()  # the client has used the headers by now
@@ -239,12 +239,12 @@ def awaited(look: Callable[[], T], is_settled: Callable[[T], bool] = bool, *, wi
     Return the last result.
     """
     until = time.monotonic() + within
-    if is_settled(found := look()) or (left := until - time.monotonic()) <= 0:
-        return found
+    if is_settled(state := look()) or (left := until - time.monotonic()) <= 0:
+        return state
     from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed  # it takes 0.06 s to load
 
     looking = Retrying(
-        retry=retry_if_result(lambda found: not is_settled(found)),
+        retry=retry_if_result(lambda state: not is_settled(state)),
         stop=stop_after_delay(left),
         wait=wait_fixed(every),
         retry_error_callback=lambda state: state.outcome and state.outcome.result(),

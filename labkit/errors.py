@@ -85,15 +85,15 @@ class NotAllowed(LabError):
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
         """
-        told = without_session(refusal.get("Message", ""))
-        if policy := BY_THE_ORGANIZATION.search(told):
+        message = without_session(refusal.get("Message", ""))
+        if policy := BY_THE_ORGANIZATION.search(message):
             return cls(
-                f"The organization's {policy[0]} does not allow {doing}: {told}",
+                f"The organization's {policy[0]} does not allow {doing}: {message}",
                 where="the organization that your AWS account belongs to",
                 next="ask the organization's administrator, because no permission in your account can allow this call",
             )
         return cls(
-            f"AWS does not allow {doing}: {told}",
+            f"AWS does not allow {doing}: {message}",
             where="the permissions of your AWS credentials",
             next="labkit policy -p account_id=…, which prints the permissions that a run needs",
         )
@@ -262,13 +262,13 @@ def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
             raise
         raise LabError(
             "The lab no longer answers.",
-            where=_asked(error) or "AWS's or the cluster's endpoint",
+            where=_endpoint(error) or "AWS's or the cluster's endpoint",
             next="run again the cell that opens the lab. The cell starts the lab if needed, or says what is wrong\n"
             "       (in a terminal: labkit up, or labkit plan -p target=eks …)",
         ) from None
     except Exception as error:
-        if told := by_the_cluster(error, namespace):
-            raise told from None
+        if cluster_error := by_the_cluster(error, namespace):
+            raise cluster_error from None
         raise
 
 
@@ -311,7 +311,7 @@ def _nearest(name: str, known: list[str]) -> str | None:
     return next(iter(longer or get_close_matches(name, known, n=1, cutoff=0.5)), None)
 
 
-def _asked(error: Exception) -> str:
+def _endpoint(error: Exception) -> str:
     """Return the request or the endpoint that the error names."""
     if isinstance(error, LabError):
         return error.what

@@ -174,8 +174,8 @@ class Lab(Workspace):
         with answering(self.parameters.namespace), doing(f"Checking {module.TITLE}"):
             rows = checks.rows(step, evidence)
             # The report needs the step's own resource. The caller may lack permissions that only explain a fault.
-            found = checks.findings(step, evidence, [])
-            check = Check(step, module.TITLE, rows, found, lambda: self.check(step, repair=repair), repair)
+            findings = checks.findings(step, evidence, [])
+            check = Check(step, module.TITLE, rows, findings, lambda: self.check(step, repair=repair), repair)
         (self._right.add if check else self._right.discard)(step)
         if check:
             progress.kept("step", step)
@@ -362,10 +362,10 @@ class Lab(Workspace):
         with answering(self.parameters.namespace):
             if breaking.faults_in(self):
                 say("Asking AWS in the pod")
-            found = report.of(self)
-        if found is None:
+            left = report.of(self)
+        if left is None:
             raise LabError(f"Nothing is broken in {self.run}.", where="lab.mended", next="lab.break_()")
-        return found
+        return left
 
     def mend(self) -> None:
         """Mend all faults, so that the run is exactly as before the first fault. Print the mended objects."""
@@ -513,8 +513,8 @@ class Lab(Workspace):
         return f"The target {self.parameters.target} lacks {CAPABILITIES[capability]}."
 
     def _is_empty(self) -> bool:
-        found = self.evidence()
-        return not (found.role or found.service_account or found.pod)
+        evidence = self.evidence()
+        return not (evidence.role or evidence.service_account or evidence.pod)
 
     def close(self) -> None:
         """Close the connections to the cluster. The lab keeps running; `labkit down` ends it."""

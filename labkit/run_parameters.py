@@ -61,7 +61,7 @@ def read_cells(cells: Iterable[str], namespace: Mapping[str, object]) -> dict[st
     cell computes. Raises `UnknownName` if a cell that sets parameters also assigns an unknown name.
     """
     known = Parameters.names()
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for cell in cells:
         statements = _parse(cell)
         assigned = _assignments(statements)
@@ -75,14 +75,14 @@ def read_cells(cells: Iterable[str], namespace: Mapping[str, object]) -> dict[st
                 value = ast.literal_eval(node)
             except ValueError:  # the value is computed
                 if name in known and is_parameters_cell and isinstance(namespace.get(name), str):
-                    found[name] = namespace[name]
+                    values[name] = namespace[name]
                 continue
             if name in known:
-                found[name] = value
+                values[name] = value
             elif is_parameters_cell:
                 where = "the parameters for papermill" if injected else "the notebook's cell of parameters"
                 raise _unknown(name, where)
-    return found
+    return values
 
 
 def _text(value: Any) -> Any:
@@ -113,8 +113,8 @@ def _regions() -> set[str]:
 def partitions() -> list[dict[str, Any]]:
     """Return AWS's partitions, as botocore's data describes them."""
     text = resources.files("botocore").joinpath("data/partitions.json").read_text()
-    found: list[dict[str, Any]] = json.loads(text)["partitions"]
-    return found
+    described: list[dict[str, Any]] = json.loads(text)["partitions"]
+    return described
 
 
 def _bucket(value: str) -> str:
@@ -153,11 +153,11 @@ def _subdomain(value: str) -> str:
 def _file(value: str) -> str:
     try:
         file = Path(value).expanduser()
-        found = "" if file.is_file() else "this is a folder" if file.is_dir() else "this file does not exist"
+        problem = "" if file.is_file() else "this is a folder" if file.is_dir() else "this file does not exist"
     except (OSError, RuntimeError) as error:  # no user has that home, or the name is too long
-        found = getattr(error, "strerror", None) or str(error)
-    if value and found:
-        raise ValueError(f"empty, or a kubeconfig file that exists ({found})")
+        problem = getattr(error, "strerror", None) or str(error)
+    if value and problem:
+        raise ValueError(f"empty, or a kubeconfig file that exists ({problem})")
     return value
 
 
@@ -346,11 +346,11 @@ def _parse(cell: str) -> list[ast.stmt]:
 
 
 def _assignments(statements: Iterable[ast.stmt]) -> list[tuple[str, ast.expr]]:
-    found = []
+    assignments = []
     for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                found.append((name, value))
+                assignments.append((name, value))
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                found.append((name, value))
-    return found
+                assignments.append((name, value))
+    return assignments

@@ -134,7 +134,7 @@ def stable(text: str) -> str:
     """Return the text with a placeholder for each value that differs from run to run."""
     for pattern, name in _PATTERNS:
         if name == JWT:
-            text = pattern.sub(lambda found: _token(found[0]), text)
+            text = pattern.sub(lambda match: _token(match[0]), text)
         elif not (is_live() and name in SHOWN_LIVE):
             text = pattern.sub(name, text)
     for folder, name in ((Path.cwd(), "<here>"), (Path.home(), "~")):
@@ -183,7 +183,7 @@ def say(what: str) -> None:
     print(f"{what} …\n", end="", flush=True)
 
 
-def is_told() -> bool:
+def has_said() -> bool:
     """Return whether the running cell has already printed a text with `say`.
 
     In a kernel of `labkit lab`, also true while a `doing` block is open, because it may still call `say`.

@@ -41,7 +41,7 @@ class Claims:
     @classmethod
     def parse(cls, token: str) -> "Claims":
         """Return the unverified claims of a token. Raises `NotAToken`."""
-        return cls.of(parts(token)[1])
+        return cls.of(read_jwt(token)[1])
 
     @classmethod
     def of(cls, payload: Mapping[str, object]) -> "Claims":
@@ -87,18 +87,18 @@ class Claims:
             "amr": amr if isinstance(amr, list) and all(isinstance(value, str) for value in amr) else [],
             "email": [email] if email is not None else [],
         }
-        return {f"{self.provider}:{claim}": found for claim, found in values.items() if found}
+        return {f"{self.provider}:{claim}": held for claim, held in values.items() if held}
 
 
-def parts(token: str) -> tuple[dict[str, object], dict[str, object]]:
+def read_jwt(token: str) -> tuple[dict[str, object], dict[str, object]]:
     """Return a token's header and claims, without verification. Raises `NotAToken`.
 
     https://datatracker.ietf.org/doc/html/rfc7515#section-3.1
     """
-    found = token.split(".") if isinstance(token, str) else []
-    if len(found) != 3:
-        raise NotAToken(f"a token has three parts with dots between them, but this text has {len(found)}")
-    return _decode(found[0], "header"), _decode(found[1], "claims")
+    encoded = token.split(".") if isinstance(token, str) else []
+    if len(encoded) != 3:
+        raise NotAToken(f"a token has three parts with dots between them, but this text has {len(encoded)}")
+    return _decode(encoded[0], "header"), _decode(encoded[1], "claims")
 
 
 # Seconds by which an issuer's clock may be ahead.
@@ -115,7 +115,7 @@ class Refused:
     check: Literal["provider", "audience", "expiry"]
     code: str
     """The API's error code."""
-    told: str
+    message: str
     """A sentence that names the cause. In most cases, STS no longer shows it to the caller."""
     detail: str = ""
 
@@ -153,8 +153,8 @@ def refused(
             f"Token expired: current date/time {int(now)} must be before the expiration date/time {int(expires)}",
         )
     if not_before > now + AHEAD:
-        told = f"The token is not valid before {int(not_before)}; it is {int(now)} now"
-        return Refused("expiry", _INVALID, told)
+        message = f"The token is not valid before {int(not_before)}; it is {int(now)} now"
+        return Refused("expiry", _INVALID, message)
     return None
 
 
@@ -197,8 +197,8 @@ def compare(
     rows.append(Comparison(field, " or ".join(client_ids), ", ".join(claims.compared), known, _CLIENT_IDS))
     if now is not None:
         expires = claims.expires
-        found = "" if expires is None else _utc(expires)
-        rows.append(Comparison("exp", f"after {_utc(now)}", found, expires is not None and now < expires, _CLOCK))
+        shown = "" if expires is None else _utc(expires)
+        rows.append(Comparison("exp", f"after {_utc(now)}", shown, expires is not None and now < expires, _CLOCK))
     return rows + (_trust_rows(claims, trust, provider_arn) if trust else [])
 
 

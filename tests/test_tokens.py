@@ -187,7 +187,7 @@ def test_a_row_names_its_statement_if_the_policy_has_several():
 
 def why(audiences=("sts.amazonaws.com",), client_ids=("sts.amazonaws.com",), expires=NOW + 1, not_before=NOW):
     found = refused(PROVIDER, audiences, client_ids=client_ids, expires=expires, not_before=not_before, now=NOW)
-    return found and (found.check, found.code, found.told, found.detail)
+    return found and (found.check, found.code, found.message, found.detail)
 
 
 def test_a_token_is_accepted_to_its_last_second_and_five_seconds_early():

@@ -51,9 +51,9 @@ def remove(
             _require_account(lab)
             lab.remove()
             return
-        found = [*steps.found(lab)]
-    going = [each.listed for each in found if each.goes]
-    for line in [*(f"  {thing}" for thing in going), *(each.line for each in found if each.line and not each.goes)]:
+        resources = [*steps.resources(lab)]
+    going = [each.listed for each in resources if each.goes]
+    for line in [*(f"  {thing}" for thing in going), *(each.line for each in resources if each.line and not each.goes)]:
         typer.echo(line)
     typer.echo("Nothing was deleted. To delete these resources, add --yes." if going else "nothing to remove")
 

@@ -145,9 +145,9 @@ def _plan(rows: "Sequence[Row]") -> int:
     from labkit.runs.fleet import looking
 
     failed = 0
-    for row, found in looking.plans(rows):
-        failed += isinstance(found, LabError)
-        typer.echo(f"{row.place}: {row.run}\n{_indented(str(found))}")
+    for row, plan in looking.plans(rows):
+        failed += isinstance(plan, LabError)
+        typer.echo(f"{row.place}: {row.run}\n{_indented(str(plan))}")
     typer.echo(f"{counted(len(rows), 'row')}. Nothing was changed.")
     return 1 if failed else 0
 
@@ -187,10 +187,10 @@ def _doctor(rows: "Sequence[Row]", file: Path, out: Path) -> int:
     for outcome in looking.examinations(rows):
         outcomes.append(outcome)
         typer.echo(fleet_output.line(outcome, report.DOCTOR))
-    told = report.Report(file.name, "the doctor", outcomes, time.monotonic() - started, words=report.DOCTOR)
-    told.write(out, "doctor")
-    typer.echo(f"\n{told.headline}\nThe report: {out / 'doctor.html'}")
-    return told.exit_code
+    diagnoses = report.Report(file.name, "the doctor", outcomes, time.monotonic() - started, words=report.DOCTOR)
+    diagnoses.write(out, "doctor")
+    typer.echo(f"\n{diagnoses.headline}\nThe report: {out / 'doctor.html'}")
+    return diagnoses.exit_code
 
 
 def _require_yes(rows: "Sequence[Row]", yes: bool) -> None:

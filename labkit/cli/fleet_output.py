@@ -68,6 +68,6 @@ def _table(fleet: "Fleet", ended: "list[Outcome]", counts: "Counter[str]", secon
     for row in fleet.running:
         running = fleet.results.runs(row, fleet.id)
         rows.add_row(Text("running" if running else "next", "cyan" if running else "dim"), Text(row.run), Text(""))
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    summary = Text(f"  {sum(counts.values())} of {counted(len(fleet.rows), 'row')}  {told}  {seconds:.0f} s")
+    totals = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    summary = Text(f"  {sum(counts.values())} of {counted(len(fleet.rows), 'row')}  {totals}  {seconds:.0f} s")
     return Group(rows, ProgressBar(total=len(fleet.rows), completed=sum(counts.values()), width=40), summary)

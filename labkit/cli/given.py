@@ -35,14 +35,14 @@ def _of_file(file: Path) -> dict[str, Any]:
     next_ = "write each parameter on its own line, such as  role_name: reader"
     try:
         # Every scalar stays text, as with -p. YAML would read an account such as 012345670123 as an octal number.
-        found = yaml.load(file.read_text(), yaml.BaseLoader)  # noqa: S506 (it makes text, lists and mappings only)
+        document = yaml.load(file.read_text(), yaml.BaseLoader)  # noqa: S506 (it makes text, lists and mappings only)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise LabError(f"The file of parameters could not be read: {reason}.", where=str(file), next=next_) from None
     except yaml.YAMLError as error:
         raise LabError(f"The file of parameters is not YAML: {error}", where=str(file), next=next_) from None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+    if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
         raise LabError(
             "The file of parameters does not have one NAME: VALUE on each line.", where=str(file), next=next_
         )
-    return found
+    return document

@@ -53,11 +53,11 @@ def lab(
     running = _running(here)
     opened = contents.NAME
     if fresh:
-        opened, told = put_aside(here / LEARN, fresh)
-        typer.echo(told)
+        opened, message = put_aside(here / LEARN, fresh)
+        typer.echo(message)
     # The lab's server starts while the notebooks are copied.
-    with ThreadPoolExecutor(1) as beside:
-        copying = beside.submit(copy_notebooks, here / LEARN, with_contents=not running)
+    with ThreadPoolExecutor(1) as thread:
+        copying = thread.submit(copy_notebooks, here / LEARN, with_contents=not running)
         _, _, note = start("blue", "us-east-1")
     made = copying.result()
     typer.echo(f"Copied to {LEARN}/: {', '.join(made)}." if made else f"{LEARN}/ has your notebooks already.")
@@ -127,12 +127,12 @@ def _running(here: Path) -> dict[str, str] | None:
     # Jupyter's own function for these files imports the whole server.
     for file in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
         with suppress(OSError, ValueError):
-            told: dict[str, str] = json.loads(file.read_text())
-            address = urlsplit(told.get("url", ""))
+            server: dict[str, str] = json.loads(file.read_text())
+            address = urlsplit(server.get("url", ""))
             # Try the address, because a killed server leaves its file behind.
-            if told.get("labkit") == str(here) and address.hostname and address.port:
+            if server.get("labkit") == str(here) and address.hostname and address.port:
                 socket.create_connection((address.hostname, address.port), timeout=3).close()
-                return told
+                return server
     return None
 
 
@@ -178,10 +178,10 @@ def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
     try:
         learn.mkdir(exist_ok=True)
         (learn / PICTURES).mkdir(exist_ok=True)
-        for beside in (*(NOTEBOOKS / PICTURES).glob("*.svg"), *NOTEBOOKS.glob("*.md")):
-            copied = learn / beside.relative_to(NOTEBOOKS)
+        for file in (*(NOTEBOOKS / PICTURES).glob("*.svg"), *NOTEBOOKS.glob("*.md")):
+            copied = learn / file.relative_to(NOTEBOOKS)
             if not copied.exists():
-                _write(copied, beside.read_bytes())
+                _write(copied, file.read_bytes())
         for original in missing:
             _write(learn / original.name, _copied(original).encode())
         if with_contents or not (learn / contents.NAME).exists():

@@ -73,11 +73,11 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        told = error if isinstance(error, LabError) else by_the_cluster(error)
-        if told is None:
+        shown = error if isinstance(error, LabError) else by_the_cluster(error)
+        if shown is None:
             raise
-        typer.secho(f"labkit: {told}", fg="red" if sys.stderr.isatty() else None, err=True)
-        raise SystemExit(told.exit_code) from None
+        typer.secho(f"labkit: {shown}", fg="red" if sys.stderr.isatty() else None, err=True)
+        raise SystemExit(shown.exit_code) from None
     finally:
         _leave_closed_streams()
         # At its end, Python would search all loaded libraries for garbage, for 0.1 s. It leaves frozen objects alone.

@@ -92,12 +92,12 @@ def _show_failure(failed: "runs.RunFailed") -> None:
     typer.echo("\nThis cell failed:")
     typer.echo("\n".join(f"    {line}" for line in failed.source.splitlines()))
     try:
-        found = runs.examined(failed.run.parameters)
+        diagnosis = runs.examined(failed.run.parameters)
     except LabError as error:
         typer.echo(f"The doctor could not look: {error.what}\n")
         return
-    told = [finding.as_text(found.name) for finding in found.findings] or [found.headline]
-    typer.echo("\n".join(["The doctor looked at the service account:", *told, ""]))
+    findings = [finding.as_text(diagnosis.name) for finding in diagnosis.findings] or [diagnosis.headline]
+    typer.echo("\n".join(["The doctor looked at the service account:", *findings, ""]))
 
 
 def _short(path: Path) -> str:

@@ -38,8 +38,8 @@ def trail(
             typer.echo(json.dumps(record))
         return
     if not records:
-        is_asked = event or role or refused
-        typer.echo("The trail has no such call." if is_asked else "The trail is empty: nothing has called AWS yet.")
+        is_filtered = event or role or refused
+        typer.echo("The trail has no such call." if is_filtered else "The trail is empty: nothing has called AWS yet.")
         return
     from rich.console import Console
     from rich.markup import escape

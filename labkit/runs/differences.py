@@ -37,12 +37,12 @@ def cells(before: Path, after: Path, *, colour: bool) -> str:
     from nbdime.prettyprint import PrettyPrintConfig, pretty_print_notebook_diff
 
     old, new = (_as_read(_read(file)) for file in (before, after))
-    found = diff_notebooks(old, new)
-    if not found:
+    difference = diff_notebooks(old, new)
+    if not difference:
         return ""
     printed = io.StringIO()
     pretty_print_notebook_diff(
-        str(before), str(after), old, found, PrettyPrintConfig(out=printed, use_color=colour, use_git=False)
+        str(before), str(after), old, difference, PrettyPrintConfig(out=printed, use_color=colour, use_git=False)
     )
     return printed.getvalue().strip()
 

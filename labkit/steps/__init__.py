@@ -14,10 +14,10 @@ from labkit.steps.order import (
     ORDER,
     before,
     empty,
-    found,
     ready_before,
     ready_through,
     remove,
+    resources,
     step,
     through,
 )
@@ -29,10 +29,10 @@ __all__ = [
     "ORDER",
     "before",
     "empty",
-    "found",
     "ready_before",
     "ready_through",
     "remove",
+    "resources",
     "step",
     "through",
 ]

@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from labkit.run_parameters import RUN_TAG
-from labkit.steps.ownership import Found, of_tags
+from labkit.steps.ownership import OwnedResource, of_tags
 
 if TYPE_CHECKING:
     from types_boto3_iam.type_defs import TagTypeDef
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 
-def found(lab: "Workspace") -> Iterator[Found]:
+def resources(lab: "Workspace") -> Iterator[OwnedResource]:
     """Yield the cluster's associations, each with its owner.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
@@ -29,4 +29,4 @@ def found(lab: "Workspace") -> Iterator[Found]:
         run: list[TagTypeDef] = [{"Key": RUN_TAG, "Value": tags[RUN_TAG]}] if RUN_TAG in tags else []
         owner = of_tags(lab, run, same_name=whose == own)
         delete = partial(eks.delete_pod_identity_association, **named)
-        yield Found(f"Pod Identity association of {'/'.join(whose)}", owner, delete)
+        yield OwnedResource(f"Pod Identity association of {'/'.join(whose)}", owner, delete)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from labkit.steps.ownership import Found, Owner, in_words, of_tags, roles_trusting, run_of
+from labkit.steps.ownership import OwnedResource, Owner, in_words, of_tags, roles_trusting, run_of
 
 if TYPE_CHECKING:
     import boto3
@@ -49,8 +49,8 @@ def create(session: "boto3.Session", name: str) -> None:
     session.client("s3").create_bucket(Bucket=name, **elsewhere)
 
 
-def found(lab: "Workspace") -> Iterator[Found]:
-    """Yield the account's buckets, each with its owner. `Found.remove` also deletes a bucket's objects."""
+def resources(lab: "Workspace") -> Iterator[OwnedResource]:
+    """Yield the account's buckets, each with its owner. `OwnedResource.remove` also deletes a bucket's objects."""
     s3 = lab.aws.client("s3")
     for bucket in s3.list_buckets()["Buckets"]:
         name = bucket["Name"]
@@ -66,7 +66,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
             tags = []
         owner = of_tags(lab, tags, same_name=name == lab.parameters.bucket)
         used = _used(lab) if owner is Owner.THIS_RUN and not lab.connection.is_embedded else ""
-        yield Found(f"bucket {name}{used}", owner, partial(_delete, s3, name))
+        yield OwnedResource(f"bucket {name}{used}", owner, partial(_delete, s3, name))
 
 
 def _used(lab: "Workspace") -> str:

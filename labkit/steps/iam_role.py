@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from labkit import documents
 from labkit.errors import LabError
 from labkit.showing import few
-from labkit.steps.ownership import Found, Owner, of_role, of_tags, removed, run_of, trusted_instead
+from labkit.steps.ownership import OwnedResource, Owner, of_role, of_tags, removed, run_of, trusted_instead
 
 if TYPE_CHECKING:
     from types_boto3_iam.type_defs import RoleTypeDef
@@ -52,10 +52,10 @@ def ensure(lab: "Workspace") -> None:
 
 def remove(lab: "Workspace") -> list[str]:
     """Delete this run's roles and policies. Return a line for each deleted or kept resource."""
-    return [*removed(found(lab))]
+    return [*removed(resources(lab))]
 
 
-def found(lab: "Workspace") -> Iterator[Found]:
+def resources(lab: "Workspace") -> Iterator[OwnedResource]:
     """Yield the account's roles and policies, each with its owner."""
     iam = lab.aws.client("iam")
     for page in iam.get_paginator("list_roles").paginate():
@@ -69,12 +69,14 @@ def found(lab: "Workspace") -> Iterator[Found]:
                 continue  # someone deleted it a moment ago
             owner = of_role(lab, listed, tags, same_name=name == lab.parameters.role_name)
             others = _trusted_instead(lab, listed) if owner is Owner.UNTAGGED else ""
-            yield Found(f"role {name}", owner, partial(delete, iam, name), others)
+            yield OwnedResource(f"role {name}", owner, partial(delete, iam, name), others)
     for page in iam.get_paginator("list_policies").paginate(Scope="Local"):
         for listed in page["Policies"]:
             tags = iam.list_policy_tags(PolicyArn=listed["Arn"])["Tags"]
             owner = of_tags(lab, tags, same_name=False)
-            yield Found(f"policy {listed['PolicyName']}", owner, partial(iam.delete_policy, PolicyArn=listed["Arn"]))
+            yield OwnedResource(
+                f"policy {listed['PolicyName']}", owner, partial(iam.delete_policy, PolicyArn=listed["Arn"])
+            )
 
 
 def make_way(lab: "Workspace") -> list[str]:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 from labkit import documents
 from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
-from labkit.steps.ownership import GOES, Found, Owner, in_words, of_role, of_tags, removed, roles_trusting, run_of
+from labkit.steps.ownership import (
+    GOES,
+    OwnedResource,
+    Owner,
+    in_words,
+    of_role,
+    of_tags,
+    removed,
+    roles_trusting,
+    run_of,
+)
 
 if TYPE_CHECKING:
     from types_boto3_iam.type_defs import TagTypeDef
@@ -40,10 +50,10 @@ def ensure(lab: "Workspace") -> None:
 
 def remove(lab: "Workspace") -> list[str]:
     """Delete this run's providers. Return a line for each deleted or kept provider."""
-    return [*removed(found(lab))]
+    return [*removed(resources(lab))]
 
 
-def found(lab: "Workspace") -> Iterator[Found]:
+def resources(lab: "Workspace") -> Iterator[OwnedResource]:
     """Yield the account's OIDC providers, each with its owner.
 
     The owner is `TRUSTED` if roles outside this run trust the run's provider. Then the provider isn't removed.
@@ -52,7 +62,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
     for arn, tags in _registered(lab):
         owner, others = _kept(lab, arn, tags, of_tags(lab, tags, same_name=arn == lab.provider_arn))
         delete = partial(iam.delete_open_id_connect_provider, OpenIDConnectProviderArn=arn)
-        yield Found(f"OIDC provider {Arn.parse(arn).issuer}", owner, delete, others)
+        yield OwnedResource(f"OIDC provider {Arn.parse(arn).issuer}", owner, delete, others)
 
 
 def runs(lab: "Workspace") -> Iterator[str]:
@@ -80,7 +90,7 @@ def _registered(lab: "Workspace") -> "Iterator[tuple[str, list[TagTypeDef]]]":
 
 
 def _kept(lab: "Workspace", arn: str, tags: "list[TagTypeDef]", owner: Owner) -> tuple[Owner, str]:
-    """Return the provider's owner, and the text for `Found.others`.
+    """Return the provider's owner, and the text for `OwnedResource.others`.
 
     If roles outside this run trust this run's provider, the text names those roles, and ends with the command that
     removes this run. If the provider belongs to another run, the text names that run, and ends with the command that

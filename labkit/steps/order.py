@@ -8,7 +8,7 @@ from types import ModuleType
 from labkit.errors import UnknownName
 from labkit.showing import doing
 from labkit.steps import association, bucket
-from labkit.steps.ownership import Found, Owner, removed
+from labkit.steps.ownership import OwnedResource, Owner, removed
 from labkit.workspace import Workspace
 
 ORDER = ("oidc_provider", "iam_role", "service_account", "pod", "credentials")
@@ -44,7 +44,7 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
     made, later = before(name), ORDER[ORDER.index(name) :]
     took = _make_way(lab, later if lab.takes_untagged else ORDER)
     bucket.ensure(lab)
-    things: Iterable[Found] = _to_be_made_again(lab, _made(lab, later))
+    things: Iterable[OwnedResource] = _to_be_made_again(lab, _made(lab, later))
     if lab.connection.shows_removal:
         things = [*things]
         yield from _announced(lab, things)
@@ -72,7 +72,7 @@ def remove(lab: Workspace) -> Iterator[str]:
 
     Raises `LabError` at the end if a namespace still exists.
     """
-    things: Iterable[Found] = found(lab)
+    things: Iterable[OwnedResource] = resources(lab)
     if lab.connection.shows_removal:
         things = [*things]
         yield from _announced(lab, things)
@@ -87,20 +87,20 @@ def empty(lab: Workspace) -> None:
         pass
 
 
-def found(lab: Workspace) -> Iterator[Found]:
+def resources(lab: Workspace) -> Iterator[OwnedResource]:
     """Yield each resource that a removal finds, with its owner.
 
     The last step's resources come first. The resources in the lab's other account come last.
     """
     # If the cluster is gone, so are its objects.
     yield from _made(lab, ORDER if lab.connection.kubernetes else IN_AWS)
-    yield from bucket.found(lab)
+    yield from bucket.resources(lab)
     if other := lab.connection.other_account:
         for each in _in_aws(lab.in_account(other)):
             yield replace(each, thing=f"{each.thing} of account {other}")
 
 
-def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
+def _to_be_made_again(lab: Workspace, things: Iterable[OwnedResource]) -> Iterator[OwnedResource]:
     """Yield `things`. On moto, the owner `TRUSTED` of an OIDC provider is replaced with `THIS_RUN`.
 
     The provider's owner is `TRUSTED` if roles outside this run trust the provider. `removed` doesn't delete a provider
@@ -111,8 +111,8 @@ def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found
         yield replace(each, owner=Owner.THIS_RUN) if goes else each
 
 
-def _in_aws(lab: Workspace) -> list[Found]:
-    return [*_made(lab, IN_AWS), *bucket.found(lab)]
+def _in_aws(lab: Workspace) -> list[OwnedResource]:
+    return [*_made(lab, IN_AWS), *bucket.resources(lab)]
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
@@ -128,12 +128,12 @@ def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
     return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
 
 
-def _made(lab: Workspace, names: tuple[str, ...]) -> Iterator[Found]:
+def _made(lab: Workspace, names: tuple[str, ...]) -> Iterator[OwnedResource]:
     for name in reversed(names):
         if name == "pod":
-            yield from association.found(lab)
+            yield from association.resources(lab)
         if name in MADE:
-            yield from step(name).found(lab)
+            yield from step(name).resources(lab)
 
 
 def _make(lab: Workspace, names: tuple[str, ...]) -> str:
@@ -145,7 +145,7 @@ def _make(lab: Workspace, names: tuple[str, ...]) -> str:
     return f"{_listed(titles)} {'exists' if len(titles) == 1 else 'exist'}"
 
 
-def _announced(lab: Workspace, things: Iterable[Found]) -> Iterator[str]:
+def _announced(lab: Workspace, things: Iterable[OwnedResource]) -> Iterator[str]:
     if going := [each.thing for each in things if each.goes]:
         yield "\n  ".join([f"These resources carry the tag labkit:run={lab.run}, and are deleted now:", *going])
 

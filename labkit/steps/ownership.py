@@ -39,7 +39,7 @@ class Owner(Enum):
     def line(self, thing: str, others: str = "") -> str:
         """Return the line that a removal prints about the resource `thing`; empty for a `STRANGER`.
 
-        The lines of `ANOTHER_RUN`, `UNTAGGED` and `TRUSTED` end with the text `others` (see `Found.others`).
+        The lines of `ANOTHER_RUN`, `UNTAGGED` and `TRUSTED` end with the text `others` (see `OwnedResource.others`).
         """
         return self.value.format(thing, others)
 
@@ -48,7 +48,7 @@ GOES = (Owner.THIS_RUN, Owner.NOBODY)
 
 
 @dataclass(frozen=True)
-class Found:
+class OwnedResource:
     """A resource that a run's removal finds, with its owner and the function that deletes it."""
 
     thing: str
@@ -81,13 +81,13 @@ class Found:
         return self.line
 
 
-def removed(found: Iterable[Found]) -> Iterator[str]:
+def removed(resources: Iterable[OwnedResource]) -> Iterator[str]:
     """Delete the resources that may be deleted, and wait until they're gone.
 
     Yield a line for each deleted or kept resource. Raises `LabError` at the end if a resource still exists.
     """
     ending = []
-    for each in found:
+    for each in resources:
         line = each.remove()
         if each.goes and each.until_gone:
             ending.append(each)
@@ -131,8 +131,8 @@ def trusted_instead(lab: "Workspace", role: "RoleTypeDef") -> list[str]:
     if any(issuer == own and wildcard(subject)(lab.parameters.subject) for issuer, subject in named):
         return []
     accounts = [(issuer, subject.removeprefix(SERVICE_ACCOUNT).replace(":", "/")) for issuer, subject in named]
-    told = [name if issuer == own else f"{name} of another issuer, {issuer}" for issuer, name in accounts]
-    return [*dict.fromkeys(told)]
+    accounts_named = [name if issuer == own else f"{name} of another issuer, {issuer}" for issuer, name in accounts]
+    return [*dict.fromkeys(accounts_named)]
 
 
 def _subjects(role: "RoleTypeDef") -> Iterator[tuple[str, str]]:

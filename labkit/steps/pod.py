@@ -14,7 +14,7 @@ from labkit.documents import POD_NAME as NAME
 from labkit.errors import LabError
 from labkit.showing import doing
 from labkit.steps.namespace import ensure_namespace
-from labkit.steps.ownership import Found, Owner, existing, of_labels, refuse_another_runs, removed, take_name
+from labkit.steps.ownership import OwnedResource, Owner, existing, of_labels, refuse_another_runs, removed, take_name
 
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
@@ -59,15 +59,15 @@ def ensure(lab: "Workspace") -> None:
 
 def remove(lab: "Workspace") -> list[str]:
     """Delete this run's pods, and wait until they're gone. Return a line for each deleted or kept pod."""
-    return [*removed(found(lab))]
+    return [*removed(resources(lab))]
 
 
-def found(lab: "Workspace") -> Iterator[Found]:
+def resources(lab: "Workspace") -> Iterator[OwnedResource]:
     """Yield the cluster's pods, each with its owner."""
     for present in core_api(lab.kubernetes).list_pod_for_all_namespaces().items:
         name, namespace = present.metadata.name, present.metadata.namespace
         owner = of_labels(lab, present.metadata.labels, same_name=(name, namespace) == (NAME, lab.parameters.namespace))
-        yield Found(f"pod {namespace}/{name}", owner, partial(delete, lab, name, namespace))
+        yield OwnedResource(f"pod {namespace}/{name}", owner, partial(delete, lab, name, namespace))
 
 
 def make_way(lab: "Workspace") -> list[str]:

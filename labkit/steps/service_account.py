@@ -11,15 +11,7 @@ from labkit.connection import core_api
 from labkit.documents import ROLE_ANNOTATION as KEY
 from labkit.run_parameters import RUN_LABEL
 from labkit.steps.namespace import ensure_namespace, until_gone
-from labkit.steps.ownership import (
-    Found,
-    Owner,
-    existing,
-    of_labels,
-    refuse_another_runs,
-    removed,
-    take_name,
-)
+from labkit.steps.ownership import OwnedResource, Owner, existing, of_labels, refuse_another_runs, removed, take_name
 
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
@@ -57,10 +49,10 @@ def ensure(lab: "Workspace") -> None:
 
 def remove(lab: "Workspace") -> list[str]:
     """Delete this run's service accounts and namespace. Return a line for each deleted or kept object."""
-    return [*removed(found(lab))]
+    return [*removed(resources(lab))]
 
 
-def found(lab: "Workspace") -> Iterator[Found]:
+def resources(lab: "Workspace") -> Iterator[OwnedResource]:
     """Yield the cluster's service accounts and the run's namespaces, each with its owner.
 
     A namespace that contains pods or service accounts of other owners has the owner `SHARED`, so the removal keeps it.
@@ -74,14 +66,14 @@ def found(lab: "Workspace") -> Iterator[Found]:
         owner = of_labels(lab, account.metadata.labels, same_name=same_name)
         # The account may already be gone with its namespace.
         delete = partial(existing, partial(core.delete_namespaced_service_account, name, namespace))
-        yield Found(f"service account {namespace}/{name}", owner, delete)
+        yield OwnedResource(f"service account {namespace}/{name}", owner, delete)
     selector = f"{RUN_LABEL}={lab.labels[RUN_LABEL]}"
     for namespace in core.list_namespace(label_selector=selector).items:
         name = namespace.metadata.name
         accounts, pods = core.list_namespaced_service_account(name).items, core.list_namespaced_pod(name).items
         others = [one for one in (*accounts, *pods) if not _goes_with(lab, one.metadata)]
         owner = Owner.SHARED if others else Owner.THIS_RUN
-        yield Found(
+        yield OwnedResource(
             f"namespace {name}",
             owner,
             partial(existing, partial(core.delete_namespace, name)),

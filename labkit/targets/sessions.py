@@ -67,10 +67,10 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
         """
         if args or kwargs.keys() - {"region_name"}:
             return self._new_client(service_name, *args, **kwargs)
-        asked = service_name, kwargs.get("region_name")
-        if asked not in self._clients:
-            self._clients[asked] = self._new_client(service_name, **kwargs)
-        return self._clients[asked]
+        key = service_name, kwargs.get("region_name")
+        if key not in self._clients:
+            self._clients[key] = self._new_client(service_name, **kwargs)
+        return self._clients[key]
 
     def _new_client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
         wanted = kwargs.get("endpoint_url") or self.endpoint_url

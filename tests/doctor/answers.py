@@ -14,7 +14,7 @@ from labkit.course.faults.situation import Document
 from labkit.doctor.evidence import Evidence, Reads
 from labkit.doctor.evidence.reading import NotRead, Read
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
-from labkit.tokens import NotAToken, parts
+from labkit.tokens import NotAToken, read_jwt
 
 ANSWERERS: list[tuple[re.Pattern[str], Callable[..., Any]]] = []
 MADE = "2026-01-01T00:00:00Z"
@@ -485,7 +485,7 @@ def _exchanged(situation: Situation, facts: Facts, pod: str, namespace: str) -> 
 
 def _claims_of_text(text: str) -> Document:
     try:
-        header, claims = parts(text)
+        header, claims = read_jwt(text)
     except NotAToken as error:
         return {"malformed": str(error)}
     return {"header": header, "claims": claims}

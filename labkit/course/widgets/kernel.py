@@ -46,7 +46,7 @@ class _Cell:
     def _watch(self, thread: int, ended: threading.Event) -> None:
         patience = showing.LINES_PATIENCE
         while not ended.wait(patience):
-            if showing.is_told():
+            if showing.has_said():
                 return
             if line := self._line(thread):
                 showing.say(f"Running {line}")

@@ -198,7 +198,7 @@ class WhoGetsIn:
         if early:
             detail = f": {early.detail}" if early.detail else ""
             return Verdict(
-                caller, False, f"before the policy: the {early.check}", f"{early.code}: {early.told}{detail}"
+                caller, False, f"before the policy: the {early.check}", f"{early.code}: {early.message}{detail}"
             )
         arn = self.provider_arn(caller.iss)
         own = {"sts:RoleSessionName": SESSION_NAME}

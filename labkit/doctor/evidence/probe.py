@@ -10,7 +10,7 @@ from labkit.doctor.evidence.reading import Answer, Document, NotRead, Read, Read
 from labkit.errors import LabError, NotAllowed
 from labkit.execution import Executed, execute
 from labkit.policy.arn import Arn
-from labkit.tokens import NotAToken, parts
+from labkit.tokens import NotAToken, read_jwt
 
 WHO_AM_I = ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"]
 # The CLI caches a session in ~/.aws/cli/cache. With an empty HOME and the same config files, it gets a new session.
@@ -176,7 +176,7 @@ class Probe:
         # Don't strip the text: a token contains no white space, not even a newline at its end.
         self._secret = done.output
         try:
-            header, claims = parts(done.output)
+            header, claims = read_jwt(done.output)
         except NotAToken as error:
             return answer | {"malformed": str(error)}
         return answer | {"header": header, "claims": claims}

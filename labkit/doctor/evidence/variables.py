@@ -25,7 +25,7 @@ from labkit.doctor.evidence.pod_spec import (
 )
 from labkit.doctor.evidence.probe import Token
 from labkit.doctor.evidence.reading import Document, NotRead
-from labkit.tokens import NotAToken, parts
+from labkit.tokens import NotAToken, read_jwt
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 PROFILES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
@@ -378,7 +378,7 @@ def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | No
 
 def _claims(text: str | None) -> Document:
     try:
-        return parts(text.strip())[1] if text else {}
+        return read_jwt(text.strip())[1] if text else {}
     except NotAToken:
         return {}
 

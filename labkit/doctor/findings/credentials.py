@@ -18,7 +18,7 @@ from labkit.doctor.repairs.manifest import containers_of
 from labkit.doctor.repairs.repair import Repair
 from labkit.doctor.repairs.words import listed, name_of_account, said
 from labkit.documents import AUDIENCE
-from labkit.tokens import NotAToken, parts
+from labkit.tokens import NotAToken, read_jwt
 
 LEARN = "05-verify.ipynb"
 CALL = "kubectl exec … -- aws sts get-caller-identity"
@@ -331,7 +331,7 @@ def _malformed(evidence: Evidence) -> tuple[str, str]:
         copied = container.copied_at(container.value(TOKEN_FILE)) if container.has_role else None
         if copied and copied[1] is not None:
             try:
-                parts(copied[1])
+                read_jwt(copied[1])
             except NotAToken as error:
                 return str(error), f"kubectl get {copied[0].lower()} -o yaml"
     token = _token(evidence)

@@ -13,7 +13,7 @@ from labkit.runs.fleet.access import credentials
 from labkit.runs.fleet.results import Result, Results
 from labkit.runs.fleet.rows import Row
 from labkit.runs.fleet.running import Outcome
-from labkit.steps.ownership import Found, Owner
+from labkit.steps.ownership import OwnedResource, Owner
 from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ def _plan(row: Row) -> str:
     with closing(connection), answering(given.namespace):
         workspace = Workspace(given, connection)
         steps.step("iam_role").make_way(workspace)  # raises if the role belongs to others
-        found = [*steps.found(workspace)]
-    own = _named(found, Owner.THIS_RUN)
+        resources = [*steps.resources(workspace)]
+    own = _named(resources, Owner.THIS_RUN)
     text += f"; resources of this run that exist already: {own}" if own else nothing
-    if untagged := _named(found, Owner.NOBODY):
+    if untagged := _named(resources, Owner.NOBODY):
         text += f"; untagged resources that the run changes or replaces, and that --remove deletes: {untagged}"
     return text
 
@@ -109,8 +109,8 @@ def _existing(parameters: Parameters) -> "Connection | None":
         return moto.without_cluster(parameters)
 
 
-def _named(found: Iterable[Found], owner: Owner) -> str:
-    return ", ".join(each.thing for each in found if each.owner is owner)
+def _named(resources: Iterable[OwnedResource], owner: Owner) -> str:
+    return ", ".join(each.thing for each in resources if each.owner is owner)
 
 
 def _removed(
@@ -129,14 +129,14 @@ def _removed(
 
 
 def _shown(workspace: Workspace) -> list[str]:
-    found = [*steps.found(workspace)]
-    goes = [f"would remove {each.listed}" for each in found if each.goes]
-    return [*goes, *(each.line for each in found if each.owner is Owner.TRUSTED)] or ["nothing to remove"]
+    resources = [*steps.resources(workspace)]
+    goes = [f"would remove {each.listed}" for each in resources if each.goes]
+    return [*goes, *(each.line for each in resources if each.owner is Owner.TRUSTED)] or ["nothing to remove"]
 
 
 def _examined(row: Row, connection: "Connection", reads: "Reads") -> Result:
-    found = runs.examined(row.parameters, connection, reads.shared())
-    findings = [finding.as_json() for finding in found.findings]
-    if found.exit_code == 0:
+    diagnosis = runs.examined(row.parameters, connection, reads.shared())
+    findings = [finding.as_json() for finding in diagnosis.findings]
+    if diagnosis.exit_code == 0:
         return Result("succeeded", findings=findings)
-    return Result("failed" if found.findings else "not run", error=found.headline, findings=findings)
+    return Result("failed" if diagnosis.findings else "not run", error=diagnosis.headline, findings=findings)

@@ -59,10 +59,10 @@ class Report:
     def headline(self) -> str:
         """The number of all rows and the number of rows in each state, as text."""
         earlier = sum(outcome.is_earlier for outcome in self.outcomes)
-        told = [f"{self.words[state]}: {count}" for state, count in self.counts.items() if count]
+        states = [f"{self.words[state]}: {count}" for state, count in self.counts.items() if count]
         if earlier:
-            told[0] += f" ({earlier} in an earlier fleet)"
-        return f"{counted(len(self.outcomes), 'row')}; {', '.join(told)}"
+            states[0] += f" ({earlier} in an earlier fleet)"
+        return f"{counted(len(self.outcomes), 'row')}; {', '.join(states)}"
 
     def mark(self, outcome: Outcome) -> str:
         """Return the sign and the word for a row's state."""
@@ -192,11 +192,11 @@ def _html_row(outcome: Outcome, mark: str) -> str:
         (f' data-by="{result.seconds:.3f}"', f"{result.seconds:.1f}" if result.seconds else ""),
         ("", _wrong(outcome)),
     ]
-    told = [
+    columns = [
         f'<td data-of="{column}"{attribute}>{content}</td>'
         for column, (attribute, content) in zip(COLUMNS, cells, strict=True)
     ]
-    return f"<tr>{''.join(told)}</tr>"
+    return f"<tr>{''.join(columns)}</tr>"
 
 
 def _wrong(outcome: Outcome) -> str:

@@ -48,8 +48,8 @@ class Row:
         """The name of the row's files in the output folder, the same in every fleet with this row."""
         given = self.parameters
         name = ".".join((given.cluster, given.namespace, given.service_account, given.role_name))
-        is_told = "." not in given.service_account + given.role_name and self._place == USUAL_PLACE
-        if is_told and len(name) <= LONGEST_NAME:
+        is_unambiguous = "." not in given.service_account + given.role_name and self._place == USUAL_PLACE
+        if is_unambiguous and len(name) <= LONGEST_NAME:
             return name
         return f"{name[:LONGEST_NAME]}-{_hash([self.run, *self._place])[:8]}"
 
@@ -104,20 +104,20 @@ def read(file: Path, *, makes: bool = True) -> list[Row]:
     Raises `NothingRan` if a row can't run. The error names each such row, with the reason.
     """
     entries = table.read(file)
-    problems: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     rows = []
     for number, entry in enumerate(entries, 1):
-        found = _row(number, entry)
-        if isinstance(found, Row):
-            rows.append(found)
+        parsed = _row(number, entry)
+        if isinstance(parsed, Row):
+            rows.append(parsed)
             continue
-        for reason in found:
-            places = problems.setdefault(reason.text, [])
+        for reason in parsed:
+            places = reasons.setdefault(reason.text, [])
             if (place := _place(entry, reason)) not in places:
                 places.append(place)
-    told = [f"{_places(places)}: {reason}" for reason, places in problems.items()] + _collisions(rows, makes)
-    if told:
-        raise _refused(file, told)
+    problems = [f"{_places(places)}: {reason}" for reason, places in reasons.items()] + _collisions(rows, makes)
+    if problems:
+        raise _refused(file, problems)
     return rows
 
 
@@ -202,7 +202,7 @@ def _filled(values: Mapping[str, object], reasons: list[Reason]) -> dict[str, ob
         value = values.get(name, usual.get(name, ""))
         if not isinstance(value, str):
             return value  # the parameter's own check refuses it
-        return PLACEHOLDER.sub(lambda found: filled(found[1], (*asking, name)), value)
+        return PLACEHOLDER.sub(lambda match: filled(match[1], (*asking, name)), value)
 
     def filled(name: str, asking: tuple[str, ...]) -> str:
         if name not in KNOWN:
@@ -211,13 +211,13 @@ def _filled(values: Mapping[str, object], reasons: list[Reason]) -> dict[str, ob
             raise NothingRan(f"The braces in {asking[0]} form a loop: {' → '.join((*asking, name))}")
         return str(value_of(name, asking))
 
-    found = {}
+    complete = {}
     for name in values:
         try:
-            found[name] = value_of(name, ())
+            complete[name] = value_of(name, ())
         except NothingRan as error:
             reasons.append(Reason(error.what, name))
-    return found
+    return complete
 
 
 def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
@@ -273,10 +273,10 @@ def _files_taken(row: Row, earlier: Row) -> str:
 
 
 def _refused(file: Path, problems: list[str]) -> NothingRan:
-    told = [f"  {problem}" for problem in problems[:TOLD]]
+    lines = [f"  {problem}" for problem in problems[:TOLD]]
     more = [f"  and {len(problems) - TOLD} more"] if len(problems) > TOLD else []
     return NothingRan(
-        "\n".join(["The fleet file has rows that can't run:", *told, *more]),
+        "\n".join(["The fleet file has rows that can't run:", *lines, *more]),
         where=f"{file}; nothing ran",
         next="change these rows, and run the fleet again",
     )

@@ -146,8 +146,8 @@ class Fleet:
             raise OSError(GONE)
         error = future.exception()
         if type(error).__name__ != "KilledWorker":
-            told = Result("failed", self.id, self._fingerprint(row), error=f"{type(error).__name__}: {error}")
-            return task.kept(self.results, self.job(row), told)
+            failed = Result("failed", self.id, self._fingerprint(row), error=f"{type(error).__name__}: {error}")
+            return task.kept(self.results, self.job(row), failed)
         if self.results.runs(row, self.id) or times >= ASSIGNED:
             return task.lost(self.results, self.job(row))
         return None

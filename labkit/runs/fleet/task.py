@@ -173,7 +173,7 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
         try:
             done = runs.run(job.notebook, draft, job.row.parameters.given)
         except runs.RunFailed as failed:
-            return Ended(_told(job.row, failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
+            return Ended(_error_text(job.row, failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
         except LabError as error:
             if was_reached.is_set():
                 return Ended(f"The run took longer than its time limit of {job.time_limit:g} s. Its kernel was ended.")
@@ -183,7 +183,7 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
         return None
 
 
-def _told(row: Row, failed: LabError) -> str:
+def _error_text(row: Row, failed: LabError) -> str:
     """Return the error's text, with the command that renews expired credentials."""
     if not row.is_in_an_account or not EXPIRED.search(failed.what):
         return str(failed)

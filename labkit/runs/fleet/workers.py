@@ -112,7 +112,7 @@ def local(count: int, log: Path) -> Iterator["Client"]:
     _require_open_files(count)
     with ExitStack() as stack:
         try:
-            with _ctrl_c_later(), _settings_told():
+            with _ctrl_c_later(), _settings_checked():
                 client = stack.enter_context(_started(count, log))
         except KeyboardInterrupt:
             _forget_clusters()
@@ -172,7 +172,7 @@ def _forget_clusters() -> None:
 
 
 @contextmanager
-def _settings_told() -> Iterator[None]:
+def _settings_checked() -> Iterator[None]:
     """Raise `NothingRan` if the user's own Dask settings made Dask fail in this block."""
     try:
         yield
@@ -301,7 +301,7 @@ def joined(scheduler: Scheduler) -> Iterator["Client"]:
 
     The end of the `with` block closes the client. The scheduler keeps running.
     """
-    with _settings_told():
+    with _settings_checked():
         from distributed import Client
         from distributed.security import Security
 
@@ -313,7 +313,7 @@ def joined(scheduler: Scheduler) -> Iterator["Client"]:
         require_encryption=True,
     )
     try:
-        with _settings_told():
+        with _settings_checked():
             client = Client(scheduler.address, security=security, timeout=ANSWERS_WITHIN)
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreachable(scheduler, f"it does not answer: {error}") from None

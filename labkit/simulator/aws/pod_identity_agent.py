@@ -14,7 +14,6 @@ https://github.com/aws/eks-pod-identity-agent
 import json
 from collections.abc import Callable, Mapping
 
-import jwt
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -28,6 +27,7 @@ from labkit.policy.arn import Arn
 from labkit.simulator.aws.call import Call
 from labkit.simulator.aws.gate import Gate
 from labkit.simulator.clock import Clock, rfc3339
+from labkit.tokens import Claims, NotAToken
 
 PATH = "/v1/credentials"
 LONGEST_TOKEN = 64 * 1024
@@ -83,11 +83,10 @@ class PodIdentityAgent:
         if len(token) > LONGEST_TOKEN:
             return "Service account token cannot be parsed: token is malformed: it is too long"
         try:
-            claims = jwt.decode(token, options={"verify_signature": False})
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            expires = Claims.parse(token).expires
+        except NotAToken as error:
             return f"Service account token cannot be parsed: token is malformed: {error}"
-        expires = claims.get("exp")
-        if isinstance(expires, int | float) and expires <= self._clock.now():
+        if expires is not None and expires <= self._clock.now():
             told = "token has invalid claims: token is expired"
             return f"Service account token failed basic claim validations: {told}"
         return ""

@@ -116,7 +116,7 @@ async def verify(
     client_ids = provider.client_id_list if provider else None
     start = max(not_before, issued_at)
     if found := refused(issuer, compared, client_ids=client_ids, expires=expires, not_before=start, now=now):
-        raise Refusal(400, found.code, found.told) if found.code == EXPIRED else refusal(found.told, found.detail)
+        raise Refusal(400, found.code, found.message) if found.code == EXPIRED else refusal(found.message, found.detail)
     assert provider is not None
     key = await _key(issuers, issuer, header.get("kid"), provider.thumbprint_list)
     if told := _unsigned(token, algorithm, key):

@@ -50,14 +50,14 @@ def up(parameters: "Parameters") -> Connection:
         LabError: the credentials, the account or the cluster can't be used, or another owner's resource has a
             name that the run needs.
     """
-    connection, found = _look(parameters)
+    connection, plan = _look(parameters)
     if parameters.confirm != "yes":
         raise NotConfirmed(
-            f"{found}\n\nNothing was made: the plan is not confirmed.",
+            f"{plan}\n\nNothing was made: the plan is not confirmed.",
             where="parameter confirm",
             next='set confirm = "yes", and run again   (in a terminal: labkit run … --yes)',
         )
-    return replace(connection, note=str(found))
+    return replace(connection, note=str(plan))
 
 
 def connect(parameters: "Parameters") -> Connection:
@@ -137,7 +137,7 @@ def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
     eks_access.require_rights(connection.api, cluster, caller, parameters)
     nodes = eks_cluster.node_count(connection.api)
     eks_cluster.require_nodes(nodes, cluster)
-    found = Plan(
+    plan = Plan(
         account_id=caller.account_id,
         principal=caller.principal,
         region=parameters.region,
@@ -146,7 +146,7 @@ def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
         run=parameters.run,
         things=things(Workspace(parameters, connection)),
     )
-    return connection, found
+    return connection, plan
 
 
 def _refuse_another_region(session: "boto3.Session", parameters: "Parameters") -> None:

@@ -121,15 +121,15 @@ def _allow_more(cluster: "ClusterTypeDef", caller: "Identity", namespace: str) -
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
     """
-    asked = f"ask the cluster's administrator to run:  {_allow(namespace)}\n"
+    next_step = f"ask the cluster's administrator to run:  {_allow(namespace)}\n"
     if _keeps_config_map(cluster):
         return (
-            f"{asked}       to see your lines in aws-auth:           "
+            f"{next_step}       to see your lines in aws-auth:           "
             f"eksctl get iamidentitymapping {_mapping(cluster, caller)}\n"
             f"       to add {GROUP} to your groups there:    kubectl edit configmap aws-auth -n kube-system"
         )
     return (
-        f"{asked}       to see your present groups:              "
+        f"{next_step}       to see your present groups:              "
         f"aws eks describe-access-entry {_entry(cluster, caller)}\n"
         f"       to keep them, and add {GROUP}:          "
         f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} <PRESENT_GROUPS>"

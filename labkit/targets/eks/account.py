@@ -96,18 +96,18 @@ def identify(session: boto3.Session) -> Identity:
     return Identity(caller["Account"], f"assumed-role/{role}", arn, without_path)
 
 
-def require_account(wanted: str, found: Identity) -> None:
+def require_account(wanted: str, identity: Identity) -> None:
     """Raise `WrongAccount` if `wanted` is empty, or if the credentials belong to another account."""
     if not wanted:
         raise WrongAccount(
-            f"You did not name the account. Your credentials belong to {found.account_id} ({found.principal}).",
+            f"You did not name the account. Your credentials belong to {identity.account_id} ({identity.principal}).",
             where="parameter account_id; nothing was changed",
-            next=f'if that is the account you mean, set account_id = "{found.account_id}", and run again'
-            + in_a_terminal("account_id", found.account_id),
+            next=f'if that is the account you mean, set account_id = "{identity.account_id}", and run again'
+            + in_a_terminal("account_id", identity.account_id),
         )
-    if wanted != found.account_id:
+    if wanted != identity.account_id:
         raise WrongAccount(
-            f"The credentials belong to the account {found.account_id} ({found.principal}), and not to {wanted}.",
+            f"The credentials belong to the account {identity.account_id} ({identity.principal}), and not to {wanted}.",
             where="parameter account_id; nothing was changed",
             next=f"set AWS_PROFILE to a profile of the account {wanted}, and run again\n"
             "       To list your profiles:  aws configure list-profiles",

@@ -86,11 +86,11 @@ def things(lab: "Workspace") -> tuple[Thing, ...]:
     """
     with explained("reading the existing resources"):
         _require_policy(lab)
-        found = (_bucket(lab), _provider(lab), _role(lab), *_in_kubernetes(lab))
+        inventory = (_bucket(lab), _provider(lab), _role(lab), *_in_kubernetes(lab))
         # These raise if another owner's resource has a name that the run needs. On this target they delete nothing.
         for name in steps.NAMED:
             steps.step(name).make_way(lab)
-    return found
+    return inventory
 
 
 def _require_policy(lab: "Workspace") -> None:

@@ -296,8 +296,8 @@ def _issuer_restored_by(kept: JoinedFolder, facts: Facts, parameters: "Parameter
     # STS asks a public issuer's host, not the lab.
     if facts.public_issuer:
         return ""
-    told = "# Remove your runs' resources and end the lab. Then let the cluster join again, with its present issuer."
-    return "\n".join([told, *kind_issuer.way_out(kept)])
+    comment = "# Remove your runs' resources and end the lab. Then let the cluster join again, with its present issuer."
+    return "\n".join([comment, *kind_issuer.way_out(kept)])
 
 
 def _described(state: State, parameters: "Parameters") -> "ClusterTypeDef | None":

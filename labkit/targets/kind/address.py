@@ -29,10 +29,12 @@ class NoAddress(LabError):
 
 def find(node_addresses: Iterable[str]) -> str:
     """Return the IPv4 address of this machine's interface in the nodes' network. Raises `NoAddress`."""
-    found = {_beside(IPv4Address(address)) for address in node_addresses if is_ipv4(address)}
-    if len(found) == 1 and (address := next(iter(found))):
+    addresses = {_address_towards(IPv4Address(address)) for address in node_addresses if is_ipv4(address)}
+    if len(addresses) == 1 and (address := next(iter(addresses))):
         return address
-    raise unknown("the nodes are in several networks" if len(found) > 1 else "this machine isn't in the nodes' network")
+    raise unknown(
+        "the nodes are in several networks" if len(addresses) > 1 else "this machine isn't in the nodes' network"
+    )
 
 
 def unknown(why: str) -> NoAddress:
@@ -117,7 +119,7 @@ def _asking(image: str) -> dict[str, Any]:
     }
 
 
-def _beside(node: IPv4Address) -> str | None:
+def _address_towards(node: IPv4Address) -> str | None:
     """Return this machine's address in the node's network."""
     if node.is_loopback:
         return LOOPBACK

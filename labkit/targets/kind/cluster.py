@@ -38,7 +38,7 @@ def require_answer(way: Way, api: "ApiClient") -> None:
     """Raise `NoAnswer` if the API server doesn't answer, and `NoWay` if it no longer accepts the credentials."""
     from kubernetes.client import VersionApi
 
-    asked(way, VersionApi(api).get_code, may_not("ask for the cluster's version"))
+    call_api(way, VersionApi(api).get_code, may_not("ask for the cluster's version"))
 
 
 def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
@@ -49,9 +49,9 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
     try:
-        document: dict[str, Any] = asked(way, partial(published, api), _no_discovery)
+        document: dict[str, Any] = call_api(way, partial(published, api), _no_discovery)
         issuer = document["issuer"]
-        asked(way, partial(published, api, keys=True), _no_discovery)["keys"][0]["kty"]
+        call_api(way, partial(published, api, keys=True), _no_discovery)["keys"][0]["kty"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
         raise NotUsable(
             f"The API server's discovery document or keys could not be read: {type(error).__name__}, {error}.",
@@ -95,7 +95,7 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
     """
     from kubernetes.client import CoreV1Api
 
-    nodes = asked(way, CoreV1Api(api).list_node, may_not("list the cluster's nodes")).items
+    nodes = call_api(way, CoreV1Api(api).list_node, may_not("list the cluster's nodes")).items
     if not nodes:
         raise NotUsable(
             "The cluster has no node: no pod would ever run in it.",
@@ -131,10 +131,11 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
     review = AuthorizationV1Api(api).create_self_subject_access_review
     for verb in ("create", "delete"):
         body = {"spec": {"resourceAttributes": {**attributes, "verb": verb}}}
-        if not asked(way, lambda body=body, **how: review(body, **how), may_not("ask what it may do")).status.allowed:
+        answer = call_api(way, lambda body=body, **how: review(body, **how), may_not("ask what it may do"))
+        if not answer.status.allowed:
             raise may_not(f"{verb} mutatingwebhookconfigurations")(way, "")
     listed = AdmissionregistrationV1Api(api).list_mutating_webhook_configuration
-    for there in asked(way, listed, may_not("list mutatingwebhookconfigurations")).items:
+    for there in call_api(way, listed, may_not("list mutatingwebhookconfigurations")).items:
         name = there.metadata.name
         if name not in (POD_IDENTITY, lab_network.NAME):
             continue
@@ -168,7 +169,7 @@ def message(error: Any) -> str:
 Sentence = Callable[[Way, str], LabError]
 
 
-def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
+def call_api(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
     """Call the API server with `call`, and return the answer.
 
     Raises `NoWay` if the API server doesn't answer, or doesn't accept the credentials. For any other refusal, raises

@@ -138,7 +138,7 @@ class IssuerWay:
         https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
         """
         try:
-            return kind_cluster.asked(
+            return kind_cluster.call_api(
                 self.to_api,
                 partial(kind_cluster.published, self.api, keys=keys),
                 lambda _, message: LabError(f"{url} answers {message}", where="fetch", next="labkit status"),

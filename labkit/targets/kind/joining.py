@@ -80,8 +80,8 @@ def _refuse_for_made(way: Way, kept: JoinedFolder) -> None:
 def _leave_for_another(kept: JoinedFolder, folder: Folder) -> None:
     if left := leave(kept, folder):
         # Only print the failure, because the cluster may be gone.
-        told = f"If that cluster still exists, remove the lab's leftovers from it:  {left.command}"
-        print(f"{left.what}\n{told}", file=sys.stderr)
+        way_out = f"If that cluster still exists, remove the lab's leftovers from it:  {left.command}"
+        print(f"{left.what}\n{way_out}", file=sys.stderr)
 
 
 def _is_of(way: Way, kept: JoinedFolder) -> bool:

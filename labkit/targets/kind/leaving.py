@@ -11,7 +11,7 @@ from labkit.connection import as_document, core_api
 from labkit.errors import LabError
 from labkit.run_parameters import LAB, LAB_LABEL
 from labkit.simulator import joined_folder
-from labkit.targets.kind.cluster import asked, may_not
+from labkit.targets.kind.cluster import call_api, may_not
 from labkit.targets.kind.kubeconfig import Way
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def _take_back_webhooks(kept: "JoinedFolder", facts: "Facts", folder: "Folder") 
     with closing(way.client()) as api:
         webhooks = AdmissionregistrationV1Api(api)
         listed, delete = webhooks.list_mutating_webhook_configuration, webhooks.delete_mutating_webhook_configuration
-        for there in asked(way, listed, may_not("list mutatingwebhookconfigurations")).items:
+        for there in call_api(way, listed, may_not("list mutatingwebhookconfigurations")).items:
             if joined_folder.is_of_this_lab(as_document(api, there), folder):
-                asked(way, partial(delete, there.metadata.name), may_not("delete mutatingwebhookconfigurations"))
+                call_api(way, partial(delete, there.metadata.name), may_not("delete mutatingwebhookconfigurations"))
         with suppress(ApiException, HTTPError, OSError):
             if left := _of_runs(api):
                 print(

@@ -220,10 +220,10 @@ def _runtime() -> tuple[str, str]:
         )
     said = ""
     for program in there:
-        asked = subprocess.run([program, "info"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if asked.returncode == 0:
-            return program, asked.stdout
-        said = said or _end(asked.stderr, 2)
+        done = subprocess.run([program, "info"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return program, done.stdout
+        said = said or _end(done.stderr, 2)
     raise ProgramMissing(
         f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} installed, but not running:\n{said}",
         where=f"{there[0]} info; {NOTHING}",
