@@ -19,6 +19,7 @@ README = (
     "# The lab\n\n## Words\n\n| notebook | what |\n| --- | --- |\n| [00 Start](notebooks/00-start.ipynb) | begin |\n"
 )
 SHEET = "how-to-read-an-error.md"
+MANUAL = "# The manual\n\n| page | what |\n| --- | --- |\n| [Doctor](doctor.md) | look |\n"
 LINKS = """# Start
 
 [right](../README.md#words)
@@ -45,6 +46,11 @@ def built(tmp_path_factory):
     for name in ("CONTRIBUTING", "SECURITY", "CHANGELOG"):
         (course / f"{name}.md").write_text(f"# {name}\n")
     nbformat.write(a_notebook(), course / "notebooks" / "00-start.ipynb")
+    manual = course / "notebooks" / "manual"
+    manual.mkdir()
+    (manual / "index.md").write_text(MANUAL)
+    (manual / "doctor.md").write_text("# Doctor\n\n[right](index.md) [no such page](words.md)\n")
+    (manual / "orphan.md").write_text("# Orphan\n")
     (course / "notebooks" / "pictures").mkdir()
     (course / "notebooks" / "pictures" / "own.svg").write_text(flow.svg())
     sheet = (ROOT / "notebooks" / SHEET).read_text()
@@ -84,9 +90,15 @@ def a_notebook() -> nbformat.NotebookNode:
 def test_make_book_fails_and_names_each_broken_link(built):
     done, _ = built
     assert done.returncode != 0 and "Built" not in done.stdout
-    assert done.stderr.count("WARNING") == 3
+    assert done.stderr.count("WARNING") == 5
     for broken in ("wards", "01-next.ipynb", "steps.svg"):
         assert re.search(rf"notebooks/00-start\.ipynb:\d+: WARNING: .*{re.escape(broken)}", done.stderr)
+    assert re.search(r"notebooks/manual/doctor\.md:\d+: WARNING: .*words\.md", done.stderr)
+
+
+def test_make_book_fails_and_names_a_page_that_no_contents_list(built):
+    done, _ = built
+    assert re.search(r"notebooks/manual/orphan\.md: WARNING: document isn't included in any toctree", done.stderr)
 
 
 def test_the_book_folds_parameters_and_solutions_and_hides_exam_answers(page):

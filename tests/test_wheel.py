@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(book.name for book in (ROOT / "notebooks").glob("*.ipynb"))
 PICTURES = sorted(f"pictures/{picture.name}" for picture in (ROOT / "notebooks" / "pictures").iterdir())
 TEXTS = [text.name for text in (ROOT / "notebooks").glob("*.md")]
+MANUAL = [f"manual/{page.name}" for page in (ROOT / "notebooks" / "manual").glob("*.md")]
 PATIENCE = 120  # seconds, for JupyterLab on a busy machine
 
 
@@ -70,7 +71,7 @@ def test_the_wheel_has_each_file_of_labkit_and_nothing_else(packed):
     # Caches in labkit/ are not part of it.
     files = {file.relative_to(ROOT).as_posix() for file in (ROOT / "labkit").rglob("*") if file.is_file()}
     wanted = {file for file in files if "__pycache__" not in file}
-    wanted |= {f"labkit/notebooks/{name}" for name in [*NOTEBOOKS, *PICTURES, *TEXTS]} | {"labkit/README.md"}
+    wanted |= {f"labkit/notebooks/{name}" for name in [*NOTEBOOKS, *PICTURES, *TEXTS, *MANUAL]} | {"labkit/README.md"}
     assert {"labkit/py.typed", "labkit/cli/jupyter/labconfig/page_config.json"} <= wanted
     inside = {file for file in packed if ".dist-info/" not in file}
     wrong = sorted(inside ^ wanted)
@@ -135,10 +136,11 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
     loaded = re.findall(r"(\w+) \| extension was successfully loaded", said)
     assert "jupyterlab" in loaded and not {"jupyter_lsp", "nbdime"} & {*loaded}
     assert sorted(entry["name"] for entry in contents.json()["content"]) == sorted(
-        [*NOTEBOOKS, *TEXTS, "contents.ipynb", "pictures"]
+        [*NOTEBOOKS, *TEXTS, "contents.ipynb", "manual", "pictures"]
     )
     for name in PICTURES:
         assert (folder / "learn" / name).read_bytes() == (ROOT / "notebooks" / name).read_bytes()
+    assert {f"manual/{page.name}" for page in (folder / "learn" / "manual").iterdir()} == {*MANUAL}
     assert mine.read_text() == "mine"
     for name in NOTEBOOKS:
         if name != mine.name:

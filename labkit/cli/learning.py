@@ -161,7 +161,7 @@ def put_aside(learn: Path, number: str) -> tuple[str, str]:
 def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
     """Copy each notebook that is missing in `learn`, with empty exercises. Return the names of the new copies.
 
-    Copy the notebooks' pictures and linked pages, too. Pass `with_contents=False` if a browser may have the contents
+    Copy the notebooks' pictures and linked pages, too, and write this version's manual. Pass `with_contents=False` if a browser may have the contents
     page open. An existing contents page then stays.
 
     Raises `LabError` if the notebooks aren't installed, or if no files can be written in `learn`.
@@ -182,6 +182,10 @@ def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
             copied = learn / file.relative_to(NOTEBOOKS)
             if not copied.exists():
                 _write(copied, file.read_bytes())
+        (learn / contents.MANUAL).mkdir(exist_ok=True)
+        for page in (NOTEBOOKS / contents.MANUAL).glob("*.md"):
+            text = contents.led(page.read_text(encoding="utf-8"), page.parent)
+            _write(learn / contents.MANUAL / page.name, text.encode())
         for original in missing:
             _write(learn / original.name, _copied(original).encode())
         if with_contents or not (learn / contents.NAME).exists():

@@ -3,6 +3,7 @@
 import gc
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,20 @@ from labkit.cli.snapshot import restore, snapshot
 from labkit.cli.trail import trail
 from labkit.cli.up import up
 from labkit.errors import LabError, by_the_cluster
+from labkit.exercises.contents import MANUAL, NOTEBOOKS
+
+# The pages of the manual, each with the commands whose help names it.
+PAGES = {
+    "doctor": ("doctor",),
+    "eks": ("plan", "policy", "remove"),
+    "many-clusters": ("diff", "fleet"),
+    "set-up": ("lab",),
+    "terminal": (
+        *("break", "clock", "down", "env", "fetch", "mend", "progress", "reset", "restore", "run", "snapshot", "status"),
+        *("trail", "up"),
+    ),
+    "webhook": ("manifest", "serve", "webhook"),
+}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,6 +77,27 @@ app.command()(faults.mend)
 app.add_typer(doctor.app)
 app.add_typer(account.app)
 app.add_typer(webhook.app, name="webhook")
+
+
+def _name_pages(group: typer.Typer, page: str) -> None:
+    """End the help of a group, and of each command in it, with the path of a page of the manual."""
+    pages = {command: page for page, commands in PAGES.items() for command in commands}
+    group.info.epilog = _manual(page)
+    for each in group.registered_commands:
+        each.epilog = _manual(pages[each.name or getattr(each.callback, "__name__", "")])
+    for added in group.registered_groups:
+        if added.typer_instance:
+            _name_pages(added.typer_instance, pages.get(str(added.name), page))
+
+
+def _manual(page: str) -> str:
+    path = NOTEBOOKS / MANUAL / f"{page}.md"
+    with suppress(OSError, ValueError):  # the current folder was deleted, or isn't above the manual
+        path = path.relative_to(Path.cwd())
+    return f"Manual: {path}".replace("[", r"\[")  # Rich would take a bracket for its markup
+
+
+_name_pages(app, "index")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The contents page in learn/: the course, the learner's progress, the next thing to do, and a glossary.
 
-The learner's notebooks link to this page instead of the README. In a wheel, the README is inside the package, not
-beside learn/.
+The learner's notebooks link to this page instead of the README, which isn't beside learn/, and instead of two pages of
+the manual.
 """
 
 import json
@@ -24,6 +24,7 @@ PACKAGE = Path(__file__).parents[1]
 NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
 LIST_NOTEBOOKS = f"ls {quote(str(NOTEBOOKS))}"
 NAME = "contents.ipynb"
+MANUAL = "manual"  # the folder of the manual's pages, beside the notebooks
 CLEAN_UP = "99-clean-up.ipynb"
 # The step that a notebook teaches, by the notebook's number.
 STEPS = {"01": "oidc_provider", "02": "iam_role", "03": "service_account", "04": "pod", "05": "credentials"}
@@ -42,10 +43,11 @@ contents.read()"""
 TERMINAL = """## In a terminal
 
 In a terminal of this JupyterLab (*File*, *New*, *Terminal*), `aws`, `kubectl` and `labkit` talk to the lab already. In
-any other terminal, first run the line that `labkit lab` printed. It ends in `eval "$(labkit env)"`.
+any other terminal, first run the line that `labkit lab` printed. It ends in `eval "$(labkit env)"`. The
+[manual](manual/index.md) lists every command.
 
 `kubectl` isn't a Python package: use `apt-get install kubectl` or `brew install kubernetes-cli`. You need `kubectl`
-only for the notebooks' `bash` boxes. `labkit --help` lists the commands of `labkit`."""
+only for the notebooks' `bash` boxes."""
 
 # A notebook's metadata about its kernel. If a part is missing, JupyterLab adds it and marks the notebook as unsaved.
 # ipykernel has the same values, but each start of `labkit lab` would wait for its import.
@@ -68,7 +70,9 @@ TIME = re.compile(r"^Time: (.+?)\.", re.M)
 EXERCISE = re.compile(r'lab\.exercise\("(\d\d-[a-z])"\)')
 # The beginning of a question in text output.
 QUESTION = re.compile(r"^(\d\d-\d+)  ", re.M)
-TO_README = re.compile(r"\]\(\.\./README\.md(?:#([\w-]+))?\)")
+LINK = re.compile(r"\]\((?P<page>[\w./-]+\.md)(?:#(?P<anchor>[\w-]+))?\)")
+# Pages that a learner's notebook doesn't link to, and the heading of the contents page that it links to instead.
+REPLACED = {"../README.md": "", "manual/terminal.md": "in-a-terminal", "manual/words.md": "words"}
 
 
 @dataclass(frozen=True)
@@ -144,10 +148,19 @@ def page(file: Path) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def led(markdown: str) -> str:
-    """Return the text with each link to the README replaced by a link to the contents page."""
-    anchors = _anchors()
-    return TO_README.sub(lambda link: f"]({NAME}{anchors.get(link[1], '')})", markdown)
+def led(markdown: str, folder: Path = NOTEBOOKS) -> str:
+    """Return a text of `folder` with links that work in learn/ and in JupyterLab.
+
+    Links to the pages in `REPLACED` lead to the contents page.
+    """
+
+    def link(found: re.Match[str]) -> str:
+        page, anchor = found["page"], found["anchor"]
+        if page in REPLACED:
+            return f"]({NAME}{_anchors(_texts()).get(anchor or REPLACED[page], '')})"
+        return f"]({page}{_anchors([(folder / page).read_text(encoding='utf-8')])[anchor] if anchor else ''})"
+
+    return LINK.sub(link, markdown)
 
 
 def _chapter(row: re.Match[str], done: "Progress") -> Chapter:
@@ -213,23 +226,21 @@ def _readme() -> str:
     return (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
 
 
+@cache
 def _texts() -> list[str]:
     """Return the contents page's sections that the notebooks link to."""
-    steps, words = (_section(heading) for heading in ("The eleven steps", "Words"))
-    return [TERMINAL, steps.replace("](notebooks/", "]("), *re.split(r"\n+(?=### )", words)]
+    steps = re.search(r"^## The eleven steps\n.*?(?=^## |\Z)", _readme(), re.M | re.S)
+    words = (NOTEBOOKS / MANUAL / "words.md").read_text(encoding="utf-8")
+    # The page has headings of a deeper level for the words.
+    words = re.sub("^#", "##", words, flags=re.M).strip()
+    return [TERMINAL, steps[0].strip().replace("](notebooks/", "](") if steps else "", *re.split(r"\n+(?=### )", words)]
 
 
-def _section(heading: str) -> str:
-    found = re.search(rf"^## {heading}\n.*?(?=^## |\Z)", _readme(), re.M | re.S)
-    return found[0].strip() if found else ""
-
-
-@cache
-def _anchors() -> dict[str, str]:
-    """Return the anchors of the contents page's headings.
+def _anchors(texts: Sequence[str]) -> dict[str, str]:
+    """Return the anchors of the texts' headings.
 
     A key is a heading's anchor on a code host, such as `words`. The value is the heading's anchor in
     JupyterLab, such as `#Words`.
     """
-    headings = re.findall(r"^#+ (.+)$", "\n".join(_texts()), re.M)
+    headings = re.findall(r"^#+ (.+)$", "\n".join(texts), re.M)
     return {heading.lower().replace(" ", "-"): "#" + heading.replace(" ", "-") for heading in headings}

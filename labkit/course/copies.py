@@ -1,6 +1,6 @@
 """The learner's copy of a notebook: without outputs, and with a stub in place of each solution.
 
-The solution is folded below the stub. Links to the README lead to the contents page.
+The solution is folded below the stub. Links lead to pages of learn/.
 
 In a code cell with the tag `exercise`, the solution is between nbgrader's two comments:
 https://nbgrader.readthedocs.io/en/stable/user_guide/creating_and_grading_assignments.html

@@ -15,7 +15,7 @@ project = "The IRSA lab"
 html_title = project
 
 extensions = ["myst_nb"]
-include_patterns = ["*.md", "notebooks/*.ipynb", "notebooks/*.md"]
+include_patterns = ["*.md", "notebooks/*.ipynb", "notebooks/*.md", "notebooks/manual/*.md"]
 exclude_patterns = [".*", "build", "dist", "labkit", "learn", "runs", "tests"]
 root_doc = "README"
 myst_heading_anchors = 3

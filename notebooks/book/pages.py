@@ -12,8 +12,9 @@ ROOT = Path(__file__).parent.parent.parent
 # labkit isn't installed beside Sphinx. This module of it, from the checkout, needs little more than nbformat.
 COPIES = ROOT / "labkit" / "exercises" / "copies.py"
 FOR_PROGRAMS = "application/vnd.labkit."
-# A row of the README's table of notebooks.
-ROW = re.compile(r"^\| \[(?P<title>[^]]+)\]\((?P<page>notebooks/[^)]+)\.ipynb\) \|", re.MULTILINE)
+MANUAL = "notebooks/manual"
+# A row of a table of pages: the README's table of notebooks, and the manual's contents.
+ROW = r"^\| \[(?P<title>[^]]+)\]\((?P<page>[^)]+)\.%s\) \|"
 CONTENTS = """
 
 ```{{toctree}}
@@ -33,12 +34,15 @@ def for_readers(text: str) -> NotebookNode:
 
 
 def add_contents(_app: Any, page: str, source: list[str]) -> None:
-    """Add the book's contents to the README, in the order of its table. Every other page is left alone."""
+    """Add the book's contents to the README, in the order of the tables. Every other page is left alone."""
     if page != "README":
         return
-    course = [f"{row['title']} <{row['page']}>" for row in ROW.finditer(source[0])]
+    course = [f"{row['title']} <{row['page']}>" for row in re.finditer(ROW % "ipynb", source[0], re.MULTILINE)]
     texts = sorted(f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.md"))
     source[0] += CONTENTS.format(caption="The course", pages="\n".join([*course, *texts]))
+    index = (ROOT / MANUAL / "index.md").read_text(encoding="utf-8")
+    manual = [f"{row['title']} <{MANUAL}/{row['page']}>" for row in re.finditer(ROW % "md", index, re.MULTILINE)]
+    source[0] += CONTENTS.format(caption="The manual", pages="\n".join([f"{MANUAL}/index", *manual]))
     source[0] += CONTENTS.format(caption="The project", pages="CONTRIBUTING\nSECURITY\nCHANGELOG")
 
 

@@ -127,7 +127,7 @@ def test_links_to_files_of_the_project_resolve(name):
             assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], link
 
 
-WORDS = re.findall(r"^### (.+)$", (FOLDER.parent / "README.md").read_text().partition("\n## Words\n")[2], re.MULTILINE)
+WORDS = re.findall(r"^## (.+)$", (FOLDER / "manual" / "words.md").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -137,7 +137,7 @@ def test_a_word_is_linked_where_the_course_first_uses_it(word):
     aside = re.compile(r"^#[^\n]*|^[^\n]*\[Contents\][^\n]*|```.*?```|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
     sources = (cell.source for name in NAMES for cell in read(name).cells if cell.cell_type == "markdown")
     first = next(source for source in sources if said.search(aside.sub("", source)))
-    assert f"](../README.md#{word.lower().replace(' ', '-')})" in first
+    assert f"](manual/words.md#{word.lower().replace(' ', '-')})" in first
 
 
 @pytest.mark.parametrize("name", NAMES)

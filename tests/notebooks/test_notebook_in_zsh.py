@@ -13,7 +13,8 @@ import pytest
 from labkit.cli.lab import COMMENTS
 from tests.notebooks.books import FOLDER, NAMES, commands, fences, read, text_boxes
 
-PAGES = [FOLDER.parent / "README.md", FOLDER / "how-to-read-an-error.md"]
+PAGES = [FOLDER.parent / "README.md", FOLDER / "how-to-read-an-error.md", *sorted((FOLDER / "manual").glob("*.md"))]
+TYPED = [page for page in PAGES if text_boxes(page.read_text())]
 # Real programs that a box may use. Nothing else of this machine is on the PATH.
 TOOLS = ("cat", "cut", "sed", "tee")
 CALLED = ("aws", "conda", "kubectl", "labkit", "make", "papermill", "pip")
@@ -65,10 +66,11 @@ def test_a_notebook_s_boxes_do_the_same_in_zsh_as_in_bash(name, tmp_path):
 
 
 @pytest.mark.zsh
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", TYPED, ids=lambda page: page.name)
 def test_a_page_s_boxes_do_the_same_in_zsh_as_in_bash(page, tmp_path):
-    """A page's first boxes run in a shell without the lab's variables. The README's later boxes run `labkit env`."""
-    typed_alike([command for box in text_boxes(page.read_text()) for command in commands(box)], tmp_path)
+    """The first boxes run in a shell without the lab's variables. The manual's contents name the line for comments."""
+    first = [COMMENTS] if page.parent.name == "manual" and page.name != "terminal.md" else []
+    typed_alike([*first, *(command for box in text_boxes(page.read_text()) for command in commands(box))], tmp_path)
 
 
 def bare(command: str) -> str:
