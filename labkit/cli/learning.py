@@ -161,8 +161,8 @@ def put_aside(learn: Path, number: str) -> tuple[str, str]:
 def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
     """Copy each notebook that is missing in `learn`, with empty exercises. Return the names of the new copies.
 
-    Copy the notebooks' pictures and linked pages, too, and write this version's manual. Pass `with_contents=False` if a browser may have the contents
-    page open. An existing contents page then stays.
+    Copy the notebooks' pictures and linked pages, too, and write this version's manual. Pass `with_contents=False` if a
+    browser may have the contents page open. An existing contents page then stays.
 
     Raises `LabError` if the notebooks aren't installed, or if no files can be written in `learn`.
     """

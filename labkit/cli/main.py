@@ -17,8 +17,8 @@ from labkit.cli.run import run
 from labkit.cli.snapshot import restore, snapshot
 from labkit.cli.trail import trail
 from labkit.cli.up import up
+from labkit.course.contents import MANUAL, NOTEBOOKS
 from labkit.errors import LabError, by_the_cluster
-from labkit.exercises.contents import MANUAL, NOTEBOOKS
 
 # The pages of the manual, each with the commands whose help names it.
 PAGES = {
@@ -27,8 +27,8 @@ PAGES = {
     "many-clusters": ("diff", "fleet"),
     "set-up": ("lab",),
     "terminal": (
-        *("break", "clock", "down", "env", "fetch", "mend", "progress", "reset", "restore", "run", "snapshot", "status"),
-        *("trail", "up"),
+        *("break", "clock", "down", "env", "fetch", "mend", "progress", "reset", "restore", "run", "snapshot"),
+        *("status", "trail", "up"),
     ),
     "webhook": ("manifest", "serve", "webhook"),
 }

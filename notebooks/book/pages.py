@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).parent.parent.parent
 # labkit isn't installed beside Sphinx. This module of it, from the checkout, needs little more than nbformat.
-COPIES = ROOT / "labkit" / "exercises" / "copies.py"
+COPIES = ROOT / "labkit" / "course" / "copies.py"
 FOR_PROGRAMS = "application/vnd.labkit."
 MANUAL = "notebooks/manual"
 # A row of a table of pages: the README's table of notebooks, and the manual's contents.
