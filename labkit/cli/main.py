@@ -84,7 +84,7 @@ def _name_pages(group: typer.Typer, page: str) -> None:
     pages = {command: page for page, commands in PAGES.items() for command in commands}
     group.info.epilog = _manual(page)
     for each in group.registered_commands:
-        each.epilog = _manual(pages[each.name or getattr(each.callback, "__name__", "")])
+        each.epilog = _manual(pages[str(each.name or getattr(each.callback, "__name__", ""))])
     for added in group.registered_groups:
         if added.typer_instance:
             _name_pages(added.typer_instance, pages.get(str(added.name), page))
