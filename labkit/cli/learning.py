@@ -184,7 +184,7 @@ def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
                 _write(copied, file.read_bytes())
         (learn / contents.MANUAL).mkdir(exist_ok=True)
         for page in (NOTEBOOKS / contents.MANUAL).glob("*.md"):
-            text = contents.led(page.read_text(encoding="utf-8"), page.parent)
+            text = contents.relinked(page.read_text(encoding="utf-8"), page.parent)
             _write(learn / contents.MANUAL / page.name, text.encode())
         for original in missing:
             _write(learn / original.name, _copied(original).encode())

@@ -148,7 +148,7 @@ def page(file: Path) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def led(markdown: str, folder: Path = NOTEBOOKS) -> str:
+def relinked(markdown: str, folder: Path = NOTEBOOKS) -> str:
     """Return a text of `folder` with links that work in learn/ and in JupyterLab.
 
     Links to the pages in `REPLACED` lead to the contents page.

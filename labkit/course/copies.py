@@ -33,7 +33,7 @@ def copy(notebook: NotebookNode) -> NotebookNode:
         cell = NotebookNode(original)
         made.cells.append(cell)
         if cell.cell_type != "code":
-            cell.source = contents.led(cell.source)
+            cell.source = contents.relinked(cell.source)
             continue
         cell.update(outputs=[], execution_count=None)
         tags = cell.metadata.get("tags", [])
