@@ -13,12 +13,12 @@ sys.modules["httpx._main"] = None  # type: ignore[assignment]  # None: Python do
 try:
     from labkit.simulator.server import main
 except ImportError as missing:
-    told = {
+    failure = {
         "what": f"the lab's server could not be loaded: {missing}.",
         "where": f"the Python environment {sys.prefix}",
         "next": "install labkit in that environment again; in a clone of the repository: make -B setup",
     }
-    os.write(int(sys.argv[2]), json.dumps(told).encode())
+    os.write(int(sys.argv[2]), json.dumps(failure).encode())
     raise
 
 gc.freeze()

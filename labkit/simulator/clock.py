@@ -43,11 +43,11 @@ class Clock:
 
     def mended(self) -> list[str]:
         """Reset the clock if its file has an invalid offset. Return a list with a note about the reset, if any."""
-        found = self.file.read_text(errors="replace").strip() if self.file.is_file() else ""
-        if not found or _seconds(found) is not None:
+        text = self.file.read_text(errors="replace").strip() if self.file.is_file() else ""
+        if not text or _seconds(text) is not None:
             return []
         self.reset()
-        return [f"{self.file} held {found[:20]!r}, which is not a valid offset. The lab's clock was reset."]
+        return [f"{self.file} held {text[:20]!r}, which is not a valid offset. The lab's clock was reset."]
 
     def advance(self, **duration: float) -> float:
         """Move lab time by ``timedelta(**duration)``, e.g. ``advance(hours=2)``; return the new offset in seconds.

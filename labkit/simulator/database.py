@@ -35,12 +35,12 @@ class Database:
             # Each statement commits by itself. The lab's AWS half uses the connection in its own thread.
             self._connection = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
             self._require_alone()
-            [(found,)] = self.read("PRAGMA user_version")
-            if not found:
+            [(present,)] = self.read("PRAGMA user_version")
+            if not present:
                 self._connection.executescript(f"BEGIN; {tables}; PRAGMA user_version = {layout}; COMMIT")
-        if found not in (0, layout):
+        if present not in (0, layout):
             raise LabError(
-                f"Another version of labkit made this lab: its state has layout {found}, and this version reads "
+                f"Another version of labkit made this lab: its state has layout {present}, and this version reads "
                 f"layout {layout}.",
                 where=str(file),
                 next="labkit reset, which empties the lab; or start the lab with the labkit version that made it",
@@ -53,13 +53,13 @@ class Database:
 
     def write(self, sql: str, *values: object) -> None:
         """Run one statement that changes the file. Raises `NotWritten` if that fails."""
-        with _told():
+        with _raising_not_written():
             self._connection.execute(sql, values)
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """Write all changes of this block, or none of them. Raises `NotWritten` if that fails."""
-        with _told(), self._connection:
+        with _raising_not_written(), self._connection:
             self._connection.execute("BEGIN")
             yield
 
@@ -116,7 +116,7 @@ def _damaged(file: Path, error: Exception) -> LabError:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _raising_not_written() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:

@@ -56,17 +56,17 @@ class Folder:
         The first match counts: ``LABKIT_HOME``; the nearest ``.lab/`` in ``start`` or above; ``.lab/`` at the root of
         the clone that contains ``start``; ``.lab/`` in ``start``. Raises :class:`LabError` if the path can't be used.
         """
-        found = cls(_path(start))
-        with found.usable():
-            if found.path.exists() and not found.path.is_dir():
-                raise LabError(f"LABKIT_HOME is {found.path}, which is not a folder.", next="unset LABKIT_HOME")
+        folder = cls(_path(start))
+        with folder.usable():
+            if folder.path.exists() and not folder.path.is_dir():
+                raise LabError(f"LABKIT_HOME is {folder.path}, which is not a folder.", next="unset LABKIT_HOME")
         # When the node ends, it looks for this path in the processes' environments. A line break would split the path.
-        if not str(found.path).isprintable():
+        if not str(folder.path).isprintable():
             raise LabError(
-                f"The lab's folder cannot be {str(found.path)!r}: its path has a line break, or is not UTF-8.",
+                f"The lab's folder cannot be {str(folder.path)!r}: its path has a line break, or is not UTF-8.",
                 next=ELSEWHERE,
             )
-        return found
+        return folder
 
     @property
     def bare(self) -> "Folder":
@@ -245,9 +245,9 @@ class Folder:
             raise
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                told = f"no space is left on the disk: {error.filename} could not be written."
+                message = f"no space is left on the disk: {error.filename} could not be written."
                 raise LabError(
-                    told, next=f"df -h {quote(str(self.path))}, make room, and run the command again"
+                    message, next=f"df -h {quote(str(self.path))}, make room, and run the command again"
                 ) from error
             raise LabError(
                 f"The lab's folder cannot be used: {error.strerror}: {error.filename or self.path}.",

@@ -65,14 +65,16 @@ class JoinedCluster:
         """
         joined = self.kept.facts
         if joined is None:
-            told = f"The lab does not know the cluster {self.name}. Run labkit up --target kind --cluster {self.name}"
-            raise Refusal(400, "InvalidParameterException", told)
+            unknown = (
+                f"The lab does not know the cluster {self.name}. Run labkit up --target kind --cluster {self.name}"
+            )
+            raise Refusal(400, "InvalidParameterException", unknown)
         try:
             await self._start(joined, request)
         except (httpx.HTTPError, LabError, OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s could not be joined", self.context, exc_info=error)
-            told = f"The cluster {self.name} could not be joined: {str(error) or type(error).__name__}"
-            raise Refusal(400, "InvalidRequestException", told) from error
+            message = f"The cluster {self.name} could not be joined: {str(error) or type(error).__name__}"
+            raise Refusal(400, "InvalidRequestException", message) from error
 
     async def stop(self) -> None:
         """Remove the lab's registrations from the cluster, and stop everything that `start` started, newest first."""
@@ -181,8 +183,8 @@ class JoinedCluster:
             # A killed server of this lab may have left this webhook. Another lab's webhook is never replaced.
             there = await self._get(f"{WEBHOOKS}/{name}")
             if not is_of_this_lab(there, self.folder):
-                told = f"The cluster has a MutatingWebhookConfiguration {name} that this lab did not register."
-                raise Refusal(409, "ResourceInUseException", told)
+                message = f"The cluster has a MutatingWebhookConfiguration {name} that this lab did not register."
+                raise Refusal(409, "ResourceInUseException", message)
             metadata = manifest["metadata"] | {"resourceVersion": there["metadata"]["resourceVersion"]}
             answer = await self.api.put(f"{WEBHOOKS}/{name}", json=manifest | {"metadata": metadata})
         answer.raise_for_status()

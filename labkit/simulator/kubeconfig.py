@@ -112,11 +112,11 @@ def _read(text: str) -> dict[str, Any]:
     """Return the entries of a kubeconfig by kind and name."""
     try:
         config = yaml.safe_load(text)
-        found: dict[str, Any] = {
+        by_kind: dict[str, Any] = {
             kind: {entry["name"]: entry[kind] or {} for entry in config.get(f"{kind}s") or ()}
             for kind in ("cluster", "user", "context")
         }
-        return found | {"current-context": config.get("current-context")}
+        return by_kind | {"current-context": config.get("current-context")}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         return {"cluster": {}, "user": {}, "context": {}, "current-context": None}
 

@@ -37,10 +37,11 @@ async def answer(request: Request, added: Mapping[str, str]) -> Response:
     """Answer the API server's request to review a new pod. ``added`` has the variables to add to the pod."""
     body = await body_of(request)
     try:
-        asked = whole_characters(json.loads(body))
+        received = whole_characters(json.loads(body))
     except (ValueError, RecursionError):
-        asked = None
-    return Response(json.dumps(review(asked if isinstance(asked, dict) else {}, added)), media_type="application/json")
+        received = None
+    reviewed = review(received if isinstance(received, dict) else {}, added)
+    return Response(json.dumps(reviewed), media_type="application/json")
 
 
 def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[str, object]:

@@ -180,9 +180,9 @@ class _Bounded(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         if not self.transport.is_closing():
-            told = f"a request's first line and headers may have at most {LONGEST_HEAD} bytes"
-            head = f"content-type: text/plain\r\ncontent-length: {len(told)}\r\nconnection: close"
-            self.transport.write(f"HTTP/1.1 431 Request Header Fields Too Large\r\n{head}\r\n\r\n{told}".encode())
+            message = f"a request's first line and headers may have at most {LONGEST_HEAD} bytes"
+            head = f"content-type: text/plain\r\ncontent-length: {len(message)}\r\nconnection: close"
+            self.transport.write(f"HTTP/1.1 431 Request Header Fields Too Large\r\n{head}\r\n\r\n{message}".encode())
             self.transport.close()
 
 

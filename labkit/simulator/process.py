@@ -213,7 +213,7 @@ def _running(folder: Folder) -> State | None:
     If the server is ending, or if its state can't be read, make sure that the server ends, and return None.
     Raises `LabError` if the server doesn't answer, doesn't end, or runs in another container.
     """
-    reply = _asked(folder, "state")
+    reply = _send(folder, "state")
     if reply is None:
         return None
     if reply.answer is None:
@@ -233,7 +233,7 @@ def _running(folder: Folder) -> State | None:
 
 def _end(folder: Folder) -> bool:
     """End the folder's server, and return whether a server ran."""
-    reply = _asked(folder, "end")
+    reply = _send(folder, "end")
     if reply is None:
         return False
     if reply.answer is not None and _has_ended(folder):
@@ -256,7 +256,7 @@ def _end(folder: Folder) -> bool:
     return True
 
 
-def _asked(folder: Folder, word: str) -> Reply | None:
+def _send(folder: Folder, word: str) -> Reply | None:
     """Return the reply of the folder's server to ``word``. Wait at most ``ANSWERS_WITHIN`` seconds for an answer.
 
     Return None if no server runs, or if the server ends before it answers. Raises :class:`LabError` if the server can't

@@ -51,12 +51,12 @@ class Published:
         """
         if document not in DOCUMENTS:
             raise UnknownName("document of an issuer", document, DOCUMENTS)
-        if not (found := ISSUER.fullmatch(issuer)):
+        if not (match := ISSUER.fullmatch(issuer)):
             raise LabError(
                 f"{issuer!r} is not an issuer of a cluster.",
                 next="aws eks describe-cluster --name CLUSTER --query cluster.identity.oidc.issuer",
             )
-        return Override(self._path / found[1] / f"{document}.json", self._write)
+        return Override(self._path / match[1] / f"{document}.json", self._write)
 
     def clear(self) -> None:
         """Delete all overrides: each issuer serves its own documents again."""
@@ -64,10 +64,10 @@ class Published:
 
     def edition(self, issuer: str) -> tuple[IssuerAnswer | None, ...]:
         """Return a value that changes whenever the overrides of the issuer's documents change."""
-        found = ISSUER.fullmatch(issuer)
-        if not found:
+        match = ISSUER.fullmatch(issuer)
+        if not match:
             return ()
-        if not (self._path / found[1]).is_dir():
+        if not (self._path / match[1]).is_dir():
             return (None,) * len(DOCUMENTS)
         return tuple(self.override(issuer, document).get() for document in DOCUMENTS)
 

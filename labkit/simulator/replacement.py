@@ -17,7 +17,7 @@ STATE = (
 
 The other files in the lab's folder aren't state: ports, clients' files, and facts about clusters that had joined.
 """
-BESIDE_DATABASES = ("-wal", "-shm", "-journal")
+SIDE_FILES = ("-wal", "-shm", "-journal")
 WAITING, ENTERING, REPLACED = "restored", "entering", "replaced"
 
 
@@ -70,7 +70,7 @@ def settle(folder: Folder) -> None:
 def _move(source: Path, target: Path) -> None:
     for name in STATE:
         # A database's other files first: their content isn't in the database yet.
-        for each in (*(f"{name}{more}" for more in BESIDE_DATABASES), name):
+        for each in (*(f"{name}{more}" for more in SIDE_FILES), name):
             if (source / each).exists():
                 (source / each).rename(target / each)
 

@@ -73,7 +73,7 @@ def main() -> None:
     except LabError as error:
         # Nothing can be written to the log if the disk is full.
         with contextlib.suppress(OSError):
-            os.write(ready, json.dumps(_told(error)).encode())
+            os.write(ready, json.dumps(_fields(error)).encode())
         sys.exit(str(error))
 
 
@@ -212,12 +212,12 @@ class Server:
         """Copy the lab's state at one moment to the folder ``into``, and return a dict for `process.have_copied`."""
         gate, loop = self.lab.gate, asyncio.get_running_loop()
 
-        async def beside_aws() -> None:
-            snapshots.copy(self.folder, into, snapshots.BESIDE_AWS)
+        async def copy_others() -> None:
+            snapshots.copy(self.folder, into, snapshots.OTHER_FILES)
 
         def whole() -> None:
             # While this runs in moto's thread, AWS changes nothing. While the event loop copies, nothing else changes.
-            asyncio.run_coroutine_threadsafe(beside_aws(), loop).result()
+            asyncio.run_coroutine_threadsafe(copy_others(), loop).result()
             snapshots.copy(self.folder, into, snapshots.AWS)
 
         try:
@@ -225,12 +225,12 @@ class Server:
                 await gate.backend.run(whole)
             return {"unkept": gate.unkept}
         except LabError as error:
-            return {"failed": _told(error)}
+            return {"failed": _fields(error)}
         except Refusal as stuck:
             return {"failed": {"what": stuck.message, "where": "", "next": "labkit up"}}
 
 
-def _told(error: LabError) -> dict[str, str]:
+def _fields(error: LabError) -> dict[str, str]:
     return {"what": error.what, "where": error.where, "next": error.next}
 
 

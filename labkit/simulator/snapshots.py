@@ -40,7 +40,7 @@ SUFFIX = ".labsnapshot"
 MANIFEST = "manifest.json"
 DRAFT = ".snapshot."
 AWS = ("aws.db",)
-BESIDE_AWS = (
+OTHER_FILES = (
     *("aws-own.db", "aws-serials.db", "clock", "trail.jsonl", "trail.older.jsonl", "clusters/serials.db"),
     *("clusters/*/objects.db", "clusters/*/cluster.json", "clusters/*/webhook.json", "faults/*.json"),
     "published/*/*.json",
@@ -81,7 +81,7 @@ def take(folder: Folder, name: str) -> Path:
     _refuse_joined(folder, "labkit snapshot")
     with process.turn(folder, "taking a snapshot of"), _place(folder) as place:
         _copy(folder, place)
-        with _told_of_a_full_disk(folder):
+        with _reporting_full_disk(folder):
             for database in place.rglob("*.db"):
                 _clean(database)
         _write(folder, place, file)
@@ -201,7 +201,7 @@ def _copy(folder: Folder, place: Path) -> None:
     if unkept is None:
         # If a restored state waits for the next server, it is the lab's present state.
         replacement.enter(folder)
-        copy(folder, place, AWS + BESIDE_AWS)
+        copy(folder, place, AWS + OTHER_FILES)
     elif unkept:
         raise LabError(
             f"The lab does not keep the state of {', '.join(unkept)}, which you have used: a snapshot would lack it.",
@@ -291,7 +291,7 @@ def _is_expected(name: str) -> bool:
         and name == "/".join(parts)
         and any(
             len(parts) == len(PurePosixPath(pattern).parts) and PurePosixPath(name).match(pattern)
-            for pattern in AWS + BESIDE_AWS
+            for pattern in AWS + OTHER_FILES
         )
     )
 
@@ -312,12 +312,12 @@ def _unpack(archive: zipfile.ZipFile, place: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told_of_a_full_disk(folder: Folder) -> Iterator[None]:
+def _reporting_full_disk(folder: Folder) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        told = "no space is left on the disk" if "full" in str(error) else f"{error}"
+        reason = "no space is left on the disk" if "full" in str(error) else f"{error}"
         raise LabError(
-            f"The snapshot could not be made: {told}.",
+            f"The snapshot could not be made: {reason}.",
             next=f"df -h {quote(str(folder.path))}, make room, and try again",
         ) from error

@@ -34,15 +34,15 @@ class AccountSettings:
         If an annotation is missing, the setting comes from `defaults`. The role never comes from `defaults`.
         https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
         """
-        found = annotations.under(prefix, service_account)
+        given = annotations.under(prefix, service_account)
         defaults = defaults or cls()
         return replace(
             defaults,
-            role_arn=found.get(annotations.ROLE_ARN, ""),
-            audience=found.get(annotations.AUDIENCE, defaults.audience),
-            token_expiration=annotations.expiration(found, defaults.token_expiration),
+            role_arn=given.get(annotations.ROLE_ARN, ""),
+            audience=given.get(annotations.AUDIENCE, defaults.audience),
+            token_expiration=annotations.expiration(given, defaults.token_expiration),
             sts_regional_endpoints=annotations.boolean(
-                found, annotations.STS_REGIONAL_ENDPOINTS, defaults.sts_regional_endpoints
+                given, annotations.STS_REGIONAL_ENDPOINTS, defaults.sts_regional_endpoints
             ),
         )
 
@@ -85,9 +85,9 @@ class ServiceAccounts:
         brought = asyncio.Event()
         self._awaited.setdefault(key, []).append(brought)
         try:
-            asked = await self._ask(namespace, name)
-            if asked and not brought.is_set():  # an account from the watch is newer
-                self._put(asked)
+            fetched = await self._ask(namespace, name)
+            if fetched and not brought.is_set():  # an account from the watch is newer
+                self._put(fetched)
             if key not in self._known:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(brought.wait(), grace)
@@ -98,7 +98,7 @@ class ServiceAccounts:
 
     async def start(self) -> None:
         """Read all accounts, then follow their changes in the background. Raises httpx.HTTPError."""
-        await self._watch.read()
+        await self._watch.list_all()
         self._watching = asyncio.create_task(self._watch.follow())
 
     async def stop(self) -> None:
@@ -112,8 +112,8 @@ class ServiceAccounts:
             async with asyncio.timeout(ASKING):
                 response = await self.client.get(path)
             if response.status_code == 200:
-                asked: Object = response.json()
-                return asked
+                service_account: Object = response.json()
+                return service_account
         return None
 
     def _on_list(self, service_accounts: list[Object]) -> None:

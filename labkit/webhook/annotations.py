@@ -31,9 +31,9 @@ _FIELD = re.compile(r'"((?:[^"]|"")*)"|([^",\r\n]*)')
 
 def under(prefix: str, obj: Object) -> dict[str, str]:
     """Return an object's annotations that begin with `prefix/`. The returned names lack the prefix."""
-    found = (obj.get("metadata") or {}).get("annotations") or {}
+    given = (obj.get("metadata") or {}).get("annotations") or {}
     start = f"{prefix}/"
-    return {name.removeprefix(start): value or "" for name, value in found.items() if name.startswith(start)}
+    return {name.removeprefix(start): value or "" for name, value in given.items() if name.startswith(start)}
 
 
 def boolean(annotations: Mapping[str, str], name: str, default: bool) -> bool:
@@ -45,10 +45,10 @@ def expiration(annotations: Mapping[str, str], default: int) -> int:
 
     A number below 600 counts as 600. There's no upper limit here, but EKS's API server limits tokens to one day.
     """
-    found = re.fullmatch(r"([+-]?)0*([0-9]{1,19})", annotations.get(TOKEN_EXPIRATION, ""))
-    if not found:
+    match = re.fullmatch(r"([+-]?)0*([0-9]{1,19})", annotations.get(TOKEN_EXPIRATION, ""))
+    if not match:
         return default
-    value = int(found[1] + found[2])
+    value = int(match[1] + match[2])
     return max(value, MINIMUM_EXPIRATION) if -(2**63) <= value < 2**63 else default
 
 

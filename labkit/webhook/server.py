@@ -62,23 +62,23 @@ class WebhookServer:
     async def _answered(self, body: bytes) -> tuple[Object, str]:
         """Return the answer to an AdmissionReview, and a line for the log."""
         try:
-            asked = whole_characters(json.loads(body, parse_float=_finite, parse_constant=_finite))
+            admission_review = whole_characters(json.loads(body, parse_float=_finite, parse_constant=_finite))
         except (ValueError, RecursionError) as error:
             return refusal({}, wrong := f"couldn't decode the body: {error}"), f"refused: {wrong}"
-        if not isinstance(asked, dict):
-            asked = {}
-        if wrong := malformed(asked):
-            return refusal(asked, wrong), f"refused: {wrong}"
-        await self.accounts.appear(*account_of(asked), self.grace)
+        if not isinstance(admission_review, dict):
+            admission_review = {}
+        if wrong := malformed(admission_review):
+            return refusal(admission_review, wrong), f"refused: {wrong}"
+        await self.accounts.appear(*account_of(admission_review), self.grace)
         answer = review(
-            asked,
+            admission_review,
             self.accounts,
             region=self.region,
             prefix=self.prefix,
             mount_path=self.mount_path,
             associated=self.associated,
         )
-        return answer, _line(asked, answer["response"])
+        return answer, _line(admission_review, answer["response"])
 
 
 async def body_of(request: Request) -> bytes:
@@ -150,10 +150,10 @@ def cluster_role() -> Object:
     }
 
 
-def _line(asked: Object, response: Object) -> str:
+def _line(admission_review: Object, response: Object) -> str:
     """Return a line for the log, without the pod's variables."""
-    namespace, account = account_of(asked)
-    metadata = asked["request"]["object"].get("metadata") or {}
+    namespace, account = account_of(admission_review)
+    metadata = admission_review["request"]["object"].get("metadata") or {}
     pod = metadata.get("name") or f"{metadata.get('generateName') or ''}*"
     done = "given the role" if "patch" in response else "left unchanged: the account has no role"
     return f"pod {namespace}/{pod}, service account {account or '(none)'}: {done}"

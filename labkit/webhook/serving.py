@@ -36,10 +36,10 @@ class Address:
         The API server calls the webhook at `host`, by default the address in `listen`. Raises LabError if `listen` or
         `host` is invalid.
         """
-        found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([^:\s]+):(\d{1,5})", listen)
-        if not found or int(found[2] or found[4]) > 65535:
+        match = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([^:\s]+):(\d{1,5})", listen)
+        if not match or int(match[2] or match[4]) > 65535:
             raise LabError(f"{listen!r} is not HOST:PORT, with a port up to 65535.", next="--listen 127.0.0.1:8443")
-        at = found[1] or found[3]
+        at = match[1] or match[3]
         host = host or at
         address = _address(host)
         if address and address.is_unspecified:
@@ -49,7 +49,7 @@ class Address:
             )
         if not address and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
             raise LabError(f"{host!r} is not a host name or address.", next="--host webhook.example.com")
-        return cls(at, int(found[2] or found[4]), host)
+        return cls(at, int(match[2] or match[4]), host)
 
     @property
     def url(self) -> str:

@@ -37,19 +37,19 @@ class Reflector:
     query: dict[str, str] = field(default_factory=dict)
     _version: str = field(default="", init=False)  # the version to continue from; "" before a new list
 
-    async def read(self) -> None:
+    async def list_all(self) -> None:
         """List all objects. Raises httpx.HTTPError if the API cannot be read."""
         response = (await self.client.get(self.path, params=self.query)).raise_for_status().json()
         self.listed(response["items"])
         self._version = response["metadata"]["resourceVersion"]
 
     async def follow(self) -> None:
-        """Follow the changes forever. List the objects first if `read` hasn't been called."""
+        """Follow the changes forever. List the objects first if `list_all` hasn't been called."""
         pause = RETRY
         while True:
             try:
                 if not self._version:
-                    await self.read()
+                    await self.list_all()
                 await self._follow_once()
                 pause = RETRY
             except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:

@@ -99,7 +99,7 @@ class ApiServer:
             await self._websocket(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = KubeRequest.read(scope)
+        request = KubeRequest.of_scope(scope)
         try:
             request.user = await self._user(scope, request)
             self.authorization.require(request.user, request.attributes)
@@ -124,7 +124,7 @@ class ApiServer:
         await _send(response, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = KubeRequest.read({**scope, "method": "GET"})
+        request = KubeRequest.of_scope({**scope, "method": "GET"})
         await receive()  # websocket.connect
 
         async def refuse(error: ApiError) -> None:
@@ -169,9 +169,9 @@ def _warnings(texts: Iterable[str]) -> Iterator[str]:
     is cut to `LONGEST_WARNING` characters. As soon as the cut texts together reach `TOTAL_OF_WARNINGS` characters, the
     remaining texts are left out.
     """
-    told = [text for text in texts if not CONTROL.search(text)]
-    too_long, length = sum(map(len, told)) > TOTAL_OF_WARNINGS, 0
-    for text in told:
+    allowed = [text for text in texts if not CONTROL.search(text)]
+    too_long, length = sum(map(len, allowed)) > TOTAL_OF_WARNINGS, 0
+    for text in allowed:
         if length >= TOTAL_OF_WARNINGS:
             return
         yield text[:LONGEST_WARNING] if too_long else text

@@ -69,15 +69,15 @@ class Authorizer:
             if any(allows(rule, wanted) for rule in rules):
                 return Authorized(True, reason)
         if broken:
-            told = ", ".join(dict.fromkeys(broken))
-            reasons.append(f"RBAC: [{told}]" if len(set(broken)) > 1 else f"RBAC: {told}")
+            text = ", ".join(dict.fromkeys(broken))
+            reasons.append(f"RBAC: [{text}]" if len(set(broken)) > 1 else f"RBAC: {text}")
         return Authorized(False, "\n".join(filter(None, reasons)))
 
     def require(self, user: User, wanted: Attributes) -> None:
         """Raise Forbidden, in the API server's words, if the request isn't allowed."""
-        found = self.authorize(user, wanted)
-        if not found.allowed:
-            raise denied(user, wanted, found.reason)
+        decision = self.authorize(user, wanted)
+        if not decision.allowed:
+            raise denied(user, wanted, decision.reason)
 
     def rules(self, user: User, namespace: str) -> list[Object]:
         """Return all RBAC rules that apply to the user in the namespace.

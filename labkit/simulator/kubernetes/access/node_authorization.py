@@ -137,8 +137,8 @@ def _named(pod: Object, what: str) -> Iterator[str]:
         return
     for volume in pod["spec"].get("volumes") or ():
         for source in (volume, *((volume.get("projected") or {}).get("sources") or ())):
-            if found := source.get(what):
-                yield found.get("secretName") or found.get("name", "")
+            if reference := source.get(what):
+                yield reference.get("secretName") or reference.get("name", "")
     for container in (each for kind in CONTAINERS for each in pod["spec"].get(kind) or ()):
         for source in container.get("envFrom") or ():
             yield (source.get(f"{what}Ref") or {}).get("name", "")

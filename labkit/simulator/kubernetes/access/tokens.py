@@ -180,10 +180,10 @@ class Tokens:
     def _legacy_claims(self, claims: Object, token: str) -> Object:
         """Return the ``claims`` of a Secret's token in the form that newer tokens have."""
         namespace, secret = claims[f"{LEGACY}namespace"], claims[f"{LEGACY}secret.name"]
-        found = self.storage.find(SECRET, namespace, secret)
-        if found is None:
+        stored = self.storage.find(SECRET, namespace, secret)
+        if stored is None:
             raise InvalidToken("Token has been invalidated")
-        if (found.object.get("data") or {}).get("token") != base64.b64encode(token.encode()).decode():
+        if (stored.object.get("data") or {}).get("token") != base64.b64encode(token.encode()).decode():
             raise InvalidToken("Token does not match server's copy")
         account = {"name": claims[f"{LEGACY}service-account.name"], "uid": claims[f"{LEGACY}service-account.uid"]}
         inner = {"namespace": namespace, "serviceaccount": account}
@@ -191,21 +191,21 @@ class Tokens:
 
     def _require_objects(self, claim: Object) -> None:
         namespace, account = claim["namespace"], claim["serviceaccount"]
-        found = self.storage.find(SERVICE_ACCOUNT, namespace, account["name"])
-        if found is None:
+        stored = self.storage.find(SERVICE_ACCOUNT, namespace, account["name"])
+        if stored is None:
             raise InvalidToken(f'serviceaccounts "{account["name"]}" not found')
-        if found.uid != account["uid"]:
-            raise InvalidToken(f"service account UID ({found.uid}) does not match claim ({account['uid']})")
+        if stored.uid != account["uid"]:
+            raise InvalidToken(f"service account UID ({stored.uid}) does not match claim ({account['uid']})")
         # The node in a pod's token is only information: the token stays valid if the node is deleted.
         kinds = {"pod": POD, "secret": SECRET} | ({} if "pod" in claim else {"node": NODE})
         for key, kind in kinds.items():
             if bound := claim.get(key):
-                found = self.storage.find(kind, namespace if kind.namespaced else "", bound["name"])
-                if found is None or self._is_going(found):
+                stored = self.storage.find(kind, namespace if kind.namespaced else "", bound["name"])
+                if stored is None or self._is_going(stored):
                     raise InvalidToken("service account token has been invalidated")
-                if found.uid != bound["uid"]:
+                if stored.uid != bound["uid"]:
                     why = f"does not match service account {key} ref claim ({bound['uid']})"
-                    raise InvalidToken(f"{key} UID ({found.uid}) {why}")
+                    raise InvalidToken(f"{key} UID ({stored.uid}) {why}")
 
     def _is_going(self, stored: Stored) -> bool:
         # After this time, the object may still exist, because it waits for its finalizers or its node.
@@ -234,8 +234,8 @@ class Tokens:
     def _bound_claim(self, kind: Kind, bound: Stored) -> Object:
         claim: Object = {}
         if kind is POD and (node := bound.object["spec"].get("nodeName")):
-            found = self.storage.find(NODE, "", node)
-            claim["node"] = {"name": node} | ({"uid": found.uid} if found else {})
+            stored = self.storage.find(NODE, "", node)
+            claim["node"] = {"name": node} | ({"uid": stored.uid} if stored else {})
         return claim | {kind.singular: {"name": bound.name, "uid": bound.uid}}
 
     def _signed(self, claims: Object) -> str:

@@ -85,8 +85,8 @@ class Reviews:
         else:
             names = ("group", "resource", "subresource", "namespace", "name")
             wanted = Attributes(resource.get("verb", ""), **{name: resource.get(name, "") for name in names})
-        found = self.authorization.authorize(user, wanted)
-        return {"allowed": found.allowed} | ({"reason": found.reason} if found.reason else {})
+        decision = self.authorization.authorize(user, wanted)
+        return {"allowed": decision.allowed} | ({"reason": decision.reason} if decision.reason else {})
 
     def _rules(self, user: User, spec: Object) -> Object:
         if not spec.get("namespace"):

@@ -45,8 +45,8 @@ class Counters:
         ``code`` is an HTTP status code: 200 if the webhook allowed the write, and 0 if the webhook's patch can't be
         applied.
         """
-        told = {"code": _code(code), "name": webhook, "operation": operation, "rejected": str(rejected).lower()}
-        self._count(REQUESTS, **told)
+        labels = {"code": _code(code), "name": webhook, "operation": operation, "rejected": str(rejected).lower()}
+        self._count(REQUESTS, **labels)
 
     def failed_open(self, webhook: str) -> None:
         """Count a write that went on although the call to the webhook failed."""
@@ -54,8 +54,8 @@ class Counters:
 
     def rejected(self, webhook: str, operation: str, error_type: str, code: int) -> None:
         """Count a write that was refused, because the webhook refused it or because the call to the webhook failed."""
-        told = {"error_type": error_type, "name": webhook, "operation": operation, "rejection_code": _code(code)}
-        self._count(REJECTION, **told)
+        labels = {"error_type": error_type, "name": webhook, "operation": operation, "rejection_code": _code(code)}
+        self._count(REJECTION, **labels)
 
     def text(self) -> bytes:
         """Return the page for `/metrics`."""

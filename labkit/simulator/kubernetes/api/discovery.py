@@ -180,8 +180,8 @@ def _schemas(name: str) -> Object:
         if _reference(type_name) in schemas:
             continue
         fields = schema.struct(type_name).fields
-        todo += [found.element for found in fields.values() if "." in found.element]
-        properties = {label: _property(found) for label, found in fields.items()}
+        todo += [field.element for field in fields.values() if "." in field.element]
+        properties = {label: _property(field) for label, field in fields.items()}
         body: Object = {"type": "object", "properties": properties}
         if type_name in groups:
             properties |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
@@ -200,16 +200,16 @@ def _reference(type_name: str) -> str:
     return f"io.k8s.apimachinery.pkg.apis.meta.v1.{name}" if package == "meta" else f"io.k8s.api.{package}.v1.{name}"
 
 
-def _property(found: schema.Field) -> Object:
-    inner: Object = dict(_SIMPLE.get(found.element, {"type": "string"}))
-    if "." in found.element:
-        inner = {"allOf": [_schema(found.element)]}
-    if found.wrapped and found.shape == "{}":
+def _property(field: schema.Field) -> Object:
+    inner: Object = dict(_SIMPLE.get(field.element, {"type": "string"}))
+    if "." in field.element:
+        inner = {"allOf": [_schema(field.element)]}
+    if field.wrapped and field.shape == "{}":
         inner = {"type": "array", "items": inner}
     # kubectl merges lists by these fields.
-    merged = {"x-kubernetes-patch-strategy": found.patch, "x-kubernetes-patch-merge-key": found.merge_key}
+    merged = {"x-kubernetes-patch-strategy": field.patch, "x-kubernetes-patch-merge-key": field.merge_key}
     merged = {name: value for name, value in merged.items() if value}
-    match found.shape:
+    match field.shape:
         case "[]":
             return {"type": "array", "items": inner, **merged}
         case "{}":
@@ -240,9 +240,9 @@ def _paths(kind: Kind) -> Object:
     """Return the OpenAPI operations on a kind's objects, by path."""
     gvk = {"group": kind.group, "kind": kind.kind, "version": kind.version}
     answer = {"description": "OK", "content": {"application/json": {"schema": _schema(kind.type)}}}
-    # `told` has no type: a list has a type of its own, and the answer to a delete is an object or a Status.
-    told = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
-    responses = {**told, "200": answer}
+    # `untyped`: a list has a type of its own, and the answer to a delete is an object or a Status.
+    untyped = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
+    responses = {**untyped, "200": answer}
     made = {**responses, "201": {**answer, "description": "Created"}}
 
     def operation(action: str, responses: Object, *names: str, body: Object | None = None) -> Object:
@@ -257,8 +257,8 @@ def _paths(kind: Kind) -> Object:
         }
 
     def placed(*names: str) -> list[Object]:
-        found = ["namespace"] * kind.namespaced + [*names]
-        return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in found]
+        parameters = ["namespace"] * kind.namespaced + [*names]
+        return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters]
 
     # kubectl reads these parameters.
     write = ("dryRun", "fieldManager", "fieldValidation")
@@ -269,14 +269,14 @@ def _paths(kind: Kind) -> Object:
     changes = {f"application/{name}": {"schema": {"type": "object"}} for name in PATCHES}
     return {
         collection: {
-            "get": operation("list", told),
+            "get": operation("list", untyped),
             "post": operation("post", made, *write, body=whole),
             "parameters": placed(),
         },
         f"{collection}/{{name}}": {
             "get": operation("get", responses),
             "put": operation("put", made, *write, body=whole),
-            "delete": operation("delete", told, *deletion, body=options),
+            "delete": operation("delete", untyped, *deletion, body=options),
             "patch": operation("patch", made, *write, "force", body=changes),
             "parameters": placed("name"),
         },

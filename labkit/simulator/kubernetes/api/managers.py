@@ -118,43 +118,43 @@ def _is_step(step: str) -> bool:
 
 def _leaves(type_name: str, obj: Object) -> dict[Path, object]:
     """Return the object's values by their path in managedFields."""
-    found: dict[Path, object] = {}
+    leaves: dict[Path, object] = {}
     fields = struct(type_name).fields
     for key, value in obj.items():
         if key == "metadata":
             inner = {name: item for name, item in value.items() if name not in SERVERS_OWN}
-            _struct(struct("meta.ObjectMeta").fields, inner, ("f:metadata",), found)
+            _struct(struct("meta.ObjectMeta").fields, inner, ("f:metadata",), leaves)
         elif key in fields:
-            _field(fields[key], value, (f"f:{key}",), found)
-    return found
+            _field(fields[key], value, (f"f:{key}",), leaves)
+    return leaves
 
 
-def _struct(fields: dict[str, Field], value: Object, path: Path, found: dict[Path, object]) -> None:
+def _struct(fields: dict[str, Field], value: Object, path: Path, leaves: dict[Path, object]) -> None:
     for key, inner in value.items():
         where = (*path, f"f:{key}")
         if key in fields:
-            _field(fields[key], inner, where, found)
+            _field(fields[key], inner, where, leaves)
         else:
-            found[where] = inner
+            leaves[where] = inner
 
 
-def _field(field: Field, value: Any, path: Path, found: dict[Path, object]) -> None:
+def _field(field: Field, value: Any, path: Path, leaves: dict[Path, object]) -> None:
     is_struct = "." in field.element
     if field.atomic or not value:
-        found[path] = value
+        leaves[path] = value
     elif field.shape == "{}" and isinstance(value, dict):
-        found.update({(*path, f"f:{key}"): item for key, item in value.items()})
+        leaves.update({(*path, f"f:{key}"): item for key, item in value.items()})
     elif field.shape == "[]" and field.list_type == "map" and is_struct:
         for item in value:
             where = (*path, _item_key(field, item))
-            found[(*where, ".")] = True
-            _struct(struct(field.element).fields, item, where, found)
+            leaves[(*where, ".")] = True
+            _struct(struct(field.element).fields, item, where, leaves)
     elif field.shape == "[]" and field.list_type == "set":
-        found.update({(*path, f"v:{json.dumps(item)}"): True for item in value})
+        leaves.update({(*path, f"v:{json.dumps(item)}"): True for item in value})
     elif field.shape == "" and is_struct and isinstance(value, dict):
-        _struct(struct(field.element).fields, value, path, found)
+        _struct(struct(field.element).fields, value, path, leaves)
     else:
-        found[path] = value
+        leaves[path] = value
 
 
 def _item_key(field: Field, item: Object) -> str:

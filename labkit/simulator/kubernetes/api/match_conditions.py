@@ -73,8 +73,8 @@ def hold(conditions: list[dict[str, str]], policy: str, review: Review, request:
         elif not met:
             return False
     if failed and policy != "Ignore":
-        told = failed[0] if len(failed) == 1 else f"[{', '.join(failed)}]"
-        raise forbidden(review.kind, review.name, told)
+        message = failed[0] if len(failed) == 1 else f"[{', '.join(failed)}]"
+        raise forbidden(review.kind, review.name, message)
     return not failed
 
 

@@ -62,8 +62,8 @@ def json_patch(document: Object, operations: object) -> object:
             " []handlers.jsonPatchOp"
         )
     if len(operations) > MOST_OPERATIONS:
-        told = f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(operations)}"
-        raise ApiError(413, "RequestEntityTooLarge", f"Request entity too large: {told}", {})
+        why = f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(operations)}"
+        raise ApiError(413, "RequestEntityTooLarge", f"Request entity too large: {why}", {})
     patching = JsonPatching(document)
     for operation in json.loads(dump(operations)):  # a copy: later operations may change added values
         try:
@@ -106,8 +106,8 @@ class JsonPatching:
         self._copied += len(text)
         # The library itself copies any number of bytes.
         if self._copied > LONGEST_COPIES:
-            told = f"the accumulated size increase of copy is {self._copied}, exceeding the limit {LONGEST_COPIES}"
-            raise NotApplicable(f"Unable to complete the copy, {told}")
+            why = f"the accumulated size increase of copy is {self._copied}, exceeding the limit {LONGEST_COPIES}"
+            raise NotApplicable(f"Unable to complete the copy, {why}")
         return {"op": "add", "path": operation["path"], "value": json.loads(text)}
 
 
@@ -152,8 +152,8 @@ def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Ob
     orders = {key.split("/", 1)[1]: order for key, order in patch.items() if key.startswith("$setElementOrder/")}
     for name, order in orders.items():
         if isinstance(items := result.get(name), list):
-            found = fields.get(name)
-            result[name] = _in_order(items, order, document.get(name) or [], found.merge_key if found else "")
+            field = fields.get(name)
+            result[name] = _in_order(items, order, document.get(name) or [], field.merge_key if field else "")
     return result
 
 
@@ -164,23 +164,23 @@ def _check_directives(patch: Object) -> None:
             raise bad_request(f"invalid patch format of {called}")
 
 
-def _merged(found: Field | None, old: object, new: object) -> object:
-    if isinstance(new, dict) and (found is None or found.shape != "[]"):
-        if found is None or found.shape == "{}":
+def _merged(field: Field | None, old: object, new: object) -> object:
+    if isinstance(new, dict) and (field is None or field.shape != "[]"):
+        if field is None or field.shape == "{}":
             return merge_patch(old, {key: value for key, value in new.items() if not key.startswith("$")})
-        name = found.element if "." in found.element else ""
+        name = field.element if "." in field.element else ""
         return strategic_merge_patch(name, old if isinstance(old, dict) else {}, new)
-    if not isinstance(new, list) or found is None or "merge" not in found.patch:
+    if not isinstance(new, list) or field is None or "merge" not in field.patch:
         return new
     old = old if isinstance(old, list) else []
-    if not found.merge_key:
+    if not field.merge_key:
         known = {dump(item) for item in old}
         return _in_order([*old, *(item for item in new if dump(item) not in known)], new, old, "")
-    return _merged_list(found, old, new)
+    return _merged_list(field, old, new)
 
 
-def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
-    key = found.merge_key
+def _merged_list(field: Field, old: list[Any], new: list[Any]) -> list[Any]:
+    key = field.merge_key
     if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in new):
         return [item for item in new if not isinstance(item, dict) or item.get("$patch") != "replace"]
     named: dict[bytes, Object] = {}
@@ -193,7 +193,7 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
         if item.get("$patch") == "delete":
             named.pop(name, None)
         else:
-            named[name] = strategic_merge_patch(found.element, named.get(name, {}), item)
+            named[name] = strategic_merge_patch(field.element, named.get(name, {}), item)
     return _in_order([*named.values()], new, old, key)
 
 
@@ -232,27 +232,27 @@ def merged(type_name: str, old: Object, new: Object) -> Object:
     fields = struct(type_name).fields
     result = dict(old)
     for key, value in new.items():
-        found, there = fields.get(key), old.get(key)
-        if found is None or there is None or found.atomic:
+        field, there = fields.get(key), old.get(key)
+        if field is None or there is None or field.atomic:
             result[key] = value
-        elif found.shape == "{}":
+        elif field.shape == "{}":
             result[key] = {**there, **value}
-        elif found.shape == "[]" and found.list_type == "set":
+        elif field.shape == "[]" and field.list_type == "set":
             known = {dump(item) for item in there}
             result[key] = [*there, *(item for item in value if dump(item) not in known)]
-        elif found.shape == "[]" and found.list_type == "map":
-            result[key] = _joined(found, there, value)
-        elif found.shape == "" and "." in found.element:
-            result[key] = merged(found.element, there, value)
+        elif field.shape == "[]" and field.list_type == "map":
+            result[key] = _joined(field, there, value)
+        elif field.shape == "" and "." in field.element:
+            result[key] = merged(field.element, there, value)
         else:
             result[key] = value
     return result
 
 
-def _joined(found: Field, old: list[Object], new: list[Object]) -> list[Object]:
+def _joined(field: Field, old: list[Object], new: list[Object]) -> list[Object]:
     def name(item: Object) -> tuple[object, ...]:
-        return tuple(item.get(key, "TCP" if key == "protocol" else None) for key in found.keys)
+        return tuple(item.get(key, "TCP" if key == "protocol" else None) for key in field.keys)
 
     wanted = {name(item): item for item in new}
-    result = [merged(found.element, item, wanted.pop(name(item), {})) for item in old]
+    result = [merged(field.element, item, wanted.pop(name(item), {})) for item in old]
     return [*result, *wanted.values()]

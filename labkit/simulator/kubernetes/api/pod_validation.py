@@ -377,10 +377,10 @@ def _resources(resources: Object, path: str) -> list[StatusCause]:
     """https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/"""
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     causes = _amounts(limits, f"{path}.limits") + _amounts(requests, f"{path}.requests")
-    for name, asked in requests.items():
-        if name in limits and quantity(asked) > quantity(limits[name]):
+    for name, requested in requests.items():
+        if name in limits and quantity(requested) > quantity(limits[name]):
             more = f"must be less than or equal to {name} limit of {limits[name]}"
-            causes.append(invalid_value(f"{path}.requests", asked, more))
+            causes.append(invalid_value(f"{path}.requests", requested, more))
     return causes
 
 

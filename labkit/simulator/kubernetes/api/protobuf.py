@@ -49,31 +49,31 @@ def decode(type_name: str, raw: bytes) -> Object:
 def _message(kind: Struct, raw: bytes) -> Object:
     result: Object = {}
     for number, value in _fields(raw):
-        found = kind.numbers.get(number)
-        if found is None:
+        field = kind.numbers.get(number)
+        if field is None:
             continue
-        if found.inline:
-            result |= _message(struct(found.element), value)
-        elif found.shape == "{}":
+        if field.inline:
+            result |= _message(struct(field.element), value)
+        elif field.shape == "{}":
             entry = dict(_fields(value))
-            item = entry.get(2, b"" if found.wrapped or found.element not in NUMBERS else 0)
-            result.setdefault(found.name, {})[entry.get(1, b"").decode()] = (
-                [text.decode() for _, text in _fields(item)] if found.wrapped else _scalar(found, item)
+            item = entry.get(2, b"" if field.wrapped or field.element not in NUMBERS else 0)
+            result.setdefault(field.name, {})[entry.get(1, b"").decode()] = (
+                [text.decode() for _, text in _fields(item)] if field.wrapped else _scalar(field, item)
             )
-        elif found.wrapped:
-            result[found.name] = [text.decode() for _, text in _fields(value)]
-        elif found.shape == "[]":
-            result.setdefault(found.name, []).append(_scalar(found, value))
+        elif field.wrapped:
+            result[field.name] = [text.decode() for _, text in _fields(value)]
+        elif field.shape == "[]":
+            result.setdefault(field.name, []).append(_scalar(field, value))
         else:
-            new = _scalar(found, value)
+            new = _scalar(field, value)
             # Go writes every field that isn't a pointer, even if it isn't set.
-            if found.pointer or new not in ("", 0, False, None, {}):
-                result[found.name] = new
+            if field.pointer or new not in ("", 0, False, None, {}):
+                result[field.name] = new
     return result
 
 
-def _scalar(found: Field, value: Any) -> object:
-    element = found.element
+def _scalar(field: Field, value: Any) -> object:
+    element = field.element
     if "." in element:
         return _message(struct(element), value)
     match element:

@@ -96,7 +96,7 @@ class KubeRequest:
     applies: bool = False
 
     @classmethod
-    def read(cls, scope: Scope) -> "KubeRequest":
+    def of_scope(cls, scope: Scope) -> "KubeRequest":
         raw = scope.get("raw_path") or scope["path"].encode()
         path = raw.decode("latin-1").partition("?")[0]
         queries = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
@@ -429,8 +429,8 @@ def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
 
 def _require_few(values: int) -> None:
     if values > MOST_VALUES:
-        told = f"Request entity too large: the lab reads at most {MOST_VALUES} values"
-        raise ApiError(413, "RequestEntityTooLarge", told, {})
+        message = f"Request entity too large: the lab reads at most {MOST_VALUES} values"
+        raise ApiError(413, "RequestEntityTooLarge", message, {})
 
 
 def _separators(body: bytes) -> int:
@@ -462,16 +462,16 @@ def _no_constant(name: str) -> None:
 
 
 def _repeated(value: Any, path: str) -> list[str]:
-    found = []
+    paths = []
     if isinstance(value, _Repeated):
-        found += [f"{path}.{key}" if path else key for key in value.keys_twice]
+        paths += [f"{path}.{key}" if path else key for key in value.keys_twice]
     if isinstance(value, dict):
         for key, inner in value.items():
-            found += _repeated(inner, f"{path}.{key}" if path else key)
+            paths += _repeated(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            found += _repeated(inner, f"{path}[{i}]")
-    return found
+            paths += _repeated(inner, f"{path}[{i}]")
+    return paths
 
 
 def _go_json_error(error: json.JSONDecodeError) -> str:

@@ -67,21 +67,21 @@ class Resources:
         self._require_known_version(request.resource_version(_no_version))
         limit = request.integer("limit")
         after, at = paging.start(request.query.get("continue", ""), self.storage)
-        found = [
+        items = [
             stored
             for stored in self.storage.list(kind, selection.namespace)
             if (after is None or (stored.namespace, stored.name) > after) and selection.matches(stored)
         ]
         metadata: Object = {"resourceVersion": str(at or self.storage.version)}
-        if 0 < limit < len(found):
-            last, remaining = found[limit - 1], len(found) - limit
-            found = found[:limit]
+        if 0 < limit < len(items):
+            last, remaining = items[limit - 1], len(items) - limit
+            items = items[:limit]
             metadata["continue"] = paging.token(last, at or self.storage.version)
             if not selection.labels and not selection.fields:
                 metadata["remainingItemCount"] = remaining
         if request.table:
-            return respond(self._table(kind, found, metadata, request))
-        return _list_of(kind, found, metadata)
+            return respond(self._table(kind, items, metadata, request))
+        return _list_of(kind, items, metadata)
 
     def watch(self, kind: Kind, request: KubeRequest) -> KubeResponse:
         request.check_list_options()
@@ -315,9 +315,9 @@ class Resources:
         request.check_list_options()
         options = await self._options(request)
         selection = self._selection(kind, request)
-        found = [s for s in self.storage.list(kind, selection.namespace) if selection.matches(s)]
+        selected = [s for s in self.storage.list(kind, selection.namespace) if selection.matches(s)]
         gone = []
-        for stored in found:
+        for stored in selected:
             try:
                 gone.append((await self._delete(kind, stored, options, request))[0])
             except ApiError as error:
@@ -419,8 +419,8 @@ class Resources:
 
     def _require_namespace(self, kind: Kind, metadata: Object) -> None:
         namespace = metadata["namespace"]
-        found = self.storage.get(NAMESPACE, "", namespace)
-        if "deletionTimestamp" in found.metadata:
+        stored = self.storage.get(NAMESPACE, "", namespace)
+        if "deletionTimestamp" in stored.metadata:
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
             error = forbidden(kind, metadata.get("name", ""), why)
             cause = {

@@ -39,7 +39,7 @@ OUTPUTS, ERROR = (("stdout", 1), ("stderr", 2)), 3
 TRANSLATED = Subprotocol("v5.channel.k8s.io")
 SUBPROTOCOLS = (TRANSLATED, Subprotocol("v4.channel.k8s.io"))
 Refuse = Callable[[ApiError], Awaitable[None]]
-ASKED = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
+KUBELET_FLAGS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
 LOG = ("follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime", "limitBytes")
 LEAST = {"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1}
 LARGEST = 32 * 1024 * 1024
@@ -94,7 +94,7 @@ class Kubelets:
         pod = self.storage.get(POD, request.namespace, request.name)
         container = _container(pod, request.query.get("container", ""))
         node = _node_of(pod)
-        query = [(asked, "1") for key, asked in ASKED.items() if request.flag(key)]
+        query = [(flag, "1") for key, flag in KUBELET_FLAGS.items() if request.flag(key)]
         query += [("command", value) for key, value in request.queries if key == "command"]
         where = f"{self._address(node)}/{request.subresource}/{pod.namespace}/{pod.name}/{container}"
         return f"wss://{where}?{urlencode(query)}"
@@ -289,8 +289,8 @@ async def _down(send: Send, kubelet: ClientConnection) -> None:
     try:
         async for message in kubelet:
             frame = message if isinstance(message, bytes) else message.encode()
-            told = kubelet.subprotocol == TRANSLATED and frame[0] == ERROR
-            await send({"type": "websocket.send", "bytes": _translated(frame) if told else frame})
+            translates = kubelet.subprotocol == TRANSLATED and frame[0] == ERROR
+            await send({"type": "websocket.send", "bytes": _translated(frame) if translates else frame})
     except websockets.ConnectionClosedError as error:
         code = error.rcvd.code if error.rcvd else 1011
         reason = error.rcvd.reason if error.rcvd else ""

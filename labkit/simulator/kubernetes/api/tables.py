@@ -84,9 +84,9 @@ DURATIONS: tuple[tuple[float, tuple[int, str], tuple[int, str] | None], ...] = (
 
 def _pod(pod: Object, now: float) -> Cells:
     spec, status, metadata = pod.get("spec") or {}, pod.get("status") or {}, pod["metadata"]
-    sidecars = {found["name"] for found in spec.get("initContainers") or () if found.get("restartPolicy") == "Always"}
+    sidecars = {one["name"] for one in spec.get("initContainers") or () if one.get("restartPolicy") == "Always"}
     init = status.get("initContainerStatuses") or []
-    statuses = [found for found in init if found["name"] in sidecars] + (status.get("containerStatuses") or [])
+    statuses = [one for one in init if one["name"] in sidecars] + (status.get("containerStatuses") or [])
     ready = sum(bool(container.get("ready")) for container in statuses)
     if _initializing(spec, status) and not _has(pod, "Initialized"):
         statuses = init

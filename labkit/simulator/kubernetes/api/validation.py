@@ -96,8 +96,8 @@ def _owners(references: Iterable[Object]) -> list[StatusCause]:
     controllers = [reference for reference in references if reference.get("controller")]
     if len(controllers) > 1:
         first, second = (reference.get("name", "") for reference in controllers[:2])
-        found = f'Found "true" in references for {first} and {second}'
-        more = f"Only one reference can have Controller set to true. {found}"
+        both = f'Found "true" in references for {first} and {second}'
+        more = f"Only one reference can have Controller set to true. {both}"
         causes.append(StatusCause(field, f"Invalid value: {quote(list(references))}: {more}"))
     return causes
 

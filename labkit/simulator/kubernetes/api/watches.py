@@ -92,8 +92,8 @@ class WatchStream:
 
     def _first(self) -> tuple[list[bytes], bool]:
         if self.start is None:
-            found = self.storage.list(self.kind, self.selection.namespace)
-            lines = [self._line("ADDED", stored) for stored in found if self.selection.matches(stored)]
+            objects = self.storage.list(self.kind, self.selection.namespace)
+            lines = [self._line("ADDED", stored) for stored in objects if self.selection.matches(stored)]
             if self.initial_end:
                 lines.append(self._bookmark(final=True))
             return lines, False

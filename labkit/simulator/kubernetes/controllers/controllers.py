@@ -131,8 +131,8 @@ class Controllers:
                     writes.delete(self.storage, kind, stored, {"propagationPolicy": "Background"})
         remaining = {kind: objects for kind in NAMESPACED if (objects := [*self.storage.list(kind, name)])}
         if remaining:
-            told = with_conditions(namespace.object, remaining, self.storage.now())
-            self._namespaces.update(NAMESPACE, namespace, told, "status")
+            explained = with_conditions(namespace.object, remaining, self.storage.now())
+            self._namespaces.update(NAMESPACE, namespace, explained, "status")
         elif not namespace.metadata.get("finalizers"):
             self.storage.remove(NAMESPACE, namespace)
 
@@ -146,8 +146,8 @@ class Controllers:
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))
         for reference in owner.metadata.get("ownerReferences") or ():
-            if (found := self._owner(reference, owner.namespace)) and "deletionTimestamp" in found[1].metadata:
-                self.later(partial(self._cascade, *found))
+            if (existing := self._owner(reference, owner.namespace)) and "deletionTimestamp" in existing[1].metadata:
+                self.later(partial(self._cascade, *existing))
 
     def _orphaned(self, uid: str) -> None:
         for kind, stored in self._owners.dependents(uid):
@@ -175,8 +175,8 @@ class Controllers:
     def _owner(self, reference: Object, namespace: str) -> tuple[Kind, Stored] | None:
         if (kind := _kind(reference)) is None:
             return None
-        found = self.storage.find(kind, namespace if kind.namespaced else "", reference["name"])
-        return (kind, found) if found is not None and found.uid == reference["uid"] else None
+        owner = self.storage.find(kind, namespace if kind.namespaced else "", reference["name"])
+        return (kind, owner) if owner is not None and owner.uid == reference["uid"] else None
 
     def _cascade(self, kind: Kind, stored: Stored) -> None:
         """Handle the dependents of an object with the finalizer `orphan` or `foregroundDeletion`.
@@ -259,8 +259,8 @@ class Controllers:
             for node in nodes
         ]
         none = f"0/{len(nodes)} nodes are available:"
-        found = [reason for several in reasons.values() for reason in several]
-        message = f"{none} {_counted(found)}. no new claims to deallocate, preemption: {none} {_counted(preemption)}."
+        on_nodes = _counted([reason for several in reasons.values() for reason in several])
+        message = f"{none} {on_nodes}. no new claims to deallocate, preemption: {none} {_counted(preemption)}."
         if writes.unschedulable(self.storage, pod, message):
             self._scheduler_events.record(POD, pod, "Warning", "FailedScheduling", message)
 

@@ -154,8 +154,8 @@ class _Look:
             spec = {**spec, "minReadySeconds": wait}
         metadata = {**new.metadata, "annotations": notes}
         self.new = self.client.update(REPLICA_SET, new, {**new.object, "metadata": metadata, "spec": spec})
-        found = rollout.find_condition(self.conditions, "Progressing")
-        progress = None if found else ("True", "FoundNewReplicaSet", f'Found new replica set "{new.name}"')
+        progressing = rollout.find_condition(self.conditions, "Progressing")
+        progress = None if progressing else ("True", "FoundNewReplicaSet", f'Found new replica set "{new.name}"')
         self._set(rollout.annotations(self.new).get(rollout.REVISION, revision), progress)
 
     def _inherited(self) -> Object:
@@ -339,9 +339,9 @@ class _Look:
         after["conditions"] = rollout.without_condition(after["conditions"], "ReplicaFailure")
         for one in (self.new, *self.old):
             conditions = (one.object.get("status") or {}).get("conditions") or [] if one else []
-            if found := rollout.find_condition(conditions, "ReplicaFailure"):
-                moment = found.get("lastTransitionTime") or self.storage.now()
-                status, reason, message = (found.get(key, "") for key in ("status", "reason", "message"))
+            if failure := rollout.find_condition(conditions, "ReplicaFailure"):
+                moment = failure.get("lastTransitionTime") or self.storage.now()
+                status, reason, message = (failure.get(key, "") for key in ("status", "reason", "message"))
                 after["conditions"].append(rollout.condition("ReplicaFailure", status, reason, message, moment))
                 return
 
@@ -370,8 +370,8 @@ class _Look:
         self.deployment = self.storage.get(DEPLOYMENT, self.deployment.namespace, self.deployment.name)
 
     def _read_sets_again(self) -> None:
-        found = (self.storage.find(REPLICA_SET, one.namespace, one.name) for one in self.old)
-        self.old = [one for one in found if one]
+        current = (self.storage.find(REPLICA_SET, one.namespace, one.name) for one in self.old)
+        self.old = [one for one in current if one]
         if self.new:
             self.new = self.storage.find(REPLICA_SET, self.new.namespace, self.new.name)
 

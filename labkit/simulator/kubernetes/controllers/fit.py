@@ -27,8 +27,8 @@ def against(pod: Object, node: Object, used: Amounts) -> list[str]:
         return ["node(s) had untolerated taint(s)"]
     if not _selects(pod["spec"], node):
         return ["node(s) didn't match Pod's node affinity/selector"]
-    there, asked = allocatable(node), requests(pod)
-    short = [name for name, amount in asked.items() if amount > 0 and amount + used.get(name, 0) > _of(there, name)]
+    there, wanted = allocatable(node), requests(pod)
+    short = [name for name, amount in wanted.items() if amount > 0 and amount + used.get(name, 0) > _of(there, name)]
     return [f"Insufficient {name}" for name in short]
 
 

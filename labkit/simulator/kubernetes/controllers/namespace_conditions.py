@@ -33,10 +33,10 @@ def with_conditions(namespace: Object, remaining: Mapping[Kind, Sequence[Stored]
     wrong = _wrong(remaining)
     conditions = {}
     for name, (reason, message) in FINE.items():
-        found = wrong.get(name) or {"status": "False", "reason": reason, "message": message}
+        state = wrong.get(name) or {"status": "False", "reason": reason, "message": message}
         old = before.get(name, {})
-        changed = old["lastTransitionTime"] if old.get("status") == found["status"] else now
-        conditions[name] = {"type": name, **found, "lastTransitionTime": changed}
+        changed = old["lastTransitionTime"] if old.get("status") == state["status"] else now
+        conditions[name] = {"type": name, **state, "lastTransitionTime": changed}
     return {**namespace, "status": {**status, "conditions": [*({**before, **conditions}).values()]}}
 
 
@@ -48,16 +48,16 @@ def _wrong(remaining: Mapping[Kind, Sequence[Stored]]) -> dict[str, Object]:
         for each in objects
         for name in dict.fromkeys(each.metadata.get("finalizers") or ())
     )
-    found = {}
+    wrong = {}
     if contents:
         counted = ", ".join(sorted(f"{name} has {count} resource instances" for name, count in contents.items()))
-        told = f"Some resources are remaining: {counted}"
-        found["NamespaceContentRemaining"] = _true("SomeResourcesRemain", told)
+        message = f"Some resources are remaining: {counted}"
+        wrong["NamespaceContentRemaining"] = _true("SomeResourcesRemain", message)
     if finalizers:
         counted = ", ".join(sorted(f"{name} in {count} resource instances" for name, count in finalizers.items()))
-        told = f"Some content in the namespace has finalizers remaining: {counted}"
-        found["NamespaceFinalizersRemaining"] = _true("SomeFinalizersRemain", told)
-    return found
+        message = f"Some content in the namespace has finalizers remaining: {counted}"
+        wrong["NamespaceFinalizersRemaining"] = _true("SomeFinalizersRemain", message)
+    return wrong
 
 
 def _true(reason: str, message: str) -> Object:

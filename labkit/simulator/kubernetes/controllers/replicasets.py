@@ -111,8 +111,8 @@ class ReplicaSets:
         now = self.storage.clock.now()
         for pod in sorted(pods, key=lambda pod: _worth(pod, now))[:count]:
             self.client.delete(POD, pod)
-            told = f"Deleted pod: {pod.name}"
-            self.client.events.record(REPLICA_SET, replica_set, "Normal", "SuccessfulDelete", told)
+            message = f"Deleted pod: {pod.name}"
+            self.client.events.record(REPLICA_SET, replica_set, "Normal", "SuccessfulDelete", message)
 
     # Status
 

@@ -37,7 +37,7 @@ class NodeClient:
 
     async def get(self, path: str) -> Object | None:
         """Return the object at this path; None if it doesn't exist."""
-        return _found(await self.http.get(path))
+        return _json_or_none(await self.http.get(path))
 
     async def post(self, path: str, body: Object) -> Object:
         return cast("Object", (await self.http.post(path, json=body)).raise_for_status().json())
@@ -45,7 +45,7 @@ class NodeClient:
     async def patch(self, path: str, body: Object) -> Object | None:
         """Change the object at this path and return it; None if it doesn't exist."""
         headers = {"Content-Type": "application/merge-patch+json"}
-        return _found(await self.http.patch(path, content=json.dumps(body), headers=headers))
+        return _json_or_none(await self.http.patch(path, content=json.dumps(body), headers=headers))
 
     async def delete_pod(self, pod: Object) -> None:
         """Delete this pod immediately. Do nothing if it's gone, even if another pod has its name now."""
@@ -64,8 +64,8 @@ class NodeClient:
     async def fetch(self, namespace: str, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
         """Return a ConfigMap or a Secret that was read at most `max_age` seconds ago; None if it doesn't exist."""
         key, now = (namespace, kind, name), time.monotonic()
-        asked, task = self._fetched.get(key, (0.0, None))
-        if task is None or (task.done() and now - asked >= max_age):
+        fetched_at, task = self._fetched.get(key, (0.0, None))
+        if task is None or (task.done() and now - fetched_at >= max_age):
             self._fetched = {k: kept for k, kept in self._fetched.items() if now - kept[0] < LONGEST_AGE}
             task = asyncio.create_task(self.get(f"/api/v1/namespaces/{namespace}/{PATHS[kind]}/{name}"))
             self._fetched[key] = now, task
@@ -156,7 +156,7 @@ class PodEvents:
         self._there_is_one.set()
 
 
-def _found(response: httpx.Response) -> Object | None:
+def _json_or_none(response: httpx.Response) -> Object | None:
     return None if response.status_code == 404 else response.raise_for_status().json()
 
 

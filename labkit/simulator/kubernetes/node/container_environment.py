@@ -33,9 +33,9 @@ def expanded(text: str, variables: Mapping[str, str]) -> str:
     """
     length = 0
 
-    def replacement(found: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         nonlocal length
-        value = "$" if found[0] == "$$" else variables.get(found[1], found[0])
+        value = "$" if match[0] == "$$" else variables.get(match[1], match[0])
         length += len(value)
         if length > LONGEST:
             raise ConfigError(_TOO_LONG)
@@ -121,7 +121,7 @@ def resource_value(pod: Object, reference: Object, room: Room, container: Object
     spec = pod["spec"]
     if name := reference.get("containerName"):
         there = [*(spec.get("initContainers") or ()), *spec["containers"]]
-        container = next((found for found in there if found["name"] == name), None)
+        container = next((each for each in there if each["name"] == name), None)
     if container is None:
         raise ConfigError(f"container {name} not found" if name else "the resourceFieldRef names no container")
     kind, _, resource = reference["resource"].partition(".")
@@ -162,10 +162,10 @@ async def referenced(kind: str, reference: Object, fetch: Fetch) -> Object:
 
     If the object is missing, return {} for an optional reference, and raise ConfigError for a required one.
     """
-    found = await fetch(kind, reference.get("name", ""))
-    if found is None and not reference.get("optional"):
+    obj = await fetch(kind, reference.get("name", ""))
+    if obj is None and not reference.get("optional"):
         raise ConfigError(f'{kind} "{reference.get("name", "")}" not found')
-    return found or {}
+    return obj or {}
 
 
 def _listed(entries: Object | None) -> str:

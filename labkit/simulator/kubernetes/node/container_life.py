@@ -272,8 +272,8 @@ class ContainerLife:
             if not (volume / part).exists():
                 (volume / part).mkdir(parents=True)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            told = f'failed to prepare subPath for volumeMount "{name}" of container "{self.status.name}"'
-            raise ConfigError(told) from error
+            message = f'failed to prepare subPath for volumeMount "{name}" of container "{self.status.name}"'
+            raise ConfigError(message) from error
         return volume / part
 
     # Its end

@@ -79,12 +79,12 @@ async def _read(streams: Pipes, channel: int) -> bytes:
     return kept
 
 
-async def _page(asked: Object, container: Object, seconds: float | None) -> HandlerResult:
-    host, port = asked.get("host") or POD_ADDRESS, _port(asked["port"], container)
-    path = asked.get("path") or "/"
-    url = httpx.URL(f"{asked.get('scheme', 'HTTP').lower()}://{host}:{port}{path if path[0] == '/' else '/' + path}")
+async def _page(action: Object, container: Object, seconds: float | None) -> HandlerResult:
+    host, port = action.get("host") or POD_ADDRESS, _port(action["port"], container)
+    path = action.get("path") or "/"
+    url = httpx.URL(f"{action.get('scheme', 'HTTP').lower()}://{host}:{port}{path if path[0] == '/' else '/' + path}")
     headers = {"User-Agent": "kube-probe/1.36", "Accept": "*/*"}
-    headers |= {header["name"]: header["value"] for header in asked.get("httpHeaders") or ()}
+    headers |= {header["name"]: header["value"] for header in action.get("httpHeaders") or ()}
     # A kubelet, too, doesn't verify a container's certificate.
     unverified = httpx.AsyncClient(verify=False, trust_env=False)  # noqa: S501
     try:
@@ -107,8 +107,8 @@ async def _page(asked: Object, container: Object, seconds: float | None) -> Hand
     return HandlerResult(False, f'Get "{url}": {why}')
 
 
-async def _connection(asked: Object, container: Object, seconds: float | None) -> HandlerResult:
-    host, port = asked.get("host") or POD_ADDRESS, _port(asked["port"], container)
+async def _connection(action: Object, container: Object, seconds: float | None) -> HandlerResult:
+    host, port = action.get("host") or POD_ADDRESS, _port(action["port"], container)
     try:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(host, port)
@@ -122,16 +122,16 @@ async def _connection(asked: Object, container: Object, seconds: float | None) -
     return HandlerResult(True)
 
 
-def _port(asked: int | str, container: Object) -> int:
-    """Return a port's number. ``asked`` is the number itself, or the name of one of the container's ports.
+def _port(wanted: int | str, container: Object) -> int:
+    """Return a port's number. ``wanted`` is the number itself, or the name of one of the container's ports.
 
-    Raises NotTried if ``asked`` gives no valid port number.
+    Raises NotTried if ``wanted`` gives no valid port number.
     """
     named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
     try:
-        port = int(named.get(asked, asked))
+        port = int(named.get(wanted, wanted))
     except ValueError as error:
-        raise NotTried(f'strconv.Atoi: parsing "{asked}": invalid syntax') from error
+        raise NotTried(f'strconv.Atoi: parsing "{wanted}": invalid syntax') from error
     if not 0 < port < 65536:
         raise NotTried(f"invalid port number: {port}")
     return port

@@ -53,7 +53,7 @@ class Mounts:
 
     def rewritten(self, text: str) -> str:
         """Return the text with each mount path replaced by the volume's path on this machine."""
-        return self._pattern.sub(lambda found: self._sources[found[0]], text) if self._pattern else text
+        return self._pattern.sub(lambda match: self._sources[match[0]], text) if self._pattern else text
 
     def table(self, root: Path, *, visible: Iterable[Path] = (), new_proc: bool) -> str:
         """Prepare the folder `root` as a container's root. Return the mounts to make in it, in fstab(5) form.

@@ -220,12 +220,12 @@ class Sandbox:
         if "\0" in name + path:
             raise OSError(f'exec: "{name}": invalid argument')
         if "/" in name:
-            found = self.mounts.on_host(name)
-            if not found.exists():
+            target = self.mounts.on_host(name)
+            if not target.exists():
                 raise FileNotFoundError(f'exec: "{name}": stat {name}: no such file or directory')
-            if found.is_dir():
+            if target.is_dir():
                 raise IsADirectoryError(f'exec: "{name}": is a directory')
-            if not os.access(found, os.X_OK):
+            if not os.access(target, os.X_OK):
                 raise PermissionError(f'exec: "{name}": permission denied')
             return name
         for folder in path.split(":"):

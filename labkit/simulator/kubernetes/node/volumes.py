@@ -128,8 +128,8 @@ class Volumes:
         else:
             kind = next((key for key in volume if key != "name"), "")
             raise ConfigError(f"the moto target doesn't support volumes of the kind {kind}")
-        found = await asyncio.gather(*(self._of_source(source, volume["name"], mode) for source in sources))
-        files = {_checked(path): file for part in found for path, file in part.items()}
+        parts = await asyncio.gather(*(self._of_source(source, volume["name"], mode) for source in sources))
+        files = {_checked(path): file for part in parts for path, file in part.items()}
         if (self.pod["spec"].get("securityContext") or {}).get("fsGroup") is not None:
             files = {path: (content, mode | GROUPS) for path, (content, mode) in files.items()}
         return files
@@ -146,9 +146,9 @@ class Volumes:
             return await self._entries("secret", source["secret"], mode)
         raise ConfigError(f"the moto target doesn't support the projected source {next(iter(source), '')}")
 
-    async def _token(self, asked: Object, volume: str, mode: int) -> tuple[bytes, int]:
-        made = ProjectedToken(asked.get("audience", ""), asked.get("expirationSeconds", 3600))
-        token = self._tokens.setdefault((volume, asked["path"]), made)
+    async def _token(self, projection: Object, volume: str, mode: int) -> tuple[bytes, int]:
+        made = ProjectedToken(projection.get("audience", ""), projection.get("expirationSeconds", 3600))
+        token = self._tokens.setdefault((volume, projection["path"]), made)
         try:
             text = await token.valid(self.request_token, self.now())
         except (ConfigError, httpx.HTTPError) as error:
@@ -167,10 +167,10 @@ class Volumes:
         return files
 
     async def _entries(self, kind: str, source: Object, mode: int) -> Files:
-        found = await referenced(kind, source, self.fetch)
+        obj = await referenced(kind, source, self.fetch)
         read = base64.b64decode if kind == "secret" else str.encode
-        entries: dict[str, bytes] = {key: read(value) for key, value in (found.get("data") or {}).items()}
-        entries |= {key: base64.b64decode(value) for key, value in (found.get("binaryData") or {}).items()}
+        entries: dict[str, bytes] = {key: read(value) for key, value in (obj.get("data") or {}).items()}
+        entries |= {key: base64.b64decode(value) for key, value in (obj.get("binaryData") or {}).items()}
         files = {}
         for item in source.get("items") or [{"key": key, "path": key} for key in entries]:
             if item["key"] in entries:
@@ -220,8 +220,8 @@ def _write(files: Files, folder: Path) -> None:
         file.chmod(mode)
 
 
-def _of_this_machine(asked: Object) -> Path:
-    path, kind = Path(asked["path"]), asked.get("type") or ""
+def _of_this_machine(source: Object) -> Path:
+    path, kind = Path(source["path"]), source.get("type") or ""
     there = {
         "": path.exists(),
         "Directory": path.is_dir(),

@@ -11,9 +11,9 @@ ENDED = ("Succeeded", "Failed")
 def condition(obj: Object, type_: str) -> Object:
     """Return the object's condition of this type; {} if the object has no such condition."""
     conditions: list[Object] = (obj.get("status") or {}).get("conditions") or []
-    for found in conditions:
-        if found.get("type") == type_:
-            return found
+    for each in conditions:
+        if each.get("type") == type_:
+            return each
     return {}
 
 

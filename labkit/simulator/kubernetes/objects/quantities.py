@@ -13,10 +13,10 @@ _NUMBERS = Context(prec=60, traps=[])
 
 def quantity(text: str | float) -> Decimal:
     """Return a quantity as a number: `100m` is 0.1, `1Ki` is 1024. Raises ValueError if the text isn't a quantity."""
-    found = _QUANTITY.fullmatch(str(text))
-    if not found:
+    match = _QUANTITY.fullmatch(str(text))
+    if not match:
         raise ValueError(f"quantities must match the regular expression: {text}")
-    number, exponent, suffix = _NUMBERS.create_decimal(found[1]), found[2], found[3] or ""
+    number, exponent, suffix = _NUMBERS.create_decimal(match[1]), match[2], match[3] or ""
     if suffix in BINARY:
         return _NUMBERS.multiply(number, Decimal(2 ** BINARY[suffix]))
     shift = SUFFIXES[suffix] if exponent is None else max(-LARGEST, min(LARGEST, int(exponent[:6])))

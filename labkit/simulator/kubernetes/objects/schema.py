@@ -85,12 +85,12 @@ def struct(name: str) -> Struct:
     fields: dict[str, Field] = {}
     numbers: dict[int, Field] = {}
     for label, go, number, *extra in _document()[name]:
-        found = _field(label, go, number, extra[0] if extra else {})
-        numbers[number] = found
-        if found.inline:
-            fields |= struct(found.element).fields
+        field = _field(label, go, number, extra[0] if extra else {})
+        numbers[number] = field
+        if field.inline:
+            fields |= struct(field.element).fields
         else:
-            fields[label] = found
+            fields[label] = field
     return Struct(fields, numbers)
 
 
@@ -139,34 +139,34 @@ def _struct(
 ) -> Object:
     kept = {}
     for key, inner in value.items():
-        found = kind.fields.get(key)
+        field = kind.fields.get(key)
         where = f"{path}.{key}" if path else key
-        if found is None:
+        if field is None:
             if key in also:
                 kept[key] = inner
             else:
                 unknown.append(where)
         elif inner is not None:
-            new = _value(found, inner, owner, where, unknown)
-            if not (found.shape and not new):
+            new = _value(field, inner, owner, where, unknown)
+            if not (field.shape and not new):
                 kept[key] = new
     return kept
 
 
-def _value(found: Field, value: Any, owner: str, path: str, unknown: list[str]) -> object:
-    if found.shape == "[]":
+def _value(field: Field, value: Any, owner: str, path: str, unknown: list[str]) -> object:
+    if field.shape == "[]":
         if not isinstance(value, list):
-            _refuse(value, owner, path, found.go_type)
-        return [_element(found, item, owner, f"{path}[{i}]", unknown) for i, item in enumerate(value)]
-    if found.shape == "{}":
+            _refuse(value, owner, path, field.go_type)
+        return [_element(field, item, owner, f"{path}[{i}]", unknown) for i, item in enumerate(value)]
+    if field.shape == "{}":
         if not isinstance(value, dict):
-            _refuse(value, owner, path, found.go_type)
-        return {key: _element(found, item, owner, path, unknown) for key, item in value.items()}
-    return _element(found, value, owner, path, unknown)
+            _refuse(value, owner, path, field.go_type)
+        return {key: _element(field, item, owner, path, unknown) for key, item in value.items()}
+    return _element(field, value, owner, path, unknown)
 
 
-def _element(found: Field, value: Any, owner: str, path: str, unknown: list[str]) -> object:
-    element = found.element
+def _element(field: Field, value: Any, owner: str, path: str, unknown: list[str]) -> object:
+    element = field.element
     if "." in element:
         if value is None:
             return {}
@@ -203,10 +203,10 @@ def _time(text: str) -> None:
 
 def _quantity(text: str) -> None:
     """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
-    found = QUANTITY.fullmatch(text)
-    if not found:
+    match = QUANTITY.fullmatch(text)
+    if not match:
         raise WrongType(f"quantities must match the regular expression '{QUANTITY_TEXT}'")
-    if not QUANTITY_SUFFIX.fullmatch(found["suffix"]):
+    if not QUANTITY_SUFFIX.fullmatch(match["suffix"]):
         raise WrongType("unable to parse quantity's suffix")
 
 

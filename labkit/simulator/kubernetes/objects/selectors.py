@@ -61,8 +61,8 @@ def _requirement(tokens: list[str], at: int) -> tuple[Matcher, int]:
 
 def _values(tokens: list[str], at: int) -> tuple[set[str], int]:
     if at == len(tokens) or tokens[at] != "(":
-        found = tokens[at] if at < len(tokens) else ""
-        raise bad_request(f"unable to parse requirement: found '{found}' expected: '('")
+        token = tokens[at] if at < len(tokens) else ""
+        raise bad_request(f"unable to parse requirement: found '{token}' expected: '('")
     end = at + 1
     while end < len(tokens) and tokens[end] != ")":
         end += 1
@@ -71,8 +71,8 @@ def _values(tokens: list[str], at: int) -> tuple[set[str], int]:
     return set(tokens[at + 1 : end]) - {","}, end + 1
 
 
-def _unparsable(found: str, expected: str) -> Exception:
-    return bad_request(f"found '{found}', expected: {expected}")
+def _unparsable(token: str, expected: str) -> Exception:
+    return bad_request(f"found '{token}', expected: {expected}")
 
 
 def object_selector(selector: Object | None) -> Matcher:
@@ -133,10 +133,10 @@ def field_selector(kind: Kind, text: str) -> Matcher | None:
     """
     tests = []
     for part in filter(None, re.split(r"(?<!\\),", text)):
-        found = re.match(r"\s*([^=!\s]+)\s*(==|!=|=)(.*)$", part)
-        if not found:
+        match = re.match(r"\s*([^=!\s]+)\s*(==|!=|=)(.*)$", part)
+        if not match:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
-        path, operator, value = found.groups()
+        path, operator, value = match.groups()
         if path not in ("metadata.name", "metadata.namespace", *kind.fields):
             raise bad_request(f"field label not supported: {path}")
         tests.append((path, operator != "!=", value))

@@ -76,8 +76,8 @@ def quote(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    character, number = found[0], ord(found[0])
+def _escaped(match: re.Match[str]) -> str:
+    character, number = match[0], ord(match[0])
     if character in ESCAPES:
         return ESCAPES[character]
     if character == " " or character.isprintable():
@@ -166,11 +166,11 @@ def too_large_to_store(size: int) -> ApiError:
 
     https://github.com/kubernetes/kubernetes/issues/74600
     """
-    told = "etcdserver: request is too large"
+    message = "etcdserver: request is too large"
     if size > MOST_SENT:
         why = f"trying to send message larger than max ({size} vs. {MOST_SENT})"
-        told = f"rpc error: code = ResourceExhausted desc = {why}"
-    return ApiError(500, "", told)
+        message = f"rpc error: code = ResourceExhausted desc = {why}"
+    return ApiError(500, "", message)
 
 
 def expired(message: str) -> ApiError:

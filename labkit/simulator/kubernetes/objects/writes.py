@@ -89,7 +89,7 @@ def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
 def _scheduled(storage: Storage, pod: Object, result: Object) -> Object:
     status = pod.get("status") or {}
     made = {"type": "PodScheduled", **result, "lastProbeTime": None, "lastTransitionTime": storage.now()}
-    others = [found for found in status.get("conditions") or () if found.get("type") != "PodScheduled"]
+    others = [each for each in status.get("conditions") or () if each.get("type") != "PodScheduled"]
     return {**pod, "status": {**status, "conditions": [*others, made]}}
 
 
