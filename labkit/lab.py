@@ -25,7 +25,7 @@ from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
     from labkit.course.examination import Examination
-    from labkit.course.faults.report import Report
+    from labkit.course.faults.report import MendReport
     from labkit.course.widgets.journey import Journey
     from labkit.course.widgets.token import TokenView
     from labkit.course.widgets.trail import Calls
@@ -351,7 +351,7 @@ class Lab(Workspace):
             for command, answer in breaking.what_aws_says(self):
                 print(f"$ {command}\n{stable(answer)}")
 
-    def mended(self) -> "Report":
+    def mended(self) -> "MendReport":
         """Report whether the run is mended, and which objects are still broken or left behind.
 
         `diagnose` says why an object is broken. Raises `LabError` if the run has no fault.

@@ -162,7 +162,7 @@ _INVALID = "InvalidIdentityToken"
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ClaimComparison:
     """A row of the token view: a required value (`wanted`), and the value that was `found`.
 
     `field` names what is compared: mostly a claim of the token. `where` names the setting, the policy statement or the
@@ -184,21 +184,23 @@ def compare(
     provider_arn: str,
     *,
     now: float | None = None,
-) -> list[Comparison]:
+) -> list[ClaimComparison]:
     """Return the rows of the token view, in the order of STS's checks.
 
     Without `provider_url`, the role's account has no OIDC provider for the token's issuer. `now` is the lab's time in
     epoch seconds. Without `now`, the view has no row for the expiry.
     """
     url = f"https://{provider_url.removeprefix('https://')}" if provider_url else ""
-    rows = [Comparison("iss", url or "an OIDC provider", claims.issuer or "", bool(url) and url == claims.issuer, _URL)]
+    rows = [
+        ClaimComparison("iss", url or "an OIDC provider", claims.issuer or "", bool(url) and url == claims.issuer, _URL)
+    ]
     field = "azp" if claims.authorized_party else "aud"
     known = any(audience in client_ids for audience in claims.compared)
-    rows.append(Comparison(field, " or ".join(client_ids), ", ".join(claims.compared), known, _CLIENT_IDS))
+    rows.append(ClaimComparison(field, " or ".join(client_ids), ", ".join(claims.compared), known, _CLIENT_IDS))
     if now is not None:
         expires = claims.expires
         shown = "" if expires is None else _utc(expires)
-        rows.append(Comparison("exp", f"after {_utc(now)}", shown, expires is not None and now < expires, _CLOCK))
+        rows.append(ClaimComparison("exp", f"after {_utc(now)}", shown, expires is not None and now < expires, _CLOCK))
     return rows + (_trust_rows(claims, trust, provider_arn) if trust else [])
 
 
@@ -207,18 +209,18 @@ _CLIENT_IDS = "OIDC provider: client ids"
 _CLOCK = "STS: the time"
 
 
-def _trust_rows(claims: Claims, trust: Policy, provider_arn: str) -> list[Comparison]:
+def _trust_rows(claims: Claims, trust: Policy, provider_arn: str) -> list[ClaimComparison]:
     request = Request(Principal.federated(provider_arn), "sts:AssumeRoleWithWebIdentity", "*", {**claims.context()})
     rows = []
     for statement in trust.statements:
         where = "trust policy" if len(trust.statements) == 1 else f"trust policy, {statement}"
         where += "" if statement.allow else " (Deny)"
         if statement.fault:
-            rows.append(Comparison("statement", "a readable statement", statement.fault, False, where))
+            rows.append(ClaimComparison("statement", "a readable statement", statement.fault, False, where))
             continue
         principals = statement.principals
         trusted = bool(principals and principals.match(request.principal, allow=statement.allow))
-        rows.append(Comparison("provider", str(principals), provider_arn, trusted, f"{where}: Principal"))
+        rows.append(ClaimComparison("provider", str(principals), provider_arn, trusted, f"{where}: Principal"))
         for condition in statement.conditions:
             result = condition.result(request.values)
             issuer, _, claim = result.key.rpartition(":")
@@ -226,7 +228,7 @@ def _trust_rows(claims: Claims, trust: Policy, provider_arn: str) -> list[Compar
                 continue  # a key about the request, such as aws:SourceIp, or about the role
             wanted = f"{result.operator} {quoted(result.wanted)}"
             found = ", ".join(result.found)
-            rows.append(Comparison(claim, wanted, found, result.matched, f"{where}: {result.key}"))
+            rows.append(ClaimComparison(claim, wanted, found, result.matched, f"{where}: {result.key}"))
     return rows
 
 

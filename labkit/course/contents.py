@@ -165,7 +165,7 @@ def relinked(markdown: str, folder: Path = NOTEBOOKS) -> str:
 
 def _chapter(row: re.Match[str], done: "Progress") -> Chapter:
     number = row["name"].partition("-")[0]
-    time, exercises, questions = _asked(row["name"])
+    time, exercises, questions = _tasks(row["name"])
     solved = [id for id in exercises if id in done.solved]
     answered = [id for id in questions if id in done.answered]
     step = STEPS.get(number)
@@ -178,10 +178,10 @@ def _chapter(row: re.Match[str], done: "Progress") -> Chapter:
         left.append(f'`lab.check("{step}")` in')
     if unanswered := len(questions) - len(answered):
         left.append(f"{unanswered} {'question' if unanswered == 1 else 'questions'} in")
-    told = [f"exercises {len(solved)} of {len(exercises)}"] if exercises else []
-    told += [f"questions {len(answered)} of {len(questions)}"]
-    told += ["step checked"] if checked else []
-    said = f"{'' if left else '✓ '}{', '.join(told)}" if begun else ""
+    parts = [f"exercises {len(solved)} of {len(exercises)}"] if exercises else []
+    parts += [f"questions {len(answered)} of {len(questions)}"]
+    parts += ["step checked"] if checked else []
+    said = f"{'' if left else '✓ '}{', '.join(parts)}" if begun else ""
     return Chapter(row["name"], row["label"], row["about"], time, said, left, begun)
 
 
@@ -206,7 +206,7 @@ def _next(chapters: Sequence[Chapter], last: str) -> str:
 
 
 @cache
-def _asked(name: str) -> tuple[str, list[str], list[str]]:
+def _tasks(name: str) -> tuple[str, list[str], list[str]]:
     """Return how long a notebook takes (e.g. `~8 minutes`), the ids of its exercises, and the ids of its questions."""
     # Importing the modules that define the exercises would take longer.
     cells = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]

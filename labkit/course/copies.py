@@ -51,7 +51,7 @@ def split(source: str) -> tuple[str, str]:
 
     Raises `ValueError` if the cell has no solution.
     """
-    solutions = [found["solution"].rstrip("\n") for found in SOLUTION.finditer(source)]
+    solutions = [match["solution"].rstrip("\n") for match in SOLUTION.finditer(source)]
     if not solutions:
         raise ValueError(f"no solution between ### BEGIN SOLUTION and ### END SOLUTION in:\n{source}")
     return SOLUTION.sub(STUB, source), "\n".join(solutions)

@@ -85,16 +85,16 @@ class Paper:
             return "not named yet" if self.began else "not begun yet", "open", str(self.attempts or ""), "", "", "", "0"
         minutes, seconds = divmod(round(self.ended - self.began), 60)
         outcome = "repaired" if self.repaired else "given up"
-        asked = "asked" if self.doctor else "not asked"
+        doctor = "asked" if self.doctor else "not asked"
         again = ", ".join(self.rebuilt) or "nothing"
-        return self.fault.id, outcome, str(self.attempts), asked, again, f"{minutes}:{seconds:02}", str(self.points)
+        return self.fault.id, outcome, str(self.attempts), doctor, again, f"{minutes}:{seconds:02}", str(self.points)
 
 
 HEAD = ("fault", "outcome", "attempts", "doctor", "created again", "time", "points")
 
 
 @dataclass(frozen=True, repr=False)
-class Certificate:
+class ExaminationCertificate:
     """The result of an examination, so far or at its end."""
 
     seed: int
@@ -120,8 +120,8 @@ class Certificate:
         """Return the certificate as text, with these rows in its table."""
         lines = [HEAD, *rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
-        told = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-        return "\n".join([self.headline, *told, self.about])
+        aligned = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+        return "\n".join([self.headline, *aligned, self.about])
 
     @property
     def _shown(self) -> list[tuple[str, ...]]:
@@ -132,8 +132,8 @@ class Certificate:
         return stable(self.as_text(self._shown))
 
     def _repr_html_(self) -> str:
-        told = f"<p><strong>{self.headline}</strong></p>{table(self._shown, HEAD)}<p>{stable(self.about)}</p>"
-        return left_aligned(told)
+        html = f"<p><strong>{self.headline}</strong></p>{table(self._shown, HEAD)}<p>{stable(self.about)}</p>"
+        return left_aligned(html)
 
 
 class Examination:
@@ -182,11 +182,11 @@ class Examination:
         print(_named(paper))
         self._close(paper, repaired=False)
 
-    def certificate(self) -> Certificate:
+    def certificate(self) -> ExaminationCertificate:
         """Return a certificate of the result so far, and save it as a text file."""
         name = os.environ.get(progress.VARIABLE)
         file = Path(name).with_name(CERTIFICATE) if name else Folder.find().path / CERTIFICATE
-        made = Certificate(self.seed, self._papers, file)
+        made = ExaminationCertificate(self.seed, self._papers, file)
         try:
             file.write_text(made.as_text([paper.cells for paper in self._papers]) + "\n")
         except OSError as error:
@@ -221,7 +221,7 @@ class Examination:
             self._tell(paper)
 
     def _close(self, paper: Paper, *, repaired: bool) -> None:
-        paper.ended, paper.repaired, paper.doctor = time.time(), repaired, _asked(self._lab)
+        paper.ended, paper.repaired, paper.doctor = time.time(), repaired, _used_the_doctor(self._lab)
         self._keep()
         if any(not each.ended for each in self._papers):
             print()
@@ -286,8 +286,8 @@ def _cause(lab: "Workspace", fault: Fault) -> str:
     evidence = Evidence(
         lab.parameters, lab.connection, action="s3:ListBucket", resource=bucket, probe=fault.needs_probe
     )
-    found = examine(evidence).findings
-    return next((each.summary for each in found if each.id in (fault.finding, *fault.seen_as)), "")
+    findings = examine(evidence).findings
+    return next((each.summary for each in findings if each.id in (fault.finding, *fault.seen_as)), "")
 
 
 def _named(paper: Paper) -> str:
@@ -314,7 +314,7 @@ def _mark(lab: "Workspace | None" = None) -> Path:
     return Folder.find().path / (f"doctor-asked-{label_value(lab.run)}" if lab else "doctor-asked")
 
 
-def _asked(lab: "Workspace") -> bool:
+def _used_the_doctor(lab: "Workspace") -> bool:
     return _mark().exists() or _mark(lab).exists()
 
 
@@ -326,22 +326,22 @@ def _take_out(lab: "Workspace") -> None:
 def _ids(lab: "Workspace") -> dict[str, str]:
     """Return ids that change if the learner deletes a resource and creates it again."""
     iam, names = lab.aws.client("iam"), lab.parameters
-    found: dict[str, Any] = {}
+    ids: dict[str, Any] = {}
     with suppress(iam.exceptions.NoSuchEntityException):
         provider = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)
-        found["the OIDC provider"] = provider["CreateDate"]
+        ids["the OIDC provider"] = provider["CreateDate"]
     with suppress(iam.exceptions.NoSuchEntityException):
-        found["the IAM role"] = iam.get_role(RoleName=names.role_name)["Role"]["RoleId"]
+        ids["the IAM role"] = iam.get_role(RoleName=names.role_name)["Role"]["RoleId"]
     read = partial(core_api(lab.kubernetes).read_namespaced_service_account, names.service_account, names.namespace)
     if account := existing(read):
-        found["the service account"] = account.metadata.uid
-    return {what: str(id) for what, id in found.items()}
+        ids["the service account"] = account.metadata.uid
+    return {what: str(id) for what, id in ids.items()}
 
 
 def _rows(lab: "Workspace") -> Iterator[Comparison]:
-    found = report.of(lab)
-    yield Comparison("the pod and its role", "mended", "mended" if found else "not mended yet")
-    if not found:
+    mended = report.of(lab)
+    yield Comparison("the pod and its role", "mended", "mended" if mended else "not mended yet")
+    if not mended:
         return
     account, namespace = lab.parameters.service_account, lab.parameters.namespace
     yield _refused("a neighbour in the namespace", asking.newcomer(lab, asking.lookalike(account), namespace))
@@ -352,5 +352,5 @@ def _rows(lab: "Workspace") -> Iterator[Comparison]:
     yield Comparison(row.what, REFUSED, REFUSED if row.right else row.found)
 
 
-def _refused(what: str, found: str) -> Comparison:
-    return Comparison(what, REFUSED, found if found == asking.ADMITTED else REFUSED)
+def _refused(what: str, answer: str) -> Comparison:
+    return Comparison(what, REFUSED, answer if answer == asking.ADMITTED else REFUSED)

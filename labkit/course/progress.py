@@ -33,7 +33,7 @@ class Examined(TypedDict):
     """The record of each fault: the fields of its `Paper`, except for those in `SECRET`."""
 
 
-class Event(TypedDict):
+class ProgressEvent(TypedDict):
     """One thing that the learner did."""
 
     version: int
@@ -48,13 +48,13 @@ class Event(TypedDict):
 
 
 def kept(what: str, id: str, *, right: bool = True, examination: Examined | None = None) -> None:
-    """Append an event to the learner's progress file. The parameters are the fields of `Event`.
+    """Append an event to the learner's progress file. The parameters are the fields of `ProgressEvent`.
 
     Do nothing if LABKIT_PROGRESS isn't set, or if the file can't be written.
     """
     if not (name := os.environ.get(VARIABLE)):
         return
-    event = Event(version=VERSION, at=time.time(), what=what, id=id, right=right)
+    event = ProgressEvent(version=VERSION, at=time.time(), what=what, id=id, right=right)
     if examination:
         event["examination"] = examination
     line = json.dumps(event).encode() + b"\n"
@@ -146,7 +146,7 @@ def read(file: Path | None = None) -> Progress:
     return replace(progress, examination=examination, last=last, unread=unread)
 
 
-def _count(event: Event, progress: Progress, tries: Counter[str]) -> None:
+def _count(event: ProgressEvent, progress: Progress, tries: Counter[str]) -> None:
     what, id = event["what"], event["id"]
     if what == "opened":
         progress.opened.setdefault(id, event["at"])
@@ -170,7 +170,7 @@ def not_counted(unread: int) -> str:
     return f"not counted: {lines} of {NAME} (broken, or written by another version of labkit)"
 
 
-def _events(file: Path) -> Iterator[Event | None]:
+def _events(file: Path) -> Iterator[ProgressEvent | None]:
     try:
         lines = file.read_bytes().splitlines()
     except (FileNotFoundError, NotADirectoryError):

@@ -59,7 +59,7 @@ class Arn(NamedTuple):
         kind, _, rest = self.resource.partition("/")
         return rest.partition("/")[0] if (self.service, kind) == ("sts", "assumed-role") else ""
 
-    def beside(self, resource: str) -> "Arn":
+    def sibling(self, resource: str) -> "Arn":
         """Return the ARN of ``resource`` in the same partition, service, region and account."""
         return self._replace(resource=resource)
 

@@ -52,17 +52,17 @@ class Condition:
     problem: str | None = None
 
     def result(self, values: Values) -> ConditionResult:
-        found, holds = values.get(self.key.lower(), ()), self.test(values)
-        problem = (self.problem or self._problem(found)) if holds is None else None
-        return ConditionResult(self.operator, self.key, self.wanted, found, holds is True, problem)
+        actual, holds = values.get(self.key.lower(), ()), self.test(values)
+        problem = (self.problem or self._problem(actual)) if holds is None else None
+        return ConditionResult(self.operator, self.key, self.wanted, actual, holds is True, problem)
 
-    def _problem(self, found: tuple[str, ...]) -> str:
-        if len(found) > 1 and ":" not in self.operator:
+    def _problem(self, actual: tuple[str, ...]) -> str:
+        if len(actual) > 1 and ":" not in self.operator:
             return (
-                f"{self.key} has {len(found)} values, but without ForAnyValue: or ForAllValues:, {self.operator} "
+                f"{self.key} has {len(actual)} values, but without ForAnyValue: or ForAllValues:, {self.operator} "
                 "compares only one"
             )
-        return f"{self.operator} cannot compare {quoted(found)} with {quoted(self.wanted)}"
+        return f"{self.operator} cannot compare {quoted(actual)} with {quoted(self.wanted)}"
 
 
 def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables: bool) -> Condition:
@@ -77,7 +77,7 @@ def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables
     quantifier, base, if_exists = _parse_operator(name)
     lower = key.lower()
     if base == "Null":
-        return Condition(name, key, wanted, partial(_null, lower, tuple(value.lower() for value in wanted)))
+        return Condition(name, key, wanted, partial(_presence, lower, tuple(value.lower() for value in wanted)))
     kind = _OPERATORS[base]
     try:
         compares = kind.prepare(wanted, variables)
@@ -116,38 +116,38 @@ def _parse_operator(name: str) -> tuple[str, str, bool]:
 
 
 def _one(key: str, compares: tuple[Compare, ...], negated: bool, if_exists: bool, values: Values) -> bool | None:
-    found = values.get(key)
-    if not found:
+    actual = values.get(key)
+    if not actual:
         return negated or if_exists
-    if len(found) > 1:
+    if len(actual) > 1:
         return None
-    return _holds(compares, negated, found[0], values)
+    return _holds(compares, negated, actual[0], values)
 
 
 def _for_any(key: str, compares: tuple[Compare, ...], negated: bool, if_exists: bool, values: Values) -> bool | None:
-    found = values.get(key)
-    if not found:
+    actual = values.get(key)
+    if not actual:
         return if_exists
-    results = [_holds(compares, negated, value, values) for value in found]
+    results = [_holds(compares, negated, value, values) for value in actual]
     return True if True in results else None if None in results else False
 
 
 def _for_all(key: str, compares: tuple[Compare, ...], negated: bool, _if_exists: bool, values: Values) -> bool | None:
-    found = values.get(key)
-    if not found or not any(found):
+    actual = values.get(key)
+    if not actual or not any(actual):
         return True
-    results = [_holds(compares, negated, value, values) for value in found]
+    results = [_holds(compares, negated, value, values) for value in actual]
     return False if False in results else None if None in results else True
 
 
 _TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
 
 
-def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
-    """Return whether the condition holds for the request's value `found`, or None if unknown."""
+def _holds(compares: tuple[Compare, ...], negated: bool, actual: str, values: Values) -> bool | None:
+    """Return whether the condition holds for the request's value `actual`, or None if unknown."""
     unknown = not compares
     for compare in compares:
-        result = compare(found, values)
+        result = compare(actual, values)
         if result:
             return not negated
         if result is None:
@@ -155,7 +155,7 @@ def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Val
     return None if unknown else negated
 
 
-def _null(key: str, wanted: tuple[str, ...], values: Values) -> bool | None:
+def _presence(key: str, wanted: tuple[str, ...], values: Values) -> bool | None:
     if not wanted or any(value not in ("true", "false") for value in wanted):
         return None
     return ("false" if values.get(key) else "true") in wanted
@@ -180,15 +180,15 @@ def _string_equals(wanted: tuple[str, ...], variables: bool, *, fold: bool = Fal
 
 
 def _among(literals: frozenset[str], fold: bool) -> Compare:
-    return (lambda found, _: found.lower() in literals) if fold else (lambda found, _: found in literals)
+    return (lambda actual, _: actual.lower() in literals) if fold else (lambda actual, _: actual in literals)
 
 
-def _equals_template(template: Template, fold: bool, found: str, values: Values) -> bool:
+def _equals_template(template: Template, fold: bool, actual: str, values: Values) -> bool:
     filled = template.fill(values)
     if filled is None:
         return False
     text = literal_text(filled)
-    return text.lower() == found.lower() if fold else text == found
+    return text.lower() == actual.lower() if fold else text == actual
 
 
 def _string_like(wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...]:
@@ -199,11 +199,11 @@ def _like(text: str, variables: bool) -> Compare:
     template = read(text, variables=variables, wildcards=True)
     if template.pattern is not None:
         match = matcher(template.pattern)
-        return lambda found, _: match(found)
+        return lambda actual, _: match(actual)
 
-    def compare(found: str, values: Values) -> bool:
+    def compare(actual: str, values: Values) -> bool:
         filled = template.fill(values)
-        return filled is not None and matcher(filled)(found)
+        return filled is not None and matcher(filled)(actual)
 
     return compare
 
@@ -216,14 +216,14 @@ def _arn(text: str, variables: bool) -> Compare:
     template = read(text, variables=variables, wildcards=True)
     prepared = None if template.pattern is None else _segments(template.pattern)
 
-    def compare(found: str, values: Values) -> bool | None:
+    def compare(actual: str, values: Values) -> bool | None:
         match = prepared
         if match is None:
             filled = template.fill(values)
             if filled is None:
                 return False
             match = _segments(filled)
-        return match(found) if found.startswith("arn:") and found.count(":") >= 5 else None
+        return match(actual) if actual.startswith("arn:") and actual.count(":") >= 5 else None
 
     return compare
 
@@ -242,8 +242,8 @@ def _parsed(
 
 
 def _compare_parsed(parse: Parse, test: Callable[[Any, Any], bool], right: object) -> Compare:
-    def compare(found: str, _: Values) -> bool | None:
-        left = parse(found)
+    def compare(actual: str, _: Values) -> bool | None:
+        left = parse(actual)
         return None if left is None or right is None else test(left, right)
 
     return compare

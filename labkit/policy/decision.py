@@ -78,8 +78,8 @@ class Decision:
     policy: Policy | None = None
     statement: Statement | None = None
     silent: Sequence[Policy] = ()  # one of these policies had to allow the request, but none did
-    told: str = ""  # the reason, or its first part
-    complete: bool = True  # whether `told` is the whole reason; if not, `reason` adds the nearest statement
+    main_reason: str = ""  # the reason, or its first part
+    complete: bool = True  # whether `main_reason` is the whole reason; if not, `reason` adds the nearest statement
 
     @property
     def allowed(self) -> bool:
@@ -99,7 +99,7 @@ class Decision:
 
     @cached_property
     def reason(self) -> str:
-        return self.told if self.complete or not self.near else f"{self.told}; {_tell(self.near[0])}"
+        return self.main_reason if self.complete or not self.near else f"{self.main_reason}; {_tell(self.near[0])}"
 
     def explain(self) -> str:
         """Return the decision as text: the caller, the action, the statement that decided, and the mismatches."""
@@ -164,13 +164,15 @@ def nearest(policies: Iterable[Policy], request: Request) -> tuple[Near, ...]:
     - its principal, resource and conditions match the request, and
     - it has NotAction, or names an action of the request's AWS service.
     """
-    found = []
+    near_statements = []
     for policy in policies:
         for statement in policy.statements:
             misses = _misses(statement, request) if statement.allow else ()
             if misses:
-                found.append(Near(policy, statement, misses))
-    return tuple(sorted(found, key=lambda near: (_NEAREST_FIRST.index(near.misses[0].part), len(near.misses))))
+                near_statements.append(Near(policy, statement, misses))
+    return tuple(
+        sorted(near_statements, key=lambda near: (_NEAREST_FIRST.index(near.misses[0].part), len(near.misses)))
+    )
 
 
 def _misses(statement: Statement, request: Request) -> tuple[Miss, ...]:

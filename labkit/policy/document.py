@@ -60,7 +60,7 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Resources:
+class ResourcePatterns:
     """A Resource or NotResource element, prepared for evaluation. ARNs are case-sensitive."""
 
     names: Names
@@ -87,7 +87,7 @@ class Statement:
     allow: bool
     actions: Names = field(repr=False)
     not_action: bool
-    resources: Resources | None = field(repr=False)  # None: any resource, as in a trust policy
+    resources: ResourcePatterns | None = field(repr=False)  # None: any resource, as in a trust policy
     not_resource: bool
     principals: Principals | None = field(repr=False)  # None: the identity that the policy is attached to
     not_principal: bool
@@ -179,11 +179,11 @@ def _faulty(written: object, position: int, fault: str) -> Statement:
     return Statement("", position, allow, Names.of([]), False, None, False, None, False, (), False, raw, fault)
 
 
-def _resources(names: list[str], variables: bool) -> Resources:
+def _resources(names: list[str], variables: bool) -> ResourcePatterns:
     read_names = [read(_complete(name), variables=variables, wildcards=True) for name in names]
     templates = tuple(template for template in read_names if template.pattern is None)
     plain = (template.pattern for template in read_names if template.pattern is not None)
-    return Resources(Names.of(plain, arn_matcher), templates)
+    return ResourcePatterns(Names.of(plain, arn_matcher), templates)
 
 
 def _complete(arn: str) -> str:

@@ -84,8 +84,8 @@ def evaluate(
             silent = [*survey.policies, *(resource if survey is by_identity and not both else ())]
             return _implicit_deny(survey.kind, silent, request)
     policy, statement = cast("tuple[Policy, Statement]", granting.allowed)
-    told = f'{statement} of "{policy.name}" allows {request.action} on {request.resource}'
-    return Decision(request, "allowed", None, policy, statement, told=told)
+    reason = f'{statement} of "{policy.name}" allows {request.action} on {request.resource}'
+    return Decision(request, "allowed", None, policy, statement, main_reason=reason)
 
 
 def within(control: Control, request: Request) -> Decision:
@@ -97,7 +97,7 @@ def within(control: Control, request: Request) -> Decision:
     outside = next((survey for survey in controls if not survey.allowed), None)
     if outside:
         return _implicit_deny(outside.kind, [*outside.policies], request)
-    return Decision(request, "allowed", told=f"the organization's policies let {request.action} through")
+    return Decision(request, "allowed", main_reason=f"the organization's policies let {request.action} through")
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
@@ -175,11 +175,11 @@ def _survey(kind: str, policies: Iterable[Policy], request: Request, bounded: bo
 def _explicit_deny(kind: str, policy: Policy, statement: Statement, request: Request, bounded: bool) -> Decision:
     # People in the account can't read the organization's policies, so name the kind, too.
     which = f'the {kind} policy "{policy.name}"' if policy.kind in ORGANIZATION else f'"{policy.name}"'
-    told = f"an explicit Deny, {statement} of {which}, refuses {request.action} on {request.resource}"
+    reason = f"an explicit Deny, {statement} of {which}, refuses {request.action} on {request.resource}"
     if applies(statement, request, bounded=bounded) is None:
         problem = unevaluable(statement, request)
-        told = f"{statement} of {which} cannot be evaluated, so it counts as an explicit Deny: {problem}"
-    return Decision(request, "explicitDeny", _EXPLICIT[kind], policy, statement, told=told)
+        reason = f"{statement} of {which} cannot be evaluated, so it counts as an explicit Deny: {problem}"
+    return Decision(request, "explicitDeny", _EXPLICIT[kind], policy, statement, main_reason=reason)
 
 
 def _implicit_deny(kind: str, silent: Sequence[Policy], request: Request) -> Decision:
@@ -189,7 +189,7 @@ def _implicit_deny(kind: str, silent: Sequence[Policy], request: Request) -> Dec
         "implicitDeny",
         f"because no {kind} allows the {request.action} action",
         silent=silent,
-        told=f"no {kind} allows {request.action} on {request.resource}",
+        main_reason=f"no {kind} allows {request.action} on {request.resource}",
         complete=False,
     )
 

@@ -113,8 +113,8 @@ def tell(result: ConditionResult) -> str:
     """Return a clause that says why a condition doesn't hold, or why it can't be evaluated."""
     if result.problem:
         return result.problem
-    found = quoted(result.found).replace(" or ", ", ")
-    return f"it wants {result.key} {result.operator} {quoted(result.wanted)} and the request has {found}"
+    actual = quoted(result.found).replace(" or ", ", ")
+    return f"it wants {result.key} {result.operator} {quoted(result.wanted)} and the request has {actual}"
 
 
 def _texts(value: object) -> tuple[str, ...]:

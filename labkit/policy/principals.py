@@ -30,10 +30,10 @@ class Principal:
     @classmethod
     def aws(cls, arn: str) -> "Principal":
         """Return the principal for the ARN of a user or of an account's root. Raises ValueError for any other ARN."""
-        found = _USER.fullmatch(arn)
-        if not found:
+        match = _USER.fullmatch(arn)
+        if not match:
             raise ValueError(f"{arn!r} is not an ARN of a user or of an account's root")
-        return cls("root" if found[2] == "root" else "user", arn, found[1])
+        return cls("root" if match[2] == "root" else "user", arn, match[1])
 
     @classmethod
     def role_session(cls, arn: str, role_arn: str | None = None) -> "Principal":
@@ -42,10 +42,10 @@ class Principal:
         Pass `role_arn` if the role has a path, because a session's ARN doesn't show the path. Raises ValueError if
         `arn` is not the ARN of a role session.
         """
-        found = _SESSION.fullmatch(arn)
-        if not found:
+        match = _SESSION.fullmatch(arn)
+        if not match:
             raise ValueError(f"{arn!r} is not an ARN of a role session")
-        partition, account, role = found.groups()
+        partition, account, role = match.groups()
         return cls("role-session", arn, account, role_arn or f"arn:{partition}:iam::{account}:role/{role}")
 
     @classmethod
@@ -143,11 +143,11 @@ def compile_principals(element: str | dict[str, object]) -> Principals:
     """Return a Principal or NotPrincipal element, prepared for evaluation. The element must be valid."""
     named = element if isinstance(element, dict) else {}
     aws, federated, services = (listed(named.get(kind, [])) for kind in ("AWS", "Federated", "Service"))
-    accounts = [found for name in aws if (found := _ACCOUNT.fullmatch(name))]
+    accounts = [match for name in aws if (match := _ACCOUNT.fullmatch(name))]
     return Principals(
         element == "*",
-        frozenset(aws).difference(found[0] for found in accounts),
-        frozenset(found[1] or found[0] for found in accounts),
+        frozenset(aws).difference(match[0] for match in accounts),
+        frozenset(match[1] or match[0] for match in accounts),
         frozenset(federated),
         frozenset(services),
     )

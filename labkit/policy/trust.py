@@ -55,8 +55,8 @@ def _evaluate(trust: Policy, request: Request) -> Decision:
         if statement.allow and verdict and allowing is None:
             allowing = statement
     if allowing:
-        told = f"{allowing} of the trust policy allows {action}"
-        return Decision(request, "allowed", None, trust, allowing, told=told)
+        reason = f"{allowing} of the trust policy allows {action}"
+        return Decision(request, "allowed", None, trust, allowing, main_reason=reason)
     return _nearest(trust, request)
 
 
@@ -106,11 +106,11 @@ def _tell(result: ConditionResult, provider: str) -> str:
         return f"{wants}, and IAM has no such key: the keys for a token are {known}"
     who = "the token" if issuer.lower() == provider.lower() else "the request"
     missing = claim if who == "the token" else result.key
-    found = quoted(result.found).replace(" or ", ", ") if result.found else f"no {missing}"
+    actual = quoted(result.found).replace(" or ", ", ") if result.found else f"no {missing}"
     literal = ""
     if "StringEquals" in result.operator and any("*" in value or "?" in value for value in result.wanted):
         literal = " (StringEquals compares * and ? literally; StringLike treats them as wildcards)"
-    return f"{wants} and {who} has {found}{literal}"
+    return f"{wants} and {who} has {actual}{literal}"
 
 
 def _provider(arn: str) -> str:
@@ -128,6 +128,6 @@ def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -
 def _denied(reason: str, request: Request, trust: Policy, explicit: Statement | None = None) -> Decision:
     if explicit:
         denial = "with an explicit deny in the role trust policy"
-        return Decision(request, "explicitDeny", denial, trust, explicit, told=reason)
+        return Decision(request, "explicitDeny", denial, trust, explicit, main_reason=reason)
     denial = f"because no role trust policy allows the {request.action} action"
-    return Decision(request, "implicitDeny", denial, silent=(trust,), told=reason)
+    return Decision(request, "implicitDeny", denial, silent=(trust,), main_reason=reason)

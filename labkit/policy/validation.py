@@ -35,7 +35,7 @@ TRUST_ACTIONS = tuple(
         "assumerole", "assumerolewithsaml", "assumerolewithwebidentity", "setcontext", "setsourceidentity", "tagsession"
     )
 )  # fmt: skip
-UNMET = "The provided policy document does not meet the requirements of the specified policy type."
+WRONG_POLICY_TYPE = "The provided policy document does not meet the requirements of the specified policy type."
 
 # Levels of nesting. No policy needs more than eight: Statement, Condition, operator, key, values.
 DEEPEST = 16
@@ -156,14 +156,14 @@ _INVALID_JSON = {
     "identity": "Syntax errors in policy.",
     "boundary": "Syntax errors in policy.",
     "session": "The policy is not in the valid JSON format.",
-    "service control": UNMET,
-    "resource control": UNMET,
+    "service control": WRONG_POLICY_TYPE,
+    "resource control": WRONG_POLICY_TYPE,
 }
 
 
 def _malformed(kind: Kind, message: str) -> MalformedPolicy:
     if kind in ORGANIZATION:
-        return MalformedPolicy("MalformedPolicyDocumentException", UNMET)
+        return MalformedPolicy("MalformedPolicyDocumentException", WRONG_POLICY_TYPE)
     return MalformedPolicy("MalformedPolicy" if kind == "resource" else "MalformedPolicyDocument", message)
 
 

@@ -25,8 +25,8 @@ class Variable:
 
     def value(self, values: Values) -> str | None:
         """Return the key's value; the default if the request lacks the key or has several values for it."""
-        found = values.get(self.key)
-        return found[0] if found is not None and len(found) == 1 else self.default
+        present = values.get(self.key)
+        return present[0] if present is not None and len(present) == 1 else self.default
 
 
 @dataclass(frozen=True, slots=True)

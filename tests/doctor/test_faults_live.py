@@ -258,7 +258,7 @@ def test_only_the_owner_may_read_the_faults_file_and_another_process_can_mend_it
 
 
 def test_a_deleted_clusters_fault_is_forgotten(lab, healthy):
-    kept = breaking.Kept(run=lab.run, cluster_made="", faults=["policy-detached"], before=healthy, broken=healthy)
+    kept = breaking.BrokenRun(run=lab.run, cluster_made="", faults=["policy-detached"], before=healthy, broken=healthy)
     (folder := Folder.find().path / "faults").mkdir(exist_ok=True)
     breaking._write(lab, kept)
     with pytest.raises(LabError, match="Nothing is broken in") as refused:

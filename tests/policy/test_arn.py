@@ -20,7 +20,7 @@ def test_an_arn_is_parsed_and_written_back_unchanged(text, parts, name):
     assert arn.name == name
     assert str(arn) == text
     assert Arn.find(text) == arn
-    assert str(arn.beside("x/y")) == text.removesuffix(parts[4]) + "x/y"
+    assert str(arn.sibling("x/y")) == text.removesuffix(parts[4]) + "x/y"
 
 
 @pytest.mark.parametrize("text", ["", "*", "role/x", "arn:aws:iam::123456789012", "urn:aws:iam::123456789012:role/x"])

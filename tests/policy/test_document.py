@@ -191,7 +191,7 @@ def test_s3_accepts_a_valid_bucket_policy(statement):
 
 
 RCP = ANYBODY | {"Effect": "Deny"}
-UNMET = "The provided policy document does not meet the requirements of the specified policy type."
+WRONG_POLICY_TYPE = "The provided policy document does not meet the requirements of the specified policy type."
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ UNMET = "The provided policy document does not meet the requirements of the spec
     ],
 )
 def test_organizations_refuses_a_control_policy_that_breaks_its_rules(kind, document):
-    assert refusal(document, kind) == ("MalformedPolicyDocumentException", UNMET)
+    assert refusal(document, kind) == ("MalformedPolicyDocumentException", WRONG_POLICY_TYPE)
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,9 @@ def _without_a_token(place: "Workspace", role_arn: str) -> list[Comparison]:
     return [Comparison(f"someone without a token, for {Arn.parse(arn).name}", "refused", ADMITTED)]
 
 
-def _first_admitted(place: "Workspace", asked: Iterable[tuple[str, str]], role_arn: str) -> list[Comparison]:
+def _first_admitted(place: "Workspace", accounts: Iterable[tuple[str, str]], role_arn: str) -> list[Comparison]:
     """Return a row for the first new service account, given as (name, namespace), that STS admits."""
-    for each in asked:
+    for each in accounts:
         if newcomer(place, *each, role_arn=role_arn) == ADMITTED:
             return [Comparison(f"{_subject(place, *each)}, created just now", "refused", ADMITTED)]
     return []
@@ -156,9 +156,9 @@ def refuses(
     code: str = "AccessDenied",
 ) -> Comparison:
     """Return a row, marked as right if STS refuses the service account's token with the error `code`."""
-    found = exchange(place, account, namespace=namespace, audience=audience, role_arn=role_arn)
+    actual = exchange(place, account, namespace=namespace, audience=audience, role_arn=role_arn)
     what = _subject(place, account, namespace) + (f", audience {audience}" if audience != AUDIENCE else "")
-    return Comparison(what, f"refused: {code}", found, found.startswith(code))
+    return Comparison(what, f"refused: {code}", actual, actual.startswith(code))
 
 
 def exchange(
@@ -193,14 +193,14 @@ def credentials(
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
     """
-    asked = core_api(place.kubernetes).create_namespaced_service_account_token(
+    token_request = core_api(place.kubernetes).create_namespaced_service_account_token(
         account or place.parameters.service_account,
         namespace or place.parameters.namespace,
         {"spec": {"audiences": [audience]}},
     )
     sts = place.aws.client("sts", config=Config(signature_version=UNSIGNED))
     request = {"RoleArn": role_arn or place.role_arn, "RoleSessionName": "exercise", "DurationSeconds": seconds}
-    given = sts.assume_role_with_web_identity(**request, WebIdentityToken=asked.status.token)["Credentials"]
+    given = sts.assume_role_with_web_identity(**request, WebIdentityToken=token_request.status.token)["Credentials"]
     names = {"aws_access_key_id": "AccessKeyId", "aws_secret_access_key": "SecretAccessKey"}
     return {name: given[key] for name, key in {**names, "aws_session_token": "SessionToken"}.items()}
 
@@ -217,8 +217,8 @@ def denies(
 
     `given` holds the credentials for the call; by default, new credentials of the role.
     """
-    found = call(place, service, operation, given=given, **more)
-    return Comparison(what, "refused: AccessDenied", found, found.startswith("AccessDenied"))
+    actual = call(place, service, operation, given=given, **more)
+    return Comparison(what, "refused: AccessDenied", actual, actual.startswith("AccessDenied"))
 
 
 def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: object) -> str:
@@ -264,12 +264,12 @@ def reads_only(place: "Workspace", key: str) -> list[Comparison]:
     The bucket has the namespace's name. IAM's simulator decides about an object `key` in it, and in other buckets.
     """
     name, prefix = place.parameters.namespace, key[: key.rfind("/") + 1]
-    asked = [(name, CHANGES_OF_BUCKET), (f"{name}/{key}", CHANGES_OF_OBJECT)]
+    requests = [(name, CHANGES_OF_BUCKET), (f"{name}/{key}", CHANGES_OF_OBJECT)]
     for other in ("another-bucket", f"{name}-other"):
-        asked += [(other, ("s3:ListBucket",)), (f"{other}/{key}", ("s3:GetObject",))]
-    found = [
+        requests += [(other, ("s3:ListBucket",)), (f"{other}/{key}", ("s3:GetObject",))]
+    decisions = [
         (f"{action} on {resource}", decision)
-        for resource, actions in asked
+        for resource, actions in requests
         for action, decision in simulated(
             place,
             place.role_arn,
@@ -278,7 +278,7 @@ def reads_only(place: "Workspace", key: str) -> list[Comparison]:
             **{"s3:prefix": ("string", prefix)},
         ).items()
     ]
-    return [Comparison(what, "refused", decision) for what, decision in found if decision == ALLOWED]
+    return [Comparison(what, "refused", decision) for what, decision in decisions if decision == ALLOWED]
 
 
 def refusal(error: Exception) -> str:
@@ -287,8 +287,8 @@ def refusal(error: Exception) -> str:
     In AWS's text, `<session name>` replaces the name of a session.
     """
     if isinstance(error, ClientError):
-        told = error.response["Error"]
-        return f"{told['Code']}: {without_session(told['Message'])}"
+        details = error.response["Error"]
+        return f"{details['Code']}: {without_session(details['Message'])}"
     return said_by_the_cluster(error)
 
 

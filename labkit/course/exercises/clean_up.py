@@ -48,15 +48,15 @@ def _role_of(place: Workspace, workload: str) -> str:
 
 
 def _gone(place: Workspace, role: str) -> Comparison:
-    found = _asked_for(place, role)
-    return Comparison(f"IAM's answer for {role}", f"refused: {GONE}", found, found.startswith(GONE))
+    answer = _answer_for(place, role)
+    return Comparison(f"IAM's answer for {role}", f"refused: {GONE}", answer, answer.startswith(GONE))
 
 
 def _kept(place: Workspace, role: str) -> Comparison:
-    return Comparison(f"IAM's answer for {role}", EXISTS, _asked_for(place, role))
+    return Comparison(f"IAM's answer for {role}", EXISTS, _answer_for(place, role))
 
 
-def _asked_for(place: Workspace, role: str) -> str:
+def _answer_for(place: Workspace, role: str) -> str:
     try:
         place.aws.client("iam").get_role(RoleName=role)
     except ClientError as error:

@@ -75,8 +75,8 @@ def _cart_alone_reads(place: Workspace) -> list[Comparison]:
     till, name = _till(place), place.parameters.namespace
 
     def row(who: Workspace, what: str, operation: str, expected: str) -> Comparison:
-        found = call(who, "s3", operation, given=credentials(who), Bucket=name, Key=KEY)
-        return Comparison(f"{who.parameters.service_account}: {what}", expected, found, found.startswith(expected))
+        answer = call(who, "s3", operation, given=credentials(who), Bucket=name, Key=KEY)
+        return Comparison(f"{who.parameters.service_account}: {what}", expected, answer, answer.startswith(expected))
 
     return [
         row(place, "read", "get_object", ALLOWED),
@@ -92,11 +92,11 @@ def _read_by_a_new_role(place: Workspace, name: str) -> list[Comparison]:
     new = Workspace(place.parameters.model_copy(update={"role_name": role}), place.connection)
     _role_that_may_use_the_bucket(new, name)
     try:
-        found = call(new, "s3", "get_object", given=credentials(new), Bucket=name, Key=KEY)
+        answer = call(new, "s3", "get_object", given=credentials(new), Bucket=name, Key=KEY)
     finally:
         iam_role.delete(new.aws.client("iam"), role)
     what = "a role of this account, created just now: read"
-    return [Comparison(what, "AccessDenied", found, False)] if found == ALLOWED else []
+    return [Comparison(what, "AccessDenied", answer, False)] if answer == ALLOWED else []
 
 
 EXERCISES = (

@@ -47,8 +47,8 @@ def _provider_and_account(place: Workspace) -> None:
 
 def _reads_its_own_prefix(place: Workspace) -> list[Comparison]:
     def row(what: str, operation: str, expected: str, **more: Any) -> Comparison:
-        found = call(place, "s3", operation, Bucket=place.parameters.namespace, **more)
-        return Comparison(f"cart: {what}", expected, found, found.startswith(expected))
+        answer = call(place, "s3", operation, Bucket=place.parameters.namespace, **more)
+        return Comparison(f"cart: {what}", expected, answer, answer.startswith(expected))
 
     wide = [
         row("list an empty prefix", "list_objects_v2", REFUSED, Prefix=""),
@@ -77,8 +77,8 @@ def _each_has_its_own_role(place: Workspace) -> list[Comparison]:
     arns = {name: place.connection.role_arn(name) for name in (shared, own)}
 
     def row(account: str, role: str, expected: str) -> Comparison:
-        found = exchange(place, account, role_arn=arns[role])
-        return Comparison(f"{account} asks for {role}", expected, found, found.startswith(expected))
+        answer = exchange(place, account, role_arn=arns[role])
+        return Comparison(f"{account} asks for {role}", expected, answer, answer.startswith(expected))
 
     return [
         Comparison("a new pod of cart", arns[shared], injected(place, "cart")),

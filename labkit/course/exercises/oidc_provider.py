@@ -31,8 +31,8 @@ def _the_token_for_aws_alone(place: Workspace) -> list[Comparison]:
 
 
 def _refused_as_token(place: Workspace, audience: str) -> Comparison:
-    code, found = "InvalidIdentityToken", exchange(place, audience=audience)
-    return Comparison(f"a token for {audience}", f"refused: {code}", found, found.startswith(code))
+    code, answer = "InvalidIdentityToken", exchange(place, audience=audience)
+    return Comparison(f"a token for {audience}", f"refused: {code}", answer, answer.startswith(code))
 
 
 EXERCISES = (

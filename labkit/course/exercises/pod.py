@@ -47,21 +47,21 @@ def _account_alone(place: Workspace) -> None:
 
 def _running_pods_have_the_role(place: Workspace) -> list[Comparison]:
     running = [pod for pod in _pods(place) if pod["status"]["phase"] == "Running"]
-    found = ", ".join(sorted({_role_of(place, pod, "aws") for pod in running})) or "no pod runs"
+    roles = ", ".join(sorted({_role_of(place, pod, "aws") for pod in running})) or "no pod runs"
     return [
         Comparison("a new pod of cart", place.role_arn, injected(place)),
         Comparison(
-            "the pods of the Deployment cart", place.role_arn, found if _deployment(place) else "no Deployment cart"
+            "the pods of the Deployment cart", place.role_arn, roles if _deployment(place) else "no Deployment cart"
         ),
     ]
 
 
 def _only_one_container_has_the_role(place: Workspace) -> list[Comparison]:
     pods = [pod for pod in _live(place) if pod["metadata"]["name"] == "cart"]
-    found = {name: _role_of(place, pods[0], name) if pods else "no pod cart" for name in ("aws", "proxy")}
+    roles = {name: _role_of(place, pods[0], name) if pods else "no pod cart" for name in ("aws", "proxy")}
     return [
-        Comparison("the container aws", place.role_arn, found["aws"]),
-        Comparison("the container proxy", NONE, found["proxy"]),
+        Comparison("the container aws", place.role_arn, roles["aws"]),
+        Comparison("the container proxy", NONE, roles["proxy"]),
     ]
 
 
@@ -98,8 +98,8 @@ def _rolled_out(place: Workspace) -> bool:
 
 def _deployment(place: Workspace) -> dict[str, Any] | None:
     read = partial(AppsV1Api(place.kubernetes).read_namespaced_deployment, "cart", place.parameters.namespace)
-    found = existing(read)
-    return as_document(place.kubernetes, found) if found else None
+    deployment = existing(read)
+    return as_document(place.kubernetes, deployment) if deployment else None
 
 
 def _of_deployment(place: Workspace) -> list[dict[str, Any]]:

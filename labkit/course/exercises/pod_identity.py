@@ -54,8 +54,10 @@ def _cart_is_the_role(place: Workspace) -> Comparison:
 
 
 def _till_is_refused(place: Workspace, code: str = "") -> Comparison:
-    found = pod_identity(place, "till")
-    return Comparison("the agent gives till", f"refused: {code}" if code else "refused", found, "Exception: " in found)
+    answer = pod_identity(place, "till")
+    return Comparison(
+        "the agent gives till", f"refused: {code}" if code else "refused", answer, "Exception: " in answer
+    )
 
 
 def _cart_alone_is_associated(place: Workspace) -> list[Comparison]:
@@ -70,8 +72,8 @@ def _cart_alone_is_associated(place: Workspace) -> list[Comparison]:
 
 def _associated(place: Workspace) -> list[str]:
     whose = {"clusterName": place.parameters.cluster, "namespace": place.parameters.namespace}
-    found = place.aws.client("eks").list_pod_identity_associations(**whose)["associations"]
-    return sorted(each["serviceAccount"] for each in found)
+    associations = place.aws.client("eks").list_pod_identity_associations(**whose)["associations"]
+    return sorted(each["serviceAccount"] for each in associations)
 
 
 def _cart_alone_is_trusted(place: Workspace) -> list[Comparison]:

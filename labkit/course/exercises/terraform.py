@@ -50,11 +50,11 @@ def _each_release_and_nobody_else(place: Workspace) -> list[Comparison]:
 
 
 def _the_role_that_exists(place: Workspace) -> list[Comparison]:
-    told = injected(place)
-    arn = told if told.startswith("arn:") else ""
-    found = exchange(place, role_arn=arn) if arn else told
+    role = injected(place)
+    arn = role if role.startswith("arn:") else ""
+    answer = exchange(place, role_arn=arn) if arn else role
     return [
-        Comparison("a new pod of cart takes its role", ADMITTED, found),
+        Comparison("a new pod of cart takes its role", ADMITTED, answer),
         Comparison("a new pod of till", "no role", injected(place, "till")),
         refuses(place, "till", role_arn=arn),
     ]

@@ -31,14 +31,24 @@ def _node_role(place: Workspace) -> str:
 
 
 def _node_that_only_pulls_images(place: Workspace) -> list[Comparison]:
-    found = simulated(place, place.connection.role_arn(_node_role(place)), TABLES, IMAGES, *READS, *NEEDS)
-    told = {action: "refused" if found[action].endswith("Deny") else found[action] for action in (TABLES, *READS)}
+    decisions = simulated(place, place.connection.role_arn(_node_role(place)), TABLES, IMAGES, *READS, *NEEDS)
+    answers = {
+        action: "refused" if decisions[action].endswith("Deny") else decisions[action] for action in (TABLES, *READS)
+    }
     return [
-        Comparison(f"a pod of the node: {TABLES}", "refused", told[TABLES]),
+        Comparison(f"a pod of the node: {TABLES}", "refused", answers[TABLES]),
         # Show the rows of the other actions only if they are wrong.
-        *(Comparison(f"a pod of the node: {each}", "refused", told[each]) for each in READS if told[each] == ALLOWED),
-        Comparison(f"the node itself: {IMAGES}", ALLOWED, found[IMAGES]),
-        *(Comparison(f"the node itself: {each}", ALLOWED, found[each]) for each in NEEDS if found[each] != ALLOWED),
+        *(
+            Comparison(f"a pod of the node: {each}", "refused", answers[each])
+            for each in READS
+            if answers[each] == ALLOWED
+        ),
+        Comparison(f"the node itself: {IMAGES}", ALLOWED, decisions[IMAGES]),
+        *(
+            Comparison(f"the node itself: {each}", ALLOWED, decisions[each])
+            for each in NEEDS
+            if decisions[each] != ALLOWED
+        ),
     ]
 
 

@@ -73,7 +73,7 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Comparison]:
     # Sessions begin at whole seconds. So the policy also refuses sessions from the second in which it was written.
     fresh = awaited(
         partial(call, place, "s3", "get_object", **own, Key=NOTE),
-        lambda found: not found.startswith("AccessDenied"),
+        lambda answer: not answer.startswith("AccessDenied"),
         within=2,
         every=0.5,
     )
@@ -97,8 +97,8 @@ def _copied(place: Workspace, what: str, action: str, path: str, operation: str,
     began = core.read_namespace(name).metadata.creation_timestamp.strftime("%Y-%m-%dT%H:%M:%SZ")
     resource, context = f"arn:{place.connection.partition}:s3:::{name}{path}", {"aws:TokenIssueTime": ("date", began)}
     decision = simulated(place, place.role_arn, action, resource=resource, **context)[action]
-    found = f"{decision}: IAM's simulation, because the Secret is gone"
-    return Comparison(what, "refused: AccessDenied", found, decision != ALLOWED)
+    answer = f"{decision}: IAM's simulation, because the Secret is gone"
+    return Comparison(what, "refused: AccessDenied", answer, decision != ALLOWED)
 
 
 def _decoded(value: str) -> str:

@@ -95,17 +95,17 @@ def _without_own_token(container: Document) -> Document:
 
 def _annotations_of(pod: Document) -> dict[str, str]:
     """Return the annotations that the service account had when this pod was created."""
-    found = {}
+    annotations = {}
     for container in pod["spec"]["containers"]:
         for variable in container.get("env") or []:
             if variable["name"] == "AWS_ROLE_ARN" and variable.get("value"):
-                found[documents.ROLE_ANNOTATION] = variable["value"]
+                annotations[documents.ROLE_ANNOTATION] = variable["value"]
     for volume in pod["spec"].get("volumes") or []:
         for source in (volume.get("projected") or {}).get("sources") or []:
             if volume["name"] == VOLUME and (token := source.get("serviceAccountToken")):
-                found[f"{PREFIX}audience"] = token.get("audience", "")
-                found[f"{PREFIX}token-expiration"] = str(token["expirationSeconds"])
-    return {key: value for key, value in found.items() if USUAL.get(key) != value}
+                annotations[f"{PREFIX}audience"] = token.get("audience", "")
+                annotations[f"{PREFIX}token-expiration"] = str(token["expirationSeconds"])
+    return {key: value for key, value in annotations.items() if USUAL.get(key) != value}
 
 
 def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Document:

@@ -64,16 +64,16 @@ def _of(account_id: str, documents: dict[str, Document]) -> dict[str, Document]:
 
 
 def _providers(iam: Any) -> dict[str, Document]:
-    found = {}
+    providers = {}
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
         provider = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=listed["Arn"])
-        found[listed["Arn"]] = {
+        providers[listed["Arn"]] = {
             "Url": f"https://{provider['Url'].removeprefix('https://')}",
             "ClientIDList": sorted(provider["ClientIDList"]),
             "ThumbprintList": provider["ThumbprintList"],
             "Tags": provider.get("Tags", []),
         }
-    return found
+    return providers
 
 
 def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Document]) -> None:
@@ -101,7 +101,7 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
 
 def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
     """Return the run's roles by ARN."""
-    found = {}
+    roles = {}
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:
             if not listed["RoleName"].startswith(lab.parameters.role_name):
@@ -109,8 +109,8 @@ def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
             role = iam.get_role(RoleName=listed["RoleName"])["Role"]
             tags = role.get("Tags") or []
             if role["RoleName"] == lab.parameters.role_name or lab.tags[-1] in tags:
-                found[role["Arn"]] = _role(iam, role)
-    return found
+                roles[role["Arn"]] = _role(iam, role)
+    return roles
 
 
 def _role(iam: Any, role: Document) -> Document:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 
-class Kept(BaseModel):
+class BrokenRun(BaseModel):
     """The record of a run with faults, stored in the lab's folder."""
 
     run: str
@@ -67,7 +67,7 @@ class Mended:
 
 
 @dataclass(frozen=True)
-class Progress:
+class MendProgress:
     """How much of a broken run is mended.
 
     `faults` has the ids of the run's faults. The other lists have names of the run's objects.
@@ -104,7 +104,7 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
     wanted = fault.put_into(base)
     faults = [*(each.id for each in there if each is not fault), fault.id]
     # Record it before any change, so that an interrupted break can be mended, too.
-    _write(lab, Kept(run=lab.run, cluster_made=_cluster_made(lab), faults=faults, before=before, broken=wanted))
+    _write(lab, BrokenRun(run=lab.run, cluster_made=_cluster_made(lab), faults=faults, before=before, broken=wanted))
     # If the fault adds an account, `now` lacks that account's documents: read again.
     live.make(lab, now if wanted.accounts == now.accounts else live.read(lab, before, wanted), wanted)
     return faults
@@ -155,7 +155,7 @@ def mend(lab: "Workspace") -> Mended:
     )
 
 
-def progress(lab: "Workspace") -> Progress | None:
+def progress(lab: "Workspace") -> MendProgress | None:
     """Return how far a broken run is mended, or None if the run has no fault.
 
     Compare the run's present documents with those from before the first fault.
@@ -166,7 +166,7 @@ def progress(lab: "Workspace") -> Progress | None:
     now = live.read(lab, kept.before, kept.broken)
     broken = differences(kept.before, kept.broken)
     different, changed = differences(kept.before, now), differences(kept.broken, now)
-    return Progress(
+    return MendProgress(
         faults=list(dict.fromkeys(kept.faults)),
         still_broken=[thing for thing in broken if thing in different and thing not in changed],
         otherwise=[thing for thing in broken if thing in different and thing in changed],
@@ -271,22 +271,22 @@ def _file(lab: "Workspace") -> "Path":
     return Folder.find().path / "faults" / f"{label_value(lab.run)}.json"
 
 
-def _read(lab: "Workspace") -> Kept | None:
+def _read(lab: "Workspace") -> BrokenRun | None:
     kept = _parsed(_file(lab))
     return kept if kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab)) else None
 
 
-def _kept(folder: Folder) -> list[Kept]:
+def _kept(folder: Folder) -> list[BrokenRun]:
     return [kept for file in sorted((folder.path / "faults").glob("*.json")) if (kept := _parsed(file))]
 
 
-def _parsed(file: "Path") -> Kept | None:
+def _parsed(file: "Path") -> BrokenRun | None:
     try:
-        return Kept.model_validate_json(file.read_text())
+        return BrokenRun.model_validate_json(file.read_text())
     except (FileNotFoundError, ValidationError):
         return None
 
 
-def _write(lab: "Workspace", kept: Kept) -> None:
+def _write(lab: "Workspace", kept: BrokenRun) -> None:
     # 0600: a pod's manifest may hold secrets.
     Folder.find().write_private(_file(lab), kept.model_dump_json().encode())

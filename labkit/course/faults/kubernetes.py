@@ -67,18 +67,18 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
         if key in now.objects:
             namespace, _, name = key.partition(" ")[2].partition("/")
             delete_pod(lab, name, namespace)
-    beside = {key: obj for key, obj in wanted.objects.items() if not key.startswith("Pod ")}
+    without_pods = {key: obj for key, obj in wanted.objects.items() if not key.startswith("Pod ")}
     present: dict[str, Document | None] = {**now.objects}
     if again := pods & wanted.objects.keys():
-        before = {WEBHOOK: None, **{key: obj for key, obj in beside.items() if not key.startswith("Deployment ")}}
+        before = {WEBHOOK: None, **{key: obj for key, obj in without_pods.items() if not key.startswith("Deployment ")}}
         _put_all(lab, before | _when_made(now, wanted), present)
         for key in again:
             _make_pod(lab, wanted, key)
-    _put_all(lab, beside, present)
+    _put_all(lab, without_pods, present)
     for key in present.keys() - wanted.objects.keys():
         if not key.startswith("Pod ") and present[key] is not None:
             _delete(lab, key)
-    for key in beside:
+    for key in without_pods:
         if key.startswith("Deployment ") and wanted.objects[key] != now.objects.get(key):
             _wait_for_deployment(lab, key)
 
@@ -87,17 +87,17 @@ def _objects(lab: "Workspace") -> dict[str, Document]:
     """Return the run's objects by kind and name."""
     namespace, account = lab.parameters.namespace, lab.parameters.service_account
     keys = [f"Namespace {namespace}", f"ServiceAccount {namespace}/{account}", WEBHOOK]
-    found = [present for key in keys if (present := _get(lab, key))]
+    objects = [present for key in keys if (present := _get(lab, key))]
     for pod in _items(lab, "Pod", namespace):
         is_of_run = (pod["metadata"].get("labels") or {}).get(RUN_LABEL) == lab.labels[RUN_LABEL]
         is_of_account = pod["spec"].get("serviceAccountName") == account
         # Its controller would create it again.
         owners = {owner["kind"] for owner in pod["metadata"].get("ownerReferences") or []}
         if (is_of_run or is_of_account) and not owners & CONTROLLERS:
-            found.append(pod)
+            objects.append(pod)
     for kind in OWN:
-        found += _items(lab, kind, namespace, labelSelector=f"{RUN_LABEL}={lab.labels[RUN_LABEL]}")
-    return {key_of(obj): obj for obj in found}
+        objects += _items(lab, kind, namespace, labelSelector=f"{RUN_LABEL}={lab.labels[RUN_LABEL]}")
+    return {key_of(obj): obj for obj in objects}
 
 
 def _plain(obj: Document) -> Document:
@@ -244,8 +244,8 @@ def _path(key: str) -> str:
 
 def _get(lab: "Workspace", key: str) -> Document | None:
     try:
-        found: Document = _call(lab, "GET", _path(key))
-        return found
+        obj: Document = _call(lab, "GET", _path(key))
+        return obj
     except ApiException as error:
         if error.status != 404:
             raise

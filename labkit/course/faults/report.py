@@ -11,7 +11,7 @@ from labkit.doctor.examination import examine
 from labkit.showing import RIGHT, WRONG, Code, stable, table
 
 if TYPE_CHECKING:
-    from labkit.course.faults.breaking import Progress
+    from labkit.course.faults.breaking import MendProgress
     from labkit.workspace import Workspace
 
 NOTHING = "nothing"
@@ -20,7 +20,7 @@ MENDED, NOT_MENDED = RIGHT.replace("right", "mended"), WRONG.replace("wrong", "n
 
 
 @dataclass(frozen=True, repr=False)
-class Report:
+class MendReport:
     """A report on how far a run is mended. `bool(report)` is true if the run is mended.
 
     The report doesn't name the faults.
@@ -28,7 +28,7 @@ class Report:
 
     ok: bool
     """Whether the doctor reports no error, and no finding about the faults."""
-    progress: "Progress"
+    progress: "MendProgress"
     answers: Sequence[tuple[str, str]]
     """The AWS commands that ran in the pod, each with the last line of its answer."""
 
@@ -38,15 +38,15 @@ class Report:
     def __repr__(self) -> str:
         rows = list(self._rows())
         width = max(len(what) for what, _ in rows)
-        told = (f"  {what:{width}}  {found}".rstrip() for what, found in rows)
+        lines = (f"  {what:{width}}  {value}".rstrip() for what, value in rows)
         # A command is too long for the column, so it gets a line of its own.
         said = (f"  $ {command}\n  {answer}" for command, answer in self._said)
-        return "\n".join([self._headline, *told, *said])
+        return "\n".join([self._headline, *lines, *said])
 
     def _repr_html_(self) -> str:
         from labkit.course.widgets import live
 
-        rows = [(what, Code(found)) for what, found in self._rows()]
+        rows = [(what, Code(value)) for what, value in self._rows()]
         rows += [(f"$ {command}", Code(answer)) for command, answer in self._said]
         return live.shown(f"<p><strong>{escape(self._headline)}</strong></p>{table(rows)}")
 
@@ -75,7 +75,7 @@ class Report:
         return [(command, stable(answer)) for command, answer in self.answers]
 
 
-def of(lab: "Workspace") -> Report | None:
+def of(lab: "Workspace") -> MendReport | None:
     """Return the report on a run, or None if the run has no fault.
 
     This function runs AWS commands in the pod, but mends nothing.
@@ -88,4 +88,4 @@ def of(lab: "Workspace") -> Report | None:
     diagnosis = examine(Evidence(lab.parameters, lab.connection, probe=needs_probe))
     names = {name for fault in faults for name in (fault.finding, *fault.seen_as)}
     of_faults = any(finding.id in names for finding in diagnosis.findings)
-    return Report(diagnosis.ok and not of_faults, progress, breaking.what_aws_says(lab))
+    return MendReport(diagnosis.ok and not of_faults, progress, breaking.what_aws_says(lab))

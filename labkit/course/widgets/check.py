@@ -40,13 +40,13 @@ class Check:
         width = max((len(row.what) for row in self.rows), default=0)
         lines = [f"{RIGHT if self.ok else WRONG}: {self.title}"]
         for row in self.rows:
-            expected, found = shortened(row.expected, row.found)
+            expected, actual = shortened(row.expected, row.found)
             if row.right:
-                lines.append(f"  {RIGHT}  {row.what:{width}}  {found}")
+                lines.append(f"  {RIGHT}  {row.what:{width}}  {actual}")
                 continue
             lines.append(f"  {WRONG}  {row.what:{width}}  expected  {expected}")
-            lines.append(f"           {'':{width}}  found     {found}")
-            if part := differing(expected, found):
+            lines.append(f"           {'':{width}}  found     {actual}")
+            if part := differing(expected, actual):
                 lines.append(f"           {'':{width}}            {' ' * part[0]}{'^' * (part[1] - part[0])}")
         for finding in self.findings:
             lines += ["", finding.as_text(repair=self.repair)]
@@ -58,10 +58,10 @@ class Check:
                 RIGHT if row.right else WRONG,
                 row.what,
                 Code(expected),
-                marked(row, expected, found),
+                marked(row, expected, actual),
             )
             for row in self.rows
-            for expected, found in [shortened(row.expected, row.found)]
+            for expected, actual in [shortened(row.expected, row.found)]
         ]
         findings = "".join(finding.as_html(repair=self.repair) for finding in self.findings)
         headline = f"<p><strong>{RIGHT if self.ok else WRONG}: {escape(self.title)}</strong></p>"
@@ -88,21 +88,21 @@ class Check:
         return bundle | live.view(self._repr_html_(), lambda: again()._repr_html_(), label)
 
 
-def shortened(expected: str, found: str) -> tuple[str, str]:
+def shortened(expected: str, actual: str) -> tuple[str, str]:
     """Return both texts, with each issuer id that they share shortened to the form 5321…D1B9.
 
     An issuer id has 32 hex digits. An id that only one text contains stays as it is.
     """
-    shared = set(ISSUER_ID.findall(expected)) & set(ISSUER_ID.findall(found))
+    shared = set(ISSUER_ID.findall(expected)) & set(ISSUER_ID.findall(actual))
     for id in shared:
         short = f"{id[:4]}…{id[-4:]}"
-        expected, found = expected.replace(id, short), found.replace(id, short)
-    return expected, found
+        expected, actual = expected.replace(id, short), actual.replace(id, short)
+    return expected, actual
 
 
-def differing(expected: str, found: str) -> tuple[int, int] | None:
-    """Return the start and end of the words in `found` that differ from `expected`; None if all of `found` differs."""
-    wanted, words = WORD.findall(expected), WORD.findall(found)
+def differing(expected: str, actual: str) -> tuple[int, int] | None:
+    """Return the start and end of the words of `actual` that differ from `expected`; None if all of it differs."""
+    wanted, words = WORD.findall(expected), WORD.findall(actual)
     first = _agreeing(wanted, words)
     last = max(len(words) - _agreeing(wanted[first:][::-1], words[first:][::-1]), min(first + 1, len(words)))
     if (first, last) == (0, len(words)):
@@ -110,12 +110,12 @@ def differing(expected: str, found: str) -> tuple[int, int] | None:
     return len("".join(words[:first])), len("".join(words[:last]))
 
 
-def marked(row: Comparison, expected: str, found: str) -> str:
-    """Return `found` as code, with its differing part underlined."""
-    if row.right or not (part := differing(expected, found)):
-        return Code(found)
+def marked(row: Comparison, expected: str, actual: str) -> str:
+    """Return `actual` as code, with its differing part underlined."""
+    if row.right or not (part := differing(expected, actual)):
+        return Code(actual)
     start, end = part
-    return Marked.of(found[:start], found[start:end], found[end:])
+    return Marked.of(actual[:start], actual[start:end], actual[end:])
 
 
 def _agreeing(one: Sequence[str], other: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NUMBERS = {"oidc_provider": "1", "iam_role": "2", "service_account": "3", "pod": "4–5", "credentials": "6–10"}
 
 
-class State(StrEnum):
+class StopState(StrEnum):
     """The state of one part of the journey, such as the IAM role."""
 
     MISSING = "○ to do"
@@ -35,7 +35,7 @@ class Stop:
 
     step: str
     title: str
-    state: State
+    state: StopState
     line: str
 
     @property
@@ -58,10 +58,10 @@ class Journey:
     def headline(self) -> str:
         """A sentence that says where the learner is on the way, and what comes next."""
         for states, said in (
-            ((State.BROKEN,), "Broken: {0.title}. To see the reason and the repair: {check}"),
-            ((State.MISSING,), "Next: {0.title}."),
-            ((State.READY,), "Everything is in place. Next: {0.title}."),
-            ((State.THERE,), "Everything is in place, and the pod has its role."),
+            ((StopState.BROKEN,), "Broken: {0.title}. To see the reason and the repair: {check}"),
+            ((StopState.MISSING,), "Next: {0.title}."),
+            ((StopState.READY,), "Everything is in place. Next: {0.title}."),
+            ((StopState.THERE,), "Everything is in place, and the pod has its role."),
         ):
             if stop := next((stop for stop in self.stops if stop.state in states), None):
                 return said.format(stop, check=f'lab.check("{stop.step}")')
@@ -103,15 +103,15 @@ def read(evidence: "Evidence", checked: Collection[str], again: Callable[[], Jou
 def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
     module = steps.step(step)
     if missing := _missing(step, evidence):
-        return Stop(step, module.TITLE, State.MISSING, missing)
+        return Stop(step, module.TITLE, StopState.MISSING, missing)
     # Asking AWS runs a command in the pod, and the trail shows the call. Only do that after the learner's own check.
     if step == "credentials" and not checked:
-        return Stop(step, module.TITLE, State.READY, f"a token for {evidence.token_audience}, not tried yet")
+        return Stop(step, module.TITLE, StopState.READY, f"a token for {evidence.token_audience}, not tried yet")
     # The empty list lets the check skip evidence that only explains a fault if the caller lacks permission to read it.
     report = Check(step, module.TITLE, checks.rows(step, evidence), checks.findings(step, evidence, []))
     if not report:
-        return Stop(step, module.TITLE, State.BROKEN, _wrong(report))
-    return Stop(step, module.TITLE, State.RIGHT if checked else State.THERE, _there(step, evidence))
+        return Stop(step, module.TITLE, StopState.BROKEN, _wrong(report))
+    return Stop(step, module.TITLE, StopState.RIGHT if checked else StopState.THERE, _there(step, evidence))
 
 
 def _missing(step: str, evidence: "Evidence") -> str:

@@ -121,16 +121,16 @@ def labelled(html: str) -> str:
 def _labelled(table: re.Match[str]) -> str:
     columns = [f'<td data-column="{name}">' for name in re.findall("<th>([^<]*)</th>", table["head"])]
     opening, head, *rows = table[0].split("<tr>")
-    told = ["".join(map("".join, zip(["", *columns], row.split("<td>"), strict=True))) for row in rows]
-    return "<tr>".join([opening.replace(">", ' class="labkit-columns">'), head, *told])
+    labelled_rows = ["".join(map("".join, zip(["", *columns], row.split("<td>"), strict=True))) for row in rows]
+    return "<tr>".join([opening.replace(">", ' class="labkit-columns">'), head, *labelled_rows])
 
 
 def coloured(html: str) -> str:
     """Return the report with a CSS class at each word that names a state."""
 
-    def marked(found: re.Match[str]) -> str:
-        name = COLOURS[found["cell"] or found["headline"]]
-        return f'<span class="labkit-state labkit-{name}">{found[0]}</span>'
+    def marked(match: re.Match[str]) -> str:
+        name = COLOURS[match["cell"] or match["headline"]]
+        return f'<span class="labkit-state labkit-{name}">{match[0]}</span>'
 
     return _STATE.sub(marked, html)
 

@@ -50,7 +50,7 @@ class PolicyPage(anywidget.AnyWidget):
     role = traitlets.Unicode().tag(sync=True)
     policy = traitlets.Unicode().tag(sync=True)
     callers: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    asked = traitlets.Int().tag(sync=True)
+    request_number = traitlets.Int().tag(sync=True)
     """How many times the page has asked for verdicts. `verdicts` contains the number of the answered request."""
     verdicts = traitlets.Dict().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
@@ -71,12 +71,12 @@ class PolicyPage(anywidget.AnyWidget):
         super().__init__(role=role, policy=policy, callers=callers, said=missing, can_apply=apply is not None)
         self._judge, self._start_over, self._apply, self._correct = judge, start_over, apply, correct
         self._decide()
-        self.observe(self._decide, ["policy", "callers", "asked"])
+        self.observe(self._decide, ["policy", "callers", "request_number"])
         self.observe(self._forget, "policy")
         self.on_msg(self._pressed)
 
     def _decide(self, _: Any = None) -> None:
-        self.verdicts = self._judge(self.policy, self.callers) | {"asked": self.asked}
+        self.verdicts = self._judge(self.policy, self.callers) | {"request_number": self.request_number}
 
     def _forget(self, _: Any) -> None:
         self.said = ""

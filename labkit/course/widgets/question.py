@@ -65,17 +65,17 @@ class Questions:
         from labkit.course.widgets import live
 
         title = ipywidgets.HTML(live.styled(f"<p><strong>{escape(self.title)}</strong></p>"))
-        whole = ipywidgets.VBox([title, *(self._asked(question) for question in self.questions)])
+        whole = ipywidgets.VBox([title, *(self._panel_of(question) for question in self.questions)])
         whole.add_class("labkit")
         return whole
 
-    def _asked(self, question: Question) -> "ipywidgets.VBox":
+    def _panel_of(self, question: Question) -> "ipywidgets.VBox":
         import ipywidgets
 
         from labkit.course.widgets import live
         from labkit.course.widgets.pages import Announced
 
-        told, announced = ipywidgets.HTML(""), Announced()
+        reason, announced = ipywidgets.HTML(""), Announced()
 
         def button(answer: Answer) -> "ipywidgets.Button":
             made = ipywidgets.Button(description=answer.text, tooltip="", layout=ipywidgets.Layout(width="auto"))
@@ -83,7 +83,7 @@ class Questions:
 
             def press(_: "ipywidgets.Button") -> None:
                 said = f"<strong>{_verdict(answer)}: {escape(answer.text)}</strong><br>{escape(answer.why)}"
-                told.value = live.styled(f"<p>{said}</p>")
+                reason.value = live.styled(f"<p>{said}</p>")
                 announced.text = f"{_verdict(answer)}: {answer.text} {answer.why}"
                 self.chosen(question, answer)
 
@@ -91,7 +91,7 @@ class Questions:
             return made
 
         text = ipywidgets.HTML(live.styled(f"<p>{escape(question.text)}</p>"))
-        return ipywidgets.VBox([text, *map(button, question.answers), told, announced])
+        return ipywidgets.VBox([text, *map(button, question.answers), reason, announced])
 
 
 def _as_text(question: Question) -> str:

@@ -51,9 +51,9 @@ def shown(error: BaseException) -> list[str]:
 
 
 def _short(error: BaseException) -> list[str]:
-    for kind, told in _kinds().items():
+    for kind, explain in _kinds().items():
         if isinstance(error, kind):
-            what, next_step = told(error)
+            what, next_step = explain(error)
             return [*_lines(what), f"next:  {next_step}"]
     return []
 
@@ -79,13 +79,13 @@ def _store_short(error: Any, lines: list[str]) -> None:
     https://github.com/ipython/ipython/blob/main/IPython/core/interactiveshell.py
     """
 
-    def asked() -> list[str]:
+    def render() -> list[str]:
         # IPython calls `_render_traceback_` once, before the cell ends.
         del error._render_traceback_
         return lines
 
     with suppress(AttributeError):  # an error with slots accepts no attribute
-        error._render_traceback_ = asked
+        error._render_traceback_ = render
 
 
 def _of_a_line(shell: Any, error: BaseException, trace: TracebackType) -> list[str]:
@@ -124,12 +124,12 @@ def _lines(what: str) -> list[str]:
     return [line if len(line) <= LONGEST else f"{line[:half]} … {line[-half:]}" for line in lines]
 
 
-Told = Callable[[Any], tuple[str, str]]
+Explain = Callable[[Any], tuple[str, str]]
 
 
-def _kinds() -> dict[type[BaseException], Told]:
+def _kinds() -> dict[type[BaseException], Explain]:
     # A cell can only raise the errors of modules that it has imported. So nothing is imported for this.
-    kinds: dict[type[BaseException], Told] = {NameError: _name, KeyboardInterrupt: _stopped}
+    kinds: dict[type[BaseException], Explain] = {NameError: _name, KeyboardInterrupt: _stopped}
     if botocore := sys.modules.get("botocore.exceptions"):
         kinds |= {
             botocore.ClientError: _aws,
@@ -145,9 +145,9 @@ def _kinds() -> dict[type[BaseException], Told]:
 
 
 def _aws(error: Any) -> tuple[str, str]:
-    told = error.response.get("Error", {})
-    code = told.get("Code", "Unknown")
-    return f"{code}: {told.get('Message', '')}", _next(code)
+    details = error.response.get("Error", {})
+    code = details.get("Code", "Unknown")
+    return f"{code}: {details.get('Message', '')}", _next(code)
 
 
 def _kubernetes(error: Any) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from labkit.doctor.evidence.account import tags_of
 from labkit.errors import LabError
 from labkit.policy import Policy, evaluate_trust
 from labkit.showing import RIGHT, WRONG, Code, left_aligned, stable, table
-from labkit.tokens import Claims, Comparison, NotAToken, compare
+from labkit.tokens import ClaimComparison, Claims, NotAToken, compare
 
 if TYPE_CHECKING:
     from labkit.doctor.evidence import Evidence
@@ -36,7 +36,7 @@ class TokenView:
 
     claims: Claims
     role_name: str
-    rows: Sequence[Comparison]
+    rows: Sequence[ClaimComparison]
     refusal: str
     """The reason why the trust policy as a whole refuses the token; empty if the policy admits the token."""
     again: Callable[[], "TokenView"]
@@ -62,8 +62,8 @@ class TokenView:
 
         Empty if the trust policy admits the token, or if a row already shows a mismatch with the trust policy.
         """
-        told = any(row.where.startswith(TRUST_POLICY) and not row.matches for row in self.rows)
-        return "" if told or not self.refusal else f"AccessDenied: {self.refusal}"
+        is_shown = any(row.where.startswith(TRUST_POLICY) and not row.matches for row in self.rows)
+        return "" if is_shown or not self.refusal else f"AccessDenied: {self.refusal}"
 
     @property
     def _about(self) -> str:

@@ -32,7 +32,7 @@ USE = next(number for number, step in enumerate(flow.STEPS, 1) if any(arrow.rece
 
 
 @dataclass(frozen=True)
-class Call:
+class CallArrow:
     """A call to AWS, as the picture shows it: an arrow from the sender to the receiver, and the call's details."""
 
     number: int
@@ -53,7 +53,7 @@ class Call:
     reason: str
 
     @classmethod
-    def of(cls, record: Record, number: int) -> "Call":
+    def of(cls, record: Record, number: int) -> "CallArrow":
         """Return the call that a record of the trail describes, without secrets."""
         sender, event = _sender(record), record.get("eventName", "")
         step = _step(sender, event)
@@ -101,9 +101,9 @@ class Watch:
         return newest[::-1]
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[CallArrow]:
         """The calls that pods and nodes have made since the lab was opened."""
-        shown = [Call.of(record, 0) for record in self.since(self.seen) if self.is_shown(record)]
+        shown = [CallArrow.of(record, 0) for record in self.since(self.seen) if self.is_shown(record)]
         return [call for call in shown if not call.is_own]
 
     def __repr__(self) -> str:
@@ -144,12 +144,12 @@ class Watch:
             shown = [record for record in records if self.is_shown(record)]
             # If older calls were dropped, skip a number: the page sees the gap.
             number += len(shown) + (len(records) == MOST)
-            return [asdict(Call.of(record, n)) for n, record in enumerate(shown, number - len(shown) + 1)]
+            return [asdict(CallArrow.of(record, n)) for n, record in enumerate(shown, number - len(shown) + 1)]
 
         return read
 
 
-def _row(call: Call) -> Sequence[str]:
+def _row(call: CallArrow) -> Sequence[str]:
     step = f"step {call.step}" if call.step else ""
     return f"{call.sender} → {call.receiver}", call.event, call.decision, step
 

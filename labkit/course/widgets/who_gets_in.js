@@ -57,7 +57,7 @@ function render({ model, el }) {
 
   function ask(changes) {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.set("asked", model.get("asked") + 1);
+    model.set("request_number", model.get("request_number") + 1);
     model.save_changes();
     clearTimeout(waiting);
     waiting = setTimeout(() => {
@@ -98,8 +98,8 @@ function render({ model, el }) {
   }
 
   function showVerdicts() {
-    const { problem, rows: verdicts, headline: told, asked } = model.get("verdicts");
-    if (asked !== model.get("asked")) return;
+    const { problem, rows: verdicts, headline: told, request_number } = model.get("verdicts");
+    if (request_number !== model.get("request_number")) return;
     clearTimeout(waiting);
     if (problem) {
       headline.textContent = "There are no verdicts yet: correct this first.";

@@ -60,7 +60,7 @@ UNKNOWN = re.compile(r"\baws:(?:Referer|ResourceOrg\w+|SourceIp|SourceVpc\w*|Use
 
 
 @dataclass(frozen=True)
-class Caller:
+class SimulatedCaller:
     """The claims that STS checks in a caller's web identity token. `name` only tells the reader who the caller is."""
 
     name: str
@@ -71,7 +71,7 @@ class Caller:
     """The minutes until the token expires. Below 0, it has expired."""
 
     @classmethod
-    def of_json(cls, sent: Any) -> "Caller":
+    def of_json(cls, sent: Any) -> "SimulatedCaller":
         """Return the caller that the front end's JSON describes. If `minutes` isn't a finite number, use 0."""
         name, iss, sub, aud = (str(sent.get(field, "")) for field in ("name", "iss", "sub", "aud"))
         minutes = sent.get("minutes")
@@ -94,7 +94,7 @@ class Caller:
 class Verdict:
     """STS's answer to a caller, and what decides the answer: a line of the policy, or an earlier check."""
 
-    caller: Caller
+    caller: SimulatedCaller
     admitted: bool
     decides: str
     """The text of the policy's deciding line; or the check that refused the token before STS read the policy."""
@@ -131,7 +131,7 @@ class WhoGetsIn:
 
     role_name: str
     policy: str
-    callers: Sequence[Caller]
+    callers: Sequence[SimulatedCaller]
     provider_arn: Callable[[str], str]
     """A function that returns the ARN of an issuer's OIDC provider in the role's account, registered or not."""
     client_ids: Callable[[str], Sequence[str] | None]
@@ -156,10 +156,10 @@ class WhoGetsIn:
         if (size := len(self.policy)) > LONGEST:
             what = f"IAM accepts at most {LONGEST} characters, with white space. This text has {size}."
             return Problem(what, f"shorten it, or {START_OVER}")
-        if found := UNACCEPTED.search(self.policy):
-            before = self.policy[: found.start()]
-            line, column = before.count("\n") + 1, found.start() - before.rfind("\n")
-            what = f"Line {line}, column {column} has the character {found[0]!r}, which IAM doesn't accept in a policy."
+        if match := UNACCEPTED.search(self.policy):
+            before = self.policy[: match.start()]
+            line, column = before.count("\n") + 1, match.start() - before.rfind("\n")
+            what = f"Line {line}, column {column} has the character {match[0]!r}, which IAM doesn't accept in a policy."
             return Problem(what, f"correct line {line}, or {START_OVER}", line)
         try:
             Policy.parse(self.policy, kind="trust", name=self.role_name)
@@ -182,7 +182,7 @@ class WhoGetsIn:
         trust = Policy.read(self.policy, kind="trust", name=self.role_name)
         return [self._verdict(caller, trust) for caller in self.callers]
 
-    def _verdict(self, caller: Caller, trust: Policy) -> Verdict:
+    def _verdict(self, caller: SimulatedCaller, trust: Policy) -> Verdict:
         now = self.now()
         if unreadable := caller.unreadable(now):
             return Verdict(caller, False, "before the policy: the token", f"InvalidIdentityToken: {unreadable}")
@@ -218,8 +218,8 @@ class WhoGetsIn:
     def headline(self) -> str:
         """A line with the number and the names of the admitted callers, and the unknown condition keys."""
         names = [verdict.caller.name for verdict in self.verdicts() if verdict.admitted]
-        told = f"{len(names)} of {len(self.callers)} get in" + (f": {', '.join(names)}." if names else ".")
-        return f"{told}{undecided(self.policy, UNKNOWN, 'The simulation')}"
+        admitted = f"{len(names)} of {len(self.callers)} get in" + (f": {', '.join(names)}." if names else ".")
+        return f"{admitted}{undecided(self.policy, UNKNOWN, 'The simulation')}"
 
     def __repr__(self) -> str:
         lines = [f"{TITLE} {SIMULATED}", *filter(None, [self.missing])]
@@ -276,7 +276,7 @@ class WhoGetsIn:
         from labkit.course.widgets.pages import PolicyPage, Start, framed
 
         def judge(policy: str, callers: list[Any]) -> dict[str, Any]:
-            return replace(self, policy=policy, callers=[*map(Caller.of_json, callers)]).as_json()
+            return replace(self, policy=policy, callers=[*map(SimulatedCaller.of_json, callers)]).as_json()
 
         def start_over() -> Start:
             read = self.again()
@@ -324,14 +324,14 @@ def of_region_and_role(region: str, tags: Mapping[str, str]) -> Mapping[str, obj
     return {"aws:RequestedRegion": region, **resource_tags(tags, "iam")}
 
 
-def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Caller]:
+def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[SimulatedCaller]:
     def subject(of_namespace: str, of_name: str) -> str:
         return f"system:serviceaccount:{of_namespace}:{of_name}"
 
     another = "default" if name != "default" else "another"
     elsewhere = "elsewhere" if namespace != "elsewhere" else "default"
     host, slash, id = issuer.rpartition("/")
-    own = Caller("this service account", issuer, subject(namespace, name), audience)
+    own = SimulatedCaller("this service account", issuer, subject(namespace, name), audience)
     return [
         own,
         replace(own, name="another service account", sub=subject(namespace, another)),
@@ -395,8 +395,8 @@ def _place(trust: Policy, statement: Statement, *names: str) -> int:
     while at < end and trust.text[at] in " \t\r\n,":
         at += 1
     for name in names:
-        found = trust.text.find(json.dumps(name, ensure_ascii=False), at, end)
-        at = found if found >= 0 else at
+        position = trust.text.find(json.dumps(name, ensure_ascii=False), at, end)
+        at = position if position >= 0 else at
     return trust.text.count("\n", 0, at) + 1
 
 
@@ -405,7 +405,7 @@ def _stored(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    return ISSUER_ID.sub(lambda found: f"{found[0][:4]}…{found[0][-4:]}", text)
+    return ISSUER_ID.sub(lambda match: f"{match[0][:4]}…{match[0][-4:]}", text)
 
 
 def _numbered(policy: str) -> str:

@@ -364,7 +364,7 @@ class Commands:
         account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
-        role_arn = Arn.parse(self._evidence.provider_arn).beside(f"role/{ENTRANCE}")
+        role_arn = Arn.parse(self._evidence.provider_arn).sibling(f"role/{ENTRANCE}")
         fields = ("AccessKeyId", "SecretAccessKey", "SessionToken")
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
         pairs = ",".join(f"join('=',['{name}',{field}])" for name, field in zip(names, fields, strict=True))

@@ -175,7 +175,7 @@ def entry_arn(cluster_arn: str, principal_arn: str) -> str | None:
     account, kind, name = principal.groups()
     made = uuid.uuid5(uuid.NAMESPACE_URL, f"{cluster_arn}/{principal_arn}")
     cluster = Arn.parse(cluster_arn)
-    return str(cluster.beside(f"access-entry/{cluster.name}/{kind}/{account}/{name}/{made}"))
+    return str(cluster.sibling(f"access-entry/{cluster.name}/{kind}/{account}/{name}/{made}"))
 
 
 def access_policies() -> Response:

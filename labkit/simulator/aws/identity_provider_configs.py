@@ -101,7 +101,7 @@ def config_arn(cluster_arn: str, name: str) -> str:
     """Return the ARN of a cluster's config with this name."""
     made = uuid.uuid5(uuid.NAMESPACE_URL, f"{cluster_arn}/oidc/{name}")
     cluster = Arn.parse(cluster_arn)
-    return str(cluster.beside(f"identityproviderconfig/{cluster.name}/oidc/{name}/{made}"))
+    return str(cluster.sibling(f"identityproviderconfig/{cluster.name}/oidc/{name}/{made}"))
 
 
 def _reference(config: dict[str, Any]) -> dict[str, str]:

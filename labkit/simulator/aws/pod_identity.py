@@ -132,7 +132,7 @@ class PodIdentityAssociations:
 def association_arn(cluster_arn: str, association_id: str) -> str:
     """The ARN of a cluster's association with this id."""
     cluster = Arn.parse(cluster_arn)
-    return str(cluster.beside(f"podidentityassociation/{cluster.name}/{association_id}"))
+    return str(cluster.sibling(f"podidentityassociation/{cluster.name}/{association_id}"))
 
 
 def _actions(association: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 from kubernetes.client import CoreV1Api
 
 from labkit.course.widgets import live
-from labkit.course.widgets.watch import MOST, PARTIES, Call, Watch
+from labkit.course.widgets.watch import MOST, PARTIES, CallArrow, Watch
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
 
@@ -64,19 +64,19 @@ WEB = {"type": "WebIdentityUser", "userName": "system:serviceaccount:default:my-
     ],
 )
 def test_each_call_shows_its_sender_receiver_and_step(made, arrow, step):
-    call = Call.of(made, 1)
+    call = CallArrow.of(made, 1)
     assert (call.sender, call.receiver) == arrow and call.step == step
     assert {call.sender, call.receiver} <= set(PARTIES)
 
 
 def test_an_opened_call_shows_request_answer_and_reason_without_secrets():
     credentials = {"accessKeyId": "ASIAR32JQFNRHPKRNA7V", "sessionToken": TOKEN}
-    call = Call.of(record(requestParameters={"token": TOKEN}, responseElements={"credentials": credentials}), 1)
+    call = CallArrow.of(record(requestParameters={"token": TOKEN}, responseElements={"credentials": credentials}), 1)
     assert call.reason == "because" and '"accessKeyId": "<access key>"' in call.answer
     assert TOKEN not in str(call) and "ASIA" not in str(call)
-    refused = Call.of(record(errorCode="AccessDenied", errorMessage="<b>no</b>", lab={"reason": "why"}), 1)
+    refused = CallArrow.of(record(errorCode="AccessDenied", errorMessage="<b>no</b>", lab={"reason": "why"}), 1)
     assert refused.refused and refused.answer == "AccessDenied: <b>no</b>"
-    long = Call.of(record(requestParameters={"key": "x" * 10_000}), 1)
+    long = CallArrow.of(record(requestParameters={"key": "x" * 10_000}), 1)
     assert len(long.request) < 5000 and long.request.endswith("…")
 
 

@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from labkit.course.widgets import live
-from labkit.course.widgets.who_gets_in import Caller
+from labkit.course.widgets.who_gets_in import SimulatedCaller
 
 FIVE_REFUSED = ["policy", "policy", "provider", "audience", "expiry"]
 
@@ -141,9 +141,9 @@ def test_a_claim_may_hold_markup_or_a_value_of_the_wrong_type(asked):
     assert not odd.admitted and "<img src=x" in odd.reason
     assert "<img" not in replace(asked, callers=[odd.caller])._repr_html_()
     sent = {"name": "x", "iss": None, "sub": 5, "aud": "a", "minutes": "never"}
-    assert Caller.of_json(sent) == Caller("x", "None", "5", "a", 0)
-    assert Caller.of_json({"minutes": float("inf")}).minutes == 0
-    (empty,) = replace(asked, callers=[Caller.of_json({})]).verdicts()
+    assert SimulatedCaller.of_json(sent) == SimulatedCaller("x", "None", "5", "a", 0)
+    assert SimulatedCaller.of_json({"minutes": float("inf")}).minutes == 0
+    (empty,) = replace(asked, callers=[SimulatedCaller.of_json({})]).verdicts()
     assert empty.reason == "InvalidIdentityToken: Missing a required claim: iss"
 
 
@@ -155,8 +155,8 @@ def test_the_page_updates_its_verdicts_when_the_policy_or_a_claim_changes(page):
     assert page.verdicts["headline"].startswith("3 of 6 get in: ")
     page.callers = [{**page.callers[0], "aud": "me"}, *page.callers[1:]]
     assert page.verdicts["headline"].startswith("2 of 6 get in: ")
-    page.asked = 7
-    assert page.verdicts["asked"] == 7
+    page.request_number = 7
+    assert page.verdicts["request_number"] == 7
 
 
 def test_one_button_applies_the_policy_and_another_reads_it_again(ready, page):
