@@ -36,10 +36,9 @@ from websocket import WebSocketException
 
 from labkit import documents, execution
 from labkit.run_parameters import Parameters
-from labkit.simulator import process
+from labkit.simulator import clients, process
 from labkit.simulator.folder import Folder
 from labkit.simulator.process import State
-from labkit.targets import moto
 from tests import commands
 
 AUDIENCE, BUCKET, SERVICE_ACCOUNT = "sts.amazonaws.com", "soak", "app"
@@ -194,7 +193,7 @@ class TheLab:
         self.folder = folder
         self.kill = kill
         self.state = process.start(folder)
-        self.session = moto.session(self.state, "us-east-1")
+        self.session = clients.session(self.state, "us-east-1")
         self.account = self.state.account_id
         self.issuer = self.state.clusters["blue"]["issuer"]
         # One attempt, because a retry would hide an error.

@@ -102,10 +102,11 @@ def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.Sta
         state = process.start(folder, bare=bare)
     finally:
         loading.join()
+    from labkit.simulator import clients
     from labkit.targets import moto
 
     note = state.note
-    made = moto.ensure_cluster(moto.session(state, region), cluster, state.account_id)
+    made = moto.ensure_cluster(clients.session(state, region), cluster, state.account_id)
     state = process.State.read(folder) or state
     _put_kubectl_on(folder, state, cluster, region)
     return state, made["identity"]["oidc"]["issuer"], note
@@ -113,7 +114,7 @@ def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.Sta
 
 def _load_clients() -> None:
     importlib.import_module("labkit.targets.moto")
-    importlib.import_module("labkit.targets.sessions").load("eks")
+    importlib.import_module("labkit.simulator.sessions").load("eks")
 
 
 def _put_kubectl_on(folder: Folder, state: process.State, cluster: str, region: str) -> None:

@@ -1,9 +1,8 @@
 """The embedded target: for each lab folder, one background process emulates AWS and Kubernetes on loopback only."""
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from labkit.connection import (
@@ -13,12 +12,10 @@ from labkit.connection import (
     Connection,
     NotThereYet,
     Record,
-    configured,
-    patient,
     served_chain,
 )
 from labkit.errors import LabError, answering, in_a_terminal
-from labkit.simulator import kubeconfig, nodes, process
+from labkit.simulator import clients, kubeconfig, nodes, process
 from labkit.simulator.certificates import client_context
 from labkit.simulator.cluster_folder import ClusterFolder
 from labkit.simulator.environment import closed
@@ -26,13 +23,11 @@ from labkit.simulator.folder import Folder
 from labkit.simulator.process import ACCOUNT_ID, TARGET_TAG, State
 
 if TYPE_CHECKING:
-    from kubernetes.client import ApiClient
     from types_boto3_eks.type_defs import ClusterTypeDef
 
     from labkit.run_parameters import Parameters
-    from labkit.targets.sessions import BoundSession
+    from labkit.simulator.sessions import BoundSession
 
-CLUSTER_ROLE = "eks-cluster-role"
 COMMANDS_AFTER = 'eval "$(labkit env)"'
 
 
@@ -50,7 +45,7 @@ def up(parameters: "Parameters") -> Connection:
     refuse_another_account(parameters)
     folder = Folder.find()
     state = process.start(folder)
-    aws = session(state, parameters.region)
+    aws = clients.session(state, parameters.region)
     return _connection(parameters, folder, state, aws, ensure_cluster(aws, parameters.cluster, state.account_id))
 
 
@@ -68,7 +63,7 @@ def connect(parameters: "Parameters") -> Connection:
             where="the target moto; nothing was changed",
             next=parameters.up_command,
         )
-    aws = session(state, parameters.region)
+    aws = clients.session(state, parameters.region)
     eks = aws.client("eks")
     with answering():
         try:
@@ -84,7 +79,7 @@ def without_cluster(parameters: "Parameters") -> Connection | None:
     if (state := _running(Folder.find())) is None:
         return None
     return Connection(
-        aws=session(state, parameters.region),
+        aws=clients.session(state, parameters.region),
         kubernetes=None,
         issuer="",
         account_id=state.account_id,
@@ -116,18 +111,6 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
 
 
-def session(state: State, region: str) -> "BoundSession":
-    """Return an administrator's AWS session in this lab and this region."""
-    from labkit.targets.sessions import BoundSession
-
-    return BoundSession(
-        endpoint_url=state.endpoint_url,
-        access_key_id=state.access_key_id,
-        secret_access_key=state.secret_access_key,
-        region=region,
-    )
-
-
 def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession":
     """Return an administrator's session in the account ``account_id`` of the lab's organization. Raises `LabError`.
 
@@ -136,7 +119,7 @@ def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession"
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
     """
-    from labkit.targets.sessions import BoundSession
+    from labkit.simulator.sessions import BoundSession
 
     if account_id == own:
         return aws
@@ -160,27 +143,9 @@ def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> "ClusterT
     https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
     """
     with answering():
-        cluster = _cluster(aws.client("eks"), name, account_id)
+        cluster = clients.ensure_cluster(aws, name, account_id)
     _refuse_joined(cluster)
     return cluster
-
-
-def active(eks: Any, name: str) -> "ClusterTypeDef":
-    """Wait until the cluster is active, 30 s at most. Return it as eks:DescribeCluster shows it."""
-    eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
-    cluster: ClusterTypeDef = eks.describe_cluster(name=name)["cluster"]
-    return cluster
-
-
-def kubernetes(state: State, context: str) -> "ApiClient":
-    """Return a client of the cluster's API that uses no proxy."""
-    import yaml
-    from kubernetes.client import ApiClient
-
-    configuration = configured(yaml.safe_load(state.kubeconfig.read_text()), context)
-    # Without this, exec would use the machine's proxy. No request goes through this proxy: no_proxy is *.
-    configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
-    return patient(ApiClient(configuration))
 
 
 def fetch(state: State, url: str) -> object:
@@ -233,7 +198,7 @@ def _connection(
     webhook = f"{ClusterFolder(folder, context).keys}/webhook.json"
     return Connection(
         aws=aws,
-        kubernetes=kubernetes(state, context),
+        kubernetes=clients.kubernetes(state, context),
         issuer=issuer,
         account_id=state.account_id,
         kubectl=kubectl,
@@ -273,20 +238,6 @@ def publish_again(cluster: str, issuer: str) -> str:
         "# For every token of the issuer, STS then reads the issuer's own documents.\n"
         f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"'
     )
-
-
-def _cluster(eks: Any, name: str, account_id: str) -> "ClusterTypeDef":
-    cluster: ClusterTypeDef
-    try:
-        cluster = eks.describe_cluster(name=name)["cluster"]
-    except eks.exceptions.ResourceNotFoundException:
-        role_arn = f"arn:aws:iam::{account_id}:role/{CLUSTER_ROLE}"
-        # Another notebook or terminal may have created it a moment ago.
-        with contextlib.suppress(eks.exceptions.ResourceInUseException):
-            cluster = eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})["cluster"]
-            return cluster
-        cluster = {"status": "CREATING"}
-    return active(eks, name) if cluster["status"] == "CREATING" else cluster
 
 
 def refuse_another_account(parameters: "Parameters") -> None:

@@ -2,7 +2,7 @@
 
 import json
 
-from labkit import targets
+from labkit.simulator.sessions import BoundSession
 from tests.commands import labkit as labkit_command
 
 POLICY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
@@ -28,7 +28,7 @@ def session_of(lab, *denied):
     keys = sts.assume_role(RoleArn=f"arn:aws:iam::{lab.account_id}:role/{name}", RoleSessionName="somebody")[
         "Credentials"
     ]
-    return targets.sessions.BoundSession(
+    return BoundSession(
         endpoint_url=lab.aws.endpoint_url,
         access_key_id=keys["AccessKeyId"],
         secret_access_key=keys["SecretAccessKey"],

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from kubernetes.client import AuthenticationV1TokenRequest, CoreV1Api, V1TokenRequestSpec
 
 from labkit.errors import LabError
-from labkit.simulator import process
+from labkit.simulator import clients, process
 from labkit.simulator.aws.trail import Trail
 from labkit.simulator.folder import Folder
 from labkit.targets import moto
@@ -24,7 +24,7 @@ class Cluster:
     def __init__(self, folder: Folder, name: str):
         self.folder, self.name = folder, name
         self.state = process.start(folder)
-        self.aws = moto.session(self.state, "us-east-1")
+        self.aws = clients.session(self.state, "us-east-1")
         self.issuer = moto.ensure_cluster(self.aws, name, self.state.account_id)["identity"]["oidc"]["issuer"]
         issuer_name = self.issuer.removeprefix("https://")
         iam = self.aws.client("iam")
@@ -41,7 +41,7 @@ class Cluster:
     def exchange(self) -> str:
         """Exchange a new token; return the reason in the trail if STS refuses it, otherwise an empty text."""
         wanted = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=[AUDIENCE]))
-        with moto.kubernetes(self.state, self.name) as api:
+        with clients.kubernetes(self.state, self.name) as api:
             made = CoreV1Api(api).create_namespaced_service_account_token("default", "default", wanted)
         try:
             self.aws.client("sts").assume_role_with_web_identity(

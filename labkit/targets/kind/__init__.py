@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.connection import IMAGE, OTHER_ACCOUNT, Connection, NotThereYet, awaited
 from labkit.errors import LabError, NotAllowed, answering
-from labkit.simulator import process
+from labkit.simulator import clients, process
 from labkit.simulator.folder import Folder
 from labkit.simulator.joined_folder import JOINED, LOOPBACK, Facts, JoinedFolder
 from labkit.simulator.process import TARGET_TAG, State
@@ -184,10 +184,10 @@ def _join(state: State, parameters: "Parameters", kept: JoinedFolder, *, tries: 
     """Register the cluster in the lab's EKS, and check that the cluster reaches the lab."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    eks = moto.session(state, parameters.region).client("eks")
+    eks = clients.session(state, parameters.region).client("eks")
     request = {
         "name": parameters.cluster,
-        "roleArn": f"arn:aws:iam::{state.account_id}:role/{moto.CLUSTER_ROLE}",
+        "roleArn": f"arn:aws:iam::{state.account_id}:role/{clients.CLUSTER_ROLE}",
         "resourcesVpcConfig": {},
         "tags": {TARGET_TAG: JOINED},
     }
@@ -196,7 +196,7 @@ def _join(state: State, parameters: "Parameters", kept: JoinedFolder, *, tries: 
             cluster: ClusterTypeDef = eks.create_cluster(**request)["cluster"]
         except eks.exceptions.ResourceInUseException:
             # Another notebook or terminal registered it a moment ago.
-            return moto.active(eks, parameters.cluster)
+            return clients.active(eks, parameters.cluster)
         except ClientError as error:
             raise NotUsable(
                 error.response["Error"]["Message"], where=f"eks:CreateCluster; {NOTHING}", next="labkit status --report"
@@ -259,7 +259,7 @@ def _require_reached(kept: JoinedFolder) -> None:
 
 
 def _connection(state: State, parameters: "Parameters", cluster: "ClusterTypeDef", kept: JoinedFolder) -> Connection:
-    aws = moto.session(state, parameters.region)
+    aws = clients.session(state, parameters.region)
     context = state.context(parameters.cluster, parameters.region)
     to_api, issuer, facts = Way.kept(kept), cluster["identity"]["oidc"]["issuer"], facts_of(kept)
     api, kubectl = to_api.client(), f"kubectl --context {context}"
@@ -301,7 +301,7 @@ def _issuer_restored_by(kept: JoinedFolder, facts: Facts, parameters: "Parameter
 
 
 def _described(state: State, parameters: "Parameters") -> "ClusterTypeDef | None":
-    eks = moto.session(state, parameters.region).client("eks")
+    eks = clients.session(state, parameters.region).client("eks")
     with answering():
         try:
             cluster: ClusterTypeDef = eks.describe_cluster(name=parameters.cluster)["cluster"]
