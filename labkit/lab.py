@@ -514,7 +514,7 @@ class Lab(Workspace):
 
     def _is_empty(self) -> bool:
         evidence = self.evidence()
-        return not (evidence.role or evidence.service_account or evidence.pod)
+        return not (evidence.aws.role or evidence.cluster.service_account or evidence.pod.document)
 
     def close(self) -> None:
         """Close the connections to the cluster. The lab keeps running; `labkit down` ends it."""

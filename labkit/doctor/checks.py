@@ -49,38 +49,40 @@ def findings(step: str, evidence: Evidence, unread: list[NotRead] | None = None)
 
 def oidc_provider(evidence: Evidence) -> list[Comparison]:
     """The issuer and the audience of the OIDC provider."""
-    registered = evidence.provider
-    wanted = evidence.audience
+    registered = evidence.aws.provider
+    wanted = evidence.expected.audience
     if not registered:
         return [
-            Comparison("issuer", evidence.issuer, "no OIDC provider"),
+            Comparison("issuer", evidence.expected.issuer, "no OIDC provider"),
             Comparison("audience", wanted, "no OIDC provider", False),
         ]
     audiences = registered["ClientIDList"]
     return [
-        Comparison("issuer", evidence.issuer, "https://" + registered["Url"].removeprefix("https://")),
+        Comparison("issuer", evidence.expected.issuer, "https://" + registered["Url"].removeprefix("https://")),
         Comparison("audience", wanted, ", ".join(audiences) or "no client id", wanted in audiences),
     ]
 
 
 def iam_role(evidence: Evidence) -> list[Comparison]:
     """The role, its trust policy as written and as evaluated, and its permissions."""
-    if evidence.role is None:
-        return [Comparison("role", evidence.role_arn, "no such role")]
-    admits, admitted = "admits the service account", evidence.trust.admits
-    issuer, subject = evidence.provider_name, trust_policy.condition_found(evidence, "sub")
-    wanted_subject = f"StringEquals {issuer}:sub = {evidence.subject}"
+    if evidence.aws.role is None:
+        return [Comparison("role", evidence.expected.role_arn, "no such role")]
+    admits, admitted = "admits the service account", evidence.aws.trust.admits
+    issuer, subject = evidence.expected.provider_name, trust_policy.condition_found(evidence, "sub")
+    wanted_subject = f"StringEquals {issuer}:sub = {evidence.expected.subject}"
     # A policy with different words is right, too, if it admits this service account and no stranger.
     good = admitted and not trust_policy.sub_missing(evidence)
     for_sts = admitted and not trust_policy.aud_missing(evidence)
     return [
-        Comparison("role", evidence.role_arn, evidence.role["Arn"]),
-        Comparison("trusted provider", evidence.provider_arn, trust_policy.principal_found(evidence), good or None),
+        Comparison("role", evidence.expected.role_arn, evidence.aws.role["Arn"]),
+        Comparison(
+            "trusted provider", evidence.expected.provider_arn, trust_policy.principal_found(evidence), good or None
+        ),
         Comparison("action", WEB_IDENTITY, trust_policy.actions_found(evidence), good or None),
         Comparison("subject", wanted_subject, subject, good or None),
         Comparison(
             "audience",
-            f"StringEquals {issuer}:aud = {evidence.audience}",
+            f"StringEquals {issuer}:aud = {evidence.expected.audience}",
             trust_policy.condition_found(evidence, "aud"),
             for_sts or None,
         ),
@@ -88,45 +90,49 @@ def iam_role(evidence: Evidence) -> list[Comparison]:
         Comparison(
             "permissions",
             evidence.parameters.policy_arn,
-            ", ".join(evidence.attached_policies) or "no policy attached",
-            evidence.parameters.policy_arn in evidence.attached_policies,
+            ", ".join(evidence.aws.attached_policies) or "no policy attached",
+            evidence.parameters.policy_arn in evidence.aws.attached_policies,
         ),
     ]
 
 
 def service_account(evidence: Evidence) -> list[Comparison]:
     """The service account and its annotation."""
-    if evidence.service_account is None:
-        return [Comparison("service account", evidence.subject, "no such service account")]
+    if evidence.cluster.service_account is None:
+        return [Comparison("service account", evidence.expected.subject, "no such service account")]
     return [
-        Comparison("service account", evidence.subject, evidence.subject),
-        Comparison(f"annotation {ROLE_ANNOTATION}", evidence.role_arn, evidence.annotation or "no such annotation"),
+        Comparison("service account", evidence.expected.subject, evidence.expected.subject),
+        Comparison(
+            f"annotation {ROLE_ANNOTATION}",
+            evidence.expected.role_arn,
+            evidence.cluster.annotation or "no such annotation",
+        ),
     ]
 
 
 def pod(evidence: Evidence) -> list[Comparison]:
     """The pod, and what the webhook and the node put into it."""
-    if evidence.pod is None:
+    if evidence.pod.document is None:
         return [Comparison("pod", f"{evidence.parameters.namespace}/{POD_NAME}", "no such pod")]
     return [
-        Comparison("pod", "Running", evidence.pod_phase),
+        Comparison("pod", "Running", evidence.pod.phase),
         Comparison(
             "service account",
             evidence.parameters.service_account,
-            evidence.pod["spec"].get("serviceAccountName", "default"),
+            evidence.pod.document["spec"].get("serviceAccountName", "default"),
         ),
-        Comparison("webhook", "registered", "registered" if evidence.webhook else "not registered"),
-        Comparison("AWS_ROLE_ARN", evidence.role_arn, evidence.pod_role_arn or "not set"),
-        Comparison("token for", evidence.audience, evidence.token_audience or "no token volume"),
+        Comparison("webhook", "registered", "registered" if evidence.cluster.webhook else "not registered"),
+        Comparison("AWS_ROLE_ARN", evidence.expected.role_arn, evidence.pod.role_arn or "not set"),
+        Comparison("token for", evidence.expected.audience, evidence.pod.token_audience or "no token volume"),
     ]
 
 
 def credentials(evidence: Evidence) -> list[Comparison]:
     """The token's audience, and who AWS knows the pod as."""
-    caller = evidence.caller
+    caller = evidence.pod.caller
     found = "the pod does not run" if caller is None else caller.identity
     return [
-        Comparison("the token is for", evidence.audience, evidence.token_audience or "no token volume"),
+        Comparison("the token is for", evidence.expected.audience, evidence.pod.token_audience or "no token volume"),
         Comparison("AWS knows the pod as", f"assumed-role/{evidence.parameters.role_name}", found),
     ]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.connection import Connection
 from labkit.doctor.evidence import Evidence, NotRead, Reads, workloads
-from labkit.doctor.evidence.evidence import ROLE_ARN
+from labkit.doctor.evidence.account import ROLE_ARN
 from labkit.doctor.evidence.objects import Container, Metadata, Pod, ServiceAccount
 from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.evidence.reading import Read
@@ -126,7 +126,7 @@ def examine_run(
 
 def _refuse_misspelt_names(evidence: Callable[[str], Evidence], pod: str) -> None:
     refuse_misspelt(any_pod := evidence(""))
-    if any_pod.role_is_known:
+    if any_pod.expected.role_is_known:
         refuse_misspelt_role(any_pod)
     if pod:
         refuse_misspelt_pod(evidence(pod))
@@ -141,9 +141,9 @@ def refuse_misspelt(evidence: Evidence) -> None:
     if parameters.is_usual:
         return
     try:
-        if evidence.service_account is not None or evidence.is_named or evidence.is_namespace_ending:
+        if evidence.cluster.service_account is not None or is_named(evidence) or evidence.cluster.is_namespace_ending:
             return
-        accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
+        accounts = [each["metadata"] for each in evidence.cluster.api.all_service_accounts]
     except NotRead:
         return  # the diagnosis reports this error
     name = f"{parameters.namespace}/{parameters.service_account}"
@@ -155,6 +155,20 @@ def refuse_misspelt(evidence: Evidence) -> None:
     )
 
 
+def is_named(evidence: Evidence) -> bool:
+    """Whether a pod, a rejected pod's event, a role's trust policy or a role's tag names the service account."""
+    name = f"{evidence.parameters.namespace}/{evidence.parameters.service_account}"
+    # The API server's words when it rejects a pod.
+    if evidence.cluster.pods or any(
+        f"service account {name}:" in (event.get("message") or "") for event in evidence.pod.failed_creations
+    ):
+        return True
+    try:
+        return bool(evidence.expected.role_candidates)
+    except NotRead:
+        return False
+
+
 def refuse_misspelt_role(evidence: Evidence) -> None:
     """Raise `LabError` if IAM doesn't have the role that the user named, and the service account has another role.
 
@@ -162,19 +176,23 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
     """
     parameters, name = evidence.parameters, evidence.parameters.role_name
     try:
-        if evidence.role is not None or evidence.role_of_run == name or not (own := _roles_of_its_own(evidence)):
+        if (
+            evidence.aws.role is not None
+            or evidence.cluster.role_of_run == name
+            or not (own := _roles_of_its_own(evidence))
+        ):
             return
     except NotRead:
         return  # the diagnosis reports this error
     try:
-        others = [role["RoleName"] for role in evidence.account.roles]
+        others = [role["RoleName"] for role in evidence.aws.account.roles]
     except NotRead:
         others = []
     meant = next(iter([*get_close_matches(name, own, n=1), *get_close_matches(name, others, n=1)]), "")
     options = f"-n {parameters.namespace} -s {parameters.service_account}"
     raise LabError(
         f"{name}: no such role{f'; did you mean {meant}?' if meant else '.'}",
-        where=f"the roles of the account {evidence.role_account_id}",
+        where=f"the roles of the account {evidence.expected.role_account_id}",
         next=f"labkit doctor {options}{f' --role {meant}' if meant else ''}",
     )
 
@@ -185,10 +203,10 @@ def _roles_of_its_own(evidence: Evidence) -> list[str]:
     If the annotation isn't a role's ARN, return the names of the roles with a trust policy that names the service
     account. Raises `NotRead`.
     """
-    if ROLE_ARN.fullmatch(evidence.annotation):
-        annotated = Arn.parse(evidence.annotation).name
+    if ROLE_ARN.fullmatch(evidence.cluster.annotation):
+        annotated = Arn.parse(evidence.cluster.annotation).name
         return [annotated] if annotated != evidence.parameters.role_name else []
-    return [Arn.parse(arn).name for arn in evidence.roles_that_trust_it]
+    return [Arn.parse(arn).name for arn in evidence.expected.roles_that_trust_it]
 
 
 def refuse_misspelt_pod(evidence: Evidence) -> None:
@@ -196,13 +214,17 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
 
     The name is probably misspelt. A repair would create an unwanted pod.
     """
-    parameters, name = evidence.parameters, evidence.pod_name
+    parameters, name = evidence.parameters, evidence.pod.name
     if parameters.is_usual:
         return
     try:
-        if evidence.service_account is None or evidence.pod or workloads.may_have_been_replaced(evidence, name):
+        if (
+            evidence.cluster.service_account is None
+            or evidence.pod.document
+            or workloads.may_have_been_replaced(evidence, name)
+        ):
             return
-        pods = [each["metadata"]["name"] for each in evidence.pods]
+        pods = [each["metadata"]["name"] for each in evidence.cluster.pods]
     except NotRead:
         return  # the diagnosis reports this error
     # A pod of the service account is the best guess, however different its name is.
@@ -255,11 +277,11 @@ def examine(evidence: Evidence) -> Diagnosis:
         checks[stage] = _check(stage, here, evidence)
         outcomes |= here
     try:
-        role_arn, pod_name = evidence.role_arn, evidence.pod_name if evidence.pod else ""
+        role_arn, pod_name = evidence.expected.role_arn, evidence.pod.name if evidence.pod.document else ""
     except NotRead:
         role_arn = pod_name = ""
     return Diagnosis(
-        subject=evidence.subject,
+        subject=evidence.expected.subject,
         findings=in_order(_without_consequences(outcomes)),
         checks=checks,
         read=list(evidence.reads.asked),
@@ -326,10 +348,10 @@ def _check_of_all(checks: list[Check]) -> Check:
 def _facts(evidence: Evidence, pod_name: str) -> dict[str, Any]:
     """Return the objects that the findings rely on, without secrets."""
     read: dict[str, Callable[[], Any]] = {
-        "service account": lambda: evidence.service_account and _metadata(evidence.service_account),
-        f"pod {pod_name}".strip(): lambda: evidence.pod and _of_pod(evidence.pod),
-        "OIDC provider": lambda: evidence.provider and _without(evidence.provider, "ThumbprintList"),
-        "role": lambda: evidence.role and _without(evidence.role, "RoleLastUsed"),
+        "service account": lambda: evidence.cluster.service_account and _metadata(evidence.cluster.service_account),
+        f"pod {pod_name}".strip(): lambda: evidence.pod.document and _of_pod(evidence.pod.document),
+        "OIDC provider": lambda: evidence.aws.provider and _without(evidence.aws.provider, "ThumbprintList"),
+        "role": lambda: evidence.aws.role and _without(evidence.aws.role, "RoleLastUsed"),
     }
     facts = {}
     for name, look in read.items():
@@ -375,7 +397,7 @@ def _variables(container: Container) -> dict[str, str]:
 def _pods(evidence: Evidence) -> list[str]:
     """Return the name of each owner's newest pod."""
     try:
-        pods = evidence.pods
+        pods = evidence.cluster.pods
     except NotRead:
         return []
     alive = [pod for pod in pods if not _has_ended(pod)]

@@ -5,10 +5,11 @@ for a reason into a `Cause`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from types import ModuleType
 from typing import Literal, get_args
+from weakref import WeakKeyDictionary
 
 from labkit.doctor.evidence import Evidence, NotRead
 from labkit.doctor.evidence.kinds import Kinds
@@ -135,6 +136,7 @@ class Cause:
     """
     ends: tuple[Stage, ...]
     """The stages that aren't examined any further once this cause has a finding."""
+    _results: WeakKeyDictionary[Evidence, Finding | None] = field(default_factory=WeakKeyDictionary, repr=False)
 
     def __call__(self, evidence: Evidence) -> Finding | None:
         """Return the cause's finding, unless a more specific cause already has a finding.
@@ -142,14 +144,13 @@ class Cause:
         Raises `NotRead` if a fact that the cause needs can't be read.
         """
         # Keep the result: other causes ask for it too, and writing a repair takes long.
-        if self not in evidence.found:
+        if evidence not in self._results:
             symptom = self.look(evidence)
-            is_new = symptom is not None and not is_told(evidence, *self.follows_from)
-            evidence.found[self] = self._finding(symptom) if symptom and is_new else None
-            if is_new:
-                evidence.ended.update(self.ends)
-        finding: Finding | None = evidence.found[self]
-        return finding
+            is_new = symptom is not None and not any_found(evidence, *self.follows_from)
+            self._results[evidence] = self._finding(symptom) if symptom and is_new else None
+            for stage in self.ends if is_new else ():
+                stage.ended_for.add(evidence)
+        return self._results[evidence]
 
     def _finding(self, symptom: Symptom) -> Finding:
         return Finding(
@@ -192,7 +193,7 @@ def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Caus
     """
     for each in causes:
         # A cause that ends its own stage must still be reported.
-        if each.stage in evidence.ended and not each.ends:
+        if evidence in each.stage.ended_for and not each.ends:
             continue
         try:
             yield each, each(evidence)
@@ -200,7 +201,7 @@ def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Caus
             yield each, unread
 
 
-def is_told(evidence: Evidence, *causes: Cause) -> bool:
+def any_found(evidence: Evidence, *causes: Cause) -> bool:
     """Return whether at least one of these causes has a finding.
 
     A cause has no finding if a fact that the cause needs can't be read.

@@ -1,8 +1,9 @@
 """The stages of an examination, in the order in which a pod gets its role: the pod first, the permissions last."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
+from weakref import WeakSet
 
 from labkit.doctor.evidence import Evidence, NotRead
 
@@ -20,6 +21,8 @@ class Stage:
 
     The result is `not looked at` if the object to examine doesn't exist.
     """
+    ended_for: WeakSet[Evidence] = field(default_factory=WeakSet, compare=False, repr=False)
+    """The evidence for which a finding has ended the stage. The stage's other causes aren't looked for."""
 
     def at_best(self, evidence: Evidence) -> Result:
         """Return the result that the stage gets if no cause finds anything.
@@ -37,14 +40,14 @@ def _if_there(subject: object) -> Result:
 
 
 def _namespace(evidence: Evidence) -> object:
-    return evidence.service_account or evidence.cluster.get("namespace", evidence.parameters.namespace)
+    return evidence.cluster.service_account or evidence.cluster.api.get("namespace", evidence.parameters.namespace)
 
 
 def _exchange(evidence: Evidence) -> Result:
-    if evidence.is_its_role:
+    if evidence.expected.role_is_assumed:
         # If STS refused the doctor, the pod may have an older session, or may reach STS another way.
         return "not looked at" if _is_refused(evidence) else "right"
-    caller, exchange = evidence.caller_if_told, evidence.probe.exchange
+    caller, exchange = evidence.pod.caller_if_known, evidence.pod.probe.exchange
     if (exchange and exchange.code) or (caller and "AssumeRoleWithWebIdentity" in caller.error):
         return "error"
     return _if_there(exchange)
@@ -53,25 +56,25 @@ def _exchange(evidence: Evidence) -> Result:
 def _is_refused(evidence: Evidence) -> bool:
     """Whether STS refused the pod's token when the doctor sent the token."""
     try:
-        exchange = evidence.probe.exchange
+        exchange = evidence.pod.probe.exchange
     except NotRead:
         return False
     return bool(exchange and exchange.code)
 
 
 def _identity(evidence: Evidence) -> Result:
-    is_somebody = evidence.caller and evidence.caller.arn
-    return "error" if is_somebody and not evidence.is_its_role else _if_there(is_somebody)
+    is_somebody = evidence.pod.caller and evidence.pod.caller.arn
+    return "error" if is_somebody and not evidence.expected.role_is_assumed else _if_there(is_somebody)
 
 
 POD = Stage("the pod, and the service account that it runs as")
 ANNOTATION = Stage("the annotation on the service account", lambda evidence: _if_there(_namespace(evidence)))
-WEBHOOK = Stage("the webhook's changes to the pod", lambda evidence: _if_there(evidence.pod))
-TOKEN = Stage("the token", lambda evidence: _if_there(evidence.pod))
+WEBHOOK = Stage("the webhook's changes to the pod", lambda evidence: _if_there(evidence.pod.document))
+TOKEN = Stage("the token", lambda evidence: _if_there(evidence.pod.document))
 PROVIDER = Stage("the OIDC provider, and its audiences")
-ROLE = Stage("the role, and its trust policy", lambda evidence: _if_there(evidence.role_arn))
+ROLE = Stage("the role, and its trust policy", lambda evidence: _if_there(evidence.expected.role_arn))
 EXCHANGE = Stage("the exchange with STS", _exchange)
 IDENTITY = Stage("the pod's identity in AWS", _identity)
-PERMISSIONS = Stage("the role's permissions", lambda evidence: _if_there(evidence.role))
+PERMISSIONS = Stage("the role's permissions", lambda evidence: _if_there(evidence.aws.role))
 
 STAGES = (POD, ANNOTATION, WEBHOOK, TOKEN, PROVIDER, ROLE, EXCHANGE, IDENTITY, PERMISSIONS)

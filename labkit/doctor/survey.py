@@ -7,7 +7,7 @@ from typing import Any
 from labkit.connection import Connection
 from labkit.doctor.evidence import Evidence, NotRead, Reads
 from labkit.doctor.evidence.account import Account
-from labkit.doctor.evidence.cluster import Cluster
+from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.objects import Metadata, Pod
 from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.evidence.reading import Document
@@ -58,9 +58,9 @@ class Survey:
             yield examine_pods(self._of(namespace, name, self.reads.shared()))
 
     @property
-    def cluster(self) -> Cluster:
+    def cluster(self) -> ClusterApi:
         """The surveyed cluster."""
-        cluster: Cluster = self._any.cluster
+        cluster: ClusterApi = self._any.cluster.api
         return cluster
 
     def _of(self, namespace: str, name: str, reads: Reads) -> Any:
@@ -70,7 +70,7 @@ class Survey:
             found = Evidence(
                 parameters, self._connection, pod_name=pod, role_is_known=False, probe=self._probe, reads=reads
             )
-            found.cluster.everywhere = not self._namespace
+            found.cluster.api.everywhere = not self._namespace
             return found
 
         return evidence
@@ -109,7 +109,7 @@ class Survey:
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html
         """
-        account = self._any.account
+        account = self._any.aws.account
         try:
             listed = {role["RoleName"]: role for role in account.roles}
             details = account.authorization_details

@@ -61,14 +61,14 @@ def test_apostrophes_in_documents_leave_no_quote_open_in_any_line_of_a_repair(he
     assert all(shlex.split(line) for finding in findings for line in finding.repair.splitlines())
 
 
-def plant_apostrophes(part, *, is_told=False):
+def plant_apostrophes(part, *, is_escaped=False):
     """Append an apostrophe to each value of a variable and of a policy's condition."""
     if isinstance(part, list):
-        part[:] = [plant_apostrophes(each, is_told=is_told) for each in part]
+        part[:] = [plant_apostrophes(each, is_escaped=is_escaped) for each in part]
     if isinstance(part, dict):
         for key, value in part.items():
-            part[key] = plant_apostrophes(value, is_told=is_told or key in ("value", "Condition"))
-    return f"{part}'" if is_told and isinstance(part, str) else part
+            part[key] = plant_apostrophes(value, is_escaped=is_escaped or key in ("value", "Condition"))
+    return f"{part}'" if is_escaped and isinstance(part, str) else part
 
 
 TO_DO = "The doctor found the first, not the second: if that is right, say so in the fault's hides= or seen_as="

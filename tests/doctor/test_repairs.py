@@ -43,7 +43,7 @@ def test_the_printed_repair_mends_the_lab(lab, healthy, shell, fault):
             return
         assert left == [], finding.repair
         # STS has to agree.
-        exchanged = evidence(lab, now, probe=True).probe.exchange
+        exchanged = evidence(lab, now, probe=True).pod.probe.exchange
         assert ":assumed-role/my-role/" in exchanged.arn, exchanged
     finally:
         breaking.mend(lab)

@@ -8,6 +8,7 @@ import pytest
 
 from labkit import doctor
 from labkit.doctor.evidence import Evidence, Reads
+from labkit.doctor.examination import is_named
 from labkit.steps import pod, service_account
 from tests.doctor.applying import applied, made
 from tests.doctor.pods import examine, found
@@ -253,8 +254,8 @@ def test_an_event_of_a_workload_names_the_missing_service_account():
     event = {"reason": "FailedCreate", "message": told + 'serviceaccount "my-service-account" not found'}
     answers = healthy() | {SERVICE_ACCOUNTS: [], PODS: [], ROLES: [], DETAILS: {"RoleDetailList": []}}
     named = evidence(answers | {EVENTS: [event]}, role_is_known=False, pod_name="")
-    assert named.is_named
-    assert not evidence(answers, role_is_known=False, pod_name="").is_named
+    assert is_named(named)
+    assert not is_named(evidence(answers, role_is_known=False, pod_name=""))
 
 
 def test_the_doctor_does_not_propose_the_role_of_a_run_on_another_cluster():

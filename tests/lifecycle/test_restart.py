@@ -312,13 +312,13 @@ def test_every_object_and_pod_is_back_after_the_server_ended(made, end, capsys):
     assert kinds == apis[0].lists.keys(), "each kind has to be tried"
     with Lab.open() as lab:
         facts = [clusters_facts(lab, cluster) for cluster in CLUSTERS]
-        thumbprint = lab.evidence().published.thumbprint
+        thumbprint = lab.evidence().cluster.issuer.thumbprint
     config = contexts(made)
     end(made)
     with opened_again(capsys) as lab:
         assert [clusters_facts(lab, cluster) for cluster in CLUSTERS] == facts
         assert sorted(lab.aws.client("eks").list_clusters()["clusters"]) == sorted(CLUSTERS)
-        assert lab.evidence().published.thumbprint == thumbprint
+        assert lab.evidence().cluster.issuer.thumbprint == thumbprint
     assert contexts(made) == config
     for api, objects, restarted in zip(apis, before, restarts, strict=True):
         settled(api, restarted)

@@ -13,7 +13,7 @@ from labkit.course.exercises.exercise import Exercise
 from labkit.course.faults.kubernetes import is_rolled_out
 from labkit.course.widgets.question import Answer, Question
 from labkit.doctor.checks import Comparison
-from labkit.doctor.evidence.cluster import Cluster
+from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, PodSpec, service_account_of
 from labkit.doctor.evidence.reading import Reads
 from labkit.steps import oidc_provider, service_account
@@ -67,7 +67,7 @@ def _only_one_container_has_the_role(place: Workspace) -> list[Comparison]:
 
 def _role_of(place: Workspace, pod: Any, name: str) -> str:
     """Return the ARN of the container's role; `NONE` if it has no token with which cart can get a role."""
-    spec = PodSpec(pod, Cluster(place.kubernetes, Reads()))
+    spec = PodSpec(pod, ClusterApi(place.kubernetes, Reads()))
     container = next((each for each in spec.containers if each.name == name), None)
     if container is None:
         return "no such container"

@@ -97,7 +97,7 @@ def read(evidence: "Evidence", checked: Collection[str], again: Callable[[], Jou
         again: a function that reads the journey again, for the button.
     """
     stops = [_stop(step, evidence, step in checked) for step in steps.ORDER]
-    return Journey(evidence.subject, evidence.parameters.role_name, stops, again)
+    return Journey(evidence.expected.subject, evidence.parameters.role_name, stops, again)
 
 
 def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
@@ -106,7 +106,7 @@ def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
         return Stop(step, module.TITLE, StopState.MISSING, missing)
     # Asking AWS runs a command in the pod, and the trail shows the call. Only do that after the learner's own check.
     if step == "credentials" and not checked:
-        return Stop(step, module.TITLE, StopState.READY, f"a token for {evidence.token_audience}, not tried yet")
+        return Stop(step, module.TITLE, StopState.READY, f"a token for {evidence.pod.token_audience}, not tried yet")
     # The empty list lets the check skip evidence that only explains a fault if the caller lacks permission to read it.
     report = Check(step, module.TITLE, checks.rows(step, evidence), checks.findings(step, evidence, []))
     if not report:
@@ -116,14 +116,14 @@ def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
 
 def _missing(step: str, evidence: "Evidence") -> str:
     if step == "credentials":
-        if evidence.pod_phase != "Running":
+        if evidence.pod.phase != "Running":
             return "no pod runs"
-        return "" if evidence.token_audience else "the pod has no token for AWS"
+        return "" if evidence.pod.token_audience else "the pod has no token for AWS"
     there, said = {
-        "oidc_provider": (evidence.provider, "the issuer is not registered"),
-        "iam_role": (evidence.role, "no such role"),
-        "service_account": (evidence.service_account, "no such service account"),
-        "pod": (evidence.pod, "no such pod"),
+        "oidc_provider": (evidence.aws.provider, "the issuer is not registered"),
+        "iam_role": (evidence.aws.role, "no such role"),
+        "service_account": (evidence.cluster.service_account, "no such service account"),
+        "pod": (evidence.pod.document, "no such pod"),
     }[step]
     return "" if there else said
 
@@ -131,10 +131,10 @@ def _missing(step: str, evidence: "Evidence") -> str:
 def _there(step: str, evidence: "Evidence") -> str:
     parameters = evidence.parameters
     return {
-        "oidc_provider": f"the issuer is registered for {evidence.audience}",
+        "oidc_provider": f"the issuer is registered for {evidence.expected.audience}",
         "iam_role": f"{parameters.role_name} admits {parameters.namespace}/{parameters.service_account}",
         "service_account": f"{parameters.namespace}/{parameters.service_account} names {parameters.role_name}",
-        "pod": f"{evidence.pod_name} runs as {parameters.service_account}, and the webhook added the role",
+        "pod": f"{evidence.pod.name} runs as {parameters.service_account}, and the webhook added the role",
         "credentials": f"AWS knows the pod as assumed-role/{parameters.role_name}",
     }[step]
 

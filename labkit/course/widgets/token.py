@@ -137,23 +137,23 @@ def parse(token: str) -> Claims:
 
 def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -> TokenView:
     """Return a view that compares these claims with the live lab's provider and trust policy."""
-    name, provider, now = evidence.parameters.role_name, evidence.provider, evidence.connection.now()
-    trust = Policy.read(evidence.trust_policy, kind="trust", name=name) if evidence.role else None
+    name, provider, now = evidence.parameters.role_name, evidence.aws.provider, evidence.connection.now()
+    trust = Policy.read(evidence.aws.trust_policy, kind="trust", name=name) if evidence.aws.role else None
     rows = compare(
         claims,
         provider["Url"] if provider else None,
         provider["ClientIDList"] if provider else [],
         trust,
-        evidence.provider_arn,
+        evidence.expected.provider_arn,
         now=now,
     )
     if trust is None:
         return TokenView(claims, name, rows, f"the role {name} doesn't exist.", again)
     context = {
-        **who_gets_in.of_region_and_role(evidence.parameters.region, tags_of(evidence.role)),
-        **who_gets_in.of_provider_and_time(evidence.provider_arn, now),
+        **who_gets_in.of_region_and_role(evidence.parameters.region, tags_of(evidence.aws.role)),
+        **who_gets_in.of_provider_and_time(evidence.expected.provider_arn, now),
         **claims.context(),
     }
-    decision = evaluate_trust(trust, provider_arn=evidence.provider_arn, context=context)
+    decision = evaluate_trust(trust, provider_arn=evidence.expected.provider_arn, context=context)
     refusal = f"{decision.reason}.{who_gets_in.undecided(trust.text, UNKNOWN, 'This view')}"
     return TokenView(claims, name, rows, "" if decision.allowed else refusal, again)

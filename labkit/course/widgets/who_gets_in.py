@@ -293,28 +293,30 @@ def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[
         apply: a function that writes a text as the role's trust policy; None if a widget must not change the policy.
     """
     connection, parameters = evidence.connection, evidence.parameters
-    document = evidence.trust_policy if evidence.role else iam_role.build(parameters, evidence.provider_arn)
-    tags = tags_of(evidence.role) if evidence.role else {tag["Key"]: tag["Value"] for tag in parameters.tags}
-    own = evidence.provider_arn
+    document = (
+        evidence.aws.trust_policy if evidence.aws.role else iam_role.build(parameters, evidence.expected.provider_arn)
+    )
+    tags = tags_of(evidence.aws.role) if evidence.aws.role else {tag["Key"]: tag["Value"] for tag in parameters.tags}
+    own = evidence.expected.provider_arn
 
     def provider_arn(url: str) -> str:
         return own.partition("oidc-provider/")[0] + "oidc-provider/" + url.removeprefix("https://")
 
     def client_ids(url: str) -> Sequence[str] | None:
         arn = provider_arn(url)
-        provider = evidence.role_account.provider(arn) if arn in evidence.provider_arns else None
+        provider = evidence.aws.role_account.provider(arn) if arn in evidence.aws.provider_arns else None
         return provider["ClientIDList"] if provider else None
 
     return WhoGetsIn(
-        evidence.role_name,
+        evidence.expected.role_name,
         json.dumps(document, indent=2, ensure_ascii=False),
-        _callers(connection.issuer, parameters.namespace, parameters.service_account, evidence.audience),
+        _callers(connection.issuer, parameters.namespace, parameters.service_account, evidence.expected.audience),
         provider_arn,
         client_ids,
         connection.now,
         again,
         apply,
-        evidence.role is not None,
+        evidence.aws.role is not None,
         of_region_and_role(parameters.region, tags),
     )
 

@@ -5,31 +5,73 @@ import re
 from collections.abc import Callable, Iterable
 from functools import reduce
 from operator import getitem
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 from urllib.parse import unquote
 
-from labkit.connection import Record
-from labkit.doctor.evidence.answers import (
-    Cluster,
-    ControlPolicy,
-    IdentityProviderConfig,
-    Organization,
-    PastCall,
-    PodIdentityAssociation,
-    Provider,
-    Role,
-    Simulated,
-)
-from labkit.doctor.evidence.reading import Answer, Read, Reads
+from labkit.connection import Connection, Record
+from labkit.doctor.evidence.reading import Answer, NotRead, Read, Reads
 from labkit.policy.arn import Arn
 from labkit.run_parameters import RUN_TAG
 
 if TYPE_CHECKING:
+    # Answers are kept as plain JSON, so a date is a string, whatever these types say.
     import boto3
+    from types_boto3_eks.type_defs import (
+        ClusterTypeDef,
+        OidcIdentityProviderConfigTypeDef,
+        PodIdentityAssociationSummaryTypeDef,
+    )
+    from types_boto3_iam.type_defs import (
+        EvaluationResultTypeDef,
+        GetOpenIDConnectProviderResponseTypeDef,
+        RoleTypeDef,
+    )
+    from types_boto3_organizations.type_defs import OrganizationTypeDef, PolicySummaryTypeDef
 
-
+ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
 # The issuer of an EKS cluster; the groups are its region and its id.
 EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([0-9A-Za-z]+)")
+
+
+class PastCall(TypedDict, total=False):
+    """The fields of a CloudTrail record that the doctor keeps. It keeps no credentials.
+
+    https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+    """
+
+    eventTime: str
+    eventName: str
+    errorCode: str | None
+    errorMessage: str | None
+    requestParameters: dict[str, Any] | None
+    caller: str
+    """The ARN of the user or role, without its session."""
+
+
+class AwsAccounts:
+    """The AWS accounts that a diagnosis reads: the cluster's own, and the roles' other accounts."""
+
+    def __init__(self, connection: Connection, reads: Reads):
+        self.own = Account(connection.aws, connection.account_id, reads)
+        self._connection = connection
+        self._reads = reads
+        self._accounts = {connection.account_id: self.own}
+
+    def of(self, account_id: str) -> "Account":
+        """Return the account with this id. Raises `NotRead` if there are no credentials for it."""
+        if account_id in self._accounts:
+            return self._accounts[account_id]
+        from botocore.exceptions import ClientError
+
+        try:
+            session = self._connection.account(account_id)
+        except ClientError:
+            session = None
+        if session is None:
+            read = Read("sts:AssumeRole into", account_id, f"({self._connection.account_id})", "AWS")
+            raise NotRead(read, "this account is not the cluster's", f"credentials of the account {account_id}")
+        self._accounts[account_id] = Account(session, account_id, self._reads)
+        return self._accounts[account_id]
 
 
 class Account:
@@ -52,26 +94,28 @@ class Account:
         listed = self._answered("iam:ListOpenIDConnectProviders", "", "OpenIDConnectProviderList")
         return [provider["Arn"] for provider in listed]
 
-    def provider(self, arn: str) -> Provider | None:
+    def provider(self, arn: str) -> "GetOpenIDConnectProviderResponseTypeDef | None":
         """Return an OIDC provider: `Url`, `ClientIDList`, `ThumbprintList`, `Tags`; None if the provider doesn't exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
         """
         name = Arn.parse(arn).issuer
-        found: Provider | None = self._answered("iam:GetOpenIDConnectProvider", name, OpenIDConnectProviderArn=arn)
-        return found
+        provider: GetOpenIDConnectProviderResponseTypeDef | None = self._answered(
+            "iam:GetOpenIDConnectProvider", name, OpenIDConnectProviderArn=arn
+        )
+        return provider
 
     # Roles.
 
     @property
-    def roles(self) -> list[Role]:
+    def roles(self) -> "list[RoleTypeDef]":
         """Every role with its trust policy, but without its tags and permissions boundary: iam:ListRoles omits these.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
         """
         return [_with_document(role) for role in self._listed("iam:ListRoles", "", "Roles")]
 
-    def role(self, name: str) -> Role | None:
+    def role(self, name: str) -> "RoleTypeDef | None":
         """Return the answer of iam:GetRole, with the trust policy as a dict; None if the role doesn't exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html
@@ -88,11 +132,11 @@ class Account:
 
         def read() -> dict[str, Any]:
             pages = self.client("iam").get_paginator("get_account_authorization_details")
-            found: dict[str, Any] = {"RoleDetailList": [], "Policies": []}
+            details: dict[str, Any] = {"RoleDetailList": [], "Policies": []}
             for page in pages.paginate(Filter=["Role", "LocalManagedPolicy"]):
-                for key in found:
-                    found[key] += page.get(key) or []
-            return found
+                for key in details:
+                    details[key] += page.get(key) or []
+            return details
 
         return self._once("iam:GetAccountAuthorizationDetails", "", read)
 
@@ -128,26 +172,28 @@ class Account:
 
         return document(self._once("iam:GetPolicyVersion", arn, read))
 
-    def simulated(self, role_arn: str, action: str, resource: str) -> Simulated:
+    def simulated(self, role_arn: str, action: str, resource: str) -> "EvaluationResultTypeDef":
         """Return IAM's answer: may the role use the action on the resource? Empty if the role doesn't exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
         """
         request = {"PolicySourceArn": role_arn, "ActionNames": [action], "ResourceArns": [resource]}
         name = f"{role_arn} {action} {resource}"
-        return self._answered("iam:SimulatePrincipalPolicy", name, "EvaluationResults", 0, **request) or Simulated()
+        result = self._answered("iam:SimulatePrincipalPolicy", name, "EvaluationResults", 0, **request)
+        return cast("EvaluationResultTypeDef", result or {})
 
     # Organizations.
 
     @property
-    def organization(self) -> Organization:
+    def organization(self) -> "OrganizationTypeDef":
         """The organization that the account belongs to. Raises `NotRead` without an organization.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_DescribeOrganization.html
         """
-        return self._answered("organizations:DescribeOrganization", "", "Organization") or Organization()
+        described = self._answered("organizations:DescribeOrganization", "", "Organization")
+        return cast("OrganizationTypeDef", described or {})
 
-    def control_policies(self, policy_type: str) -> list[ControlPolicy]:
+    def control_policies(self, policy_type: str) -> "list[PolicySummaryTypeDef]":
         """Return the organization's policies of the type `policy_type` that limit the account.
 
         Policies attached to the organization's root come first. Policies attached to the account itself come last.
@@ -155,7 +201,8 @@ class Account:
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_ListPoliciesForTarget.html
         """
-        target, found = self.account_id, list[ControlPolicy]()
+        target: str = self.account_id
+        policies: list[PolicySummaryTypeDef] = []
         while True:
             attached = self._listed(
                 "organizations:ListPoliciesForTarget",
@@ -164,9 +211,9 @@ class Account:
                 TargetId=target,
                 Filter=policy_type,
             )
-            found = [*attached, *found]
+            policies = [*attached, *policies]
             if target.startswith("r-"):
-                return [*{policy["Name"]: policy for policy in found}.values()]
+                return [*{policy["Name"]: policy for policy in policies}.values()]
             (parent,) = self._listed("organizations:ListParents", target, "Parents", ChildId=target)
             target = parent["Id"]
 
@@ -224,13 +271,13 @@ class Account:
         """
         return self._listed("eks:ListClusters", "", "clusters")
 
-    def cluster(self, name: str) -> Cluster | None:
+    def cluster(self, name: str) -> "ClusterTypeDef | None":
         """Return the answer of eks:DescribeCluster; None if the cluster doesn't exist.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
         """
-        found: Cluster | None = self._answered("eks:DescribeCluster", name, "cluster", name=name)
-        return found
+        cluster: ClusterTypeDef | None = self._answered("eks:DescribeCluster", name, "cluster", name=name)
+        return cluster
 
     def gone(self, issuers: Iterable[str], region: str) -> list[str]:
         """Return those of `issuers` (without `https://`) whose EKS cluster in this region no longer exists.
@@ -246,22 +293,22 @@ class Account:
             left = [each for each in left if each != issuer]
         return left
 
-    def identity_provider_configs(self, cluster: str) -> list[IdentityProviderConfig]:
+    def identity_provider_configs(self, cluster: str) -> "list[OidcIdentityProviderConfigTypeDef]":
         """Return the cluster's identity provider configs: the OIDC providers for people who log in to the cluster.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeIdentityProviderConfig.html
         """
         kind, key = "eks:DescribeIdentityProviderConfig", "identityProviderConfig"
         configs = self._listed("eks:ListIdentityProviderConfigs", cluster, f"{key}s", clusterName=cluster)
-        return [
+        described: list[OidcIdentityProviderConfigTypeDef | None] = [
             self._answered(
                 kind, f"{cluster} {config['name']}", key, "oidc", clusterName=cluster, identityProviderConfig=config
             )
-            or IdentityProviderConfig()
             for config in configs
         ]
+        return [each or {} for each in described]
 
-    def pod_identity_associations(self, cluster: str) -> list[PodIdentityAssociation]:
+    def pod_identity_associations(self, cluster: str) -> "list[PodIdentityAssociationSummaryTypeDef]":
         """Return a cluster's EKS Pod Identity associations.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
@@ -341,17 +388,17 @@ def document(value: Any) -> Any:
     return value
 
 
-def tags_of(role: Role | None) -> dict[str, str]:
+def tags_of(role: "RoleTypeDef | None") -> dict[str, str]:
     """Return a role's tags, by key; empty without a role."""
-    return {tag["Key"]: tag["Value"] for tag in (role or {}).get("Tags") or []}
+    return {tag["Key"]: tag["Value"] for tag in (role.get("Tags") if role else None) or []}
 
 
-def run_of(role: Role | None) -> str | None:
+def run_of(role: "RoleTypeDef | None") -> str | None:
     """Return the value of the role's tag that names a run of the lab; None without such a tag."""
     return tags_of(role).get(RUN_TAG)
 
 
-def _with_document(role: Role) -> Role:
+def _with_document(role: "RoleTypeDef") -> "RoleTypeDef":
     return {**role, "AssumeRolePolicyDocument": document(role.get("AssumeRolePolicyDocument") or {})}
 
 

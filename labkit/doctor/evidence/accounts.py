@@ -17,13 +17,13 @@ DEFAULT = "default"  # the service account of a pod whose manifest names no serv
 def associations(evidence: Evidence) -> list[str]:
     """Return the ids of the service account's Pod Identity associations. Raises `NotRead`."""
     mine = (evidence.parameters.namespace, evidence.parameters.service_account)
-    listed = evidence.account.pod_identity_associations(evidence.parameters.cluster)
+    listed = evidence.aws.account.pod_identity_associations(evidence.parameters.cluster)
     return [each["associationId"] for each in listed if (each["namespace"], each["serviceAccount"]) == mine]
 
 
 def uses_pod_identity(evidence: Evidence) -> bool:
     """Whether the webhook gave the pod Pod Identity's variables, and the association still exists. Raises `NotRead`."""
-    spec = evidence.pod_spec
+    spec = evidence.pod.spec
     if spec is None or not spec.has_pod_identity:
         return False
     is_mine = service_account_of(spec.spec) == evidence.parameters.service_account
@@ -33,7 +33,7 @@ def uses_pod_identity(evidence: Evidence) -> bool:
 def others_with_a_role(evidence: Evidence) -> list[str] | None:
     """Return the cluster's other service accounts that have a role, as NAMESPACE/NAME; None if they can't be listed."""
     try:
-        accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
+        accounts = [each["metadata"] for each in evidence.cluster.api.all_service_accounts]
         associated = _associated(evidence)
     except NotRead:
         return None
@@ -52,7 +52,7 @@ def default_has_a_role(evidence: Evidence) -> bool:
     """Whether the namespace's service account `default` has a role. If the doctor can't find out, return True."""
     namespace = evidence.parameters.namespace
     try:
-        account = evidence.cluster.service_account(namespace, DEFAULT) or {}
+        account = evidence.cluster.api.service_account(namespace, DEFAULT) or {}
         annotations = (account.get("metadata") or {}).get("annotations") or {}
         return bool(annotations.get(ROLE_ANNOTATION)) or (namespace, DEFAULT) in _associated(evidence)
     except NotRead:
@@ -70,7 +70,7 @@ def lost_bindings(evidence: Evidence) -> list[str]:
     mine, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     return [
         _binding(each)
-        for each in evidence.cluster.bindings
+        for each in evidence.cluster.api.bindings
         if _names(each, namespace, DEFAULT) and not _names(each, namespace, mine)
     ]
 
@@ -93,5 +93,5 @@ def _binding(binding: Binding) -> str:
 
 
 def _associated(evidence: Evidence) -> list[tuple[str, str]]:
-    associations = evidence.account.pod_identity_associations(evidence.parameters.cluster)
+    associations = evidence.aws.account.pod_identity_associations(evidence.parameters.cluster)
     return [(each["namespace"], each["serviceAccount"]) for each in associations]

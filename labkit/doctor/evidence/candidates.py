@@ -4,15 +4,18 @@ A trust policy or a tag that names the service account makes a role a candidate.
 """
 
 import re
+from typing import TYPE_CHECKING
 
 from labkit.doctor.evidence.account import Account, tags_of
-from labkit.doctor.evidence.answers import Role
 from labkit.doctor.evidence.reading import NotRead
 from labkit.doctor.evidence.trust import Trust
 from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
 from labkit.policy.written import StatementDocument, conditions_of, federated_of, name_of, statements_of
 from labkit.run_parameters import RUN_TAG, Parameters
+
+if TYPE_CHECKING:
+    from types_boto3_iam.type_defs import RoleTypeDef
 
 # eksctl tags a stack with both keys, and CloudFormation also sets these tags on the stack's role.
 # https://github.com/eksctl-io/eksctl/blob/main/pkg/apis/eksctl.io/v1alpha5/types.go
@@ -50,7 +53,7 @@ def trusting(account: Account, parameters: Parameters, provider_arn: str) -> lis
     return [role["Arn"] for role in naming if not _is_of_another_cluster(account, parameters, provider_arn, role)]
 
 
-def names(role: Role, subject: str) -> bool:
+def names(role: "RoleTypeDef", subject: str) -> bool:
     """Whether an Allow statement in the role's trust policy has a condition on `sub` with the value `subject`.
 
     The condition may have more values, and may be for any issuer. A pattern that matches `subject` doesn't count, and
@@ -71,12 +74,12 @@ def admitting(account: Account, parameters: Parameters, provider_arn: str) -> li
     return [role["Arn"] for role in account.roles if admits(role, parameters, provider_arn)]
 
 
-def admits(role: Role, parameters: Parameters, provider_arn: str) -> bool:
+def admits(role: "RoleTypeDef", parameters: Parameters, provider_arn: str) -> bool:
     """Whether a role's trust policy admits the service account, by name or by a pattern."""
     return _trust(role, parameters, provider_arn).admits
 
 
-def is_about(role: Role, parameters: Parameters, provider_arn: str) -> bool:
+def is_about(role: "RoleTypeDef", parameters: Parameters, provider_arn: str) -> bool:
     """Whether a role seems meant for the service account.
 
     True if the role's trust policy or the role's tags name the service account. Also true if the trust policy may
@@ -88,7 +91,7 @@ def is_about(role: Role, parameters: Parameters, provider_arn: str) -> bool:
     return trust.admits or bool(trust.undecided) or any(trust.names_subject(statement) for statement in trust.allows)
 
 
-def is_of_namespace(role: Role, namespace: str) -> bool:
+def is_of_namespace(role: "RoleTypeDef", namespace: str) -> bool:
     """Whether a role's trust policy names a service account of the namespace."""
     return any(
         condition.claim == "sub"
@@ -105,7 +108,7 @@ def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
     return tags.get(EKSCTL_NAME) == wanted and tags.get(EKSCTL_CLUSTER, parameters.cluster) == parameters.cluster
 
 
-def _trust(role: Role, parameters: Parameters, provider_arn: str) -> Trust:
+def _trust(role: "RoleTypeDef", parameters: Parameters, provider_arn: str) -> Trust:
     return Trust(
         role.get("AssumeRolePolicyDocument"),
         role_name=role["RoleName"],
@@ -140,7 +143,7 @@ def _are_for(tags: dict[str, str], parameters: Parameters, role_name: str) -> bo
     return any(value in wanted for key, value in tags.items() if ABOUT_ACCOUNTS.search(key))
 
 
-def _is_of_another_cluster(account: Account, parameters: Parameters, provider_arn: str, role: Role) -> bool:
+def _is_of_another_cluster(account: Account, parameters: Parameters, provider_arn: str, role: "RoleTypeDef") -> bool:
     """Whether the role belongs to another cluster, which may have a service account of the same name."""
     run = _tags(account, role["RoleName"]).get(RUN_TAG)
     if run is not None and run.partition("/")[0] != parameters.cluster:
@@ -162,5 +165,5 @@ def _tags(account: Account, role_name: str) -> dict[str, str]:
         return {}
 
 
-def _allows(role: Role) -> list[StatementDocument]:
+def _allows(role: "RoleTypeDef") -> list[StatementDocument]:
     return [each for each in statements_of(role.get("AssumeRolePolicyDocument")) if each.get("Effect") == "Allow"]

@@ -1,178 +1,111 @@
-"""The facts of a Kubernetes cluster: service accounts, pods and their owners, and the webhook's registration."""
+"""What the cluster says about one service account: its annotations, its pods, the webhook and the issuer."""
 
-import json
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from difflib import SequenceMatcher
+from functools import cached_property
 
-from labkit.doctor.evidence.objects import Binding, Event, Pod, ServiceAccount, WebhookConfiguration, Workload
-from labkit.doctor.evidence.reading import Document, NotRead, Read, Reads
+from labkit.connection import Connection
+from labkit.doctor.evidence.account import ROLE_ARN
+from labkit.doctor.evidence.cluster_api import ClusterApi
+from labkit.doctor.evidence.issuer import Issuer
+from labkit.doctor.evidence.objects import Pod, ServiceAccount, WebhookConfiguration
+from labkit.doctor.evidence.pod_spec import service_account_of
+from labkit.doctor.evidence.reading import NotRead, Reads
+from labkit.doctor.evidence.registration import Registration
+from labkit.documents import ROLE_ANNOTATION
+from labkit.run_parameters import RUN_LABEL, Parameters
 
-if TYPE_CHECKING:
-    from kubernetes.client import ApiClient
-
-# The API paths of the kinds outside the core group.
-APPS = dict.fromkeys(("deployments", "replicasets", "statefulsets", "daemonsets"), "/apis/apps/v1")
-WORKLOADS = {"deployments": "Deployment", "statefulsets": "StatefulSet", "daemonsets": "DaemonSet"}
-JOBS = {"cronjobs": "CronJob", "jobs": "Job"}
-BATCH = dict.fromkeys(JOBS, "/apis/batch/v1")
-BINDINGS = ("rolebindings", "clusterrolebindings")
-WEBHOOKS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
-GROUPS = {
-    **dict.fromkeys(WEBHOOKS, "/apis/admissionregistration.k8s.io/v1"),
-    **dict.fromkeys(BINDINGS, "/apis/rbac.authorization.k8s.io/v1"),
-    "networkpolicies": "/apis/networking.k8s.io/v1",
-    "poddisruptionbudgets": "/apis/policy/v1",
-    **APPS,
-    **BATCH,
-}
+AUDIENCE_KEY = "eks.amazonaws.com/audience"
+# The annotation keys of kiam and kube2iam, which people used before IRSA. Some still write them.
+OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
 
 
-class Cluster:
-    """One cluster's objects, as the API server returns them. None stands for a missing object.
+class ClusterReading:
+    """The facts that the cluster has about one service account. Every property raises `NotRead`, but for `is_…`."""
 
-    Methods raise `NotRead` if the caller isn't allowed to read the object. `created_as_dry_run` and `raw` raise
-    `ApiException` instead.
-    """
-
-    def __init__(self, api: "ApiClient | None", reads: Reads):
-        self._api: Any = api
-        self._reads = reads
-        self.everywhere = False
-        """Whether one call lists the objects of all namespaces. Set it to examine many namespaces."""
-
-    def service_accounts(self, namespace: str) -> list[ServiceAccount]:
-        return self._listed("serviceaccounts", namespace)
-
-    def service_account(self, namespace: str, name: str) -> ServiceAccount | None:
-        account: ServiceAccount | None = self._named("serviceaccounts", namespace, name)
-        return account
+    def __init__(self, parameters: Parameters, connection: Connection, reads: Reads):
+        self._parameters = parameters
+        self.api = ClusterApi(connection.kubernetes, reads)
+        """All other objects of the cluster."""
+        self.issuer = Issuer(connection, reads)
+        self.registration = Registration(connection.kubernetes, self.api, reads)
 
     @property
-    def all_service_accounts(self) -> list[ServiceAccount]:
-        return self._listed_everywhere("serviceaccounts")
-
-    def all_of(self, resource: str) -> list[Document]:
-        """Return all objects of a kind such as `services`; empty if the cluster has no such kind."""
-        return self._listed_everywhere(resource) or []
+    def service_account(self) -> ServiceAccount | None:
+        return self.api.service_account(self._parameters.namespace, self._parameters.service_account)
 
     @property
-    def bindings(self) -> list[Binding]:
-        """All RoleBindings and ClusterRoleBindings."""
-        return [each for resource in BINDINGS for each in self._listed_everywhere(resource) or []]
+    def annotations(self) -> dict[str, str]:
+        return ((self.service_account or {}).get("metadata") or {}).get("annotations") or {}
 
-    def pods(self, namespace: str) -> list[Pod]:
-        return self._listed("pods", namespace)
+    @property
+    def annotation(self) -> str:
+        """The role's ARN in the service account's annotation; empty without the annotation."""
+        return self.annotations.get(ROLE_ANNOTATION, "")
 
-    def pod(self, namespace: str, name: str) -> Pod | None:
-        pod: Pod | None = self._named("pods", namespace, name)
-        return pod
+    @property
+    def misspelt_key(self) -> str:
+        """The wrong key of an annotation with which someone probably meant to name the role.
 
-    def events(self, namespace: str) -> list[Event]:
-        """Return the events of a namespace, in no particular order."""
-        return self._listed("events", namespace)
-
-    def get(self, kind: str, name: str, namespace: str = "") -> Document | None:
-        """Return an object. `kind` is in lower case, such as `configmap`."""
-        found: Document | None = self._one(kind, name, namespace)
-        return found
-
-    def webhook(self, name: str) -> WebhookConfiguration | None:
-        found: WebhookConfiguration | None = self._one("mutatingwebhookconfiguration", name)
-        return found
-
-    def workload(self, kind: str, name: str, namespace: str) -> Workload | None:
-        found: Workload | None = self._one(kind.lower(), name, namespace)
-        return found
-
-    def workloads(self, namespace: str) -> list[Workload]:
-        """Return the namespace's Deployments, StatefulSets and DaemonSets, each with its kind."""
-        return self._with_kinds(WORKLOADS, namespace)
-
-    def jobs(self, namespace: str) -> list[Workload]:
-        """Return the namespace's CronJobs and Jobs, each with its kind."""
-        return self._with_kinds(JOBS, namespace)
-
-    def replica_sets(self, namespace: str) -> list[Workload]:
-        """Return the namespace's ReplicaSets that have no owner. Each result has the field `kind`."""
-        listed = self._with_kinds({"replicasets": "ReplicaSet"}, namespace)
-        return [each for each in listed if not each["metadata"].get("ownerReferences")]
-
-    def _with_kinds(self, kinds: dict[str, str], namespace: str) -> list[Any]:
-        return [
-            {**each, "kind": kind}
-            for resource, kind in kinds.items()
-            # None: this cluster has no such kind.
-            for each in self._listed(resource, namespace) or []
-        ]
-
-    def created_as_dry_run(self, namespace: str, pod: Document) -> Pod:
-        """Create the pod as a dry run, which stores nothing. Return the resulting pod. Raises `ApiException`.
-
-        https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
+        The webhook ignores this key. Empty if the right key has a value.
         """
-        made: Pod = json.loads(self._call("POST", _path("pods", namespace), pod, dryRun="All"))
-        return made
+        if self.annotation:
+            return ""
+        others = {key: value for key, value in self.annotations.items() if key != ROLE_ANNOTATION}
+        return next((key for key, value in others.items() if _probably_names_role(key, value)), "")
 
-    def raw(self, path: str) -> str:
-        """Return the text of a path such as `/metrics`, which holds no objects. Raises `ApiException`."""
-        return self._call("GET", path)
+    @property
+    def role_of_run(self) -> str:
+        """The role's name: the end of the service account's run label, `CLUSTER.NAMESPACE.SERVICEACCOUNT.ROLE`.
 
-    # How the objects are read.
+        Empty if the label is missing or doesn't begin with this cluster, namespace and service account. If the run's
+        full name isn't allowed as a label's value, the label has a changed or cut name with a hash at its end. Then
+        the returned role's name is changed or cut in the same way.
+        """
+        labels = ((self.service_account or {}).get("metadata") or {}).get("labels") or {}
+        of_this = f"{self._parameters.cluster}.{self._parameters.namespace}.{self._parameters.service_account}."
+        run = labels.get(RUN_LABEL, "")
+        return run.removeprefix(of_this) if run.startswith(of_this) else ""
 
-    def _listed(self, resource: str, namespace: str) -> list[Any]:
-        if self.everywhere:
-            listed = self._listed_everywhere(resource) or []
-            return [item for item in listed if namespace in ("", item["metadata"]["namespace"])]
-        return self._list(Read(f"list {resource}", where=f"-n {namespace}"), _path(resource, namespace))
+    @property
+    def is_of_lab(self) -> bool:
+        """Whether the service account carries a run's label. False if the labels can't be read.
 
-    def _listed_everywhere(self, resource: str) -> list[Any]:
-        return self._list(Read(f"list {resource}", where="--all-namespaces"), _path(resource))
-
-    def _list(self, read: Read, path: str) -> list[Any]:
-        listed: list[Any] = self._reads.once(read, lambda: self._get(path)["items"])
-        return listed
-
-    def _named(self, resource: str, namespace: str, name: str) -> Any:
+        If True, the policy and the bucket in the parameters belong to that run.
+        """
         try:
-            listed = self._listed(resource, namespace)
+            return bool(self.role_of_run)
         except NotRead:
-            # A caller who can't list may still be allowed to get one object by name.
-            return self._one(resource.removesuffix("s"), name, namespace)
-        named = (item for item in listed if item["metadata"]["name"] == name)
-        return next(named, None)
+            return False
 
-    def _one(self, kind: str, name: str, namespace: str = "") -> Any:
-        read = Read(f"get {kind}", name, f"-n {namespace}" if namespace else "")
-        return self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
+    @cached_property
+    def is_namespace_ending(self) -> bool:
+        """Whether the namespace is being deleted; False if the namespace can't be read.
 
-    def _get(self, path: str) -> Document:
-        """Return plain JSON, because the Kubernetes client's models load slowly and drop unknown fields.
-
-        https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
+        https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
         """
-        found: Document = json.loads(self._call("GET", path))
-        return found
+        try:
+            namespace = self.api.get("namespace", self._parameters.namespace)
+        except NotRead:
+            return False
+        return bool(namespace and namespace["metadata"].get("deletionTimestamp"))
 
-    def _call(self, method: str, path: str, body: Document | None = None, **query: str) -> str:
-        asked = self._api.param_serialize(
-            method,
-            path,
-            query_params=[*query.items()],
-            header_params={"Content-Type": "application/json"} if body else {},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        answer = self._api.call_api(*asked)
-        answer.read()
-        text = str(answer.data.decode())
-        if answer.status not in (200, 201):
-            from kubernetes.client.exceptions import ApiException
+    @cached_property
+    def pods(self) -> list[Pod]:
+        """The pods that run as the service account, the newest first."""
+        name = self._parameters.service_account
+        mine = [pod for pod in self.api.pods(self._parameters.namespace) if service_account_of(pod["spec"]) == name]
+        return sorted(mine, key=lambda pod: pod["metadata"].get("creationTimestamp") or "", reverse=True)
 
-            raise ApiException.from_response(http_resp=answer, body=text, data=None)
-        return text
+    @property
+    def webhook(self) -> WebhookConfiguration | None:
+        """The pod identity webhook's registration; None if the webhook isn't registered.
+
+        https://github.com/aws/amazon-eks-pod-identity-webhook
+        """
+        return self.api.webhook("pod-identity-webhook")
 
 
-def _path(kind: str, namespace: str = "") -> str:
-    plural = kind if kind.endswith("s") else f"{kind}s"
-    group = GROUPS.get(plural, "/api/v1")
-    return f"{group}/namespaces/{quote(namespace)}/{plural}" if namespace else f"{group}/{plural}"
+def _probably_names_role(key: str, value: str) -> bool:
+    if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85:
+        return True
+    return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 
-from labkit.doctor.evidence.cluster import Cluster
+from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.pod_spec import PodSpec
 from labkit.doctor.evidence.reading import Document, NotRead, Read, Reads
 from labkit.errors import said_by_the_cluster
@@ -35,7 +35,7 @@ class DryRun:
     the API server refuses.
     """
 
-    def __init__(self, pod: PodSpec | None, cluster: Cluster, reads: Reads, *, allowed: bool):
+    def __init__(self, pod: PodSpec | None, cluster: ClusterApi, reads: Reads, *, allowed: bool):
         self._pod = pod
         self._cluster = cluster
         self._reads = reads

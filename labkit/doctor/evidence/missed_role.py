@@ -3,7 +3,8 @@
 from typing import Any
 
 from labkit.doctor.evidence import accounts, opt_out, variables
-from labkit.doctor.evidence.evidence import ROLE_ARN, Evidence
+from labkit.doctor.evidence.account import ROLE_ARN
+from labkit.doctor.evidence.evidence import Evidence
 from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.doctor.evidence.reading import NotRead, Read
 from labkit.documents import ROLE_ANNOTATION
@@ -24,8 +25,8 @@ def containers(evidence: Evidence) -> list[Container]:
       service account.
     - `variables.has_wrong_identity` is true for the container.
     """
-    spec = evidence.pod_spec
-    if spec is None or not evidence.annotation:
+    spec = evidence.pod.spec
+    if spec is None or not evidence.cluster.annotation:
         return []
     if service_account_of(spec.spec) != evidence.parameters.service_account or accounts.uses_pod_identity(evidence):
         return []
@@ -40,14 +41,14 @@ def annotated_at(evidence: Evidence) -> str:
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
-    metadata = (evidence.service_account or {}).get("metadata") or {}
+    metadata = (evidence.cluster.service_account or {}).get("metadata") or {}
     times = [entry.get("time") for entry in metadata.get("managedFields") or [] if _manages_annotation(entry)]
     return min(filter(None, times), default="")
 
 
 def made_at(evidence: Evidence) -> str:
     """Return the time at which the pod was created; empty without a pod."""
-    return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
+    return ((evidence.pod.document or {}).get("metadata") or {}).get("creationTimestamp") or ""
 
 
 def was_annotated(evidence: Evidence) -> bool | None:
@@ -65,25 +66,25 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
         return False  # not the webhook's token: whoever supplied it also chose the role
     variable = container.variable(ROLE)
     if variable is not None and variable.value is None:
-        if evidence.probe_allowed and evidence.is_its_role:
+        if evidence.pod.probe_allowed and evidence.expected.role_is_assumed:
             return False
         read = Read("the value of", ROLE, f"in container {container.name}")
         raise NotRead(
             read,
             f"it comes from {variable.source}, and is only known in the pod",
-            "" if evidence.probe_allowed else "--probe",
+            "" if evidence.pod.probe_allowed else "--probe",
         )
     role = container.value(ROLE)
-    if role == evidence.annotation or _is_right_already(evidence, role):
+    if role == evidence.cluster.annotation or _is_right_already(evidence, role):
         return False
     return not variables.has_wrong_identity(evidence, container)
 
 
 def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
     """Return True only if the annotation is wrong and `role_arn` is right. `role_arn` is a container's AWS_ROLE_ARN."""
-    if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
+    if evidence.aws.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
         return False
-    role = evidence.namesake(Arn.parse(role_arn).name)
+    role = evidence.expected.namesake(Arn.parse(role_arn).name)
     return role is not None and role["Arn"] == role_arn
 
 

@@ -94,17 +94,17 @@ def unmet(evidence: Evidence) -> list[Requirement]:
 
     Raises `NotRead`.
     """
-    if evidence.pod_spec is None:
+    if evidence.pod.spec is None:
         return []
     # Without a registration, assume the one on EKS.
-    registered = evidence.webhook or {"webhooks": [ON_EKS]}
+    registered = evidence.cluster.webhook or {"webhooks": [ON_EKS]}
     missed = [_unmet(evidence, number, webhook) for number, webhook in _asked_about_pods(registered)]
     return missed[0] if missed and all(missed) else []
 
 
 def rules_leave_out_pods(evidence: Evidence) -> bool:
     """Whether the webhook is registered, but no rule in its registration matches the creation of a pod."""
-    return evidence.webhook is not None and not any(True for _ in _asked_about_pods(evidence.webhook))
+    return evidence.cluster.webhook is not None and not any(True for _ in _asked_about_pods(evidence.cluster.webhook))
 
 
 def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
@@ -132,8 +132,8 @@ def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[s
 def labels_of(evidence: Evidence, subject: Subject) -> dict[str, str]:
     """Return the labels of the object that `subject` names: the pod or the namespace. Raises `NotRead`."""
     if subject == "pod":
-        return evidence.pod_spec.labels if evidence.pod_spec else {}
-    namespace = evidence.cluster.get("namespace", evidence.parameters.namespace) or {}
+        return evidence.pod.spec.labels if evidence.pod.spec else {}
+    namespace = evidence.cluster.api.get("namespace", evidence.parameters.namespace) or {}
     return (namespace.get("metadata") or {}).get("labels") or {}
 
 
@@ -142,7 +142,7 @@ def match_conditions(evidence: Evidence) -> list[str]:
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-matchconditions
     """
-    webhooks = (evidence.webhook or {}).get("webhooks") or []
+    webhooks = (evidence.cluster.webhook or {}).get("webhooks") or []
     return [condition["expression"] for webhook in webhooks for condition in webhook.get("matchConditions") or []]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from labkit.doctor.evidence import objects
-from labkit.doctor.evidence.cluster import Cluster
+from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.objects import (
     EnvVar,
     Metadata,
@@ -253,7 +253,7 @@ class Container:
 class PodSpec:
     """A pod's spec."""
 
-    def __init__(self, pod: Pod, cluster: Cluster):
+    def __init__(self, pod: Pod, cluster: ClusterApi):
         self.document = pod
         self._cluster = cluster
 
@@ -369,7 +369,7 @@ class PodSpec:
         return workload(self._cluster, self.namespace, reference) if reference else None
 
 
-def workload(cluster: Cluster, namespace: str, reference: Mapping[str, object]) -> Workload:
+def workload(cluster: ClusterApi, namespace: str, reference: Mapping[str, object]) -> Workload:
     """Return the workload that `reference` names. If that workload has an owner, return the topmost owner.
 
     For example, return a Deployment, not its ReplicaSet. If the workload is missing, or if the doctor doesn't read

@@ -39,7 +39,7 @@ NO_PROGRAM = (126, 127)
 
 
 @dataclass(frozen=True)
-class Caller:
+class CallerIdentity:
     """The pod's identity according to AWS, or the error that `aws` printed in the pod."""
 
     arn: str
@@ -104,7 +104,7 @@ class Probe:
         self._secret = ""
 
     @property
-    def caller(self) -> Caller | None:
+    def caller(self) -> CallerIdentity | None:
         """The pod's identity according to AWS: sts:GetCallerIdentity, called in the pod. None if the pod isn't running.
 
         Raises `NotRead` if the container has no `aws`.
@@ -114,7 +114,7 @@ class Probe:
         read, answer = self._once("sts:GetCallerIdentity", lambda: _said(self._asked_anew()))
         if answer.get("no_program"):
             raise NotRead(read, "the container has no program `aws`", "an image with the AWS CLI")
-        return Caller(answer["arn"], answer["error"])
+        return CallerIdentity(answer["arn"], answer["error"])
 
     @property
     def token(self) -> Token | None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from labkit.doctor.evidence.cluster import Cluster
+from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.objects import ClientConfig, ServiceReference
 from labkit.doctor.evidence.reading import NotRead, Read, Reads
 
@@ -25,7 +25,7 @@ WITHIN = 5  # seconds to wait for an answer
 class Registration:
     """Tests of the webhook's `clientConfig`. A `clientConfig` has a URL or a service, and a CA bundle."""
 
-    def __init__(self, api: "ApiClient | None", cluster: Cluster, reads: Reads):
+    def __init__(self, api: "ApiClient | None", cluster: ClusterApi, reads: Reads):
         self._api = api
         self._cluster = cluster
         self._reads = reads

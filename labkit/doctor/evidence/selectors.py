@@ -23,8 +23,8 @@ def by_label(evidence: Evidence, key: str) -> list[str]:
     Search the objects of `KINDS` in all namespaces, and the workloads in the parameters' namespace. Leave out objects
     with the name `pod-identity-webhook`. Raises `NotRead`.
     """
-    others = [each for kind in KINDS for each in evidence.cluster.all_of(kind)]
-    found = [*others, *evidence.cluster.workloads(evidence.parameters.namespace)]
+    others = [each for kind in KINDS for each in evidence.cluster.api.all_of(kind)]
+    found = [*others, *evidence.cluster.api.workloads(evidence.parameters.namespace)]
     named = [each["metadata"]["name"] for each in found if _mentions([each.get("spec"), each.get("webhooks")], key)]
     return [name for name in named if name != OWN]
 

@@ -145,7 +145,7 @@ def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None
     file = container.value(TOKEN_FILE)
     if not file or not _is_set(container, ROLE) or api_server_token(evidence, container):
         return None
-    volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
+    volumes = evidence.pod.spec.volumes if evidence.pod.spec else {}
     mount = container.mount_of(file)
     volume = volumes.get(mount["name"]) if mount else None
     taken = volumes.get(TOKEN_VOLUME)
@@ -182,14 +182,20 @@ def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
 
     https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
     """
-    if not container.has_role or not evidence.annotation or container.value(ROLE) == evidence.annotation:
+    if (
+        not container.has_role
+        or not evidence.cluster.annotation
+        or container.value(ROLE) == evidence.cluster.annotation
+    ):
         return None
     token = container.token_at(container.value(TOKEN_FILE)) or {}
     if not token.get("audience") or not (container.is_by_hand or container.declares_role):
         return None
     variable = container.variable(ROLE)
     source = f" ({variable.source} of the manifest)" if variable else ""
-    return Wrong(_identity(container), f"{ROLE}={evidence.annotation}", f"{ROLE}={container.value(ROLE)}{source}")
+    return Wrong(
+        _identity(container), f"{ROLE}={evidence.cluster.annotation}", f"{ROLE}={container.value(ROLE)}{source}"
+    )
 
 
 def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
@@ -197,7 +203,7 @@ def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
     found = tuple(each for name in REGIONS if (each := container.variable(name)) and each.value == "")
     if not found:
         return None
-    return Wrong(found, f"{found[0].name}={evidence.region}", f"{_named(found)}: empty")
+    return Wrong(found, f"{found[0].name}={evidence.expected.region}", f"{_named(found)}: empty")
 
 
 def proxied(evidence: Evidence, container: Container) -> Wrong | None:
@@ -209,8 +215,8 @@ def proxied(evidence: Evidence, container: Container) -> Wrong | None:
     endpoint = _sts_url(evidence, container) if proxy else None
     if endpoint is None or endpoint.scheme == "http" or _is_excepted(container, endpoint.hostname or ""):
         return None
-    is_probed = evidence.probe_allowed and evidence.probe.container is container
-    caller = evidence.caller_if_told if is_probed else None
+    is_probed = evidence.pod.probe_allowed and evidence.pod.probe.container is container
+    caller = evidence.pod.caller_if_known if is_probed else None
     if caller and caller.arn:
         return None
     lines = [f"{each.name}={_without_password(each.value or '…')} ({each.source})" for each in proxy]
@@ -239,7 +245,7 @@ def works_by_hand(evidence: Evidence) -> list[Container]:
     role don't count.
     """
     try:
-        with_role = [container for container in evidence.containers if container.has_role]
+        with_role = [container for container in evidence.pod.containers if container.has_role]
         return with_role if all(_works_by_hand(evidence, container) for container in with_role) else []
     except NotRead:
         return []
@@ -263,7 +269,7 @@ def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wron
     variable = next((v for name in ENDPOINTS if (v := container.variable(name)) and v.value), None)
     if variable is None:
         return None
-    host, region = STS_HOST.fullmatch(variable.value or ""), _region_of(container) or evidence.region
+    host, region = STS_HOST.fullmatch(variable.value or ""), _region_of(container) or evidence.expected.region
     if host is None or (host["region"] or GLOBAL_REGION) == region:
         return None
     return Wrong((variable,), f"https://sts.{region}.amazonaws.com, or no {variable.name}", f"{variable.value}")
@@ -273,13 +279,13 @@ def inactive_region(evidence: Evidence, container: Container) -> Wrong | None:
     """The role's account hasn't enabled the container's region."""
     region = _region_of(container)
     # The account has enabled the cluster's own region.
-    if not region or region == evidence.region:
+    if not region or region == evidence.expected.region:
         return None
-    status = evidence.role_account.regions.get(region, "no such region")
+    status = evidence.aws.role_account.regions.get(region, "no such region")
     if status in ON:
         return None
     variables = tuple(variable for name in REGIONS if (variable := container.variable(name)))
-    return Wrong(variables, evidence.region, f"{region}: {status}")
+    return Wrong(variables, evidence.expected.region, f"{region}: {status}")
 
 
 IDENTITY: tuple[Check, ...] = (
@@ -304,7 +310,7 @@ CHECKS: tuple[Check, ...] = (
 
 def _superfluous(evidence: Evidence) -> list[tuple[str, Variable]]:
     found = []
-    for container in evidence.containers:
+    for container in evidence.pod.containers:
         for check in CHECKS:
             try:
                 wrong = check(evidence, container)
@@ -321,7 +327,7 @@ def _region_of(container: Container) -> str:
 
 def _sts_url(evidence: Evidence, container: Container) -> SplitResult:
     told = next((v.value for name in ENDPOINTS if (v := container.variable(name)) and v.value), "")
-    return urlsplit(told or f"https://sts.{_region_of(container) or evidence.region}.amazonaws.com")
+    return urlsplit(told or f"https://sts.{_region_of(container) or evidence.expected.region}.amazonaws.com")
 
 
 def _is_excepted(container: Container, host: str) -> bool:
@@ -345,18 +351,22 @@ def _without_password(url: str) -> str:
 
 def _works_by_hand(evidence: Evidence, container: Container) -> bool:
     # If the service account has an annotation, the pod's owner needn't be read.
-    by_hand = container.is_by_hand or (not evidence.annotation and container.declares_role)
-    if not by_hand or container.value(ROLE) != evidence.role_arn:
+    by_hand = container.is_by_hand or (not evidence.cluster.annotation and container.declares_role)
+    if not by_hand or container.value(ROLE) != evidence.expected.role_arn:
         return False
     token = container.token_at(container.value(TOKEN_FILE)) or {}
-    return token.get("audience") == evidence.audience and evidence.role is not None and evidence.trust.admits
+    return (
+        token.get("audience") == evidence.expected.audience
+        and evidence.aws.role is not None
+        and evidence.aws.trust.admits
+    )
 
 
 def _seen_token(evidence: Evidence, container: Container) -> Token | None:
-    if not evidence.probe_allowed or evidence.probe.container is not container:
+    if not evidence.pod.probe_allowed or evidence.pod.probe.container is not container:
         return None
     try:
-        return evidence.probe.token
+        return evidence.pod.probe.token
     except NotRead:
         return None
 

@@ -28,7 +28,7 @@ def jobs_of_account(evidence: Evidence) -> list[str]:
     https://kubernetes.io/docs/concepts/workloads/controllers/job/
     """
     try:
-        jobs = evidence.cluster.jobs(evidence.parameters.namespace)
+        jobs = evidence.cluster.api.jobs(evidence.parameters.namespace)
     except NotRead:
         return []
     mine = evidence.parameters.service_account
@@ -60,7 +60,7 @@ def meant_for_account(evidence: Evidence) -> Workload | None:
 
 def to_come(evidence: Evidence) -> list[Workload]:
     """Return the workloads that will create the service account's first pod; empty if the user named a pod."""
-    if evidence.pod_name or evidence.service_account is None:
+    if evidence.pod.name or evidence.cluster.service_account is None:
         return []
     meant = meant_for_account(evidence)
     return of_account(evidence) or ([meant] if meant else [])
@@ -79,7 +79,7 @@ def that_made(evidence: Evidence, pod_name: str) -> Workload | None:
 def are_known(evidence: Evidence) -> bool:
     """Whether the workloads can be listed."""
     try:
-        evidence.cluster.workloads(evidence.parameters.namespace)
+        evidence.cluster.api.workloads(evidence.parameters.namespace)
     except NotRead:
         return False
     return True
@@ -99,7 +99,7 @@ def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
     if not are_known(evidence) or that_made(evidence, pod_name):
         return True
     made_from = re.sub(f"{SUFFIX}$", "", pod_name)
-    others = (pod["metadata"]["name"] for pod in evidence.cluster.pods(evidence.parameters.namespace))
+    others = (pod["metadata"]["name"] for pod in evidence.cluster.api.pods(evidence.parameters.namespace))
     return was_made_by_a_controller(pod_name) and any(
         re.fullmatch(re.escape(made_from) + SUFFIX, each) for each in others
     )
@@ -110,7 +110,7 @@ def pods_of(evidence: Evidence, workload: Workload) -> list[str]:
     selected = ((workload.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
     pods = [
         pod["metadata"]
-        for pod in evidence.cluster.pods(evidence.parameters.namespace)
+        for pod in evidence.cluster.api.pods(evidence.parameters.namespace)
         if selected and selected.items() <= (pod["metadata"].get("labels") or {}).items()
     ]
     there = [metadata for metadata in pods if not metadata.get("deletionTimestamp")]
@@ -125,7 +125,7 @@ def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
 
     https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/cron-job-v1/#CronJobSpec
     """
-    cluster, namespace = evidence.cluster, evidence.parameters.namespace
+    cluster, namespace = evidence.cluster.api, evidence.parameters.namespace
     return {
         called(each): _template(each).get("spec") or PodSpec()
         for each in (*cluster.workloads(namespace), *cluster.jobs(namespace), *cluster.replica_sets(namespace))
@@ -134,13 +134,13 @@ def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
 
 def successors(evidence: Evidence) -> list[Pod]:
     """Return the examined pod's successors in a rollout: newer pods of its Deployment, from another template."""
-    metadata = evidence.pod["metadata"] if evidence.pod else Metadata()
+    metadata = evidence.pod.document["metadata"] if evidence.pod.document else Metadata()
     mine = _deployment_of(metadata)
     if not mine:
         return []
     return [
         pod
-        for pod in evidence.cluster.pods(evidence.parameters.namespace)
+        for pod in evidence.cluster.api.pods(evidence.parameters.namespace)
         if _deployment_of(pod["metadata"]) == mine
         and _template_hash(pod["metadata"]) != _template_hash(metadata)
         and (pod["metadata"].get("creationTimestamp") or "") >= (metadata.get("creationTimestamp") or "")
@@ -155,7 +155,7 @@ def called(workload: Workload) -> str:
 
 def _all(evidence: Evidence) -> list[Workload]:
     try:
-        return evidence.cluster.workloads(evidence.parameters.namespace)
+        return evidence.cluster.api.workloads(evidence.parameters.namespace)
     except NotRead:
         return []
 
@@ -179,7 +179,7 @@ def _names(workload: Workload) -> set[str]:
 
 def _sets_role(evidence: Evidence, workload: Workload) -> bool:
     try:
-        role_arn = evidence.role_arn
+        role_arn = evidence.expected.role_arn
     except NotRead:
         return False
     spec = _template(workload).get("spec") or PodSpec()

@@ -11,8 +11,8 @@ LEARN = "02-iam-role.ipynb"
 @cause("role-belongs-to-another-run", stages.ROLE, LEARN, reads=(kinds.ROLE,), ends=(stages.ROLE, stages.PERMISSIONS))
 def of_another_run(evidence: Evidence) -> Symptom | None:
     """The role carries another run's tag. The lab never takes over such a role."""
-    owner = evidence.role_run
-    if owner in (None, evidence.parameters.run) or not evidence.role_is_known:
+    owner = evidence.aws.role_run
+    if owner in (None, evidence.parameters.run) or not evidence.expected.role_is_known:
         return None
     return Symptom(
         summary=f"The role {evidence.parameters.role_name} belongs to another run of the lab: {owner}.",

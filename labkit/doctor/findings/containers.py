@@ -47,7 +47,7 @@ def symptom(
     Otherwise, the symptom is an error. The repair is then `hint`, followed by the result of `pod_commands.replaced`
     for `changes`.
     """
-    wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
+    wrong = [(container.name, found) for container in evidence.pod.containers if (found := check(evidence, container))]
     if not wrong:
         return None
     may_work = all(each.may_work for _, each in wrong)
@@ -69,16 +69,16 @@ def static_keys(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
-    hidden = {container.name: _hidden_keys(evidence, container) for container in evidence.containers}
+    hidden = {container.name: _hidden_keys(evidence, container) for container in evidence.pod.containers}
     found = symptom(evidence, KEYS_FIRST, _static_keys_read)
     if found or not any(hidden.values()):
         to_come = (_static_keys_of(evidence, each) for each in workloads.to_come(evidence))
         return found or next(filter(None, to_come), None)
-    probed = evidence.probe.container if evidence.probe_allowed else None
+    probed = evidence.pod.probe.container if evidence.pod.probe_allowed else None
     if probed and hidden[probed.name]:
         if told := _told_of_keys(evidence):
             return _keys_not_read(evidence, probed, told, hidden[probed.name])
-        if evidence.is_its_role:
+        if evidence.expected.role_is_assumed:
             hidden[probed.name] = []
     for each in hidden.values():
         for unread in each:
@@ -91,7 +91,7 @@ def aws_profile(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html"""
     summary = "The container uses an AWS profile that nothing in the pod defines."
     found = symptom(evidence, summary, variables.unknown_profile)
-    for container in evidence.containers if not found else []:
+    for container in evidence.pod.containers if not found else []:
         if container.hidden_config and any(container.value(name) for name in variables.PROFILES):
             read = _secret(evidence, container.hidden_config)
             raise NotRead(read, NEVER_READ, "check the AWS config in this Secret yourself")
@@ -181,7 +181,7 @@ role_session_name_invalid = in_variables(
 @cause("role-session-too-long", stages.EXCHANGE, INSIDE, reads=(kinds.PODS,))
 def role_session_too_long(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use.html#id_roles_use_view-role-max-session"""
-    for container in evidence.containers:
+    for container in evidence.pod.containers:
         for config in container.aws_configs:
             for profile, settings in config.profiles.items():
                 seconds = settings.get("duration_seconds", "").strip()
@@ -240,7 +240,7 @@ def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
     template = workload["spec"]["template"]
     metadata: Metadata = template.get("metadata") or Metadata()
     pod: Pod = {"metadata": {**metadata, "namespace": evidence.parameters.namespace}, "spec": template["spec"]}
-    spec = PodSpec(pod, evidence.cluster)
+    spec = PodSpec(pod, evidence.cluster.api)
     wrong = {each.name: keys for each in spec.containers if (keys := _static_keys_read(evidence, each))}
     if not wrong:
         return None
@@ -282,12 +282,12 @@ def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
         variables.static_keys(evidence, container)
     except NotRead as unread:
         hidden.append(unread)
-    if evidence.pod_spec is None or container.own_names.issuperset(variables.KEYS):
+    if evidence.pod.spec is None or container.own_names.issuperset(variables.KEYS):
         return hidden
     references = [source.get("configMapRef") for source in container.document.get("envFrom") or []]
     for reference in filter(None, references):
         try:
-            evidence.pod_spec.config_map(reference.get("name", ""))
+            evidence.pod.spec.config_map(reference.get("name", ""))
         except NotRead as unread:
             hidden += [unread] if unread.read not in [each.read for each in hidden] else []
     for secret in container.secrets:
@@ -299,17 +299,17 @@ def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
 
 def _told_of_keys(evidence: Evidence) -> str:
     """Return AWS's answer to the pod's call, if the answer shows that access keys are in use."""
-    caller = evidence.caller_if_told
+    caller = evidence.pod.caller_if_known
     if caller is None:
         return ""
     if not caller.arn:
         return caller.error if ASSUME not in caller.error and any(code in caller.error for code in NOBODY) else ""
     try:
-        exchange = evidence.probe.exchange
+        exchange = evidence.pod.probe.exchange
     except NotRead:
         exchange = None
     # STS accepts the token, but the SDK hasn't used the token.
-    is_other = exchange is not None and bool(exchange.arn) and not evidence.is_its_role
+    is_other = exchange is not None and bool(exchange.arn) and not evidence.expected.role_is_assumed
     return caller.arn if is_other or ":user/" in caller.arn else ""
 
 
@@ -341,7 +341,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
 
 def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
     """Add STS's host to NO_PROXY in the containers that would reach STS through a proxy."""
-    wrong = {each.name: each for each in evidence.containers if variables.proxied(evidence, each)}
+    wrong = {each.name: each for each in evidence.pod.containers if variables.proxied(evidence, each)}
     for container in containers_of(manifest["spec"]):
         if found := wrong.get(container["name"]):
             names = [name for name in variables.NO_PROXIES if found.variable(name)] or list(variables.NO_PROXIES)
@@ -374,8 +374,8 @@ def _longest(evidence: Evidence, settings: dict[str, str]) -> int:
     """Return the maximum duration of a session, in seconds, for an AWS profile with these `settings`."""
     if "source_profile" in settings or "credential_source" in settings:
         return CHAINED_FOR
-    arn = settings.get("role_arn") or evidence.role_arn
-    role, named = evidence.role, Arn.find(arn)
-    if arn != evidence.role_arn:
-        role = evidence.account.role(named.name) if named else None
-    return (role or {}).get("MaxSessionDuration") or CHAINED_FOR
+    arn = settings.get("role_arn") or evidence.expected.role_arn
+    role, named = evidence.aws.role, Arn.find(arn)
+    if arn != evidence.expected.role_arn:
+        role = evidence.aws.account.role(named.name) if named else None
+    return (role and role.get("MaxSessionDuration")) or CHAINED_FOR

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, accounts, kinds
-from labkit.doctor.evidence.evidence import AUDIENCE_KEY
+from labkit.doctor.evidence.cluster import AUDIENCE_KEY
 from labkit.doctor.evidence.objects import TokenProjection
 from labkit.doctor.evidence.pod_spec import TOKEN_FILE, Container
 from labkit.doctor.evidence.probe import Exchange, Token
 from labkit.doctor.evidence.reading import Document
-from labkit.doctor.finding import Cause, Symptom, cause, causes_of, is_told
+from labkit.doctor.finding import Cause, Symptom, any_found, cause, causes_of
 from labkit.doctor.findings import containers
 from labkit.doctor.repairs import advice, pod_commands
 from labkit.doctor.repairs.manifest import containers_of
@@ -36,10 +36,10 @@ ASSUME = "AssumeRoleWithWebIdentity"
 def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
     """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
     audience = _audience(evidence)
-    if not audience or audience == evidence.audience:
+    if not audience or audience == evidence.expected.audience:
         return None
     # If the provider is missing, the repair creates it for the usual audience.
-    audiences = evidence.provider["ClientIDList"] if evidence.provider else [AUDIENCE]
+    audiences = evidence.aws.provider["ClientIDList"] if evidence.aws.provider else [AUDIENCE]
     if audience in audiences:
         return None
     return Symptom(
@@ -55,7 +55,7 @@ def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
 def token_malformed(evidence: Evidence) -> Symptom | None:
     """https://github.com/aws/amazon-eks-pod-identity-webhook/issues/232"""
     found, source = _malformed(evidence)
-    if not found or is_told(evidence, containers.token_copied):
+    if not found or any_found(evidence, containers.token_copied):
         return None
     return Symptom(
         summary="The pod's token file does not contain a token.",
@@ -70,7 +70,7 @@ def token_malformed(evidence: Evidence) -> Symptom | None:
 def token_expired(evidence: Evidence) -> Symptom | None:
     """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
     exchange = _refused_exchange(evidence)
-    if exchange is None or exchange.code not in EXPIRED or is_told(evidence, containers.token_copied):
+    if exchange is None or exchange.code not in EXPIRED or any_found(evidence, containers.token_copied):
         return None
     return Symptom(
         summary="The token in the pod has expired, and the node has not replaced it.",
@@ -92,9 +92,9 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
         return None
     late = [
         call
-        for call in evidence.account.calls(ASSUME)
+        for call in evidence.aws.account.calls(ASSUME)
         if call.get("errorCode") in EXPIRED
-        and evidence.role_arn in str(call.get("requestParameters"))
+        and evidence.expected.role_arn in str(call.get("requestParameters"))
         and (call.get("eventTime") or "") >= _made(evidence)
     ]
     if not late:
@@ -116,20 +116,22 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
 def too_new(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency"""
     # Only a refusal needs an explanation, and only a probe shows one.
-    if evidence.role is None or not evidence.trust.admits or not evidence.probe_allowed:
+    if evidence.aws.role is None or not evidence.aws.trust.admits or not evidence.pod.probe_allowed:
         return None
-    made = str(evidence.role.get("CreateDate") or "")
+    made = str(evidence.aws.role.get("CreateDate") or "")
     age = (datetime.now(UTC) - datetime.fromisoformat(made)).total_seconds() if made else SETTLED
     if age >= SETTLED:
         return None
-    caller = evidence.caller_if_told
+    caller = evidence.pod.caller_if_known
     if caller is None or caller.arn or not {"(AccessDenied)", "AssumeRoleWithWebIdentity"} <= {*caller.error.split()}:
         return None
     # An error that names the denying policy shows that AWS knows the role.
-    if is_told(evidence, *DENIED_BY_OTHERS):
+    if any_found(evidence, *DENIED_BY_OTHERS):
         return None
     # STS refuses another role, or another service account's token, however old the role is.
-    if evidence.pod_role_arn != evidence.role_arn or not any(pod == evidence.pod for pod in evidence.pods):
+    if evidence.pod.role_arn != evidence.expected.role_arn or not any(
+        pod == evidence.pod.document for pod in evidence.cluster.pods
+    ):
         return None
     return Symptom(
         summary="STS does not know the role yet: the role is right, but less than a minute old.",
@@ -156,7 +158,7 @@ def denied_by(policy: str, summary: str, advice: str) -> Cause:
             return None
         (found, source), expected = said, f"no {policy} that denies the call"
         if policy.endswith("control policy"):
-            found = f"{found}; {evidence.control_policies_told(policy.upper().replace(' ', '_'))}"
+            found = f"{found}; {evidence.aws.control_policies(policy.upper().replace(' ', '_'))}"
         return Symptom(summary, expected, found, source, repair=f"# {advice}".format(evidence=evidence))
 
     name = policy.lower().replace(" ", "-")
@@ -167,14 +169,14 @@ denied_by_service_control_policy = denied_by(
     "service control policy",
     "A service control policy of the organization keeps the pod from its role.",
     "only the organization's administrators can change the policy. In their account, this lists the policies:\n"
-    "# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+    "# aws organizations list-policies-for-target --target-id {evidence.expected.role_account_id} "
     "--filter SERVICE_CONTROL_POLICY",
 )
 denied_by_resource_control_policy = denied_by(
     "resource control policy",
     "A resource control policy of the organization keeps the pod from its role.",
     "only the organization's administrators can change the policy. In their account, this lists the policies:\n"
-    "# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+    "# aws organizations list-policies-for-target --target-id {evidence.expected.role_account_id} "
     "--filter RESOURCE_CONTROL_POLICY",
 )
 denied_by_vpc_endpoint_policy = denied_by(
@@ -209,7 +211,7 @@ NAMED = (
 @cause("credentials-refused", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,), follows_from=NAMED)
 def refused(evidence: Evidence) -> Symptom | None:
     """STS refuses the pod's token, and no other finding explains why."""
-    exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
+    exchange, caller = _refused_exchange(evidence), evidence.pod.caller_if_known
     if accounts.uses_pod_identity(evidence):
         return None
     if exchange:
@@ -222,7 +224,7 @@ def refused(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary=f"{said}; nothing that the doctor read explains this.",
-        expected=f"assumed-role/{evidence.wanted_role_name}",
+        expected=f"assumed-role/{evidence.expected.wanted_role_name}",
         found=found,
         source=source,
         repair=advice.session_stays(evidence, str(pod_commands.replaced(evidence))),
@@ -235,12 +237,12 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
 
     Most often that's the node's role, because the pod didn't use IRSA at all.
     """
-    caller = evidence.caller
-    if caller is None or not caller.arn or evidence.is_its_role or accounts.uses_pod_identity(evidence):
+    caller = evidence.pod.caller
+    if caller is None or not caller.arn or evidence.expected.role_is_assumed or accounts.uses_pod_identity(evidence):
         return None
     return Symptom(
         summary="AWS knows the pod as another identity, not as its role.",
-        expected=f"assumed-role/{evidence.wanted_role_name}",
+        expected=f"assumed-role/{evidence.expected.wanted_role_name}",
         found=caller.identity,
         source=CALL,
         repair=pod_commands.replaced(evidence),
@@ -249,11 +251,11 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
 
 def _audience(evidence: Evidence) -> str | None:
     """Return the audience of the token that the pod sends to STS."""
-    for container in evidence.containers:
+    for container in evidence.pod.containers:
         token = _sent(container)
         if token and token.get("audience"):
             return str(token["audience"])
-    return evidence.token_audience or evidence.annotations.get(AUDIENCE_KEY)
+    return evidence.pod.token_audience or evidence.cluster.annotations.get(AUDIENCE_KEY)
 
 
 def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
@@ -268,26 +270,28 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
                 if token.get("audience") != audience:
                     continue
                 if volume["name"] not in shared:
-                    token["audience"] = evidence.audience
+                    token["audience"] = evidence.expected.audience
                     continue
-                second = {**token, "audience": evidence.audience, "path": f"{token['path']}{BESIDE}"}
+                second = {**token, "audience": evidence.expected.audience, "path": f"{token['path']}{BESIDE}"}
                 sources.append({"serviceAccountToken": second})
                 _send(evidence, manifest, token["path"], volume["name"])
 
     kubectl, parameters = evidence.connection.kubectl, evidence.parameters
     account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
     lines = []
-    if evidence.annotations.get(AUDIENCE_KEY) == audience:
-        lines.append(said(f"After this, new pods of {name_of_account(evidence.subject)} get tokens for STS:"))
+    if evidence.cluster.annotations.get(AUDIENCE_KEY) == audience:
+        lines.append(said(f"After this, new pods of {name_of_account(evidence.expected.subject)} get tokens for STS:"))
         lines.append(f"{kubectl} annotate {account} --overwrite {AUDIENCE_KEY}-")
     lines += [
         said(
             f"The volume {volume} keeps its token for {audience}: other containers may need it ({listed(names)}).",
-            f"The new pod gets a second token, for {evidence.audience}.",
+            f"The new pod gets a second token, for {evidence.expected.audience}.",
         )
         for volume, names in shared.items()
     ]
-    return Repair.of(*lines, pod_commands.replaced(evidence, with_audience) if evidence.pod is not None else "")
+    return Repair.of(
+        *lines, pod_commands.replaced(evidence, with_audience) if evidence.pod.document is not None else ""
+    )
 
 
 def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
@@ -295,10 +299,10 @@ def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
 
     The result has the names of these containers, by the volume's name. Volumes without such containers are left out.
     """
-    senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
-    volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
+    senders = {each.name for each in evidence.pod.containers if (_sent(each) or {}).get("audience") == audience}
+    volumes = evidence.pod.spec.volumes if evidence.pod.spec else {}
     found: dict[str, list[str]] = {}
-    for container in evidence.containers:
+    for container in evidence.pod.containers:
         for mount in container.mounts if container.name not in senders else []:
             sources = ((volumes.get(mount["name"]) or {}).get("projected") or {}).get("sources") or []
             if any((source.get("serviceAccountToken") or {}).get("audience") == audience for source in sources):
@@ -317,7 +321,7 @@ def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> Non
     The first token's path is `path`. The second token's path is `path` with `BESIDE` at the end. Only containers that
     mount the volume and send the first token are changed.
     """
-    senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
+    senders = {each.name for each in evidence.pod.containers if (_sent(each) or {}).get("path") == path}
     for container in containers_of(manifest["spec"]):
         mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])
         for entry in container.get("env") or [] if mounts_it and container["name"] in senders else []:
@@ -327,7 +331,7 @@ def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> Non
 
 def _malformed(evidence: Evidence) -> tuple[str, str]:
     """Return the fault in a container's token file, and the command that prints the file."""
-    for container in evidence.containers:
+    for container in evidence.pod.containers:
         copied = container.copied_at(container.value(TOKEN_FILE)) if container.has_role else None
         if copied and copied[1] is not None:
             try:
@@ -339,31 +343,31 @@ def _malformed(evidence: Evidence) -> tuple[str, str]:
 
 
 def _token(evidence: Evidence) -> Token | None:
-    return evidence.probe.token if evidence.pod_spec else None
+    return evidence.pod.probe.token if evidence.pod.spec else None
 
 
 def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield AWS's errors about the pod's token, each with the call that got the error."""
-    if evidence.is_its_role:
+    if evidence.expected.role_is_assumed:
         return
     if exchange := _refused_exchange(evidence):
         yield f"{exchange.code}: {exchange.message}", EXCHANGE
     # The pod may reach AWS in another way than the doctor, so its error may differ.
-    caller = evidence.caller
+    caller = evidence.pod.caller
     if caller and caller.error:
         yield caller.error, CALL
 
 
 def _refused_exchange(evidence: Evidence) -> Exchange | None:
     """Return STS's answer to the pod's token, if STS refuses the token."""
-    if evidence.is_its_role:
+    if evidence.expected.role_is_assumed:
         return None
-    exchange = evidence.probe.exchange
+    exchange = evidence.pod.probe.exchange
     return exchange if exchange and exchange.code else None
 
 
 def _made(evidence: Evidence) -> str:
-    return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
+    return ((evidence.pod.document or {}).get("metadata") or {}).get("creationTimestamp") or ""
 
 
 def _was_renewed(evidence: Evidence, claims: Document) -> bool:

@@ -34,13 +34,13 @@ WITHOUT_PERMISSION = {
 
 @cause("action-needs-no-permission", stages.PERMISSIONS, LEARN, reads=())
 def needs_no_permission(evidence: Evidence) -> Symptom | None:
-    why = WITHOUT_PERMISSION.get(evidence.action.lower())
+    why = WITHOUT_PERMISSION.get(evidence.expected.action.lower())
     if why is None:
         return None
     return Symptom(
-        summary=f"{evidence.action} needs no permission: {why}",
+        summary=f"{evidence.expected.action} needs no permission: {why}",
         expected="an action that the role's policies decide about",
-        found=evidence.action,
+        found=evidence.expected.action,
         source="the option --action",
         repair=words.said("Nothing has to change in the role's policies."),
         severity="note",
@@ -49,15 +49,15 @@ def needs_no_permission(evidence: Evidence) -> Symptom | None:
 
 @cause("role-policy-not-attached", stages.PERMISSIONS, "02-iam-role.ipynb", reads=(kinds.ROLE, kinds.ATTACHED_POLICIES))
 def policy_not_attached(evidence: Evidence) -> Symptom | None:
-    if evidence.role is None:
+    if evidence.aws.role is None:
         return None
-    attached, wanted = evidence.attached_policies, evidence.parameters.policy_arn
+    attached, wanted = evidence.aws.attached_policies, evidence.parameters.policy_arn
     # Without a run, nothing says which policy is wanted. But no policy at all is never enough.
-    if wanted in attached or (not evidence.role_is_of_run and (attached or evidence.inline_policies)):
+    if wanted in attached or (not evidence.aws.role_is_of_run and (attached or evidence.aws.inline_policies)):
         return None
     return Symptom(
         summary="The policy that says what the role may do is not attached to the role.",
-        expected=wanted if evidence.role_is_of_run else "a policy",
+        expected=wanted if evidence.aws.role_is_of_run else "a policy",
         found=", ".join(attached) or "no policy attached",
         source="iam:ListAttachedRolePolicies",
         repair=Commands(evidence).attach_policy(),
@@ -67,21 +67,21 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
 @cause("role-lacks-permission", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def lacks_permission(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
-    if evidence.role is None or not _is_decided(evidence) or policy_not_attached(evidence):
+    if evidence.aws.role is None or not _is_decided(evidence) or policy_not_attached(evidence):
         return None
-    said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+    said = evidence.aws.simulated
     if said.get("EvalDecision") == "allowed":
         return None
     (request,) = _requests(evidence, "")
     policies = _policies(evidence)
-    told = verdict(policies.values(), request, bounded="PermissionsBoundary" in evidence.role)
+    told = verdict(policies.values(), request, bounded="PermissionsBoundary" in evidence.aws.role)
     # If the policies allow it, the boundary or the organization has refused.
     if told == "allowed" and (denied_by_boundary(evidence) or denied_by_organization(evidence)):
         return None
     denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
     return Symptom(
-        summary=f"The role isn't allowed to do {evidence.action} on {evidence.resource}.",
-        expected=f"{evidence.action} allowed",
+        summary=f"The role isn't allowed to do {evidence.expected.action} on {evidence.expected.resource}.",
+        expected=f"{evidence.expected.action} allowed",
         found=f"an explicit deny in {', '.join(denying)}" if denying else _not_allowed(policies, request),
         source="iam:SimulatePrincipalPolicy",
         repair="\n".join(_permitted(evidence, policies, request, denying)),
@@ -91,19 +91,19 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
 @cause("role-denied-by-service-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def denied_by_organization(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/APIReference/API_OrganizationsDecisionDetail.html"""
-    if evidence.role is None or not _is_decided(evidence):
+    if evidence.aws.role is None or not _is_decided(evidence):
         return None
-    said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+    said = evidence.aws.simulated
     if (said.get("OrganizationsDecisionDetail") or {}).get("AllowedByOrganizations") is not False:
         return None
     return Symptom(
         summary="A service control policy of the organization blocks what the role's own policies allow.",
-        expected=f"{evidence.action} on {evidence.resource} allowed by the organization",
-        found=f"AllowedByOrganizations: false; {evidence.control_policies_told('SERVICE_CONTROL_POLICY')}",
+        expected=f"{evidence.expected.action} on {evidence.expected.resource} allowed by the organization",
+        found=f"AllowedByOrganizations: false; {evidence.aws.control_policies('SERVICE_CONTROL_POLICY')}",
         source="iam:SimulatePrincipalPolicy, OrganizationsDecisionDetail",
         repair="# only the organization's administrators can change the policy. "
         "In their account, this lists the policies:\n"
-        f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+        f"# aws organizations list-policies-for-target --target-id {evidence.expected.role_account_id} "
         "--filter SERVICE_CONTROL_POLICY",
     )
 
@@ -116,12 +116,11 @@ def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html
     """
-    service = evidence.action.partition(":")[0].lower()
-    if evidence.role is None or service not in RESOURCE_CONTROLLED or not _is_decided(evidence):
+    service = evidence.expected.action.partition(":")[0].lower()
+    if evidence.aws.role is None or service not in RESOURCE_CONTROLLED or not _is_decided(evidence):
         return None
-    account = evidence.role_account
-    said = account.simulated(evidence.role_arn, evidence.action, evidence.resource)
-    if "OrganizationsDecisionDetail" not in said:
+    account = evidence.aws.role_account
+    if "OrganizationsDecisionDetail" not in evidence.aws.simulated:
         return None  # without an organization
     attached = [each for each in account.control_policies("RESOURCE_CONTROL_POLICY") if not each["AwsManaged"]]
     if not attached or account.organization.get("MasterAccountId") in (None, account.account_id):
@@ -141,12 +140,12 @@ def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary="A resource control policy of the organization blocks what the role's own policies allow.",
-        expected=f"no resource control policy that denies {evidence.action} on {evidence.resource}",
+        expected=f"no resource control policy that denies {evidence.expected.action} on {evidence.expected.resource}",
         found="; ".join(f"{name}: {statement}" for name, statement in denying.items()),
         source="organizations:ListPoliciesForTarget, organizations:DescribePolicy",
         repair="# only the organization's administrators can change the policy. "
         "In their account, this lists the policies:\n"
-        f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+        f"# aws organizations list-policies-for-target --target-id {evidence.expected.role_account_id} "
         "--filter RESOURCE_CONTROL_POLICY",
     )
 
@@ -154,18 +153,18 @@ def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
 @cause("role-denied-by-boundary", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def denied_by_boundary(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
-    boundary = evidence.role.get("PermissionsBoundary") if evidence.role else None
+    boundary = evidence.aws.role.get("PermissionsBoundary") if evidence.aws.role else None
     if not boundary or needs_no_permission(evidence):
         return None
     arn = boundary["PermissionsBoundaryArn"]
-    if evidence.action:
-        said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+    if evidence.expected.action:
+        said = evidence.aws.simulated
         detail = said.get("PermissionsBoundaryDecisionDetail") or {}
         is_denied = detail.get("AllowedByPermissionsBoundary") is False
-        wanted = f"{evidence.action} on {evidence.resource}"
+        wanted = f"{evidence.expected.action} on {evidence.expected.resource}"
     else:
         allowed = _wanted_actions(evidence)
-        boundary = evidence.role_account.policy(arn)
+        boundary = evidence.aws.role_account.policy(arn)
         is_denied = bool(allowed) and not any(_lets_through(boundary, action) for action in allowed)
         wanted = ", ".join(dict.fromkeys(allowed))
     if not is_denied:
@@ -183,9 +182,9 @@ def denied_by_boundary(evidence: Evidence) -> Symptom | None:
 def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html"""
     bucket = _bucket(evidence)
-    if evidence.role is None or not bucket:
+    if evidence.aws.role is None or not bucket:
         return None
-    document = evidence.account.bucket_policy(bucket)
+    document = evidence.aws.account.bucket_policy(bucket)
     if not isinstance(document, dict):
         return None
     policy = Policy.read(document, kind="resource", name=bucket)
@@ -201,7 +200,7 @@ def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
     found = [str(statement) for position, statement in enumerate(statements, 1) if position in denying]
     return Symptom(
         summary="The bucket's policy denies what the role's own policies allow.",
-        expected=f"no Deny for {evidence.role_arn} in the policy of {bucket}",
+        expected=f"no Deny for {evidence.expected.role_arn} in the policy of {bucket}",
         found="; ".join(found),
         source="s3:GetBucketPolicy",
         repair=Commands(evidence).exempt_in_bucket_policy(bucket, document, denying),
@@ -216,14 +215,16 @@ def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
 )
 def is_administrator(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/best-practices.html#grant-least-privilege"""
-    if evidence.role is None:
+    if evidence.aws.role is None:
         return None
-    attached = [arn for arn in evidence.attached_policies if _allows_all(evidence, arn)]
-    inline = [name for name, document in evidence.inline_policies.items() if "*" in _allowed(document, anywhere=True)]
+    attached = [arn for arn in evidence.aws.attached_policies if _allows_all(evidence, arn)]
+    inline = [
+        name for name, document in evidence.aws.inline_policies.items() if "*" in _allowed(document, anywhere=True)
+    ]
     if not attached and not inline:
         return None
-    documents = [evidence.role_account.policy(arn) for arn in attached if not arn.endswith(ADMINISTRATOR)]
-    documents += [evidence.inline_policies[name] for name in inline]
+    documents = [evidence.aws.role_account.policy(arn) for arn in attached if not arn.endswith(ADMINISTRATOR)]
+    documents += [evidence.aws.inline_policies[name] for name in inline]
     excepted = [] if any(arn.endswith(ADMINISTRATOR) for arn in attached) else _left_out(documents)
     but = f", except {words.listed(excepted)}" if excepted else ""
     return Symptom(
@@ -245,14 +246,14 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
 def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
     """The role's policies allow actions of an AWS service, and an inline policy denies all of these actions.
 
-    The denial may be intended, so the finding is only a note. If `evidence.action` is set, return None, because
+    The denial may be intended, so the finding is only a note. With an expected action, return None, because
     `lacks_permission` tests that action.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
     """
-    if evidence.role is None or evidence.action:
+    if evidence.aws.role is None or evidence.expected.action:
         return None
-    denying = {name: denied for name, document in evidence.inline_policies.items() if (denied := _denied(document))}
+    denying = {name: denied for name, document in evidence.aws.inline_policies.items() if (denied := _denied(document))}
     if not denying:
         return None
     allowed = [action for document in _documents(evidence).values() for action in _allowed(document)]
@@ -275,12 +276,12 @@ def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
 
 def _is_decided(evidence: Evidence) -> bool:
     """Whether the user named an action, and policies decide about that action."""
-    return bool(evidence.action) and not needs_no_permission(evidence)
+    return bool(evidence.expected.action) and not needs_no_permission(evidence)
 
 
 def _documents(evidence: Evidence) -> dict[str, Any]:
-    managed = {arn: evidence.role_account.policy(arn) for arn in evidence.attached_policies}
-    return managed | evidence.inline_policies
+    managed = {arn: evidence.aws.role_account.policy(arn) for arn in evidence.aws.attached_policies}
+    return managed | evidence.aws.inline_policies
 
 
 def _policies(evidence: Evidence) -> dict[str, Policy]:
@@ -292,9 +293,9 @@ def _policies(evidence: Evidence) -> dict[str, Policy]:
 
 def _wanted_actions(evidence: Evidence) -> list[str]:
     """Return the actions that the role is meant to allow."""
-    if evidence.role_is_of_run:
+    if evidence.aws.role_is_of_run:
         # The run's policy counts even if it isn't attached to the role.
-        documents = [evidence.role_account.policy(evidence.parameters.policy_arn)]
+        documents = [evidence.aws.role_account.policy(evidence.parameters.policy_arn)]
     else:
         documents = [*_documents(evidence).values()]
     return [action for document in documents for action in _allowed(document)]
@@ -311,11 +312,11 @@ def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request
       statements don't allow the request, also return a command that adds an inline policy.
     """
     commands, lines = Commands(evidence), []
-    if managed := [name for name in denying if name not in evidence.inline_policies]:
+    if managed := [name for name in denying if name not in evidence.aws.inline_policies]:
         return [advice.deny_stays(name) for name in managed]
     left = dict(policies)
     for name in denying:
-        document = evidence.inline_policies[name]
+        document = evidence.aws.inline_policies[name]
         kept = _excepting(document, policies[name], request)
         if kept is None:
             return [advice.broad_deny_stays(evidence, name)]
@@ -323,7 +324,7 @@ def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request
         left[name] = Policy.read(after, kind="identity", name=name)
         lines.append(commands.except_from_deny(name, document, after if kept else None))
     if verdict(left.values(), request) != "allowed":
-        lines.append(commands.permit_role(evidence.action, evidence.resource))
+        lines.append(commands.permit_role(evidence.expected.action, evidence.expected.resource))
     return lines
 
 
@@ -362,7 +363,7 @@ def _allows_all(evidence: Evidence, arn: str) -> bool:
     if arn.endswith(ADMINISTRATOR):
         return True
     # Among AWS's own policies only AdministratorAccess allows everything, so the others needn't be read.
-    return OF_AWS not in arn and "*" in _allowed(evidence.role_account.policy(arn), anywhere=True)
+    return OF_AWS not in arn and "*" in _allowed(evidence.aws.role_account.policy(arn), anywhere=True)
 
 
 def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
@@ -450,19 +451,19 @@ def _steps(one: str, other: str, i: int, j: int) -> list[tuple[int, int]]:
 
 def _bucket(evidence: Evidence) -> str:
     """Return the name of the bucket that the pod uses."""
-    if evidence.action:
-        named = Arn.find(evidence.resource) if evidence.action.lower().startswith("s3:") else None
+    if evidence.expected.action:
+        named = Arn.find(evidence.expected.resource) if evidence.expected.action.lower().startswith("s3:") else None
         return named.resource.partition("/")[0] if named else ""
-    return evidence.parameters.bucket if evidence.role_is_of_run else ""
+    return evidence.parameters.bucket if evidence.aws.role_is_of_run else ""
 
 
 def _requests(evidence: Evidence, bucket: str) -> list[Request]:
     """Return the requests for which the doctor evaluates the role's permissions."""
-    partition, name = Arn.parse(evidence.role_arn).partition, evidence.role_name
-    session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"
-    principal = Principal.role_session(session, evidence.role_arn)
+    partition, name = Arn.parse(evidence.expected.role_arn).partition, evidence.expected.role_name
+    session = f"arn:{partition}:sts::{evidence.expected.role_account_id}:assumed-role/{name}/session"
+    principal = Principal.role_session(session, evidence.expected.role_arn)
     arn = f"arn:{partition}:s3:::{bucket}"
-    wanted = [(evidence.action, evidence.resource)] if evidence.action else []
+    wanted = [(evidence.expected.action, evidence.expected.resource)] if evidence.expected.action else []
     wanted = wanted or [("s3:ListBucket", arn), ("s3:GetObject", f"{arn}/object")]
     return [Request(principal, action, resource, {"aws:SecureTransport": "true"}) for action, resource in wanted]
 
@@ -474,16 +475,18 @@ def _within(organization_id: str, evidence: Evidence) -> Request:
     """
     (request,) = _requests(evidence, "")
     places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}
-    return replace(request, context={**request.context, **places, "aws:ResourceAccount": evidence.role_account_id})
+    return replace(
+        request, context={**request.context, **places, "aws:ResourceAccount": evidence.expected.role_account_id}
+    )
 
 
 def _is_of_the_role_s_account(evidence: Evidence) -> bool:
-    account = arn.account if (arn := Arn.find(evidence.resource)) else ""
+    account = arn.account if (arn := Arn.find(evidence.expected.resource)) else ""
     if account or not (bucket := _bucket(evidence)):
-        return account in ("", evidence.role_account_id)
+        return account in ("", evidence.expected.role_account_id)
     # A bucket's ARN doesn't name an account, but the account lists its buckets.
     try:
-        return bucket in evidence.role_account.buckets
+        return bucket in evidence.aws.role_account.buckets
     except NotRead:
         return True  # the same policy may also forbid listing them
 

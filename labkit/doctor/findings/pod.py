@@ -5,8 +5,8 @@ from typing import Any
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds, missed_role, workloads
-from labkit.doctor.evidence.evidence import FAILED
 from labkit.doctor.evidence.objects import Event, Pod, PodSpec, Workload
+from labkit.doctor.evidence.pod import FAILED
 from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.doctor.finding import Severity, Symptom, cause
 from labkit.doctor.findings import webhook
@@ -41,8 +41,12 @@ def namespace_terminating(evidence: Evidence) -> Symptom | None:
 
     https://kubernetes.io/docs/tasks/administer-cluster/namespaces/#deleting-a-namespace
     """
-    is_whole = evidence.pod is not None and not _is_ending(evidence.pod) and evidence.service_account is not None
-    if is_whole or not evidence.is_namespace_ending:
+    is_whole = (
+        evidence.pod.document is not None
+        and not _is_ending(evidence.pod.document)
+        and evidence.cluster.service_account is not None
+    )
+    if is_whole or not evidence.cluster.is_namespace_ending:
         return None
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     return Symptom(
@@ -60,9 +64,13 @@ def namespace_terminating(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-missing", stages.POD, LEARN, reads=(kinds.PODS,))
 def missing(evidence: Evidence) -> Symptom | None:
-    if evidence.pod is not None or evidence.service_account is None or webhook.mount_path_twice(evidence):
+    if (
+        evidence.pod.document is not None
+        or evidence.cluster.service_account is None
+        or webhook.mount_path_twice(evidence)
+    ):
         return None
-    if evidence.pod_name:
+    if evidence.pod.name:
         return _missing_by_name(evidence)
     if own := workloads.of_account(evidence):
         return _missing_of_workload(evidence, own)
@@ -75,9 +83,9 @@ def missing(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-uses-another-service-account", stages.POD, LEARN, reads=(kinds.PODS,))
 def uses_another_service_account(evidence: Evidence) -> Symptom | None:
-    if evidence.pod is None:
+    if evidence.pod.document is None:
         return None
-    name = service_account_of(evidence.pod["spec"])
+    name = service_account_of(evidence.pod.document["spec"])
     if name == evidence.parameters.service_account:
         return None
     return Symptom(
@@ -95,7 +103,7 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
-    spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
+    spec, was_annotated = evidence.pod.spec, missed_role.was_annotated(evidence)
     if spec is None or was_annotated or (not spec.was_changed and webhook.explains_absence(evidence)):
         return None
     differing = missed_role.containers(evidence)
@@ -107,7 +115,7 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
         found += webhook.may_be_left_out(evidence)
     return Symptom(
         OLDER if is_known else MAYBE_OLDER,
-        expected=f"AWS_ROLE_ARN={evidence.annotation}",
+        expected=f"AWS_ROLE_ARN={evidence.cluster.annotation}",
         found=found,
         source="kubectl get pod -o yaml, spec.containers[].env",
         repair=pod_commands.with_the_annotation(evidence),
@@ -123,12 +131,12 @@ def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
     owner = _controller_of_another_kind(evidence)
     if not owner and not _is_unsettled(evidence):
         return None
-    names = [name.rstrip("-") for name in (evidence.pod_name, _made_from(evidence), owner) if name]
+    names = [name.rstrip("-") for name in (evidence.pod.name, _made_from(evidence), owner) if name]
     # A pod that you replace by hand leaves the node's events, too. They count if a controller owns the pod.
     reasons = (DELETED, KILLED) if owner else (DELETED,)
     endings = [
         event
-        for event in evidence.cluster.events(evidence.parameters.namespace)
+        for event in evidence.cluster.api.events(evidence.parameters.namespace)
         if event.get("reason") in reasons and _is_one_of(event, names)
     ]
     times = sum(event.get("count") or 1 for event in endings)
@@ -147,16 +155,16 @@ def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-not-running", stages.POD, LEARN, reads=(kinds.PODS,))
 def not_running(evidence: Evidence) -> Symptom | None:
-    spec = evidence.pod_spec
+    spec = evidence.pod.spec
     if spec is None or spec.phase in ("Running", "Succeeded") or token_unreadable(evidence):
         return None
     images = "" if pod_commands.image(evidence) or not spec.without_image else NO_IMAGE
     describe = f"{evidence.connection.kubectl} describe pod {spec.name} -n {spec.namespace}"
-    is_placed = not evidence.scheduler_says
+    is_placed = not evidence.pod.scheduler_says
     return Symptom(
         "The pod does not run." if is_placed else "No node accepts the pod.",
         expected="Running",
-        found=f"{spec.phase}{evidence.pod_trouble and ': ' + evidence.pod_trouble}",
+        found=f"{spec.phase}{evidence.pod.trouble and ': ' + evidence.pod.trouble}",
         source="kubectl get pod -o yaml, status",
         repair=Repair.of(images, pod_commands.replaced(evidence)) if is_placed else f"{NO_NODE}:\n# {describe}",
     )
@@ -185,7 +193,7 @@ def token_unreadable(evidence: Evidence) -> Symptom | None:
 @cause("pod-windows-by-affinity", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def windows_by_affinity(evidence: Evidence) -> Symptom | None:
     """https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook"""
-    spec = evidence.pod_spec
+    spec = evidence.pod.spec
     if spec is None or "windows" in (spec.spec.get("nodeSelector") or {}).values():
         return None
     if not any(_wants_windows(term) for term in _node_terms(spec.spec)):
@@ -203,7 +211,7 @@ def windows_by_affinity(evidence: Evidence) -> Symptom | None:
 
 
 def _others(evidence: Evidence) -> str:
-    pods = evidence.cluster.pods(evidence.parameters.namespace)
+    pods = evidence.cluster.api.pods(evidence.parameters.namespace)
     running = [f"pod {pod['metadata']['name']} runs as {service_account_of(pod['spec'])}" for pod in pods]
     shown = ", ".join(running[:5]) + (f" and {len(running) - 5} more" if len(running) > 5 else "")
     return shown or f"no pod in namespace {evidence.parameters.namespace}"
@@ -230,21 +238,21 @@ def _nobody(evidence: Evidence, found: str, repair: Repair, severity: Severity =
 def _missing_by_name(evidence: Evidence) -> Symptom:
     """Return the symptom of a requested pod that doesn't exist."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
-    maker, found = workloads.that_made(evidence, evidence.pod_name), "no such pod"
+    maker, found = workloads.that_made(evidence, evidence.pod.name), "no such pod"
     repair: str | Lines = _created(evidence)
     if maker and (there := workloads.pods_of(evidence, maker)):
         found = f"no such pod; {workloads.called(maker)} has other pods: {', '.join(there)}"
         repair = f"# the pod was replaced. Examine its successor:\n# {_doctor(evidence)} --pod {there[0]}"
     elif maker:
         return _missing_of_workload(evidence, [maker])
-    elif workloads.was_made_by_a_controller(evidence.pod_name):
+    elif workloads.was_made_by_a_controller(evidence.pod.name):
         repair = (
             "# a controller gave the pod this name, and may have replaced the pod. This lists the present pods:\n"
             f"# {kubectl} get pods -n {namespace}"
         )
     return Symptom(
         "The pod does not exist.",
-        expected=f"pod {evidence.pod_name} in namespace {namespace}",
+        expected=f"pod {evidence.pod.name} in namespace {namespace}",
         found=found,
         source="kubectl get pod",
         repair=repair,
@@ -302,7 +310,7 @@ def _failed_creation(evidence: Evidence, workload: Workload) -> str:
     """Return the API server's reason for not creating a workload's pod."""
     name = workload["metadata"]["name"]
     try:
-        failed = evidence.failed_creations
+        failed = evidence.pod.failed_creations
     except NotRead:
         return ""
     return next((each["message"] for each in failed if _is_one_of(each, [name]) and each.get("message")), "")
@@ -325,14 +333,14 @@ def _role_found(container: Container, *, alone: bool) -> str:
 
 def _controller_of_another_kind(evidence: Evidence) -> str:
     """Return the name of the pod's controller, if the controller isn't built into Kubernetes."""
-    references = ((evidence.pod or {}).get("metadata") or {}).get("ownerReferences") or []
+    references = ((evidence.pod.document or {}).get("metadata") or {}).get("ownerReferences") or []
     return next((each["name"] for each in references if each.get("controller") and each["kind"] not in BUILT_IN), "")
 
 
 def _is_unsettled(evidence: Evidence) -> bool:
-    if evidence.pod is None:
-        return bool(evidence.annotation)
-    return evidence.pod_phase not in ("Running", "Succeeded") or _is_ending(evidence.pod)
+    if evidence.pod.document is None:
+        return bool(evidence.cluster.annotation)
+    return evidence.pod.phase not in ("Running", "Succeeded") or _is_ending(evidence.pod.document)
 
 
 def _is_ending(pod: Pod) -> bool:
@@ -340,7 +348,7 @@ def _is_ending(pod: Pod) -> bool:
 
 
 def _made_from(evidence: Evidence) -> str:
-    return ((evidence.pod or {}).get("metadata") or {}).get("generateName") or ""
+    return ((evidence.pod.document or {}).get("metadata") or {}).get("generateName") or ""
 
 
 def _is_one_of(event: Event, names: list[str]) -> bool:
@@ -358,7 +366,7 @@ def _forgotten(evidence: Evidence, events: list[Event]) -> str:
 
 
 def _denied_in_status(evidence: Evidence) -> str:
-    for status in ((evidence.pod or {}).get("status") or {}).get("containerStatuses") or []:
+    for status in ((evidence.pod.document or {}).get("status") or {}).get("containerStatuses") or []:
         for state in (status.get("state") or {}, status.get("lastState") or {}):
             for told in state.values():
                 message = (told or {}).get("message") or ""
@@ -368,9 +376,9 @@ def _denied_in_status(evidence: Evidence) -> str:
 
 
 def _denied_in_probe(evidence: Evidence) -> str:
-    if not evidence.probe.allowed or evidence.pod is None:
+    if not evidence.pod.probe.allowed or evidence.pod.document is None:
         return ""
-    token = evidence.probe.token
+    token = evidence.pod.probe.token
     return token.unreadable if token and DENIED in token.unreadable else ""
 
 

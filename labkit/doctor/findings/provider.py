@@ -6,10 +6,9 @@ from contextlib import suppress
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds, variables
-from labkit.doctor.evidence.account import EKS_ISSUER
-from labkit.doctor.evidence.answers import PastCall
+from labkit.doctor.evidence.account import EKS_ISSUER, PastCall
 from labkit.doctor.evidence.reading import FORBIDDEN
-from labkit.doctor.finding import Symptom, cause, is_told
+from labkit.doctor.finding import Symptom, any_found, cause
 from labkit.doctor.repairs import advice
 from labkit.doctor.repairs.commands import Commands
 from labkit.doctor.repairs.repair import Repair
@@ -32,12 +31,12 @@ DELETION = "DeleteOpenIDConnectProvider"
 @cause("oidc-provider-missing", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def missing(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html"""
-    if evidence.provider is not None or is_told(evidence, *EXPLAIN_ABSENCE):
+    if evidence.aws.provider is not None or any_found(evidence, *EXPLAIN_ABSENCE):
         return None
     return Symptom(
-        f"IAM has no OIDC provider for the cluster's issuer, {evidence.provider_name}.",
-        expected=evidence.provider_arn,
-        found=", ".join(evidence.provider_arns) or "no OIDC provider",
+        f"IAM has no OIDC provider for the cluster's issuer, {evidence.expected.provider_name}.",
+        expected=evidence.expected.provider_arn,
+        found=", ".join(evidence.aws.provider_arns) or "no OIDC provider",
         source="iam:ListOpenIDConnectProviders",
         repair=Commands(evidence).create_provider(),
     )
@@ -46,18 +45,18 @@ def missing(evidence: Evidence) -> Symptom | None:
 @cause("oidc-provider-in-another-account", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def in_another_account(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html"""
-    if evidence.provider is not None:
+    if evidence.aws.provider is not None:
         return None
     elsewhere = _provider_elsewhere(evidence)
     if not elsewhere:
         return None
     repair = Repair.of(Commands(evidence).create_provider())
-    if evidence.role is not None and not evidence.trust.admits:
+    if evidence.aws.role is not None and not evidence.aws.trust.admits:
         repair = Repair.of(repair, Commands(evidence).admit())
     return Symptom(
         f"The cluster's issuer is registered in the account {Arn.parse(elsewhere).account}, but STS looks for it in "
-        f"the role's account, {evidence.role_account_id}.",
-        expected=evidence.provider_arn,
+        f"the role's account, {evidence.expected.role_account_id}.",
+        expected=evidence.expected.provider_arn,
         found=elsewhere,
         source="iam:ListOpenIDConnectProviders",
         repair=repair,
@@ -67,19 +66,20 @@ def in_another_account(evidence: Evidence) -> Symptom | None:
 @cause("cluster-rebuilt", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html"""
+    expected = evidence.expected
     old = _gone_issuer_of_role(evidence)
     if not old:
         return None
     repair = Repair.of(
         Commands(evidence).create_provider(),
         Commands(evidence).admit(),
-        *(advice.provider_stays(arn) for arn in evidence.provider_arns if name_of(arn) == old),
+        *(advice.provider_stays(arn) for arn in evidence.aws.provider_arns if name_of(arn) == old),
     )
     return Symptom(
-        f"The role {evidence.role_name} trusts the issuer {old}, but no cluster in this account and region has that "
+        f"The role {expected.role_name} trusts the issuer {old}, but no cluster in this account and region has that "
         "issuer. The role's account has no OIDC provider for the present issuer of the cluster "
         f"{evidence.parameters.cluster}.",
-        expected=evidence.provider_name,
+        expected=expected.provider_name,
         found=f"{old}, but no cluster here has this issuer",
         source="iam:GetRole, AssumeRolePolicyDocument, and eks:DescribeCluster, identity.oidc.issuer",
         repair=repair,
@@ -89,7 +89,7 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
 @cause("operator-not-permitted", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def operator_not_permitted(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html"""
-    call = _refused_registration(evidence) if evidence.provider is None else None
+    call = _refused_registration(evidence) if evidence.aws.provider is None else None
     if call is None:
         return None
     name, caller = call["eventName"], call.get("caller") or "the caller"
@@ -113,14 +113,15 @@ def url_differs(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
     """
-    if evidence.provider is not None or _with_invisible(evidence):
+    expected = evidence.expected
+    if evidence.aws.provider is not None or _with_invisible(evidence):
         return None
-    near = [arn for arn in evidence.provider_arns if _is_alike(name_of(arn), evidence.provider_name)]
+    near = [arn for arn in evidence.aws.provider_arns if _is_alike(name_of(arn), expected.provider_name)]
     if not near:
         return None
     return Symptom(
-        f"The OIDC provider's URL is {few([*map(name_of, near)])}, but the issuer is {evidence.provider_name}.",
-        expected=evidence.issuer,
+        f"The OIDC provider's URL is {few([*map(name_of, near)])}, but the issuer is {expected.provider_name}.",
+        expected=expected.issuer,
         found=", ".join(f"https://{name_of(arn)}" for arn in near),
         source="iam:ListOpenIDConnectProviders",
         repair=Repair.of(Commands(evidence).create_provider(), *map(advice.provider_stays, near)),
@@ -130,17 +131,17 @@ def url_differs(evidence: Evidence) -> Symptom | None:
 @cause("oidc-provider-audience-invisible-character", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def invisible_character(evidence: Evidence) -> Symptom | None:
     """A client id or the URL of the OIDC provider looks right, but contains an invisible or look-alike character."""
-    if evidence.provider is None:
+    if evidence.aws.provider is None:
         arns = _with_invisible(evidence)
         if not arns:
             return None
-        expected, found = evidence.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
+        expected, found = evidence.expected.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
         repair = Repair.of(Commands(evidence).create_provider(), *map(advice.provider_stays, arns))
     else:
         found = _look_alike(evidence) if _lacks_audience(evidence) else ""
         if not found:
             return None
-        expected, repair = evidence.audience, Repair.of(Commands(evidence).add_client_id(instead_of=found))
+        expected, repair = evidence.expected.audience, Repair.of(Commands(evidence).add_client_id(instead_of=found))
     return Symptom(
         f"The OIDC provider contains an invisible or look-alike character: {_names(found, expected)} in {found!a}.",
         expected=repr(expected),
@@ -156,8 +157,8 @@ def dangling(evidence: Evidence) -> Symptom | None:
 
     The provider would trust anyone who took over the cluster's issuer.
     """
-    others = {name_of(arn): arn for arn in evidence.account.provider_arns if not _is_alike_own(evidence, arn)}
-    gone = {name: others[name] for name in evidence.account.gone(others, evidence.parameters.region)}
+    others = {name_of(arn): arn for arn in evidence.aws.account.provider_arns if not _is_alike_own(evidence, arn)}
+    gone = {name: others[name] for name in evidence.aws.account.gone(others, evidence.parameters.region)}
     with suppress(NotRead):
         # The finding `cluster-rebuilt` already reports this provider.
         gone.pop(_gone_issuer_of_role(evidence), None)
@@ -180,12 +181,13 @@ def dangling(evidence: Evidence) -> Symptom | None:
 @cause("oidc-provider-audience-missing", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def audience_missing(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html"""
+    expected = evidence.expected
     if not _lacks_audience(evidence) or _endpoint(evidence) or _look_alike(evidence):
         return None
     audiences = _audiences(evidence)
     return Symptom(
-        f"The OIDC provider lists {few(audiences) or 'no audience'}, but the tokens are for {evidence.audience}.",
-        expected=evidence.audience,
+        f"The OIDC provider lists {few(audiences) or 'no audience'}, but the tokens are for {expected.audience}.",
+        expected=expected.audience,
         found=", ".join(repr(audience) for audience in audiences) or "no client id",
         source="iam:GetOpenIDConnectProvider, ClientIDList",
         repair=Commands(evidence).add_client_id(),
@@ -194,11 +196,12 @@ def audience_missing(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-audience-is-an-endpoint", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def audience_is_an_endpoint(evidence: Evidence) -> Symptom | None:
+    expected = evidence.expected
     if not _lacks_audience(evidence) or _look_alike(evidence) or not (endpoint := _endpoint(evidence)):
         return None
     return Symptom(
-        f"The OIDC provider lists the address {endpoint} as an audience, but the tokens are for {evidence.audience}.",
-        expected=evidence.audience,
+        f"The OIDC provider lists the address {endpoint} as an audience, but the tokens are for {expected.audience}.",
+        expected=expected.audience,
         found=endpoint,
         source="iam:GetOpenIDConnectProvider, ClientIDList",
         repair=Commands(evidence).add_client_id(instead_of=endpoint),
@@ -216,12 +219,12 @@ def thumbprint_stale(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html
     """
-    if evidence.provider is None:
+    if evidence.aws.provider is None:
         return None
-    listed = [thumbprint.lower() for thumbprint in evidence.provider.get("ThumbprintList") or []]
-    if not listed or evidence.published.thumbprint in listed:
+    listed = [thumbprint.lower() for thumbprint in evidence.aws.provider.get("ThumbprintList") or []]
+    if not listed or evidence.cluster.issuer.thumbprint in listed:
         return None
-    public = evidence.published.is_of_eks
+    public = evidence.cluster.issuer.is_of_eks
     compared = (
         "AWS does not compare thumbprints of EKS's issuers"
         if public
@@ -229,10 +232,10 @@ def thumbprint_stale(evidence: Evidence) -> Symptom | None:
     )
     return Symptom(
         f"The OIDC provider's thumbprint {listed[0]} does not match the issuer's certificate; {compared}.",
-        expected=evidence.published.thumbprint,
+        expected=evidence.cluster.issuer.thumbprint,
         found=", ".join(listed),
         source="iam:GetOpenIDConnectProvider, ThumbprintList",
-        repair=Commands(evidence).update_thumbprint(evidence.published.thumbprint),
+        repair=Commands(evidence).update_thumbprint(evidence.cluster.issuer.thumbprint),
         severity="note" if public else "error",
     )
 
@@ -240,14 +243,14 @@ def thumbprint_stale(evidence: Evidence) -> Symptom | None:
 @cause("issuer-unreachable", stages.PROVIDER, INSIDE, reads=(kinds.DISCOVERY, kinds.KEYS))
 def issuer_unreachable(evidence: Evidence) -> Symptom | None:
     """https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationValidation"""
-    published = evidence.published
+    published = evidence.cluster.issuer
     discovery = published.discovery.get("document")
-    expected = f"{evidence.issuer}/.well-known/openid-configuration, which names {evidence.issuer}"
+    expected = f"{evidence.expected.issuer}/.well-known/openid-configuration, which names {evidence.expected.issuer}"
     if discovery is None:
         found = published.discovery["error"]
     elif not isinstance(discovery, dict):
         found = "a discovery document that is not a JSON object"
-    elif discovery.get("issuer") != evidence.issuer:
+    elif discovery.get("issuer") != evidence.expected.issuer:
         found = f"a discovery document that names {discovery.get('issuer')!r}"
     elif "error" in published.keys:
         expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", published.keys["error"]
@@ -255,13 +258,13 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
         expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", "a document without a list of keys"
     else:
         return None
-    is_right = isinstance(discovery, dict) and discovery.get("issuer") == evidence.issuer
+    is_right = isinstance(discovery, dict) and discovery.get("issuer") == evidence.expected.issuer
     lacking = "its keys" if is_right else "its discovery document"
     return Symptom(
         f"The issuer doesn't publish {lacking} in a form that STS can use.",
         expected=expected,
         found=found,
-        source=f"GET {evidence.issuer}/.well-known/openid-configuration, and its jwks_uri",
+        source=f"GET {evidence.expected.issuer}/.well-known/openid-configuration, and its jwks_uri",
         repair=Commands(evidence).publish_issuer(),
     )
 
@@ -269,9 +272,9 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
 @cause("signing-key-not-published", stages.PROVIDER, INSIDE, reads=(kinds.KEYS,))
 def signing_key_not_published(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/irsa-fetch-keys.html"""
-    if is_told(evidence, issuer_unreachable):
+    if any_found(evidence, issuer_unreachable):
         return None
-    published, signing = evidence.published.key_ids, _signing_key_ids(evidence)
+    published, signing = evidence.cluster.issuer.key_ids, _signing_key_ids(evidence)
     if not signing or set(signing) & set(published):
         return None
     return Symptom(
@@ -286,11 +289,11 @@ def signing_key_not_published(evidence: Evidence) -> Symptom | None:
 @cause("eks-identity-provider-config", stages.PROVIDER, LEARN, reads=(kinds.IDENTITY_PROVIDER_CONFIGS,))
 def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html"""
-    for config in evidence.account.identity_provider_configs(evidence.parameters.cluster):
+    for config in evidence.aws.account.identity_provider_configs(evidence.parameters.cluster):
         issuer = str(config.get("issuerUrl"))
         # An EKS cluster's issuer has no users, so its config is a mistake. Without an OIDC provider, any config may be.
         confused = EKS_ISSUER.match(issuer.removeprefix("https://")) is not None
-        if confused or evidence.provider is None:
+        if confused or evidence.aws.provider is None:
             return Symptom(
                 f"The cluster's identity provider config for {issuer} lets users into the cluster, not pods into AWS.",
                 expected="an OIDC provider in IAM for this issuer, and no identity provider config",
@@ -318,7 +321,7 @@ def _refused_registration(evidence: Evidence) -> PastCall | None:
 
 
 def _calls_about_issuer(evidence: Evidence, name: str) -> list[PastCall]:
-    return [call for call in evidence.role_account.calls(name) if _is_about(call, evidence.provider_name)]
+    return [call for call in evidence.aws.role_account.calls(name) if _is_about(call, evidence.expected.provider_name)]
 
 
 def _is_about(call: PastCall, issuer: str) -> bool:
@@ -328,32 +331,35 @@ def _is_about(call: PastCall, issuer: str) -> bool:
 def _provider_elsewhere(evidence: Evidence) -> str:
     """Return the ARN of the issuer's OIDC provider outside the role's account."""
     cluster = evidence.connection.provider_arn
-    if evidence.role_account_id != evidence.connection.account_id and evidence.account.provider(cluster):
+    if evidence.expected.role_account_id != evidence.connection.account_id and evidence.aws.account.provider(cluster):
         return cluster
-    for statement in evidence.trust.statements if evidence.role else ():
+    for statement in evidence.aws.trust.statements if evidence.aws.role else ():
         for arn in federated_of(statement):
-            if name_of(arn) == evidence.provider_name and Arn.parse(arn).account != evidence.role_account_id:
+            if (
+                name_of(arn) == evidence.expected.provider_name
+                and Arn.parse(arn).account != evidence.expected.role_account_id
+            ):
                 return arn
     return ""
 
 
 def _gone_issuer_of_role(evidence: Evidence) -> str:
     """Return a deleted EKS cluster's issuer that the role's trust policy still names."""
-    if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
+    if evidence.aws.provider is not None or evidence.aws.role is None or evidence.aws.trust.admits:
         return ""
     named = [
         name
-        for statement in evidence.trust.allows
+        for statement in evidence.aws.trust.allows
         for name in (*map(name_of, federated_of(statement)), *(c.issuer for c in conditions_of(statement)))
     ]
     # The role names today's cluster somewhere, so it has been updated, although not completely.
-    if any(_is_alike(name, evidence.provider_name) for name in named if name):
+    if any(_is_alike(name, evidence.expected.provider_name) for name in named if name):
         return ""
-    return next(iter(evidence.account.gone(sorted({*named}), evidence.parameters.region)), "")
+    return next(iter(evidence.aws.account.gone(sorted({*named}), evidence.parameters.region)), "")
 
 
 def _is_alike_own(evidence: Evidence, arn: str) -> bool:
-    return _is_alike(_clean(name_of(arn)), evidence.provider_name)
+    return _is_alike(_clean(name_of(arn)), evidence.expected.provider_name)
 
 
 def _is_alike(name: str, issuer: str) -> bool:
@@ -373,16 +379,16 @@ def _canonical(name: str) -> str:
 
 
 def _with_invisible(evidence: Evidence) -> list[str]:
-    wanted = evidence.provider_name
-    return [arn for arn in evidence.provider_arns if name_of(arn) != wanted and _looks_like(name_of(arn), wanted)]
+    wanted = evidence.expected.provider_name
+    return [arn for arn in evidence.aws.provider_arns if name_of(arn) != wanted and _looks_like(name_of(arn), wanted)]
 
 
 def _audiences(evidence: Evidence) -> list[str]:
-    return evidence.provider["ClientIDList"] if evidence.provider else []
+    return evidence.aws.provider["ClientIDList"] if evidence.aws.provider else []
 
 
 def _lacks_audience(evidence: Evidence) -> bool:
-    return evidence.provider is not None and evidence.audience not in _audiences(evidence)
+    return evidence.aws.provider is not None and evidence.expected.audience not in _audiences(evidence)
 
 
 def _endpoint(evidence: Evidence) -> str:
@@ -390,7 +396,7 @@ def _endpoint(evidence: Evidence) -> str:
 
 
 def _look_alike(evidence: Evidence) -> str:
-    return next((text for text in _audiences(evidence) if _looks_like(text, evidence.audience)), "")
+    return next((text for text in _audiences(evidence) if _looks_like(text, evidence.expected.audience)), "")
 
 
 def _looks_like(text: str, wanted: str) -> bool:
@@ -421,8 +427,8 @@ def _signing_key_ids(evidence: Evidence) -> list[str]:
     """Return the id of the key that signed the pod's token, or else the ids of the cluster's keys."""
     try:
         # A copied token has a cause of its own: its signer doesn't matter here.
-        is_copied = any(variables.copied_token(evidence, container) for container in evidence.containers)
-        token = None if is_copied else evidence.probe.token
+        is_copied = any(variables.copied_token(evidence, container) for container in evidence.pod.containers)
+        token = None if is_copied else evidence.pod.probe.token
     except NotRead:
         token = None
-    return [token.key_id] if token and token.key_id else evidence.published.cluster_key_ids
+    return [token.key_id] if token and token.key_id else evidence.cluster.issuer.cluster_key_ids

@@ -29,13 +29,14 @@ ASSUMING = (
 @cause("role-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def missing(evidence: Evidence) -> Symptom | None:
     """The role doesn't exist. STS doesn't say so: it answers as if the trust policy had refused the token."""
-    if evidence.role is not None or trust_writes.was_refused(evidence):
+    expected = evidence.expected
+    if evidence.aws.role is not None or trust_writes.was_refused(evidence):
         return None
     renamed = _renamed(evidence)
     return Symptom(
-        summary=f"The role {evidence.role_name} doesn't exist in the account {evidence.role_account_id}.",
-        expected=renamed or evidence.role_arn,
-        found=f"no such role: {evidence.role_arn}" if renamed else "no such role",
+        summary=f"The role {expected.role_name} doesn't exist in the account {expected.role_account_id}.",
+        expected=renamed or expected.role_arn,
+        found=f"no such role: {expected.role_arn}" if renamed else "no such role",
         source="iam:GetRole",
         repair=_another_role(evidence)
         or pod_commands.with_new_sessions(
@@ -50,18 +51,19 @@ def assumes_itself(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
     """
-    spec = evidence.pod_spec if evidence.role is not None else None
+    expected = evidence.expected
+    spec = evidence.pod.spec if evidence.aws.role is not None else None
     if spec is None or _trusts_itself(evidence):
         return None
     for container in spec.containers:
         for config in container.aws_configs:
             for name, settings in config.profiles.items():
                 # A profile with a token's file is the exchange itself.
-                if settings.get("role_arn") == evidence.role_arn and "web_identity_token_file" not in settings:
+                if settings.get("role_arn") == expected.role_arn and "web_identity_token_file" not in settings:
                     return Symptom(
-                        summary=f"The AWS profile {name} assumes {evidence.role_name}, but the pod already has it.",
+                        summary=f"The AWS profile {name} assumes {expected.role_name}, but the pod already has it.",
                         expected=f"no role_arn in the profile {name}",
-                        found=f"{config.path} in container {container.name}: role_arn = {evidence.role_arn}",
+                        found=f"{config.path} in container {container.name}: role_arn = {expected.role_arn}",
                         source=f"kubectl get configmap {config.config_map} -o yaml",
                         repair=_without_assuming(evidence, spec, config, name),
                     )
@@ -70,9 +72,9 @@ def assumes_itself(evidence: Evidence) -> Symptom | None:
 
 def _trusts_itself(evidence: Evidence) -> bool:
     return any(
-        evidence.role_arn in principals_of(statement, "AWS")
+        evidence.expected.role_arn in principals_of(statement, "AWS")
         and any(wildcard(action.lower())("sts:assumerole") for action in actions_of(statement))
-        for statement in evidence.trust.allows
+        for statement in evidence.aws.trust.allows
     )
 
 
@@ -92,7 +94,9 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
 def _another_role(evidence: Evidence) -> str | Repair:
     """Return the repair that annotates the service account with a role that trusts the service account."""
     if service_account.is_role_of_its_own(evidence):
-        return f"# did you mean the role that the annotation names?  --role {Arn.parse(evidence.annotation).name}"
+        return (
+            f"# did you mean the role that the annotation names?  --role {Arn.parse(evidence.cluster.annotation).name}"
+        )
     if renamed := _renamed(evidence):
         return Repair.of(annotate(evidence, renamed), pod_commands.replaced(evidence))
     return annotate(evidence, "") if _trusting(evidence) else ""
@@ -105,9 +109,9 @@ def _renamed(evidence: Evidence) -> str:
 
 
 def _trusting(evidence: Evidence) -> list[str]:
-    if evidence.role_is_known:
+    if evidence.expected.role_is_known:
         return []
     try:
-        return evidence.roles_that_trust_it
+        return evidence.expected.roles_that_trust_it
     except NotRead:
         return []

@@ -4,11 +4,11 @@ import re
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, accounts, kinds, variables
+from labkit.doctor.evidence.account import ROLE_ARN
 from labkit.doctor.evidence.candidates import made_by_eksctl
-from labkit.doctor.evidence.evidence import ROLE_ARN
 from labkit.doctor.evidence.objects import Workload
 from labkit.doctor.evidence.pod_spec import service_account_of
-from labkit.doctor.evidence.probe import Caller
+from labkit.doctor.evidence.probe import CallerIdentity
 from labkit.doctor.finding import Severity, Symptom, cause
 from labkit.doctor.repairs import advice, pod_commands, words
 from labkit.doctor.repairs.commands import ROLE_NAME, Commands, annotate
@@ -24,10 +24,10 @@ BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetc
 
 @cause("namespace-missing", stages.POD, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def namespace_missing(evidence: Evidence) -> Symptom | None:
-    if evidence.service_account is not None:
+    if evidence.cluster.service_account is not None:
         return None
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
-    if evidence.cluster.get("namespace", namespace) is not None:
+    if evidence.cluster.api.get("namespace", namespace) is not None:
         return None
     return Symptom(
         f"The namespace {namespace} doesn't exist.",
@@ -41,13 +41,13 @@ def namespace_missing(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-missing", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def missing(evidence: Evidence) -> Symptom | None:
-    if evidence.service_account is not None or namespace_missing(evidence):
+    if evidence.cluster.service_account is not None or namespace_missing(evidence):
         return None
     namespace, name = evidence.parameters.namespace, evidence.parameters.service_account
-    names = [account["metadata"]["name"] for account in evidence.cluster.service_accounts(namespace)]
+    names = [account["metadata"]["name"] for account in evidence.cluster.api.service_accounts(namespace)]
     return Symptom(
         f"The service account {name} doesn't exist in the namespace {namespace}{_and_is_named(evidence)}.",
-        expected=evidence.subject,
+        expected=evidence.expected.subject,
         found=", ".join(names) or f"none in namespace {namespace}",
         source="kubectl get serviceaccounts",
         repair=Commands(evidence).create_service_account(),
@@ -72,7 +72,7 @@ def annotation_missing(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-key-typo", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_key_typo(evidence: Evidence) -> Symptom | None:
-    key = evidence.misspelt_key
+    key = evidence.cluster.misspelt_key
     if not key:
         return None
     return Symptom(
@@ -87,7 +87,7 @@ def annotation_key_typo(evidence: Evidence) -> Symptom | None:
 @cause("service-account-annotation-arn-malformed", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
     """The annotation isn't a role's ARN. STS answers `Request ARN is invalid`."""
-    arn = evidence.annotation
+    arn = evidence.cluster.annotation
     if not arn or ROLE_ARN.fullmatch(arn):
         return None
     return Symptom(
@@ -106,13 +106,13 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
     """
-    arn = evidence.annotation
-    if not ROLE_ARN.fullmatch(arn) or Arn.parse(arn).name != evidence.role_name:
+    arn = evidence.cluster.annotation
+    if not ROLE_ARN.fullmatch(arn) or Arn.parse(arn).name != evidence.expected.role_name:
         return None
-    if arn != (right := evidence.role_arn):
+    if arn != (right := evidence.expected.role_arn):
         if _place(arn) == _place(right):
             # Only IAM knows the role's path, so the role must be readable.
-            evidence.role_account.role(evidence.role_name)
+            evidence.aws.role_account.role(evidence.expected.role_name)
         return _differing(evidence, right, _annotated_with_namesake(evidence, right))
     if (role := _in_own_account(evidence)) is None:
         return None
@@ -123,19 +123,21 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-role-mismatch", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
-    arn = evidence.annotation
+    arn = evidence.cluster.annotation
     if (
         not arn
         or not ROLE_ARN.fullmatch(arn)
-        or Arn.parse(arn).name == evidence.role_name
+        or Arn.parse(arn).name == evidence.expected.role_name
         or is_role_of_its_own(evidence)
     ):
         return None
-    named, account = f"the role {Arn.parse(arn).name}", words.name_of_account(evidence.subject)
+    named, account = f"the role {Arn.parse(arn).name}", words.name_of_account(evidence.expected.subject)
     if (account_id := Arn.parse(arn).account) != evidence.connection.account_id:
         named += f" of the account {account_id}"
-    right = f"not {evidence.role_name}" if evidence.role_arn else f"which nothing connects with {account}"
-    is_only_named = not (evidence.role_is_known or evidence.is_of_lab)
+    right = (
+        f"not {evidence.expected.role_name}" if evidence.expected.role_arn else f"which nothing connects with {account}"
+    )
+    is_only_named = not (evidence.expected.role_is_known or evidence.cluster.is_of_lab)
     return Symptom(
         f"The annotation names {named}, {right}.",
         expected=_wanted(evidence),
@@ -168,7 +170,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
-    account, spec = evidence.service_account, evidence.pod_spec if _is_bare(evidence) else None
+    account, spec = evidence.cluster.service_account, evidence.pod.spec if _is_bare(evidence) else None
     if account is None or spec is None or not spec.is_mutated:
         return None
     managers = account["metadata"].get("managedFields") or []
@@ -199,8 +201,8 @@ def eksctl_role(evidence: Evidence) -> Symptom | None:
     if not _is_bare(evidence):
         return None
     try:
-        roles = [evidence.role_arn] if _is_told(evidence) else evidence.roles_that_trust_it
-        made = [arn for arn in roles if arn and made_by_eksctl(evidence.account, evidence.parameters, arn)]
+        roles = [evidence.expected.role_arn] if _is_told(evidence) else evidence.expected.roles_that_trust_it
+        made = [arn for arn in roles if arn and made_by_eksctl(evidence.aws.account, evidence.parameters, arn)]
     except NotRead:
         return None
     if len(made) != 1:
@@ -220,17 +222,17 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
     """
-    if evidence.service_account is None or not (ids := accounts.associations(evidence)):
+    if evidence.cluster.service_account is None or not (ids := accounts.associations(evidence)):
         return None
     named, caller = f"the association {', '.join(ids)}", _caller(evidence)
-    found = f"{named}; in the pod {evidence.pod_name}: {caller.identity}" if caller else named
+    found = f"{named}; in the pod {evidence.pod.name}: {caller.identity}" if caller else named
     if accounts.uses_pod_identity(evidence):
         is_refused = caller is not None and not caller.arn
         gets = "should get that role, but gets no credentials." if is_refused else "gets that role. So do new pods."
-        who_gets = f"the pod {evidence.pod_name} {gets}"
+        who_gets = f"the pod {evidence.pod.name} {gets}"
     else:
         is_refused, who_gets = False, "new pods get that role. Pods that have the annotation's role keep it."
-    is_alone = not evidence.annotation
+    is_alone = not evidence.cluster.annotation
     return Symptom(
         f"The service account {'has' if is_alone else 'also has'} a role from EKS Pod Identity ({', '.join(ids)}): "
         f"{who_gets}",
@@ -247,9 +249,13 @@ def is_role_of_its_own(evidence: Evidence) -> bool:
 
     An unexpected role seems right if its trust policy names the service account, and IAM lacks the expected role.
     """
-    arn = evidence.annotation
+    arn = evidence.cluster.annotation
     try:
-        return evidence.role is None and arn != evidence.role_arn and arn in evidence.roles_that_trust_it
+        return (
+            evidence.aws.role is None
+            and arn != evidence.expected.role_arn
+            and arn in evidence.expected.roles_that_trust_it
+        )
     except NotRead:
         return False
 
@@ -261,9 +267,9 @@ def _place(arn: str) -> tuple[str, str]:
 
 def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: Severity = "error") -> Symptom:
     return Symptom(
-        f"The role's ARN is {right}, but the annotation says {evidence.annotation}.",
+        f"The role's ARN is {right}, but the annotation says {evidence.cluster.annotation}.",
         expected=right,
-        found=evidence.annotation,
+        found=evidence.cluster.annotation,
         source=f"iam:GetRole, Arn; {SOURCE}",
         repair=repair,
         severity=severity,
@@ -272,7 +278,7 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 
 def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
     """Return the repair that replaces the annotated ARN with `right`, an ARN that ends with the same role name."""
-    if not evidence.has_only_the_name:
+    if not evidence.aws.has_only_the_name:
         return _annotated(evidence)
     told = "# Once the owner has done that, run the command below. Then create the pod again."
     return Repair.of(advice.named_role_stays(evidence, right), words.shown(told, annotate(evidence, right)))
@@ -286,11 +292,11 @@ def _in_own_account(evidence: Evidence) -> str | None:
     - Otherwise, search with `Evidence.namesake`. Raise `NotRead` if the search finds no role.
     """
     try:
-        evidence.role_account.role(evidence.role_name)
+        evidence.aws.role_account.role(evidence.expected.role_name)
     except NotRead:
         if _is_its_role(evidence):
             return None
-        if role := evidence.namesake(evidence.role_name):
+        if role := evidence.expected.namesake(evidence.expected.role_name):
             return str(role["Arn"])
         raise
     return None
@@ -298,19 +304,19 @@ def _in_own_account(evidence: Evidence) -> str | None:
 
 def _is_its_role(evidence: Evidence) -> bool:
     try:
-        return evidence.is_its_role
+        return evidence.expected.role_is_assumed
     except NotRead:
         return False
 
 
 def _and_is_named(evidence: Evidence) -> str:
     try:
-        if evidence.pods:
-            return f", but the pod {evidence.pods[0]['metadata']['name']} runs as it"
-        trusts = evidence.role_arn in evidence.roles_that_trust_it
+        if evidence.cluster.pods:
+            return f", but the pod {evidence.cluster.pods[0]['metadata']['name']} runs as it"
+        trusts = evidence.expected.role_arn in evidence.expected.roles_that_trust_it
     except NotRead:
         return ""
-    return f", but the role {evidence.role_name} trusts it" if trusts else ""
+    return f", but the role {evidence.expected.role_name} trusts it" if trusts else ""
 
 
 def _wanted(evidence: Evidence) -> str:
@@ -319,10 +325,10 @@ def _wanted(evidence: Evidence) -> str:
     If the role is unknown, return the ARNs of roles with a trust policy or a tag for the service account, joined
     with `or`. If no such role is found, return `<ROLE_NAME>`.
     """
-    if evidence.role_arn:
-        return evidence.role_arn
+    if evidence.expected.role_arn:
+        return evidence.expected.role_arn
     try:
-        return " or ".join(evidence.role_candidates or evidence.roles_that_admit_it) or ROLE_NAME
+        return " or ".join(evidence.expected.role_candidates or evidence.expected.roles_that_admit_it) or ROLE_NAME
     except NotRead:
         return ROLE_NAME
 
@@ -334,35 +340,43 @@ def _is_bare(evidence: Evidence) -> bool:
     and without an annotation, return False. Do the same if the pod gets its role from a Pod Identity association, or
     if there is no pod and a new one would get it from there.
     """
-    is_bare = evidence.service_account is not None and not evidence.annotation and not evidence.misspelt_key
+    is_bare = (
+        evidence.cluster.service_account is not None
+        and not evidence.cluster.annotation
+        and not evidence.cluster.misspelt_key
+    )
     return is_bare and not variables.works_by_hand(evidence) and not _is_associated(evidence)
 
 
 def _is_associated(evidence: Evidence) -> bool:
     try:
-        if evidence.pod is None:
+        if evidence.pod.document is None:
             return bool(accounts.associations(evidence))
         return accounts.uses_pod_identity(evidence)
     except NotRead:
         return False
 
 
-def _caller(evidence: Evidence) -> Caller | None:
+def _caller(evidence: Evidence) -> CallerIdentity | None:
     """Return the pod's identity according to AWS; None if it isn't known."""
     try:
-        return evidence.caller
+        return evidence.pod.caller
     except NotRead:
         return None
 
 
 def _not_found(evidence: Evidence) -> str:
-    return "no annotation with a role" if ROLE_ANNOTATION not in evidence.annotations else f"{ROLE_ANNOTATION}: (empty)"
+    return (
+        "no annotation with a role"
+        if ROLE_ANNOTATION not in evidence.cluster.annotations
+        else f"{ROLE_ANNOTATION}: (empty)"
+    )
 
 
 def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
     """Return the kind of the wrongly annotated object (the pod or its workload), and the annotated ARN."""
     try:
-        spec = evidence.pod_spec
+        spec = evidence.pod.spec
         if spec is None:
             return "", ""
         if arn := spec.annotations.get(ROLE_ANNOTATION):
@@ -378,12 +392,12 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
 
 def _is_told(evidence: Evidence) -> bool:
     """Whether the doctor's caller or a run of the lab decides which role the service account should have."""
-    return evidence.role_is_known or evidence.is_of_lab
+    return evidence.expected.role_is_known or evidence.cluster.is_of_lab
 
 
 def _meant(evidence: Evidence, role_arn: str) -> str:
     """Return the ARN of the role to annotate: `role_arn`, unless another one is told. Empty if unknown."""
-    return evidence.role_arn if _is_told(evidence) or not role_arn else role_arn
+    return evidence.expected.role_arn if _is_told(evidence) or not role_arn else role_arn
 
 
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
@@ -392,7 +406,7 @@ def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> 
     named = Repair.of(annotate(evidence, known, without=without))
     # A pod gets its role only when it's created.
     try:
-        pod = evidence.pod
+        pod = evidence.pod.document
         if pod and service_account_of(pod["spec"]) == evidence.parameters.service_account:
             return Repair.of(named, pod_commands.replaced(evidence) if known else "# then create the pods again")
     except NotRead:

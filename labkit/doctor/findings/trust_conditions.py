@@ -8,7 +8,7 @@ import re
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, kinds
 from labkit.doctor.evidence.trust import account_of
-from labkit.doctor.finding import Cause, Symptom, cause, is_told
+from labkit.doctor.finding import Cause, Symptom, any_found, cause
 from labkit.doctor.findings import provider
 from labkit.doctor.findings.trust_statement import LEARN, about_tokens, has_other_host, refusing, symptom
 from labkit.doctor.repairs import advice
@@ -28,16 +28,16 @@ def condition_key_of_another_issuer(evidence: Evidence) -> Symptom | None:
     A request with this cluster's token doesn't have that key, so the condition never holds.
     """
     statement = refusing(evidence)
-    if statement is None or is_told(evidence, provider.cluster_rebuilt):
+    if statement is None or any_found(evidence, provider.cluster_rebuilt):
         return None
     for condition in about_tokens(statement):
-        if condition.issuer.lower() == evidence.provider_name.lower() or condition.is_negated:
+        if condition.issuer.lower() == evidence.expected.provider_name.lower() or condition.is_negated:
             continue
         if not has_other_host(evidence, condition.issuer):
             return symptom(
                 evidence,
                 f"The trust policy is about tokens of {condition.issuer}, which is not this cluster's issuer.",
-                expected=f"{evidence.provider_name}:{condition.claim}",
+                expected=f"{evidence.expected.provider_name}:{condition.claim}",
                 found=condition.key,
             )
     return None
@@ -53,7 +53,7 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
                 evidence,
                 f"The wildcard {few([*map(account_of, wild)])} in the trust policy admits nobody: "
                 f"{condition.operator} compares letter by letter.",
-                expected=f"StringEquals {evidence.subject}",
+                expected=f"StringEquals {evidence.expected.subject}",
                 found=f"{condition.operator} {', '.join(wild)}",
             )
     return None
@@ -70,10 +70,10 @@ def wrong_subject(id: str, mistake: str, why: str) -> Cause:
         condition = _wrong_subject(evidence)
         if condition is None or _mistake(evidence, condition) != mistake:
             return None
-        admitted, mine = few([*map(account_of, condition.values)]), account_of(evidence.subject)
+        admitted, mine = few([*map(account_of, condition.values)]), account_of(evidence.expected.subject)
         summary = f"The trust policy admits {admitted}, not {mine}{why}."
         repair = Repair.of(advice.roles_by_a_pattern(evidence), Commands(evidence).admit())
-        return symptom(evidence, summary, expected=evidence.subject, found=_shown(condition), repair=repair)
+        return symptom(evidence, summary, expected=evidence.expected.subject, found=_shown(condition), repair=repair)
 
     return cause(id, stages.ROLE, LEARN, reads=(kinds.ROLE,))(look)
 
@@ -98,11 +98,12 @@ sub_mismatch = wrong_subject(
 
 @cause("trust-policy-aud-mismatch", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def aud_mismatch(evidence: Evidence) -> Symptom | None:
+    expected = evidence.expected
     for condition in _failed(evidence, "aud"):
         return symptom(
             evidence,
-            f"The trust policy requires audience {few(condition.values)}, but the token is for {evidence.audience}.",
-            expected=evidence.audience,
+            f"The trust policy requires audience {few(condition.values)}, but the token is for {expected.audience}.",
+            expected=expected.audience,
             found=_shown(condition),
         )
     return None
@@ -112,14 +113,14 @@ def _failed(evidence: Evidence, claim: str) -> list[WrittenCondition]:
     """Return the conditions on `claim` that the service account's token doesn't meet."""
     if refusing(evidence) is None:
         return []
-    return [c for c in evidence.trust.conditions(claim) if c.compares_text and not evidence.trust.holds(c)]
+    return [c for c in evidence.aws.trust.conditions(claim) if c.compares_text and not evidence.aws.trust.holds(c)]
 
 
 def _wrong_subject(evidence: Evidence) -> WrittenCondition | None:
     """Return the condition on `sub` that names another service account."""
     for condition in _failed(evidence, "sub"):
         # Another cause reports a pattern such as `shop:*` under `StringEquals`.
-        if not (condition.is_literal and any(wildcard(value)(evidence.subject) for value in condition.values)):
+        if not (condition.is_literal and any(wildcard(value)(evidence.expected.subject) for value in condition.values)):
             return condition
     return None
 

@@ -7,7 +7,7 @@ and `trust_conditions` look for the reason.
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds
 from labkit.doctor.evidence.trust import EVERYBODY, NOBODY, STRANGER, account_of
-from labkit.doctor.finding import Symptom, cause, causes_of, is_told
+from labkit.doctor.finding import Symptom, any_found, cause, causes_of
 from labkit.doctor.findings import provider, trust_conditions, trust_statement, trust_writes
 from labkit.doctor.findings.trust_statement import LEARN, symptom
 from labkit.doctor.repairs import advice, trust_documents
@@ -27,19 +27,19 @@ def refuses(evidence: Evidence) -> Symptom | None:
     The doctor can't evaluate conditions on the request, such as on `aws:SourceIp`. Where only such conditions decide,
     STS's answer counts: return None if the evidence shows that STS accepts the token.
     """
-    if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
+    if evidence.aws.role is None or evidence.aws.trust.admits or any_found(evidence, *NAMED):
         return None
-    denied = any(evidence.trust.denies(statement) for statement in evidence.trust.statements)
-    if not denied and is_told(evidence, provider.cluster_rebuilt, provider.in_another_account):
+    denied = any(evidence.aws.trust.denies(statement) for statement in evidence.aws.trust.statements)
+    if not denied and any_found(evidence, provider.cluster_rebuilt, provider.in_another_account):
         return None
-    if evidence.trust.undecided:
+    if evidence.aws.trust.undecided:
         outcome = _exchange(evidence)
         return None if outcome == "taken" else _undecided(evidence, outcome)
-    reason = evidence.trust.decision.reason
+    reason = evidence.aws.trust.decision.reason
     return symptom(
         evidence,
-        f"The trust policy doesn't admit {account_of(evidence.subject)}: {reason}.",
-        expected=f"{evidence.subject} is admitted",
+        f"The trust policy doesn't admit {account_of(evidence.expected.subject)}: {reason}.",
+        expected=f"{evidence.expected.subject} is admitted",
         found=reason,
     )
 
@@ -54,16 +54,18 @@ def sub_missing(evidence: Evidence) -> Symptom | None:
         return None
     subjects = [
         f"{condition.operator} {', '.join(condition.values)}"
-        for statement in evidence.trust.statements
+        for statement in evidence.aws.trust.statements
         for condition in conditions_of(statement)
         if condition.claim == "sub"
     ]
     # The shortest names the fewest exceptions.
-    everybody = min((name for name in evidence.trust.others if name.startswith(EVERYBODY)), key=len, default=EVERYBODY)
+    everybody = min(
+        (name for name in evidence.aws.trust.others if name.startswith(EVERYBODY)), key=len, default=EVERYBODY
+    )
     return symptom(
         evidence,
-        f"The trust policy of {evidence.role_name} admits {everybody}.",
-        expected=f"StringEquals {evidence.provider_name}:sub = {evidence.subject}",
+        f"The trust policy of {evidence.expected.role_name} admits {everybody}.",
+        expected=f"StringEquals {evidence.expected.provider_name}:sub = {evidence.expected.subject}",
         found="; ".join(subjects) or "no condition on sub",
         severity="warning",
         repair=advice.others_stay(evidence),
@@ -72,15 +74,15 @@ def sub_missing(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-admits-others", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def admits_others(evidence: Evidence) -> Symptom | None:
-    if evidence.role is None or not evidence.trust.admits or _admits_strangers(evidence) or _is_exact(evidence):
+    if evidence.aws.role is None or not evidence.aws.trust.admits or _admits_strangers(evidence) or _is_exact(evidence):
         return None
-    others = [subject for subject in _subjects(evidence) if evidence.trust.admits_other(subject=subject)]
+    others = [subject for subject in _subjects(evidence) if evidence.aws.trust.admits_other(subject=subject)]
     if not others:
         return None
     return symptom(
         evidence,
-        f"The trust policy of {evidence.role_name} also admits {few([*map(account_of, others)])}.",
-        expected=f"only {evidence.subject}",
+        f"The trust policy of {evidence.expected.role_name} also admits {few([*map(account_of, others)])}.",
+        expected=f"only {evidence.expected.subject}",
         found=", ".join(others),
         severity="note" if _are_listed(evidence, others) else "warning",
         repair=advice.others_stay(evidence),
@@ -89,14 +91,19 @@ def admits_others(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-aud-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def aud_missing(evidence: Evidence) -> Symptom | None:
-    if evidence.role is None or not evidence.trust.admits or not evidence.trust.admits_other(audience=NOBODY):
+    expected = evidence.expected
+    if (
+        evidence.aws.role is None
+        or not evidence.aws.trust.admits
+        or not evidence.aws.trust.admits_other(audience=NOBODY)
+    ):
         return None
     wanted = trust_documents.with_audience(evidence)
-    told = f"This makes the trust policy of {evidence.role_name} require tokens for {evidence.audience}."
+    told = f"This makes the trust policy of {expected.role_name} require tokens for {expected.audience}."
     return symptom(
         evidence,
-        f"The trust policy of {evidence.role_name} admits tokens for any audience: it has no condition on aud.",
-        expected=f"StringEquals {evidence.provider_name}:aud = {evidence.audience}",
+        f"The trust policy of {expected.role_name} admits tokens for any audience: it has no condition on aud.",
+        expected=f"StringEquals {expected.provider_name}:aud = {expected.audience}",
         found="no condition on aud",
         severity="warning",
         repair=Commands(evidence).update_trust_policy(
@@ -112,13 +119,13 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
 
 def principal_found(evidence: Evidence) -> str:
     """Return the providers that the trust policy names, as text for a check's report."""
-    found = [arn for statement in evidence.trust.statements for arn in federated_of(statement)]
+    found = [arn for statement in evidence.aws.trust.statements for arn in federated_of(statement)]
     return ", ".join(found) or "no federated principal"
 
 
 def actions_found(evidence: Evidence) -> str:
     """Return the actions that the trust policy names, as text for a check's report."""
-    found = [action for statement in evidence.trust.statements for action in actions_of(statement)]
+    found = [action for statement in evidence.aws.trust.statements for action in actions_of(statement)]
     return ", ".join(found) or "no Action"
 
 
@@ -126,7 +133,7 @@ def condition_found(evidence: Evidence, claim: str) -> str:
     """Return the trust policy's conditions on a claim (`sub` or `aud`), as text for a check's report."""
     found = [
         f"{condition.operator} {condition.key} = {', '.join(condition.values)}"
-        for statement in evidence.trust.statements
+        for statement in evidence.aws.trust.statements
         for condition in conditions_of(statement)
         if condition.claim == claim
     ]
@@ -135,12 +142,12 @@ def condition_found(evidence: Evidence, claim: str) -> str:
 
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:
     """Return the symptom that STS's answer depends on the request, for example on the sender's IP address."""
-    named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.trust.undecided])
+    named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.aws.trust.undecided])
     told = "and STS refuses the request" if outcome == "refused" else "and the doctor can't see the pod's request"
     return symptom(
         evidence,
-        f"The trust policy's decision about {account_of(evidence.subject)} depends on {named}, {told}.",
-        expected=f"a request by {evidence.subject} that meets these conditions",
+        f"The trust policy's decision about {account_of(evidence.expected.subject)} depends on {named}, {told}.",
+        expected=f"a request by {evidence.expected.subject} that meets these conditions",
         found=named,
         severity="error" if outcome == "refused" else "warning",
         repair=advice.request_decides(evidence, is_known=outcome == "refused"),
@@ -150,9 +157,9 @@ def _undecided(evidence: Evidence, outcome: str) -> Symptom:
 def _exchange(evidence: Evidence) -> str:
     """Return STS's decision about the pod's token, `taken` or `refused`; empty if unknown."""
     try:
-        if evidence.is_its_role:
+        if evidence.expected.role_is_assumed:
             return "taken"
-        caller, exchange = evidence.caller_if_told, evidence.probe.exchange
+        caller, exchange = evidence.pod.caller_if_known, evidence.pod.probe.exchange
     except NotRead:
         return ""
     if exchange and exchange.arn and not (caller and caller.error):
@@ -162,7 +169,11 @@ def _exchange(evidence: Evidence) -> str:
 
 
 def _admits_strangers(evidence: Evidence) -> bool:
-    return evidence.role is not None and evidence.trust.admits and evidence.trust.admits_other(subject=STRANGER)
+    return (
+        evidence.aws.role is not None
+        and evidence.aws.trust.admits
+        and evidence.aws.trust.admits_other(subject=STRANGER)
+    )
 
 
 def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
@@ -170,7 +181,7 @@ def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
 
     Whoever wrote the full names probably wanted to admit these subjects.
     """
-    conditions = [each for statement in evidence.trust.allows for each in conditions_of(statement)]
+    conditions = [each for statement in evidence.aws.trust.allows for each in conditions_of(statement)]
     named = {value for each in conditions if each.claim == "sub" and each.compares_text for value in each.values}
     return named.issuperset(subjects)
 
@@ -178,15 +189,18 @@ def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
 def _is_exact(evidence: Evidence) -> bool:
     """Whether every statement that trusts the cluster's provider names only this service account."""
     return all(
-        any(c.claim == "sub" and c.is_literal and c.values == (evidence.subject,) for c in conditions_of(statement))
-        for statement in evidence.trust.allows
-        if evidence.provider_arn in federated_of(statement) or statement.get("Principal") == "*"
+        any(
+            c.claim == "sub" and c.is_literal and c.values == (evidence.expected.subject,)
+            for c in conditions_of(statement)
+        )
+        for statement in evidence.aws.trust.allows
+        if evidence.expected.provider_arn in federated_of(statement) or statement.get("Principal") == "*"
     )
 
 
 def _subjects(evidence: Evidence) -> list[str]:
     found = [
         f"system:serviceaccount:{account['metadata']['namespace']}:{account['metadata']['name']}"
-        for account in evidence.cluster.all_service_accounts
+        for account in evidence.cluster.api.all_service_accounts
     ]
-    return [subject for subject in found if subject != evidence.subject]
+    return [subject for subject in found if subject != evidence.expected.subject]

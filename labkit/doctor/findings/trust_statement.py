@@ -8,7 +8,7 @@ import json
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, kinds
 from labkit.doctor.evidence.trust import PROVIDER_ARN
-from labkit.doctor.finding import Severity, Symptom, cause, is_told
+from labkit.doctor.finding import Severity, Symptom, any_found, cause
 from labkit.doctor.findings import provider
 from labkit.doctor.findings.trust_writes import was_refused
 from labkit.doctor.repairs.commands import Commands
@@ -45,7 +45,7 @@ def of_pod_identity(evidence: Evidence) -> Symptom | None:
     return symptom(
         evidence,
         "The trust policy admits only EKS Pod Identity, but the service account's annotation asks for IRSA.",
-        expected=f"Federated {evidence.provider_arn}",
+        expected=f"Federated {evidence.expected.provider_arn}",
         found=f"Service {', '.join(principals_of(statement, 'Service'))}",
     )
 
@@ -60,7 +60,7 @@ def of_a_service(evidence: Evidence) -> Symptom | None:
     return symptom(
         evidence,
         f"The trust policy admits {few(services)}, but no pods.",
-        expected=f"Federated {evidence.provider_arn}",
+        expected=f"Federated {evidence.expected.provider_arn}",
         found=f"Service {', '.join(services)}",
     )
 
@@ -79,7 +79,7 @@ def principal_not_a_provider(evidence: Evidence) -> Symptom | None:
     return symptom(
         evidence,
         f"The trust policy trusts {_principal(statement)}, not the ARN of an OIDC provider.",
-        expected=f"Federated {evidence.provider_arn}",
+        expected=f"Federated {evidence.expected.provider_arn}",
         found=json.dumps(statement.get("Principal", "no Principal")),
     )
 
@@ -100,8 +100,8 @@ def issuer_host_wrong(evidence: Evidence) -> Symptom | None:
     return symptom(
         evidence,
         f"The trust policy names the host {wrong[0].partition('/')[0]}, but the host of the cluster's issuer is "
-        f"{evidence.provider_name.partition('/')[0]}.",
-        expected=evidence.provider_name,
+        f"{evidence.expected.provider_name.partition('/')[0]}.",
+        expected=evidence.expected.provider_name,
         found=", ".join(wrong),
     )
 
@@ -110,20 +110,20 @@ def issuer_host_wrong(evidence: Evidence) -> Symptom | None:
 def provider_mismatch(evidence: Evidence) -> Symptom | None:
     statement = refusing(evidence)
     providers = [arn for arn in federated_of(statement or {}) if PROVIDER_ARN.fullmatch(arn)]
-    if not providers or evidence.provider_arn in providers:
+    if not providers or evidence.expected.provider_arn in providers:
         return None
     if any(has_other_host(evidence, name_of(arn)) for arn in providers):
         return None
-    if is_told(evidence, provider.cluster_rebuilt, provider.in_another_account):
+    if any_found(evidence, provider.cluster_rebuilt, provider.in_another_account):
         return None
     trusted = f"{few([*map(name_of, providers)])}, not this cluster's issuer"
-    if elsewhere := [Arn.parse(arn).account for arn in providers if name_of(arn) == evidence.provider_name]:
-        mine = Arn.parse(evidence.provider_arn).account
+    if elsewhere := [Arn.parse(arn).account for arn in providers if name_of(arn) == evidence.expected.provider_name]:
+        mine = Arn.parse(evidence.expected.provider_arn).account
         trusted = f"the cluster's OIDC provider in the account {few(elsewhere)}, not the one in {mine}"
     return symptom(
         evidence,
         f"The trust policy trusts {trusted}.",
-        expected=evidence.provider_arn,
+        expected=evidence.expected.provider_arn,
         found=", ".join(providers),
     )
 
@@ -168,9 +168,9 @@ def refusing(evidence: Evidence) -> StatementDocument | None:
     Return None in four cases: the role doesn't exist; the policy admits the token; the policy has no Allow statement;
     another finding says that IAM refused a newer trust policy.
     """
-    if evidence.role is None or evidence.trust.nearest is None or was_refused(evidence):
+    if evidence.aws.role is None or evidence.aws.trust.nearest is None or was_refused(evidence):
         return None
-    return evidence.trust.nearest
+    return evidence.aws.trust.nearest
 
 
 def about_tokens(statement: StatementDocument) -> list[WrittenCondition]:
@@ -180,7 +180,7 @@ def about_tokens(statement: StatementDocument) -> list[WrittenCondition]:
 
 def has_other_host(evidence: Evidence, name: str) -> bool:
     """Whether `name` has the issuer's path, but another host."""
-    host, _, path = evidence.provider_name.partition("/")
+    host, _, path = evidence.expected.provider_name.partition("/")
     other, _, same = name.partition("/")
     return bool(path) and same.lower() == path.lower() and other.lower() != host.lower()
 

@@ -2,9 +2,8 @@
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, kinds
-from labkit.doctor.evidence.account import document
-from labkit.doctor.evidence.answers import PastCall
-from labkit.doctor.finding import Symptom, cause, is_told
+from labkit.doctor.evidence.account import PastCall, document
+from labkit.doctor.finding import Symptom, any_found, cause
 from labkit.doctor.repairs import advice, pod_commands
 from labkit.doctor.repairs.advice import QUOTA
 from labkit.doctor.repairs.commands import Commands
@@ -16,6 +15,7 @@ NEAR = 1843  # characters of a trust policy without white space: nine tenths of 
 
 @cause("trust-policy-condition-key-with-scheme", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def condition_key_with_scheme(evidence: Evidence) -> Symptom | None:
+    expected = evidence.expected
     refused = _refused_write(evidence)
     if refused is None or not str(refused["errorCode"]).startswith("MalformedPolicyDocument"):
         return None
@@ -23,8 +23,8 @@ def condition_key_with_scheme(evidence: Evidence) -> Symptom | None:
     if not keys:
         return None
     return Symptom(
-        f"IAM refused the last trust policy for {evidence.role_name}: the condition key {keys[0]} has a scheme.",
-        expected=f"{evidence.provider_name}:sub",
+        f"IAM refused the last trust policy for {expected.role_name}: the condition key {keys[0]} has a scheme.",
+        expected=f"{expected.provider_name}:sub",
         found=", ".join(keys),
         source=_source(refused),
         repair=pod_commands.with_new_sessions(evidence, Commands(evidence).admit_or_create()),
@@ -39,7 +39,7 @@ def too_long(evidence: Evidence) -> Symptom | None:
     if refused is None or not str(refused["errorCode"]).startswith("LimitExceeded") or "ACLSizePerRole" not in told:
         return None
     return Symptom(
-        f"IAM refused the last trust policy for {evidence.role_name}: it is longer than {QUOTA} characters.",
+        f"IAM refused the last trust policy for {evidence.expected.role_name}: it is longer than {QUOTA} characters.",
         expected=f"at most {QUOTA} characters without white space",
         found=told,
         source=_source(refused),
@@ -50,12 +50,13 @@ def too_long(evidence: Evidence) -> Symptom | None:
 @cause("trust-policy-near-size-limit", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def near_size_limit(evidence: Evidence) -> Symptom | None:
     """The trust policy is nearly as long as IAM allows. IAM may refuse a policy with one more service account."""
-    if evidence.role is None or evidence.trust.size <= NEAR:
+    aws = evidence.aws
+    if aws.role is None or aws.trust.size <= NEAR:
         return None
     return Symptom(
-        f"The trust policy of {evidence.role_name} has {evidence.trust.size} characters. IAM's usual limit is {QUOTA}.",
+        f"The trust policy of {aws.role['RoleName']} has {aws.trust.size} characters. IAM's usual limit is {QUOTA}.",
         expected=f"at most {NEAR} of {QUOTA} characters, without white space",
-        found=f"{evidence.trust.size} characters",
+        found=f"{aws.trust.size} characters",
         source="iam:GetRole, AssumeRolePolicyDocument",
         severity="warning",
         repair=advice.length_stays(),
@@ -67,20 +68,20 @@ REFUSED = (condition_key_with_scheme, too_long)
 
 def was_refused(evidence: Evidence) -> bool:
     """Whether a finding says that IAM refused a newer trust policy for the role."""
-    return is_told(evidence, *REFUSED)
+    return any_found(evidence, *REFUSED)
 
 
 def _refused_write(evidence: Evidence) -> PastCall | None:
     """Return the newest attempt to write the trust policy, if IAM refused that attempt."""
-    if evidence.role is not None and evidence.trust.admits:
+    if evidence.aws.role is not None and evidence.aws.trust.admits:
         return None
     # For a deleted role, all that counts is whether it could be created again.
-    names = ("CreateRole",) if evidence.role is None else ("UpdateAssumeRolePolicy", "CreateRole")
+    names = ("CreateRole",) if evidence.aws.role is None else ("UpdateAssumeRolePolicy", "CreateRole")
     tries = [
         record
         for name in names
-        for record in evidence.role_account.calls(name)
-        if (record.get("requestParameters") or {}).get("roleName") == evidence.role_name
+        for record in evidence.aws.role_account.calls(name)
+        if (record.get("requestParameters") or {}).get("roleName") == evidence.expected.role_name
     ]
     # Both lists begin with the newest, and the sort is stable within a second.
     newest = next(iter(sorted(tries, key=lambda record: record["eventTime"], reverse=True)), None)

@@ -18,7 +18,7 @@ from labkit.doctor.evidence.pod_spec import (
     workload,
 )
 from labkit.doctor.evidence.reading import Read
-from labkit.doctor.finding import Symptom, cause, is_told
+from labkit.doctor.finding import Symptom, any_found, cause
 from labkit.doctor.repairs import pod_commands, registration
 from labkit.doctor.repairs.commands import Commands
 from labkit.doctor.repairs.repair import Repair
@@ -36,7 +36,7 @@ ASK_FIRST = (
 
 @cause("webhook-missing", stages.WEBHOOK, LEARN, reads=(kinds.REGISTRATION,))
 def missing(evidence: Evidence) -> Symptom | None:
-    if evidence.webhook is not None:
+    if evidence.cluster.webhook is not None:
         return None
     return Symptom(
         "The pod identity webhook is not registered, so no pod gets a role.",
@@ -54,9 +54,9 @@ def unreachable(evidence: Evidence) -> Symptom | None:
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#contacting-the-webhook
     """
-    if evidence.webhook is None:
+    if evidence.cluster.webhook is None:
         return None
-    webhooks = evidence.webhook.get("webhooks") or [{}]
+    webhooks = evidence.cluster.webhook.get("webhooks") or [{}]
     policies = ", ".join(dict.fromkeys(webhook.get("failurePolicy", "Fail") for webhook in webhooks))
     wrong, source = _unreachable_by_its_registration(evidence, webhooks), CONFIGURATION
     if not wrong:
@@ -78,7 +78,7 @@ def not_asked(evidence: Evidence) -> Symptom | None:
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-objectselector
     """
-    spec = evidence.pod_spec
+    spec = evidence.pod.spec
     if spec is None or spec.was_changed or variables.works_by_hand(evidence):
         return None
     if opt_out.rules_leave_out_pods(evidence):
@@ -103,7 +103,7 @@ def not_asked(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-opted-out-of-webhook", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def opted_out(evidence: Evidence) -> Symptom | None:
-    spec = evidence.pod_spec
+    spec = evidence.pod.spec
     if spec is None or spec.was_changed or variables.works_by_hand(evidence):
         return None
     unmet = opt_out.unmet(evidence)
@@ -129,8 +129,8 @@ def passed_over(evidence: Evidence) -> Symptom | None:
 
     None if another finding about the webhook, such as `unreachable`, already explains that.
     """
-    spec = evidence.pod_spec
-    if spec and not spec.was_changed and not evidence.annotation and (left_out := may_be_left_out(evidence)):
+    spec = evidence.pod.spec
+    if spec and not spec.was_changed and not evidence.cluster.annotation and (left_out := may_be_left_out(evidence)):
         raise NotRead(Read("the matchConditions of", "pod-identity-webhook"), left_out.removeprefix("; the webhook's "))
     if spec is None or not missed_role.was_annotated(evidence):
         return None
@@ -146,7 +146,7 @@ def passed_over(evidence: Evidence) -> Symptom | None:
     times = f"service account annotated at {annotated} or before, pod made at {made}"
     return Symptom(
         "The webhook did not give the pod the role, although the service account was already annotated.",
-        expected=f"{ROLE}={evidence.annotation}",
+        expected=f"{ROLE}={evidence.cluster.annotation}",
         found=f"{has}; {times}; {then}",
         source=f"{POD} --show-managed-fields; kubectl get serviceaccount -o yaml --show-managed-fields",
         repair=repair,
@@ -155,7 +155,7 @@ def passed_over(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-container-skipped", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def container_skipped(evidence: Evidence) -> Symptom | None:
-    spec = evidence.pod_spec
+    spec = evidence.pod.spec
     named = opt_out.skipped(spec.annotations) if spec else set()
     if spec is None or not any(c.name in named and not c.has_role for c in spec.containers):
         return None
@@ -177,7 +177,7 @@ def container_skipped(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-volume-name-taken", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def volume_name_taken(evidence: Evidence) -> Symptom | None:
-    spec = evidence.pod_spec
+    spec = evidence.pod.spec
     volume = spec.volumes.get(TOKEN_VOLUME) if spec else None
     if volume is None or is_token_volume(volume):
         return None
@@ -194,15 +194,15 @@ def volume_name_taken(evidence: Evidence) -> Symptom | None:
 @cause("pod-mount-path-twice", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def mount_path_twice(evidence: Evidence) -> Symptom | None:
     """Something else is mounted at the token's path, so the API server refuses the pod that the webhook changed."""
-    for container in evidence.containers:
+    for container in evidence.pod.containers:
         names = [mount["name"] for mount in container.mounts if mount["mountPath"].rstrip("/") == MOUNT_PATH]
         if len(names) > 1:
             found = f"container {container.name}: {', '.join(names)}"
             return _mounted_twice(found, f"{POD}, volumeMounts", pod_commands.replaced(evidence))
-    for event in evidence.failed_creations:
+    for event in evidence.pod.failed_creations:
         if "must be unique" not in (event.get("message") or "") or "mountPath" not in event["message"]:
             continue
-        owner = workload(evidence.cluster, evidence.parameters.namespace, event["involvedObject"])
+        owner = workload(evidence.cluster.api, evidence.parameters.namespace, event["involvedObject"])
         template = (owner.get("spec") or {}).get("template")
         # Once pods are ready, events about rejected pods are out of date.
         if not template or _has_pods(owner):
@@ -215,7 +215,7 @@ def mount_path_twice(evidence: Evidence) -> Symptom | None:
 
 def explains_absence(evidence: Evidence) -> bool:
     """Whether another finding about the webhook already explains why the pod has no role."""
-    return is_told(evidence, missing, unreachable, not_asked, opted_out)
+    return any_found(evidence, missing, unreachable, not_asked, opted_out)
 
 
 def may_be_left_out(evidence: Evidence) -> str:
@@ -235,7 +235,7 @@ def may_be_left_out(evidence: Evidence) -> str:
 def gives_role_now(evidence: Evidence) -> bool:
     """Whether a dry run shows that the webhook gives the role to a pod like this one; False without a dry run."""
     try:
-        return evidence.dry_run.gives_role
+        return evidence.pod.dry_run.gives_role
     except NotRead:
         return False
 
@@ -244,9 +244,9 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
     """Return the first fault in the webhooks' client configurations, such as an expired CA."""
     for webhook in webhooks:
         client = webhook.get("clientConfig") or {}
-        wrong = evidence.registration.fault(client)
+        wrong = evidence.cluster.registration.fault(client)
         if not wrong and _was_passed_over(evidence):
-            wrong = evidence.registration.silence(client)
+            wrong = evidence.cluster.registration.silence(client)
         if wrong:
             return wrong
     return ""
@@ -254,13 +254,13 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
     """Return the error of the API server's call to the webhook in a dry run."""
-    spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
+    spec, was_annotated = evidence.pod.spec, missed_role.was_annotated(evidence)
     if spec is None or spec.was_changed or was_annotated is False or not_asked(evidence) or opted_out(evidence):
         return ""
     if not missed_role.containers(evidence):
         return ""
     try:
-        return evidence.dry_run.failed_call([webhook.get("name", "") for webhook in webhooks])
+        return evidence.pod.dry_run.failed_call([webhook.get("name", "") for webhook in webhooks])
     except NotRead:
         if was_annotated:
             raise
@@ -270,8 +270,8 @@ def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> st
 def _was_passed_over(evidence: Evidence) -> bool:
     """Whether the service account has the annotation, but the webhook didn't change the pod."""
     try:
-        spec = evidence.pod_spec
-        return bool(evidence.annotation) and not (spec and spec.was_changed)
+        spec = evidence.pod.spec
+        return bool(evidence.cluster.annotation) and not (spec and spec.was_changed)
     except NotRead:
         return False
 
@@ -279,15 +279,15 @@ def _was_passed_over(evidence: Evidence) -> bool:
 def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
     """Return the reason why the pod got no role from the webhook, and the repair."""
     may_be = may_be_left_out(evidence)
-    again, spec = pod_commands.with_the_annotation(evidence), evidence.pod_spec
+    again, spec = pod_commands.with_the_annotation(evidence), evidence.pod.spec
     if spec and spec.is_mutated:
         return "the webhook did not know of the annotation yet", again
     if spec and spec.has_pod_identity:
         return "the pod has the variables of an association that no longer exists", again
     try:
-        if evidence.dry_run.gives_role:
+        if evidence.pod.dry_run.gives_role:
             return "a pod like this one would get the role now", again
-        if evidence.dry_run.gives_pod_identity:
+        if evidence.pod.dry_run.gives_pod_identity:
             return "a pod like this one would get the role of an EKS Pod Identity association now", again
     except NotRead as unread:
         told = "only a dry run tells why" if unread.is_choice else f"a dry run was not made: {unread.why}"
@@ -300,7 +300,7 @@ def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
 def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
     value = opt_out.labels_of(evidence, requirement.subject).get(requirement.key)
     label = f"no label {requirement.key}" if value is None else f"{requirement.key}={value}"
-    name = evidence.parameters.namespace if requirement.subject == "namespace" else evidence.pod_name
+    name = evidence.parameters.namespace if requirement.subject == "namespace" else evidence.pod.name
     return f"{requirement.subject} {name} with {label}"
 
 
@@ -398,8 +398,8 @@ def _left_to_others(evidence: Evidence, *lines: str) -> Repair:
 def _again(evidence: Evidence) -> Repair:
     """Return the repair that replaces a pod that was created without its role."""
     try:
-        spec = evidence.pod_spec
-        if spec is not None and evidence.annotation and not spec.was_changed:
+        spec = evidence.pod.spec
+        if spec is not None and evidence.cluster.annotation and not spec.was_changed:
             return Repair.of(pod_commands.replaced(evidence))
     except NotRead:
         pass

@@ -7,7 +7,7 @@ import json
 import shlex
 
 from labkit.doctor.evidence import Evidence, NotRead, accounts
-from labkit.doctor.evidence.probe import Caller
+from labkit.doctor.evidence.probe import CallerIdentity
 from labkit.doctor.repairs.words import listed, name_of_account, said, shown
 from labkit.documents import ROLE_ANNOTATION
 from labkit.policy.arn import Arn
@@ -48,7 +48,7 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
         return said(
             f"If the account {role.account} is right, its owner has to create the role and the OIDC provider there."
         )
-    account = name_of_account(evidence.subject)
+    account = name_of_account(evidence.expected.subject)
     return said(f"The role {role.name} stays unchanged. If it is the right role, its owner has to admit {account}.")
 
 
@@ -62,12 +62,12 @@ def roles_by_a_pattern(evidence: Evidence) -> str:
     The comment has no command, because a pattern (`shop:*`) doesn't show which service account a role was made for.
     """
     try:
-        arns = evidence.roles_that_admit_it if evidence.is_only_annotated else []
+        arns = evidence.expected.roles_that_admit_it if evidence.expected.is_only_annotated else []
     except NotRead:
         return ""
     if not arns:
         return ""
-    account, named = name_of_account(evidence.subject), listed([Arn.parse(arn).name for arn in arns])
+    account, named = name_of_account(evidence.expected.subject), listed([Arn.parse(arn).name for arn in arns])
     others, one = (f"role {named}", "this role") if len(arns) == 1 else (f"roles {named}", "one of these roles")
     admit = "admits" if len(arns) == 1 else "admit"
     return said(
@@ -86,7 +86,7 @@ def login_stays(evidence: Evidence, name: str) -> str:
     )
 
 
-def association_stays(evidence: Evidence, ids: list[str], caller: Caller | None) -> str:
+def association_stays(evidence: Evidence, ids: list[str], caller: CallerIdentity | None) -> str:
     """Return advice to keep either the association or the annotation.
 
     `caller`: the pod's identity according to AWS; None if it isn't known.
@@ -98,14 +98,14 @@ def association_stays(evidence: Evidence, ids: list[str], caller: Caller | None)
     account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
     command = f"aws eks delete-pod-identity-association --cluster-name {parameters.cluster} --association-id"
     if caller and caller.arn:
-        known = [f"The pod {evidence.pod_name} uses {caller.identity}."]
+        known = [f"The pod {evidence.pod.name} uses {caller.identity}."]
     elif caller and accounts.uses_pod_identity(evidence):
         agents = f"{kubectl} get pods -n kube-system -l app.kubernetes.io/name=eks-pod-identity-agent -o wide"
         known = ["The pod asks the EKS Pod Identity Agent on its node. This shows where the agent runs:", f"  {agents}"]
     else:
-        how = "with aws sts get-caller-identity" if evidence.probe_allowed else "with --probe"
+        how = "with aws sts get-caller-identity" if evidence.pod.probe_allowed else "with --probe"
         known = [f"Find out {how} which role each pod uses."]
-    if not evidence.annotation:
+    if not evidence.cluster.annotation:
         return said("Nothing is changed: with an association, a service account needs no annotation.", *known)
     return said(
         "Nothing is changed: some pods may still get their role from the association.",
@@ -158,12 +158,13 @@ def others_stay(evidence: Evidence) -> str:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html
     """
+    expected = evidence.expected
     return said(
         "Nothing is changed. If the trust policy named only this service account, everybody else who uses "
-        f"{evidence.role_name} would lose the role.",
+        f"{expected.role_name} would lose the role.",
         "Find out who uses the role. CloudTrail names each caller in userIdentity.userName:",
-        f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
-        f"Then name the service accounts in the condition on {evidence.provider_name}:sub, or give each its own role.",
+        f"  {_who_called('AssumeRoleWithWebIdentity', expected.region)}",
+        f"Then name the service accounts in the condition on {expected.provider_name}:sub, or give each its own role.",
     )
 
 
@@ -172,12 +173,13 @@ def audiences_stay(evidence: Evidence) -> str:
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
+    expected = evidence.expected
     return said(
-        f"Nothing is changed. If the trust policy required the audience {evidence.audience}, everybody who uses "
-        f"{evidence.role_name} with a token for another audience would lose the role.",
+        f"Nothing is changed. If the trust policy required the audience {expected.audience}, everybody who uses "
+        f"{expected.role_name} with a token for another audience would lose the role.",
         "The OIDC provider accepts tokens for the audiences in its ClientIDList:",
-        f"  aws iam get-open-id-connect-provider --open-id-connect-provider-arn {evidence.provider_arn}",
-        f"Then add a condition on {evidence.provider_name}:aud to the trust policy. In the condition, name the "
+        f"  aws iam get-open-id-connect-provider --open-id-connect-provider-arn {expected.provider_arn}",
+        f"Then add a condition on {expected.provider_name}:aud to the trust policy. In the condition, name the "
         "audiences that you need.",
     )
 
@@ -193,9 +195,10 @@ def length_stays() -> str:
 
 def too_long(evidence: Evidence, size: int, quota: int) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
-    account = name_of_account(evidence.subject)
+    expected = evidence.expected
+    account = name_of_account(expected.subject)
     return said(
-        f"With {account}, the trust policy of {evidence.role_name} would have {size} characters. IAM allows {quota}.",
+        f"With {account}, the trust policy of {expected.role_name} would have {size} characters. IAM allows {quota}.",
         f"Give {account} a role of its own, or ask for a higher quota:",
         f"  {QUOTA_REQUEST}",
     )
@@ -207,8 +210,8 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, WrittenCondit
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
     """
     return said(
-        f"The trust policy of {evidence.role_name} has a restriction that keeps "
-        f"{name_of_account(evidence.subject)} out.",
+        f"The trust policy of {evidence.expected.role_name} has a restriction that keeps "
+        f"{name_of_account(evidence.expected.subject)} out.",
         *(
             f"Statement {position} has the condition "
             f"{condition.operator} {condition.key} = {', '.join(condition.values)}."
@@ -229,7 +232,7 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
     """
     return said(
-        f"Nothing is changed: the trust policy of {evidence.role_name} has conditions on the request. "
+        f"Nothing is changed: the trust policy of {evidence.expected.role_name} has conditions on the request. "
         "Someone wrote them on purpose.",
         *([] if is_known else ["--probe shows whether STS accepts the pod's request."]),
         "Ask the author of these conditions which requests should get the role. To find the author:",
@@ -247,7 +250,7 @@ def session_stays(evidence: Evidence, again: str) -> str:
     told = said(
         "Nothing is changed. The pod may still have a session, and STS would refuse to open one for a new pod.",
         "CloudTrail has each refusal, with the request:",
-        f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
+        f"  {_who_called('AssumeRoleWithWebIdentity', evidence.expected.region)}",
         "Once STS accepts the token, or if the pod has no session to lose, create the pod again with:",
     )
     return f"{told}\n{shown(again)}"
@@ -266,7 +269,7 @@ def deny_stays(policy_arn: str) -> str:
 def inline_deny_stays(evidence: Evidence, name: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
     return said(
-        f"Nothing is changed: the Deny in {evidence.role_name}'s policy {name} may be intended.",
+        f"Nothing is changed: the Deny in {evidence.expected.role_name}'s policy {name} may be intended.",
         "Ask its author. To find the author:",
         f"  {_who_called('PutRolePolicy', IAM_REGION)}",
     )
@@ -277,9 +280,10 @@ def broad_deny_stays(evidence: Evidence, name: str) -> str:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_notaction.html
     """
+    expected = evidence.expected
     return said(
-        f"Nothing is changed: the Deny in {evidence.role_name}'s policy {name} covers more than {evidence.action} on "
-        f"{evidence.resource}, and no statement excepts only that.",
+        f"Nothing is changed: the Deny in {expected.role_name}'s policy {name} covers more than {expected.action} on "
+        f"{expected.resource}, and no statement excepts only that.",
         "Someone wrote the Deny on purpose. Ask its author to list the actions and resources that it should deny. "
         "To find the author:",
         f"  {_who_called('PutRolePolicy', IAM_REGION)}",
@@ -288,9 +292,10 @@ def broad_deny_stays(evidence: Evidence, name: str) -> str:
 
 def bucket_deny_stays(evidence: Evidence, bucket: str) -> str:
     """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html"""
+    expected = evidence.expected
     return said(
-        f"Nothing is changed: the Deny in the policy of the bucket {bucket} covers more than {evidence.action} on "
-        f"{evidence.resource}, and no statement excepts only that.",
+        f"Nothing is changed: the Deny in the policy of the bucket {bucket} covers more than {expected.action} on "
+        f"{expected.resource}, and no statement excepts only that.",
         "Whoever owns the bucket wrote the Deny on purpose. Ask them to list the actions and resources to deny.",
     )
 
@@ -298,7 +303,7 @@ def bucket_deny_stays(evidence: Evidence, bucket: str) -> str:
 def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     return said(
-        f"The permissions boundary {arn} of {evidence.role_name} does not allow {wanted}.",
+        f"The permissions boundary {arn} of {evidence.expected.role_name} does not allow {wanted}.",
         "Someone set the boundary on purpose, so no command removes it.",
         f"Ask its author for another boundary, which also allows {wanted}. To find the author:",
         f"  {_who_called('PutRolePermissionsBoundary', IAM_REGION)}",
@@ -308,10 +313,10 @@ def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
 def administrator_stays(evidence: Evidence, policies: list[str]) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_last-accessed.html"""
     return said(
-        f"Nothing is changed, because everybody who uses {evidence.role_name} would lose the permissions of "
+        f"Nothing is changed, because everybody who uses {evidence.expected.role_name} would lose the permissions of "
         f"{listed(policies)}.",
         "Find out which services the role has used:",
-        f"  aws iam generate-service-last-accessed-details --arn {evidence.role_arn}",
+        f"  aws iam generate-service-last-accessed-details --arn {evidence.expected.role_arn}",
         "Attach a policy that allows only these services. After that, detach the old policy.",
     )
 
@@ -321,7 +326,7 @@ def config_map_stays(evidence: Evidence, name: str, keys: list[str], users: list
     return said(
         f"The ConfigMap {name} is not changed: {listed(users)} may also use it.",
         f"Ask the owner of the ConfigMap to change or remove {listed(keys)}.",
-        f"Or give the pods of {name_of_account(evidence.subject)} a corrected copy of the ConfigMap.",
+        f"Or give the pods of {name_of_account(evidence.expected.subject)} a corrected copy of the ConfigMap.",
     )
 
 

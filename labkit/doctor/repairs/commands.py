@@ -43,26 +43,26 @@ class Commands:
 
     def __init__(self, evidence: Evidence):
         parameters, connection = evidence.parameters, evidence.connection
-        if evidence.role_name:
-            parameters = parameters.model_copy(update={"role_name": evidence.role_name})
+        if evidence.expected.role_name:
+            parameters = parameters.model_copy(update={"role_name": evidence.expected.role_name})
         self.parameters = parameters
-        self.is_of_run = evidence.belongs_to_run
+        self.is_of_run = evidence.expected.belongs_to_run
         """Whether new resources belong to a run of the lab. If so, they get the run's tags and policy."""
         self._evidence = evidence
         self._kubectl = connection.kubectl
-        self._provider = documents.provider(parameters, evidence.issuer)
-        self._trust_policy = documents.trust_policy(parameters, evidence.provider_arn)
-        self._role_arn = evidence.role_arn
+        self._provider = documents.provider(parameters, evidence.expected.issuer)
+        self._trust_policy = documents.trust_policy(parameters, evidence.expected.provider_arn)
+        self._role_arn = evidence.expected.role_arn
         if not self._role_arn and _is_run_of_lab(evidence):
             self._role_arn = connection.role_arn(parameters.role_name)
         self._service_account = documents.service_account(parameters, self._role_arn)
         self._pod = documents.pod(parameters, connection.image)
         self._pod["metadata"]["name"] = _name_of_new_pod(evidence)
         is_removed = self.is_of_run or connection.takes_untagged
-        if not is_removed and _known(lambda: evidence.role_run, None) != parameters.run:
+        if not is_removed and _known(lambda: evidence.aws.role_run, None) != parameters.run:
             # Resources that belong to no run aren't removed with a run.
             del self._service_account["metadata"]["labels"], self._pod["metadata"]["labels"]
-        self._role_is_there = _known(lambda: evidence.role is not None, True)
+        self._role_is_there = _known(lambda: evidence.aws.role is not None, True)
 
     def create_provider(self) -> Lines:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-open-id-connect-provider.html"""
@@ -82,7 +82,7 @@ class Commands:
         lines = [
             words.said(f"This makes the OIDC provider also accept tokens for {audience}."),
             f"aws iam add-client-id-to-open-id-connect-provider "
-            f"--open-id-connect-provider-arn {self._evidence.provider_arn} --client-id {audience}",
+            f"--open-id-connect-provider-arn {self._evidence.expected.provider_arn} --client-id {audience}",
         ]
         if instead_of:
             kept = f"The provider keeps the audience {json.dumps(instead_of)}. "
@@ -95,7 +95,7 @@ class Commands:
         If the provider already has five thumbprints, AWS allows no more. The lines are then comments with advice.
         https://docs.aws.amazon.com/cli/latest/reference/iam/update-open-id-connect-provider-thumbprint.html
         """
-        present = (self._evidence.provider or {}).get("ThumbprintList") or []
+        present = (self._evidence.aws.provider or {"ThumbprintList": []}).get("ThumbprintList") or []
         if len(present) >= THUMBPRINTS:
             return words.said(
                 f"The OIDC provider has {len(present)} thumbprints, the most that AWS allows.",
@@ -104,7 +104,7 @@ class Commands:
         return self._aws(
             words.said("This adds a thumbprint to the OIDC provider. The other thumbprints stay."),
             "aws iam update-open-id-connect-provider-thumbprint "
-            f"--open-id-connect-provider-arn {self._evidence.provider_arn} "
+            f"--open-id-connect-provider-arn {self._evidence.expected.provider_arn} "
             f"--thumbprint-list {' '.join([*present, thumbprint])}",
         )
 
@@ -128,7 +128,7 @@ class Commands:
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/update-assume-role-policy.html
         """
-        before = self._evidence.trust
+        before = self._evidence.aws.trust
         after = before.changed(trust_policy)
         if not after.admits:
             return advice.restriction_stays(self._evidence)
@@ -151,7 +151,7 @@ class Commands:
           excludes the service account by name.
         - `update_trust_policy` returns only advice.
         """
-        if self._evidence.has_only_the_name:
+        if self._evidence.aws.has_only_the_name:
             return advice.named_role_stays(self._evidence, self._role_arn)
         restricting = list(trust_documents.restrictions(self._evidence))
         if restricting:
@@ -169,7 +169,7 @@ class Commands:
 
     def attach_policy(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/attach-role-policy.html"""
-        is_of_run = _known(lambda: self._evidence.role_is_of_run, self.is_of_run)
+        is_of_run = _known(lambda: self._evidence.aws.role_is_of_run, self.is_of_run)
         policy = shlex.quote(self.parameters.policy_arn) if is_of_run else "<POLICY_ARN>"
         line = f"aws iam attach-role-policy --role-name {self._role} --policy-arn {policy}"
         name = f"policy {Arn.parse(self.parameters.policy_arn).name}" if is_of_run else "policy that its pods need"
@@ -183,10 +183,11 @@ class Commands:
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html
         """
+        expected = self._evidence.expected
         call = "delete-role-policy" if after is None else "put-role-policy"
         document = "" if after is None else f" --policy-document {_quoted(after)}"
         return self._allow(
-            f"This excepts {self._evidence.action} on {self._evidence.resource} from the Deny in the inline policy "
+            f"This excepts {expected.action} on {expected.resource} from the Deny in the inline policy "
             f"{name} of {self.parameters.role_name}.\n"
             "Everything else that the policy denies stays denied.\n"
             "Someone wrote the Deny on purpose: ask them first.",
@@ -200,7 +201,7 @@ class Commands:
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         """
         name = re.sub(r"[^A-Za-z0-9]+", "-", action).strip("-")
-        taken = _known(lambda: self._evidence.inline_policies, {})
+        taken = _known(lambda: self._evidence.aws.inline_policies, {})
         name = _free([name], name, taken)
         statement = {"Effect": "Allow", "Action": [action], "Resource": resource}
         document = {"Version": "2012-10-17", "Statement": [statement]}
@@ -227,14 +228,14 @@ class Commands:
             if position not in denying:
                 statements.append(each)
                 continue
-            statements.append({**trust_documents.without(each, "ArnNotEquals", PRINCIPAL, evidence.role_arn)})
-            if evidence.action:
+            statements.append({**trust_documents.without(each, "ArnNotEquals", PRINCIPAL, evidence.expected.role_arn)})
+            if evidence.expected.action:
                 narrowed = self._of_role_in_bucket(each, bucket)
                 if narrowed is None:
                     return advice.bucket_deny_stays(evidence, bucket)
                 statements += narrowed
         after = {**policy, "Statement": statements}
-        what = f" for {evidence.action} on {evidence.resource}" if evidence.action else ""
+        what = f" for {evidence.expected.action} on {evidence.expected.resource}" if evidence.expected.action else ""
         return self._allow(
             f"This exempts {self.parameters.role_name} from the Deny in the policy of the bucket {bucket}{what}.\n"
             "For everyone else, the Deny stays the same.\n"
@@ -266,7 +267,7 @@ class Commands:
             f"{self._kubectl} get --raw /.well-known/openid-configuration | "
             "aws s3 cp - s3://<BUCKET>/.well-known/openid-configuration --content-type application/json\n"
             f"{self._kubectl} get --raw /openid/v1/jwks | "
-            f"aws s3 cp - s3://<BUCKET>{self._evidence.published.keys_path} --content-type application/json"
+            f"aws s3 cp - s3://<BUCKET>{self._evidence.cluster.issuer.keys_path} --content-type application/json"
         )
 
     def create_service_account(self) -> str:
@@ -331,10 +332,13 @@ class Commands:
         """
         evidence, conditions = self._evidence, statement.get("Condition") or {}
         # The role meets this condition already, so no other value of it is needed.
-        own = {**conditions, "ArnEquals": {**(conditions.get("ArnEquals") or {}), PRINCIPAL: evidence.role_arn}}
+        own = {
+            **conditions,
+            "ArnEquals": {**(conditions.get("ArnEquals") or {}), PRINCIPAL: evidence.expected.role_arn},
+        }
         narrowed = {**{key: value for key, value in statement.items() if key != "Sid"}, "Condition": own}
-        whole = deny_statements.of_bucket(f"arn:{Arn.parse(evidence.role_arn).partition}:s3:::{bucket}")
-        return deny_statements.excepting(narrowed, evidence.action, evidence.resource, whole=whole)
+        whole = deny_statements.of_bucket(f"arn:{Arn.parse(evidence.expected.role_arn).partition}:s3:::{bucket}")
+        return deny_statements.excepting(narrowed, evidence.expected.action, evidence.expected.resource, whole=whole)
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
         """Return a repair that gives permissions to the role: the comment `what`, and below it `lines`.
@@ -344,7 +348,7 @@ class Commands:
         `by_role_account` says whether `lines` must run with credentials for the role's account. If the role doesn't
         exist or can't be read, it counts as a role without other callers.
         """
-        others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
+        others = _known(lambda: self._evidence.aws.trust.others if self._evidence.aws.role else [], [])
         if others:
             told = words.said(
                 f"{words.accounts(others)} can use {self.parameters.role_name}, too, and would get new permissions.",
@@ -361,10 +365,10 @@ class Commands:
         If the examined role is in another account than the cluster, the text runs the lines in a subshell with
         credentials for the role's account.
         """
-        account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
+        account_id, lines = self._evidence.expected.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
-        role_arn = Arn.parse(self._evidence.provider_arn).sibling(f"role/{ENTRANCE}")
+        role_arn = Arn.parse(self._evidence.expected.provider_arn).sibling(f"role/{ENTRANCE}")
         fields = ("AccessKeyId", "SecretAccessKey", "SessionToken")
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
         pairs = ",".join(f"join('=',['{name}',{field}])" for name, field in zip(names, fields, strict=True))
@@ -395,8 +399,8 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
         f"-n {evidence.parameters.namespace} --overwrite {removed}{ROLE_ANNOTATION}="
     )
     if role_arn:
-        account, role = words.name_of_account(evidence.subject), Arn.parse(role_arn).name
-        present = _known(lambda: evidence.service_account, None)
+        account, role = words.name_of_account(evidence.expected.subject), Arn.parse(role_arn).name
+        present = _known(lambda: evidence.cluster.service_account, None)
         told = words.said(
             f"This annotates the service account {account}. Pods that you create after that get the role {role}.",
             *words.managed(present["metadata"] if present else {}),
@@ -443,7 +447,7 @@ def _roles_to_choose_from(evidence: Evidence) -> list[str]:
     account = f"{evidence.parameters.namespace}/{evidence.parameters.service_account}"
     put = f"put the role's name in place of {ROLE_NAME}"
     # A role that admits by a pattern isn't proposed, though it may be the right one.
-    candidates = _known(lambda: evidence.role_candidates or evidence.roles_that_admit_it, [])
+    candidates = _known(lambda: evidence.expected.role_candidates or evidence.expected.roles_that_admit_it, [])
     if not candidates:
         return [f"# nothing says which role {account} should have: {put}"]
     return [f"# these roles may be meant for {account}; choose one, and {put}:", *(f"#   {arn}" for arn in candidates)]
@@ -470,7 +474,7 @@ def others_with(evidence: Evidence, config_map: str) -> list[str]:
 
 
 def _specs_of_pods(evidence: Evidence) -> dict[str, PodSpec]:
-    pods = evidence.cluster.pods(evidence.parameters.namespace)
+    pods = evidence.cluster.api.pods(evidence.parameters.namespace)
     return {f"pod {pod['metadata']['name']}": pod["spec"] for pod in pods}
 
 
@@ -490,7 +494,7 @@ def _refers(part: Any, config_map: str) -> bool:
 
 
 def _is_run_of_lab(evidence: Evidence) -> bool:
-    """Return whether a repair may use the role `parameters.role_name` when `evidence.role_arn` is empty.
+    """Return whether a repair may use the role `parameters.role_name` when `evidence.expected.role_arn` is empty.
 
     The repair may use the role if the connection's `takes_untagged` and the parameters' `is_usual` are true, and no tag
     says that the role belongs to another run. The role needn't exist.
@@ -498,17 +502,17 @@ def _is_run_of_lab(evidence: Evidence) -> bool:
     parameters = evidence.parameters
     if not evidence.connection.takes_untagged or not parameters.is_usual:
         return False
-    role = _known(lambda: evidence.account.role(parameters.role_name), None)
+    role = _known(lambda: evidence.aws.account.role(parameters.role_name), None)
     return run_of(role) in (None, parameters.run)
 
 
 def _name_of_new_pod(evidence: Evidence) -> str:
     """Return the name of the examined pod. If no pod is found, return a name that no listed pod has."""
-    pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
+    pods = _known(lambda: evidence.cluster.api.pods(evidence.parameters.namespace), [])
     taken = {each["metadata"]["name"] for each in pods}
     own = f"{evidence.parameters.service_account}-pod"
     free = _free([POD_NAME, own], own, taken)
-    return _known(lambda: evidence.pod_name, "") or free
+    return _known(lambda: evidence.pod.name, "") or free
 
 
 def _free(names: list[str], base: str, taken: Container[str]) -> str:

@@ -61,19 +61,19 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     and no permissions in the cluster. For any other pod, return only advice. The same holds for the template of the
     pod's owner. If the examined service account doesn't exist, the lines create it first.
     """
-    spec = evidence.pod_spec
+    spec = evidence.pod.spec
     if spec is None:
         return Repair.of()
     owner = spec.owner
     template = ((owner or {}).get("spec") or {}).get("template")
     if not _is_free(evidence, name := service_account_of(spec.document["spec"])):
-        other = f"Use --pod to name a pod of {name_of_account(evidence.subject)}."
+        other = f"Use --pod to name a pod of {name_of_account(evidence.expected.subject)}."
         return Repair.of(f"{advice.account_stays(evidence, f'the pod {spec.name}', name)}\n{said(other)}")
     if owner and template and not _is_free(evidence, name := service_account_of(template.get("spec") or {})):
         return Repair.of(advice.account_stays(evidence, workloads.called(owner), name))
     lines = [*_missing_account(evidence), *_config_map_lines(evidence)]
     if owner is None:
-        manifest = restored_manifest(spec.document, evidence.region)
+        manifest = restored_manifest(spec.document, evidence.expected.region)
         before = _with_own_role(evidence, spec, manifest)
         _corrected(evidence, manifest, changes)
         told = _what_changes(evidence, before, manifest)
@@ -95,7 +95,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
 def _missing_account(evidence: Evidence) -> list[str]:
     """Return lines that create the service account if it doesn't exist: without it, no new pod would start."""
     with suppress(NotRead):
-        if evidence.service_account is None:
+        if evidence.cluster.service_account is None:
             return [Commands(evidence).create_service_account()]
     return []
 
@@ -121,7 +121,7 @@ def with_the_annotation(evidence: Evidence) -> Repair:
         if ids := accounts.associations(evidence):
             told = f"{BY_ASSOCIATION} {listed(ids)}, not the role that the annotation names."
             return Repair((Lines(shown(told, "# If that is right, run:", str(again))),), waits=True)
-    if evidence.is_annotated_rightly:
+    if evidence.aws.is_annotated_rightly:
         return again
     return Repair((Lines(shown(NOT_YET, "# When the annotation is right:", str(again))),), waits=True)
 
@@ -150,7 +150,7 @@ def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
     """
     try:
-        is_held = evidence.role is None and evidence.pod is not None
+        is_held = evidence.aws.role is None and evidence.pod.document is not None
     except NotRead:
         is_held = False
     return Repair.of(repair, replaced(evidence)) if is_held else repair
@@ -169,7 +169,7 @@ def without_skipping(_: Evidence, manifest: Document) -> None:
 
 def image(evidence: Evidence) -> str:
     """Return the right image for a pod of the lab; empty for any other pod."""
-    return (evidence.parameters.image or evidence.connection.image) if evidence.belongs_to_run else ""
+    return (evidence.parameters.image or evidence.connection.image) if evidence.expected.belongs_to_run else ""
 
 
 # The corrections for every manifest.
@@ -207,7 +207,7 @@ def _no_wrong_variables(evidence: Evidence, manifest: Document) -> None:
 
 
 def _image_that_is_there(evidence: Evidence, manifest: Document) -> None:
-    wanted, lacking = image(evidence), evidence.pod_spec.without_image if evidence.pod_spec else set()
+    wanted, lacking = image(evidence), evidence.pod.spec.without_image if evidence.pod.spec else set()
     for container in containers_of(manifest["spec"]):
         if wanted and container["name"] in lacking:
             container["image"] = wanted
@@ -228,7 +228,7 @@ def _other_volume_name(_: Evidence, manifest: Document) -> None:
 
 def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
     """Remove mounts at the webhook's mount path, because the API server refuses two mounts at one path."""
-    if evidence.webhook is None:
+    if evidence.cluster.webhook is None:
         return
     for container in containers_of(manifest["spec"]):
         mounts = container.get("volumeMounts") or []
@@ -251,7 +251,7 @@ def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
-    spec = evidence.pod_spec
+    spec = evidence.pod.spec
     shared = {name: gone for name, gone in variables.superfluous_keys(evidence).items() if others_with(evidence, name)}
     if spec is None or not shared:
         return
@@ -307,7 +307,7 @@ def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
 def _template_lines(evidence: Evidence, owner: Workload, template: Document, changes: tuple[Change, ...]) -> list[str]:
     wanted = copy.deepcopy(template)
     wanted["metadata"] = wanted.get("metadata") or {}
-    wanted["spec"] = without_additions(wanted["spec"], evidence.region)
+    wanted["spec"] = without_additions(wanted["spec"], evidence.expected.region)
     _corrected(evidence, wanted, changes)
     workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
     kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
@@ -354,7 +354,7 @@ def _pods_owned_by(evidence: Evidence, owner: Workload) -> list[str]:
     mine = (owner["kind"], owner["metadata"]["name"])
     return [
         metadata["name"]
-        for metadata in (pod["metadata"] for pod in evidence.cluster.pods(evidence.parameters.namespace))
+        for metadata in (pod["metadata"] for pod in evidence.cluster.api.pods(evidence.parameters.namespace))
         if not metadata.get("deletionTimestamp")
         and any(
             each.get("controller") and (each["kind"], each["name"]) == mine
@@ -379,7 +379,7 @@ def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Doc
     before = copy.deepcopy(manifest)
     for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
         with suppress(NotRead):
-            if not (live.is_by_hand or live.declares_role) or live.value(ROLE) == evidence.annotation:
+            if not (live.is_by_hand or live.declares_role) or live.value(ROLE) == evidence.cluster.annotation:
                 continue
             names = {ROLE, *(each["name"] for each in container.get("env") or [])}
             set_list(container, "env", [each for each in live.document.get("env") or [] if each["name"] in names])
@@ -404,7 +404,7 @@ def _is_being_replaced(evidence: Evidence) -> bool:
     """Whether a rollout has already created a newer pod with the webhook's changes."""
     return any(
         service_account_of(pod["spec"]) == evidence.parameters.service_account
-        and PodSpec(pod, evidence.cluster).is_mutated
+        and PodSpec(pod, evidence.cluster.api).is_mutated
         for pod in workloads.successors(evidence)
     )
 

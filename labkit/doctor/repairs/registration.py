@@ -40,7 +40,10 @@ def with_its_client(evidence: Evidence) -> str:
 
     The lines don't change the webhook's selectors: someone may have chosen them to exclude pods on purpose.
     """
-    registered, known = (evidence.webhook or {}).get("webhooks") or [], evidence.connection.webhook_registration()
+    registered, known = (
+        (evidence.cluster.webhook or {}).get("webhooks") or [],
+        evidence.connection.webhook_registration(),
+    )
     clients = {each["name"]: each["clientConfig"] for each in known.get("webhooks") or []}
     operations: list[Document] = []
     for number, webhook in enumerate(registered):
@@ -72,7 +75,7 @@ def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> l
 
 
 def _removals(evidence: Evidence, requirements: Sequence[Requirement]) -> list[Document]:
-    registration, operations = evidence.webhook or WebhookConfiguration(), list[Document]()
+    registration, operations = evidence.cluster.webhook or WebhookConfiguration(), list[Document]()
     whole = [each for each in requirements if not _of_value(evidence, each)]
     paths = {_of_value(evidence, each) or _as_a_whole(registration, each, whole) for each in requirements}
     # From the end of each list, so that the other entries keep their positions.
@@ -86,7 +89,7 @@ def _removals(evidence: Evidence, requirements: Sequence[Requirement]) -> list[D
 
 def with_rule_for_pods(evidence: Evidence) -> str:
     """Return lines that make the API server call the webhook for new pods."""
-    number, webhook = next(opt_out.own_webhooks(evidence.webhook or {}), (0, {}))
+    number, webhook = next(opt_out.own_webhooks(evidence.cluster.webhook or {}), (0, {}))
     path, rules = f"/webhooks/{number}/rules", ON_EKS["rules"]
     added = {"path": f"{path}/-", "value": rules[0]} if "rules" in webhook else {"path": path, "value": rules}
     operations = [{"op": "add", **added}]
@@ -112,7 +115,7 @@ def labels_that_harm_nobody(
             wanted.setdefault(each.subject, {})[each.key] = each.values[0] if each.values else "true"
         if "namespace" in wanted and not _is_alone(evidence):
             return None
-        owner = evidence.pod_spec.owner if evidence.pod_spec else None
+        owner = evidence.pod.spec.owner if evidence.pod.spec else None
     except NotRead:
         return None
     # The lines that replace this pod don't label the pods of another kind of owner.
@@ -122,8 +125,8 @@ def labels_that_harm_nobody(
 
 def _is_alone(evidence: Evidence) -> bool:
     namespace, mine = evidence.parameters.namespace, evidence.parameters.service_account
-    accounts = {each["metadata"]["name"] for each in evidence.cluster.service_accounts(namespace)}
-    users = {service_account_of(pod["spec"]) for pod in evidence.cluster.pods(namespace)}
+    accounts = {each["metadata"]["name"] for each in evidence.cluster.api.service_accounts(namespace)}
+    users = {service_account_of(pod["spec"]) for pod in evidence.cluster.api.pods(namespace)}
     return accounts <= {mine, "default"} and users <= {mine}
 
 
@@ -151,7 +154,7 @@ def without_label(evidence: Evidence, label: str) -> str:
 
 
 def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
-    before = evidence.webhook or WebhookConfiguration()
+    before = evidence.cluster.webhook or WebhookConfiguration()
     lines = [told, *(f"# {line}" for line in _difference(before, _after(before, operations)))]
     return "\n".join(
         [*lines, f"{evidence.connection.kubectl} patch {NAME} --type=json -p {shlex.quote(json.dumps(operations))}"]
@@ -174,7 +177,7 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
     The run's service account is left out. Return None if the service accounts can't be listed. If the labels of pods
     and namespaces can't be read, return all service accounts that have a role, without the run's.
     """
-    names, before = accounts.others_with_a_role(evidence), evidence.webhook or WebhookConfiguration()
+    names, before = accounts.others_with_a_role(evidence), evidence.cluster.webhook or WebhookConfiguration()
     if not names:
         return names
     after = _after(before, operations)
@@ -197,9 +200,9 @@ def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[
 
     A service account without pods and templates gets one item, as if it had a pod without labels.
     """
-    listed = {each["metadata"]["name"]: each["metadata"] for each in evidence.cluster.all_of("namespaces")}
+    listed = {each["metadata"]["name"]: each["metadata"] for each in evidence.cluster.api.all_of("namespaces")}
     of_pods: dict[str, list[dict[str, str]]] = {}
-    for obj in [each for kind in RUN_PODS for each in evidence.cluster.all_of(kind)]:
+    for obj in [each for kind in RUN_PODS for each in evidence.cluster.api.all_of(kind)]:
         pod = _template(obj)
         name = f"{obj['metadata']['namespace']}/{service_account_of(pod['spec'])}"
         of_pods.setdefault(name, []).append((pod.get("metadata") or {}).get("labels") or {})

@@ -25,8 +25,10 @@ from labkit.policy.written import (
 
 def alone(evidence: Evidence) -> PolicyDocument:
     """Return a policy that admits only this service account."""
-    document = documents.trust_policy(evidence.parameters, evidence.provider_arn)
-    document["Statement"][0]["Condition"]["StringEquals"][f"{evidence.provider_name}:aud"] = evidence.audience
+    document = documents.trust_policy(evidence.parameters, evidence.expected.provider_arn)
+    document["Statement"][0]["Condition"]["StringEquals"][f"{evidence.expected.provider_name}:aud"] = (
+        evidence.expected.audience
+    )
     return document
 
 
@@ -35,9 +37,9 @@ def corrected(evidence: Evidence) -> Document:
 
     Where possible, existing statements are corrected. Otherwise, a new statement is appended.
     """
-    trust, own = evidence.trust, f"{evidence.provider_name}:sub"
+    trust, own = evidence.aws.trust, f"{evidence.expected.provider_name}:sub"
     statements = [
-        without(statement, "StringNotEquals", own, evidence.subject) if trust.denies(statement) else statement
+        without(statement, "StringNotEquals", own, evidence.expected.subject) if trust.denies(statement) else statement
         for statement in trust.statements
     ]
     if any(trust.statement_admits(statement) for statement in statements):
@@ -59,14 +61,18 @@ def with_audience(evidence: Evidence) -> Document | None:
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
-    audiences = evidence.provider["ClientIDList"] if evidence.provider else []
-    statements = copy.deepcopy(evidence.trust.statements)
+    audiences = evidence.aws.provider["ClientIDList"] if evidence.aws.provider else []
+    statements = copy.deepcopy(evidence.aws.trust.statements)
     for statement in statements:
-        if evidence.trust.statement_admits(statement, audience=NOBODY):
-            if audiences != [evidence.audience] or statement.get("Principal") != {"Federated": evidence.provider_arn}:
+        if evidence.aws.trust.statement_admits(statement, audience=NOBODY):
+            if audiences != [evidence.expected.audience] or statement.get("Principal") != {
+                "Federated": evidence.expected.provider_arn
+            }:
                 return None
             condition = statement.setdefault("Condition", {})
-            condition.setdefault("StringEquals", {})[f"{evidence.provider_name}:aud"] = evidence.audience
+            condition.setdefault("StringEquals", {})[f"{evidence.expected.provider_name}:aud"] = (
+                evidence.expected.audience
+            )
     return _with(evidence, statements)
 
 
@@ -77,7 +83,7 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, WrittenCondition]]:
     each pair is the position of the condition's statement in the trust policy, counted from 1. Only the trust policy's
     author may remove these conditions.
     """
-    trust = evidence.trust
+    trust = evidence.aws.trust
     for position, statement in enumerate(trust.statements, 1):
         if trust.denies(statement):
             found = [each for each in conditions_of(statement) if each.claim not in CLAIMS]
@@ -109,15 +115,15 @@ def _better(evidence: Evidence, nearest: StatementDocument) -> StatementDocument
 
     Compared with `nearest`, the returned statement admits only one more caller: this service account.
     """
-    if evidence.trust.is_own(nearest):
+    if evidence.aws.trust.is_own(nearest):
         return _like(nearest, _right(evidence))
-    if evidence.provider_arn not in federated_of(nearest):
+    if evidence.expected.provider_arn not in federated_of(nearest):
         return None
     named = copy.deepcopy(nearest)
     for each in list(conditions_of(nearest)):
-        if each.claim == "sub" and each.compares_text and not evidence.trust.holds(each):
-            named["Condition"][each.operator][each.key] = [*each.values, evidence.subject]
-    return named if evidence.trust.statement_admits(named) else None
+        if each.claim == "sub" and each.compares_text and not evidence.aws.trust.holds(each):
+            named["Condition"][each.operator][each.key] = [*each.values, evidence.expected.subject]
+    return named if evidence.aws.trust.statement_admits(named) else None
 
 
 def _right(evidence: Evidence) -> StatementDocument:
@@ -138,6 +144,6 @@ def _like(present: StatementDocument, right: StatementDocument) -> StatementDocu
 
 
 def _with(evidence: Evidence, statements: list[StatementDocument]) -> Document:
-    present = evidence.trust.document
+    present = evidence.aws.trust.document
     rest = {key: value for key, value in present.items() if key not in ("Version", "Statement")}
     return {"Version": present.get("Version", "2012-10-17"), **rest, "Statement": statements}

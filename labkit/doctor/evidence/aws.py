@@ -1,0 +1,151 @@
+"""What AWS says about the service account's role: the OIDC provider, the trust policy and the permissions."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from labkit.doctor.evidence import candidates
+from labkit.doctor.evidence.account import ROLE_ARN, Account, AwsAccounts, run_of, tags_of
+from labkit.doctor.evidence.cluster import ClusterReading
+from labkit.doctor.evidence.expected import Expected
+from labkit.doctor.evidence.reading import Document, NotRead, Read
+from labkit.doctor.evidence.trust import Trust
+from labkit.run_parameters import Parameters
+
+if TYPE_CHECKING:
+    from types_boto3_iam.type_defs import (
+        EvaluationResultTypeDef,
+        GetOpenIDConnectProviderResponseTypeDef,
+        RoleTypeDef,
+    )
+
+
+class AwsReading:
+    """The facts that AWS has about the role that the service account should have, and about its account.
+
+    None stands for something that doesn't exist. Every property raises `NotRead` if a fact that it needs can't be read.
+    """
+
+    def __init__(self, parameters: Parameters, accounts: AwsAccounts, cluster: ClusterReading, expected: Expected):
+        self.account = accounts.own
+        """The cluster's account."""
+        self._parameters = parameters
+        self._accounts = accounts
+        self._cluster = cluster
+        self._expected = expected
+
+    @cached_property
+    def role_account(self) -> Account:
+        """The role's account; the cluster's account if the role is unknown.
+
+        Raises `NotRead` if there are no credentials for the role's account.
+        """
+        return self._accounts.of(self._expected.role_account_id)
+
+    @property
+    def provider_arns(self) -> list[str]:
+        """The ARNs of the OIDC providers in the role's account."""
+        return self.role_account.provider_arns
+
+    @property
+    def provider(self) -> "GetOpenIDConnectProviderResponseTypeDef | None":
+        """The OIDC provider of the cluster's issuer, in the role's account; None if the provider doesn't exist."""
+        return self.role_account.provider(self._expected.provider_arn)
+
+    @property
+    def role(self) -> "RoleTypeDef | None":
+        """The role that the service account should have; None if IAM has no role with the expected name.
+
+        Raises `NotRead` if nothing says which role that is.
+        """
+        if not self._expected.role_name:
+            raise NotRead(
+                Read("iam:GetRole", of="AWS"), "nothing says which role the service account should have", "--role NAME"
+            )
+        return self.role_account.role(self._expected.role_name)
+
+    @property
+    def role_run(self) -> str | None:
+        """The value of the role's tag `labkit:run`; None without a role or without this tag."""
+        return run_of(self.role)
+
+    @property
+    def role_is_of_run(self) -> bool:
+        """Whether the role belongs to a run of the lab. Such a role should have the policy in the parameters.
+
+        True if the service account carries a run's label. If the doctor's caller named the role, also true in each of
+        these cases:
+
+        - The role's tag `labkit:run` names the run in the parameters.
+        - The role has no tag `labkit:run`, and the parameters name the notebooks' own service account.
+        - The role doesn't exist, and the parameters name the notebooks' own service account.
+        - The role doesn't exist, and the parameters belong to a run (`is_of_run`).
+        """
+        if self._cluster.is_of_lab or not self._expected.role_is_known:
+            return self._cluster.is_of_lab
+        owners = (None, self._parameters.run) if self._parameters.is_usual else (self._parameters.run,)
+        return (self.role is None and self._expected.is_of_run) or self.role_run in owners
+
+    @property
+    def is_annotated_rightly(self) -> bool:
+        """Whether the annotation is the role's ARN in IAM. If the role can't be read, a well-formed ARN is enough."""
+        try:
+            return self.role is not None and self.role["Arn"] == self._cluster.annotation
+        except NotRead:
+            return ROLE_ARN.fullmatch(self._cluster.annotation) is not None
+
+    @property
+    def has_only_the_name(self) -> bool:
+        """Whether the role has the annotated name, but nothing else links the role to the service account.
+
+        The role's ARN isn't the annotated ARN, and the role's trust policy and tags don't point to the service account.
+        Such a role may be another team's.
+        """
+        role = self.role if self._expected.is_only_annotated else None
+        if role is None or role["Arn"] == self._cluster.annotation:
+            return False
+        is_about = candidates.is_about(role, self._parameters, self._expected.provider_arn)
+        return not is_about and not candidates.is_of_namespace(role, self._parameters.namespace)
+
+    @property
+    def trust_policy(self) -> Document:
+        """The role's trust policy; empty without a role."""
+        return cast("Document", self.role["AssumeRolePolicyDocument"]) if self.role else {}
+
+    @cached_property
+    def trust(self) -> Trust:
+        """The trust policy, evaluated for the service account's tokens."""
+        return Trust(
+            self.trust_policy,
+            role_name=self._parameters.role_name,
+            provider_arn=self._expected.provider_arn,
+            subject=self._expected.subject,
+            audience=self._expected.audience,
+            tags=tags_of(self.role),
+        )
+
+    @property
+    def simulated(self) -> "EvaluationResultTypeDef":
+        """IAM's answer: may the role use the expected action on the expected resource?"""
+        expected = self._expected
+        return self.role_account.simulated(expected.role_arn, expected.action, expected.resource)
+
+    @property
+    def attached_policies(self) -> list[str]:
+        """The ARNs of the role's managed policies."""
+        return self.role_account.attached_policies(self._expected.role_name)
+
+    @property
+    def inline_policies(self) -> dict[str, Any]:
+        """The role's inline policies, by name."""
+        return self.role_account.inline_policies(self._expected.role_name)
+
+    def control_policies(self, policy_type: str) -> str:
+        """Return a phrase with the names of the organization's policies that apply to the role's account.
+
+        If they can't be read, the phrase says why.
+        """
+        try:
+            names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
+            return f"policies on the role's account, on its OUs or on the organization's root: {', '.join(names)}"
+        except NotRead as unread:
+            return f"the organization's policies could not be read: {unread.call}: {unread.why}"
