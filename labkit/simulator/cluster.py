@@ -14,7 +14,7 @@ from labkit.connection import AGENT_URL
 from labkit.simulator import aws_cli, kubeconfig, nodes
 from labkit.simulator.aws import eks_tokens
 from labkit.simulator.aws.clusters import ClusterFacts
-from labkit.simulator.aws.metadata import Metadata
+from labkit.simulator.aws.metadata import InstanceMetadata
 from labkit.simulator.aws.pod_identity_agent import PATH, PodIdentityAgent
 from labkit.simulator.certificates import Certificate, client_context, private_pem
 from labkit.simulator.cluster_folder import ClusterFolder, ClusterRecord
@@ -277,7 +277,7 @@ class Cluster:
             identity = await eks_tokens.verify(
                 token, cluster=self.name, gate=lab.gate, endpoint_url=lab.state.endpoint_url
             )
-        except eks_tokens.InvalidToken as invalid:
+        except eks_tokens.RejectedToken as invalid:
             log.warning("%s: access denied: %s", self.context, invalid)
             return None
         entry = self.facts.access.find(identity.principal_id)
@@ -362,7 +362,7 @@ class Cluster:
         instance_id = "i-0" + lab.kubernetes_identifiers.hex("instance", f"{self.context}-node-1", 16).lower()
         zone = f"{self.region}a"
         role_arn = await gate.ensure_role(nodes.role_name(self.name), NODE_TRUST, nodes.POLICIES)
-        metadata = Metadata(
+        metadata = InstanceMetadata(
             gate,
             lab.folder.clock,
             role_arn=role_arn,

@@ -141,7 +141,7 @@ class Server:
             tell=self._tell,
         )
         lab.gate.backend.thread.on_stuck = self._get_stuck
-        await lab.gate.found_organization()
+        await lab.gate.ensure_organization()
         await lab.gate.know_authority(thumbprint(PEM_cert_to_DER_cert(folder.authority.certificate_pem.decode())))
         gate_socket = lab.ports.bind("gate")
         # From here on, callers wait. So no call fails because a cluster hasn't started again yet.

@@ -18,7 +18,7 @@ from typing import Any
 
 from labkit.policy.arn import Arn
 from labkit.simulator.aws.answers import respond
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.refusals import Refusal, invalid_parameter
 
 POLICIES = tuple(f"AmazonEKS{name}Policy" for name in ("Admin", "ClusterAdmin", "Edit", "View"))
@@ -123,49 +123,49 @@ class AccessEntries:
         _associate(entry, {"policyArn": "AmazonEKSClusterAdminPolicy", "accessScope": {"type": "cluster"}}, now)
         self._entries[principal_arn] = entry
 
-    def answer(self, asked: Asked, cluster_arn: str, principal_id: PrincipalId, now: float) -> Response:
+    def answer(self, request: AwsRequest, cluster_arn: str, principal_id: PrincipalId, now: float) -> Response:
         """Answer one of EKS's operations on access entries. Raises ``Refusal``."""
-        request = asked.requested().parameters
-        principal_arn = request.get("principalArn", "")
-        match asked.operation:
+        parameters = request.parameters
+        principal_arn = parameters.get("principalArn", "")
+        match request.operation:
             case "CreateAccessEntry":
-                self._create(principal_arn, request, principal_id, now)
+                self._create(principal_arn, parameters, principal_id, now)
             case "ListAccessEntries":
-                wanted = request.get("associatedPolicyArn", "").removeprefix(POLICY_ARN)
-                found = [arn for arn, entry in self._entries.items() if not wanted or wanted in entry.policies]
-                return respond({"accessEntries": found})
+                wanted = parameters.get("associatedPolicyArn", "").removeprefix(POLICY_ARN)
+                arns = [arn for arn, entry in self._entries.items() if not wanted or wanted in entry.policies]
+                return respond({"accessEntries": arns})
         entry = self._entries.get(principal_arn)
         if entry is None:
             raise Refusal(404, "ResourceNotFoundException", NOT_FOUND)
         whose = {"clusterName": Arn.parse(cluster_arn).name, "principalArn": principal_arn}
-        match asked.operation:
+        match request.operation:
             case "DeleteAccessEntry":
                 del self._entries[principal_arn]
                 return respond({})
             case "UpdateAccessEntry":
-                _update(entry, request, now)
+                _update(entry, parameters, now)
             case "ListAssociatedAccessPolicies":
                 return respond(whose | {"associatedAccessPolicies": [p.document() for p in entry.policies.values()]})
             case "AssociateAccessPolicy":
-                associated = _associate(entry, request, now)
+                associated = _associate(entry, parameters, now)
                 return respond(whose | {"associatedAccessPolicy": associated.document()})
             case "DisassociateAccessPolicy":
-                if entry.policies.pop(request["policyArn"].removeprefix(POLICY_ARN), None) is None:
-                    told = "The specified policyArn could not be found among the associated access policies."
-                    raise Refusal(404, "ResourceNotFoundException", told)
+                if entry.policies.pop(parameters["policyArn"].removeprefix(POLICY_ARN), None) is None:
+                    message = "The specified policyArn could not be found among the associated access policies."
+                    raise Refusal(404, "ResourceNotFoundException", message)
                 return respond({})
         return respond({"accessEntry": entry.document(cluster_arn)})
 
-    def _create(self, principal_arn: str, request: dict[str, Any], principal_id: PrincipalId, now: float) -> None:
+    def _create(self, principal_arn: str, parameters: dict[str, Any], principal_id: PrincipalId, now: float) -> None:
         identifier = principal_id(principal_arn) if PRINCIPAL.fullmatch(principal_arn) else None
         if identifier is None or SERVICE_LINKED in principal_arn:
             raise invalid_parameter("The specified principalArn is invalid: invalid principal.")
-        if request.get("type", "STANDARD") != "STANDARD":
+        if parameters.get("type", "STANDARD") != "STANDARD":
             raise invalid_parameter("The lab only has access entries of the type STANDARD. Nodes don't need entries.")
         if principal_arn in self._entries:
-            told = "The specified access entry resource is already in use on this cluster."
-            raise Refusal(409, "ResourceInUseException", told)
-        self._entries[principal_arn] = _entry(principal_arn, identifier, request, now)
+            message = "The specified access entry resource is already in use on this cluster."
+            raise Refusal(409, "ResourceInUseException", message)
+        self._entries[principal_arn] = _entry(principal_arn, identifier, parameters, now)
 
 
 def entry_arn(cluster_arn: str, principal_arn: str) -> str | None:
@@ -186,39 +186,38 @@ def access_policies() -> Response:
     return respond({"accessPolicies": [{"name": name, "arn": POLICY_ARN + name} for name in POLICIES]})
 
 
-def _entry(principal_arn: str, identifier: str, request: dict[str, Any], now: float) -> AccessEntry:
+def _entry(principal_arn: str, identifier: str, parameters: dict[str, Any], now: float) -> AccessEntry:
     principal = PRINCIPAL.fullmatch(principal_arn)
     account, kind, name = principal.groups() if principal else ("", "", "")
     usual = f"arn:aws:sts::{account}:assumed-role/{name}/{{{{SessionName}}}}" if kind == "role" else principal_arn
-    entry = AccessEntry(principal_arn, identifier, usual, [], dict(request.get("tags") or {}), now, now)
-    _update(entry, request, now)
+    entry = AccessEntry(principal_arn, identifier, usual, [], dict(parameters.get("tags") or {}), now, now)
+    _update(entry, parameters, now)
     return entry
 
 
-def _update(entry: AccessEntry, request: dict[str, Any], now: float) -> None:
-    groups = request.get("kubernetesGroups")
+def _update(entry: AccessEntry, parameters: dict[str, Any], now: float) -> None:
+    groups = parameters.get("kubernetesGroups")
     for group in groups or ():
         if str(group).startswith("system:"):
             raise invalid_parameter(f"The kubernetes group name {group} is invalid, it cannot start with system:")
-    username = request.get("username") or entry.username
+    username = parameters.get("username") or entry.username
     if username.startswith(("system:", "eks:", "aws:", "amazon:", "iam:")):
         prefix = username.partition(":")[0] + ":"
         raise invalid_parameter(f"The username {username} is invalid, it cannot start with {prefix}")
     if NO_COLON.fullmatch(username):
-        told = f"The username {username} is invalid, it must have a colon before {{{{SessionName}}}}"
-        raise invalid_parameter(told)
+        message = f"The username {username} is invalid, it must have a colon before {{{{SessionName}}}}"
+        raise invalid_parameter(message)
     entry.username, entry.modified_at = username, now
     if groups is not None:
         entry.groups = list(groups)
 
 
-def _associate(entry: AccessEntry, request: dict[str, Any], now: float) -> Association:
-    name = str(request.get("policyArn", "")).removeprefix(POLICY_ARN)
+def _associate(entry: AccessEntry, parameters: dict[str, Any], now: float) -> Association:
+    name = str(parameters.get("policyArn", "")).removeprefix(POLICY_ARN)
     if name not in POLICIES:
-        raise invalid_parameter(
-            f"The policyArn {request.get('policyArn')} is invalid. The lab only has the policies {', '.join(POLICIES)}."
-        )
-    scope = request.get("accessScope") or {}
+        message = f"The policyArn {parameters.get('policyArn')} is invalid."
+        raise invalid_parameter(f"{message} The lab only has the policies {', '.join(POLICIES)}.")
+    scope = parameters.get("accessScope") or {}
     if scope.get("type") not in ("cluster", "namespace"):
         raise invalid_parameter("The accessScope type must be cluster or namespace.")
     if (scope["type"] == "namespace") != bool(scope.get("namespaces")):

@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 from xml.sax.saxutils import escape
 
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 
 NAMESPACES = {
     "iam": "https://iam.amazonaws.com/doc/2010-05-08/",
@@ -26,12 +26,12 @@ def respond(content: dict[str, Any] | None, content_type: str = "application/jso
     return Response(200, headers, b"" if content is None else json.dumps(content).encode())
 
 
-def done(asked: Asked, result: str = "") -> Response:
+def done(request: AwsRequest, result: str = "") -> Response:
     """Return the answer to a successful call of the query protocol. ``result`` is XML; it may be empty."""
-    name, request_id = asked.operation, str(uuid.uuid4())
-    told = f"<{name}Result>{result}</{name}Result>" if result else ""
+    name, request_id = request.operation, str(uuid.uuid4())
+    element = f"<{name}Result>{result}</{name}Result>" if result else ""
     body = (
-        f'<{name}Response xmlns="{NAMESPACES[asked.service]}">{told}'
+        f'<{name}Response xmlns="{NAMESPACES[request.service]}">{element}'
         f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
     )
     return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())

@@ -12,11 +12,11 @@ from labkit.policy.document import Statement
 from labkit.policy.matching import covers
 from labkit.simulator.aws.actions.permission import Context, Permission
 from labkit.simulator.aws.backend import Backend, Role
-from labkit.simulator.aws.call import Asked
+from labkit.simulator.aws.call import AwsRequest
 from labkit.simulator.aws.organizations import Organization
 from labkit.simulator.aws.refusals import Refusal, fault
 from labkit.simulator.aws.session_tags import SessionTags
-from labkit.simulator.aws.sessions import Administrator, Caller, Session, User
+from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session
 from labkit.simulator.clock import Clock, rfc3339
 
 
@@ -24,7 +24,7 @@ from labkit.simulator.clock import Clock, rfc3339
 class Grant:
     """An authorized call, and the reason why it is allowed."""
 
-    asked: Asked
+    request: AwsRequest
     """The call that moto gets. If the lab derived permissions, it derived them from exactly this call."""
     reason: str = "the administrator may do everything"
     refused: tuple[tuple[str, str], ...] = ()
@@ -48,7 +48,7 @@ class Authorization:
     def decide(
         self,
         caller: Caller,
-        asked: Asked,
+        request: AwsRequest,
         permission: Permission,
         *,
         resource_policy: Policy | None = None,
@@ -67,15 +67,15 @@ class Authorization:
         control = self.organization.control(caller, owner, permission.action)
         about = {"aws:userid": caller.principal_id} | self._accounts(caller, owner) | permission.context
         if isinstance(caller, Administrator):
-            principal, context = Principal.aws(caller.arn), self.context(asked) | about
-            request = Request(principal, permission.action, permission.resource, context)
-            control = _certain_control(control, request, permission)
+            principal, context = Principal.aws(caller.arn), self.context(request) | about
+            policy_request = Request(principal, permission.action, permission.resource, context)
+            control = _certain_control(control, policy_request, permission)
             return evaluate(
-                request, identity=[_EVERYTHING], resource=resource, same_account=same_account, control=control
+                policy_request, identity=[_EVERYTHING], resource=resource, same_account=same_account, control=control
             )
         holder, *groups = self._holders(caller)
         if holder is None:
-            raise fault(asked, "unknown key", f"the user or role of {caller.arn} was deleted during the call")
+            raise fault(request, "unknown key", f"the user or role of {caller.arn} was deleted during the call")
         identity: list[Policy] = []
         for each in (holder, *groups):
             identity += [stored_policy(document, "identity", name) for name, document in list(each.policies.items())]
@@ -90,16 +90,16 @@ class Authorization:
             session = [stored_policy(document, "session", "session policy") for document in caller.policies]
         else:
             principal, session = Principal.aws(caller.arn), []
-        context = self.context(asked) | principal_tags(holder.tags) | about
-        request = Request(principal, permission.action, permission.resource, context)
+        context = self.context(request) | principal_tags(holder.tags) | about
+        policy_request = Request(principal, permission.action, permission.resource, context)
         return evaluate(
-            request,
-            identity=_certain(identity, request, permission),
-            boundary=_certain([boundary], request, permission)[0] if boundary else None,
-            session=_certain(session, request, permission),
-            resource=_certain(resource, request, permission),
+            policy_request,
+            identity=_certain(identity, policy_request, permission),
+            boundary=_certain([boundary], policy_request, permission)[0] if boundary else None,
+            session=_certain(session, policy_request, permission),
+            resource=_certain(resource, policy_request, permission),
             same_account=same_account,
-            control=_certain_control(control, request, permission),
+            control=_certain_control(control, policy_request, permission),
         )
 
     def _accounts(self, caller: Caller, owner: str) -> Context:
@@ -110,7 +110,7 @@ class Authorization:
             **member(owner).of_resource,
         }
 
-    def _holders(self, caller: User | Session) -> list[Any]:
+    def _holders(self, caller: IamUser | Session) -> list[Any]:
         """Return the holders of the caller's policies.
 
         For a session, return a list with the session's role. For a user, return a list with the user first, then the
@@ -124,14 +124,14 @@ class Authorization:
         # If a policy was deleted, its Deny must not be skipped.
         return stored_policy(self.backend.managed_policy(arn) or "", kind, arn)
 
-    def require(self, caller: Caller, asked: Asked, permission: Permission) -> str:
+    def require(self, caller: Caller, request: AwsRequest, permission: Permission) -> str:
         """Return the reason why the caller has this permission. Raises AWS's denial otherwise."""
-        decision = self.decide(caller, asked, permission)
+        decision = self.decide(caller, request, permission)
         if not decision.allowed:
-            raise denial(caller, asked, permission, decision)
+            raise denial(caller, request, permission, decision)
         return decision.reason
 
-    def require_organization(self, caller: Administrator | Session, asked: Asked, what: str) -> None:
+    def require_organization(self, caller: Administrator | Session, request: AwsRequest, what: str) -> None:
         """Raise a refusal unless the organization's policies allow the call's action on every resource.
 
         The lab doesn't know the call's resource, so the policies must allow the action on all resources. If the lab
@@ -141,19 +141,21 @@ class Authorization:
         """
         if not self.organization.member(caller.account_id).is_bound:
             return
-        if not asked.operation.isidentifier():
-            raise underivable(caller, asked, what)
-        permission = Permission(f"{asked.service}:{asked.operation}", "*", known=frozenset(), shown="")
+        if not request.operation.isidentifier():
+            raise underivable(caller, request, what)
+        permission = Permission(f"{request.service}:{request.operation}", "*", known=frozenset(), shown="")
         control = self.organization.control(caller, caller.account_id, permission.action)
-        context = self.context(asked) | {"aws:userid": caller.principal_id} | self._accounts(caller, caller.account_id)
+        context = (
+            self.context(request) | {"aws:userid": caller.principal_id} | self._accounts(caller, caller.account_id)
+        )
         arn = caller.arn
         principal = Principal.role_session(arn, caller.role_arn) if isinstance(caller, Session) else Principal.aws(arn)
-        request = Request(principal, permission.action, permission.resource, context)
-        decision = within(_certain_control(_on_anything(control), request, permission), request)
+        policy_request = Request(principal, permission.action, permission.resource, context)
+        decision = within(_certain_control(_on_anything(control), policy_request, permission), policy_request)
         if not decision.allowed:
-            raise denial(caller, asked, permission, decision)
+            raise denial(caller, request, permission, decision)
 
-    def context(self, asked: Asked) -> Context:
+    def context(self, request: AwsRequest) -> Context:
         """Return the condition keys that every request has.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
@@ -162,31 +164,31 @@ class Authorization:
         return {
             "aws:CurrentTime": rfc3339(now),
             "aws:EpochTime": str(int(now)),
-            "aws:RequestedRegion": asked.region,
+            "aws:RequestedRegion": request.region,
             # The lab's endpoint takes the place of AWS's endpoint, which uses TLS.
             "aws:SecureTransport": "true",
-            "aws:SourceIp": asked.call.source_ip,
-            "aws:UserAgent": asked.call.headers.get("user-agent", ""),
+            "aws:SourceIp": request.call.source_ip,
+            "aws:UserAgent": request.call.headers.get("user-agent", ""),
         }
 
 
-def denial(caller: Caller, asked: Asked, permission: Permission, decision: Decision) -> Refusal:
+def denial(caller: Caller, request: AwsRequest, permission: Permission, decision: Decision) -> Refusal:
     """Return the denial in AWS's words. It says which kind of policy decided, but quotes nothing from the policy.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
     resource = permission.resource if permission.shown is None else permission.shown
-    named = f'"{resource}"' if asked.service == "s3" else resource
+    named = f'"{resource}"' if request.service == "s3" else resource
     on = f" on resource: {named}" if resource else ""
     tail = decision.denial or f"because no identity-based policy allows the {permission.action} action"
     message = f"User: {caller.arn} is not authorized to perform: {permission.action}{on} {tail}"
-    return fault(asked, "denied", decision.reason, message=message)
+    return fault(request, "denied", decision.reason, message=message)
 
 
-def underivable(caller: Caller, asked: Asked, what: str) -> Refusal:
+def underivable(caller: Caller, request: AwsRequest, what: str) -> Refusal:
     """Return the refusal of a call whose permissions the lab can't derive. ``what`` describes the call."""
     message = f"User: {caller.arn} is not authorized to perform this call: the lab cannot yet authorize {what}"
-    return fault(asked, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
+    return fault(request, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
 
 
 @lru_cache(maxsize=2048)
@@ -230,10 +232,10 @@ def _certain(policies: list[Policy], request: Request, permission: Permission) -
 
 def _doubted(policy: Policy, request: Request, unknown: set[str]) -> tuple[Statement, ...]:
     def doubt(statement: Statement) -> Statement:
-        asked = {_key(condition.key) for condition in statement.conditions} & unknown
-        if not asked or covers(statement, request) is False:
+        keys = {_key(condition.key) for condition in statement.conditions} & unknown
+        if not keys or covers(statement, request) is False:
             return statement
-        return replace(statement, fault=f"the lab does not know the value of {', '.join(sorted(asked))} in this call")
+        return replace(statement, fault=f"the lab does not know the value of {', '.join(sorted(keys))} in this call")
 
     return tuple(map(doubt, policy.statements))
 

@@ -38,8 +38,8 @@ from xml.parsers.expat import ExpatError
 
 from labkit.policy.arn import Arn
 from labkit.simulator.aws import managed_policies, moto_line, outgoing
-from labkit.simulator.aws.call import Asked, Response
-from labkit.simulator.aws.clusters import Clusters
+from labkit.simulator.aws.call import AwsRequest, Response
+from labkit.simulator.aws.clusters import EksClusters
 from labkit.simulator.aws.one_thread import OneThread, Stuck
 from labkit.simulator.aws.orphans import renamed
 from labkit.simulator.aws.refusals import Refusal
@@ -109,7 +109,7 @@ _KEPT_BACK = {
 PARAMETERS = ("moto.ssm.models", "ParameterDict")
 """The module and the name of moto's class for SSM's parameters. moto loads the class only when a call needs SSM."""
 AWS_PARAMETERS = "/aws/"
-_found_by_region = AccountSpecificBackend.__getitem__
+_stores_by_region = AccountSpecificBackend.__getitem__
 # The beginnings of the S3 resources whose ARNs have a region.
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html#amazons3-resources-for-iam-policies
 S3_WITH_REGION = ["accesspoint/", "access-grants/", "job/", "storage-lens/", "storage-lens-group/"]
@@ -132,7 +132,7 @@ class Resource:
 class Backend:
     """moto's state and answers. ``account_id`` is the lab's own account; ``clusters`` are that account's clusters."""
 
-    def __init__(self, account_id: str, clusters: Clusters):
+    def __init__(self, account_id: str, clusters: EksClusters):
         adopt()
         self.account_id = account_id
         self.clusters = clusters
@@ -143,16 +143,16 @@ class Backend:
         # moto isn't thread-safe: one call at a time, outside the event loop's thread.
         self.thread = OneThread("moto")
         self.carry_out: Callable[[Callable[[], Any]], Any] = lambda work: work()
-        """The function that runs each call in moto's thread. `Kept` replaces it, to undo calls that moto refuses."""
+        """Runs each call in moto's thread. `MotoState` replaces this function, to undo calls that moto refuses."""
 
-    async def answer(self, asked: Asked) -> Response:
+    async def answer(self, request: AwsRequest) -> Response:
         """Return moto's answer to an authenticated and authorized call."""
         corrected = {"secretsmanager": self._secrets_answer, "ssm": self._parameters_answer}
-        return await self.run(corrected.get(asked.service, self._answer), asked)
+        return await self.run(corrected.get(request.service, self._answer), request)
 
-    async def delete_bucket(self, asked: Asked) -> Response:
+    async def delete_bucket(self, request: AwsRequest) -> Response:
         """Delete a bucket and its tags. Return moto's answer."""
-        return await self.run(self._delete_bucket, asked)
+        return await self.run(self._delete_bucket, request)
 
     async def prepare(self, *services: str) -> None:
         """Load moto's modules for these services in advance."""
@@ -201,16 +201,16 @@ class Backend:
         if iam is None:
             return None
         by_arn: dict[str, dict[str, Any]] = {"policy": iam.managed_policies, "provider": iam.open_id_providers}
-        found = find(iam, BY_NAME[kind], name) if kind in BY_NAME else by_arn.get(kind, {}).get(name)
-        if found is None:
+        resource = find(iam, BY_NAME[kind], name) if kind in BY_NAME else by_arn.get(kind, {}).get(name)
+        if resource is None:
             return None
-        boundary_arn, path = getattr(found, "permissions_boundary_arn", None), getattr(found, "path", None)
+        boundary_arn, path = getattr(resource, "permissions_boundary_arn", None), getattr(resource, "path", None)
         # moto keeps a user's tags outside the user, and those of other objects as a list or by key.
-        tags: Any = getattr(found, "tags", [])
+        tags: Any = getattr(resource, "tags", [])
         listed = tags.values() if isinstance(tags, dict) else tags
-        of_user = iam.tagger.get_tag_dict_for_resource(found.arn) if kind == "user" else None
+        of_user = iam.tagger.get_tag_dict_for_resource(resource.arn) if kind == "user" else None
         given = {tag["Key"]: tag["Value"] for tag in listed} if of_user is None else dict(of_user)
-        return Resource(found.arn, path or "/", boundary_arn or "", given)
+        return Resource(resource.arn, path or "/", boundary_arn or "", given)
 
     def role_by_id(self, account_id: str, role_id: str) -> Role | None:
         """The role with this unique id; None if it was deleted."""
@@ -268,8 +268,8 @@ class Backend:
 
     def load_managed_policy(self, iam: IAMBackend, arn: str) -> None:
         """Load the AWS managed policy with this ARN into ``iam``; do nothing if AWS has no such policy."""
-        if arn not in iam.managed_policies and (found := managed_policies.find(aws_managed_policies_data, arn)):
-            _add(iam, *found, arn)
+        if arn not in iam.managed_policies and (policy := managed_policies.find(aws_managed_policies_data, arn)):
+            _add(iam, *policy, arn)
 
     def load_managed_policies(self, iam: IAMBackend) -> None:
         """Load all AWS managed policies into ``iam``, so that a call can list them."""
@@ -302,17 +302,17 @@ class Backend:
 
     def object_tags(self, bucket: str, key: str) -> dict[str, str]:
         """Return the tags of an S3 object; empty if the object doesn't exist or has a delete marker."""
-        found = self.bucket(bucket)
-        arn = getattr(found.keys.get(key), "arn", None) if found else None
-        return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(arn) if found and arn else {}
+        holder = self.bucket(bucket)
+        arn = getattr(holder.keys.get(key), "arn", None) if holder else None
+        return s3_backends[holder.account_id]["aws"].tagger.get_tag_dict_for_resource(arn) if holder and arn else {}
 
     def delete_marker(self, bucket: str, key: str, version: str | None) -> FakeDeleteMarker | None:
         """Return the delete marker that is this version of a key; None if this version isn't a delete marker.
 
         Without ``version``, use the current version.
         """
-        found = self.bucket(bucket)
-        versions = found.keys.getlist(key, []) if found else []
+        holder = self.bucket(bucket)
+        versions = holder.keys.getlist(key, []) if holder else []
         chosen = [each for each in versions if version in (None, str(each.version_id))][-1:]
         return chosen[0] if chosen and isinstance(chosen[0], FakeDeleteMarker) else None
 
@@ -320,11 +320,11 @@ class Backend:
         """End the thread that moto's calls run in."""
         self.thread.close()
 
-    def _answer(self, asked: Asked) -> Response:
-        environ = self._environ(asked)
+    def _answer(self, request: AwsRequest) -> Response:
+        environ = self._environ(request)
         started: list[Any] = []
         try:
-            app = self._app(asked, environ)
+            app = self._app(request, environ)
             chunks = app(environ, lambda status, headers, _=None: started.extend((status, headers)))
             try:
                 body = b"".join(chunks)
@@ -337,46 +337,46 @@ class Backend:
             raise Refusal(400, "MalformedXML", "The XML you provided was not well-formed.", str(error)) from error
         except Exception as error:
             # moto fails on a call that it doesn't know, or whose parameters it didn't expect.
-            _log.info("moto failed on %s %s", asked.service, asked.operation, exc_info=error)
-            raise not_emulated(asked, f"moto: {error or type(error).__name__}", error) from error
+            _log.info("moto failed on %s %s", request.service, request.operation, exc_info=error)
+            raise not_emulated(request, f"moto: {error or type(error).__name__}", error) from error
         status = int(started[0].split()[0])
-        is_told = asked.service == "s3" or asked.call.method == "HEAD" or body.strip()
-        if status >= 400 and (not is_told or body.lstrip()[:15].lower() == b"<!doctype html>"):
+        has_error = request.service == "s3" or request.call.method == "HEAD" or body.strip()
+        if status >= 400 and (not has_error or body.lstrip()[:15].lower() == b"<!doctype html>"):
             # moto does not know the path, or moto's web server reports a fault.
-            raise not_emulated(asked, f"moto: {started[0]}")
+            raise not_emulated(request, f"moto: {started[0]}")
         headers = [
             (name, value)
             for name, value in started[1]
             if not name.lower().startswith("access-control-") and name.lower() not in ("connection", "date", "server")
         ]
         # Never change the content of an object.
-        written = status >= 400 or asked.operation != "GetObject"
+        written = status >= 400 or request.operation != "GetObject"
         if written and any(n.lower() == "content-type" and "xml" in v for n, v in headers):
             body = NOT_XML.sub(b"?", body)
         return Response(status, headers, body)
 
-    def _parameters_answer(self, asked: Asked) -> Response:
+    def _parameters_answer(self, request: AwsRequest) -> Response:
         try:
-            response = self._answer(asked)
-            if asked.operation == "GetParameters" and response.status == 200:
+            response = self._answer(request)
+            if request.operation == "GetParameters" and response.status == 200:
                 answer = json.loads(response.body)
                 # moto's order differs after each start.
                 answer["Parameters"].sort(key=itemgetter("Name"))
                 response.body = json.dumps(answer).encode()
             return response
         finally:
-            if store := self.stores("ssm", asked.account_id).get(asked.region):
+            if store := self.stores("ssm", request.account_id).get(request.region):
                 # If a call names a missing parameter, moto stores an empty one. With it, DescribeParameters would fail.
                 for name in [name for name, versions in dict.items(store._parameters) if not versions]:
                     del store._parameters[name]
 
-    def _secrets_answer(self, asked: Asked) -> Response:
-        response = self._answer(asked)
+    def _secrets_answer(self, request: AwsRequest) -> Response:
+        response = self._answer(request)
         if response.status == 404:  # In AWS, each fault of the caller is a 400.
             response.status = 400
-        if asked.operation == "ListSecretVersionIds" and response.status == 200:
+        if request.operation == "ListSecretVersionIds" and response.status == 200:
             answer = json.loads(response.body)
-            made = self.store("secretsmanager", asked.region, asked.account_id).secrets[answer["ARN"]].versions
+            made = self.store("secretsmanager", request.region, request.account_id).secrets[answer["ARN"]].versions
             # moto returns the current time for both dates.
             for version in answer["Versions"]:
                 version["CreatedDate"] = made[version["VersionId"]]["createdate"]
@@ -384,20 +384,20 @@ class Backend:
             response.body = json.dumps(answer).encode()
         return response
 
-    def _delete_bucket(self, asked: Asked) -> Response:
-        bucket, response = self.bucket(asked.bucket), self._answer(asked)
-        if bucket and not self.bucket(asked.bucket):
+    def _delete_bucket(self, request: AwsRequest) -> Response:
+        bucket, response = self.bucket(request.bucket), self._answer(request)
+        if bucket and not self.bucket(request.bucket):
             s3_backends[bucket.account_id]["aws"].tagger.delete_all_tags_for_resource(bucket.arn)
         return response
 
-    def _app(self, asked: Asked, environ: dict[str, Any]) -> Any:
+    def _app(self, request: AwsRequest, environ: dict[str, Any]) -> Any:
         # Choose moto's app only by the signed scope: the dispatcher would send some paths to moto's own API.
-        name = "s3" if asked.service == "s3" and not asked.call.path.startswith(CONTROL) else None
+        name = "s3" if request.service == "s3" and not request.call.path.startswith(CONTROL) else None
         if name is None:
-            host = self._dispatcher.infer_service_region_host(environ, asked.call.path)
+            host = self._dispatcher.infer_service_region_host(environ, request.call.path)
             name = self._dispatcher.get_backend_for_host(host) if host else None
         if name is None or name in ("moto_api", "instance_metadata"):
-            raise Refusal(501, "NotImplemented", NO_SERVICE.format(asked.service))
+            raise Refusal(501, "NotImplemented", NO_SERVICE.format(request.service))
         return self._load(name)
 
     def _load(self, name: Any) -> Any:
@@ -406,20 +406,20 @@ class Backend:
                 self._apps[name] = app = create_backend_app(name)
             except ImportError as missing:
                 # moto needs a package for the service that the lab does not install.
-                told = NO_SERVICE.format(name)
-                raise Refusal(501, "NotImplemented", told, f"{told} moto: {missing}") from missing
+                message = NO_SERVICE.format(name)
+                raise Refusal(501, "NotImplemented", message, f"{message} moto: {missing}") from missing
             # Loading took long, but only once.
             self.thread.begin_anew()
             app.url_map.merge_slashes = False
         return self._apps[name]
 
-    def _environ(self, asked: Asked) -> dict[str, Any]:
+    def _environ(self, request: AwsRequest) -> dict[str, Any]:
         """Return the call's WSGI environment (PEP 3333)."""
-        call = asked.call
+        call = request.call
         pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
         query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
         # Encode the path again, so that moto reads the same as the gate. moto's parser treats `;` and `#` specially.
-        path = quote(call.path, safe="/-_.~") if asked.service == "s3" else call.raw_path
+        path = quote(call.path, safe="/-_.~") if request.service == "s3" else call.raw_path
         environ: dict[str, Any] = {
             "REQUEST_METHOD": call.method,
             "SCRIPT_NAME": "",
@@ -431,10 +431,10 @@ class Backend:
             "SERVER_PORT": "80",
             "SERVER_PROTOCOL": "HTTP/1.1",
             "REMOTE_ADDR": call.source_ip,
-            "HTTP_X_MOTO_ACCOUNT_ID": asked.account_id or self.account_id,
+            "HTTP_X_MOTO_ACCOUNT_ID": request.account_id or self.account_id,
             # moto only reads the scope of the signature.
             "HTTP_AUTHORIZATION": (
-                f"AWS4-HMAC-SHA256 Credential=LAB/19700101/{asked.region}/{asked.service}/aws4_request, "
+                f"AWS4-HMAC-SHA256 Credential=LAB/19700101/{request.region}/{request.service}/aws4_request, "
                 "SignedHeaders=host, Signature=0"
             ),
             "wsgi.version": (1, 0),
@@ -452,7 +452,7 @@ class Backend:
             key = environ_key_for_header(name)
             if should_preserve_original_header_name(name):
                 names[key] = name
-            if passed := _passed_on(asked, name, value):
+            if passed := _passed_on(request, name, value):
                 environ[key] = passed
         environ[PRESERVED_HEADER_NAMES_ENVIRON_KEY] = names
         return environ
@@ -477,12 +477,12 @@ def adopt() -> None:
 def tell_uses(used: Callable[[str, str], None]) -> None:
     """Whenever moto reads the state of a service in an account, call ``used`` with the service and the account id."""
 
-    def found(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
+    def by_region(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
         used(stores.service_name, stores.account_id)
-        backend: BaseBackend = _found_by_region(stores, region)
+        backend: BaseBackend = _stores_by_region(stores, region)
         return backend
 
-    AccountSpecificBackend.__getitem__ = found  # type: ignore[method-assign, assignment]  # as moto calls it
+    AccountSpecificBackend.__getitem__ = by_region  # type: ignore[method-assign, assignment]  # as moto calls it
 
 
 def place(backend: BaseBackend) -> tuple[str, str, str]:
@@ -528,15 +528,15 @@ def bound(user: User, boundary_arn: str | None) -> None:
     user.permissions_boundary_arn = boundary_arn  # type: ignore[attr-defined]  # the attribute is the lab's own
 
 
-def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> Refusal:
+def not_emulated(request: AwsRequest, reason: str, error: Exception | None = None) -> Refusal:
     """Return the refusal of a call that the lab can't answer. ``error`` is moto's error, if moto raised one."""
     # 501 is the one server error that no SDK tries again.
-    operation = asked.request.operation if asked.request else asked.operation
-    what = f"{asked.service}:{operation}" if operation.isidentifier() else f"{operation} of {asked.service}"
-    told = f"The lab does not emulate {what}, or not with these parameters."
+    operation = request.parsed.operation if request.parsed else request.operation
+    what = f"{request.service}:{operation}" if operation.isidentifier() else f"{operation} of {request.service}"
+    message = f"The lab does not emulate {what}, or not with these parameters."
     if left := outgoing.closed(error):
-        told += f" {left.strerror}."
-    return Refusal(501, "NotImplemented", told, f"{told} {reason}")
+        message += f" {left.strerror}."
+    return Refusal(501, "NotImplemented", message, f"{message} {reason}")
 
 
 def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) -> None:
@@ -603,10 +603,10 @@ def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> lis
     from moto.dynamodb.parsing.key_condition_expression import parse_expression
 
     try:
-        found, _, _ = parse_expression(expression, values, names, schema)
+        keys, _, _ = parse_expression(expression, values, names, schema)
     except (MockValidationException, LookupError, TypeError, ValueError, AttributeError):
         return []
-    return [value for _, value in found]
+    return [value for _, value in keys]
 
 
 def _add(iam: IAMBackend, name: str, content: dict[str, Any], arn: str = "") -> None:
@@ -620,10 +620,10 @@ def _add(iam: IAMBackend, name: str, content: dict[str, Any], arn: str = "") -> 
             iam.aws_managed_policies.append(policy)
 
 
-def _passed_on(asked: Asked, name: str, value: str) -> str:
+def _passed_on(request: AwsRequest, name: str, value: str) -> str:
     if name == "content-encoding":
         return ",".join(part for part in value.split(",") if part.strip() != "aws-chunked")
-    if name == "x-amz-copy-source" and asked.service == "s3" and (source := copy_source(value)):
+    if name == "x-amz-copy-source" and request.service == "s3" and (source := copy_source(value)):
         bucket, key, version = source
         return quote(f"/{bucket}/{key}", safe="/-_.~") + (f"?versionId={version}" if version else "")
     return value

@@ -1,4 +1,4 @@
-"""A call of the AWS API, the operation that it asks for, and the answer."""
+"""A call of the AWS API, the operation that it requests, and the answer."""
 
 import re
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ class Response:
             if name.lower() == "x-amzn-errortype":
                 return value.split(":")[0].rpartition("#")[2]
         text = self.body[:4096].decode("utf-8", "replace")
-        found = re.search(r"<Code>([^<]*)</Code>", text) or re.search(r'"__type"\s*:\s*"(?:[^"#]*#)?([^"]*)"', text)
-        return found[1] if found else str(self.status)
+        match = re.search(r"<Code>([^<]*)</Code>", text) or re.search(r'"__type"\s*:\s*"(?:[^"#]*#)?([^"]*)"', text)
+        return match[1] if match else str(self.status)
 
     @property
     def error_message(self) -> str | None:
         """The error's message; None if the answer isn't an error, or has no message."""
         text = self.body[:4096].decode("utf-8", "replace") if self.status >= 400 else ""
-        found = re.search(r"<Message>([^<]*)</Message>", text) or re.search(r'"[mM]essage"\s*:\s*"([^"]*)"', text)
-        return found[1] if found else None
+        match = re.search(r"<Message>([^<]*)</Message>", text) or re.search(r'"[mM]essage"\s*:\s*"([^"]*)"', text)
+        return match[1] if match else None
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class ApiRequest:
+class ParsedRequest:
     """An operation of a service, with its parameters in the form that botocore's clients take."""
 
     service: str
@@ -114,7 +114,7 @@ class ApiRequest:
     parameters: dict[str, Any]
     region: str
     account_id: str
-    told: Call
+    moto_call: Call
     """The call that moto gets. It has exactly this operation and these parameters."""
 
 
@@ -138,7 +138,7 @@ class Permission:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AwsRequest:
     """The service, the operation and the parameters of a call."""
 
     call: Call
@@ -149,8 +149,8 @@ class Asked:
     """The API operation's name; the method and the path if the lab doesn't know the operation."""
     account_id: str = ""
     """The account of the call's resources, usually the caller's account."""
-    request: ApiRequest | None = None
-    """The operation's parameters; None if they weren't read. Always None for S3, which uses the fields below."""
+    parsed: ParsedRequest | None = None
+    """The operation and its parameters; None if they weren't read. Always None for S3, which uses the fields below."""
     unread: Exception | None = None
     """The error from reading the parameters or, for S3, the operation; None if there was no error."""
     bucket: str = ""
@@ -168,11 +168,16 @@ class Asked:
         """
         return protocol(self.call, self.service)
 
-    def requested(self) -> ApiRequest:
+    def require_parsed(self) -> ParsedRequest:
         """Return the operation with its parameters. If they could not be read, raise the error in ``unread``."""
-        if self.request is None:
+        if self.parsed is None:
             raise self.unread or LookupError(f"the parameters of {self.operation} were not read")
-        return self.request
+        return self.parsed
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The operation's parameters. If they could not be read, raise the error in ``unread``."""
+        return self.require_parsed().parameters
 
 
 def protocol(call: Call, service: str) -> str:

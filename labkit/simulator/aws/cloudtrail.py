@@ -29,7 +29,7 @@ from labkit.policy.arn import Arn
 from labkit.simulator.aws.actions.permission import CannotDerive
 from labkit.simulator.aws.answers import respond
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.sessions import Caller
 from labkit.simulator.aws.trail import Trail
@@ -70,43 +70,43 @@ class CloudTrail:
     trail_file: Path
     clock: Clock
 
-    async def answer(self, asked: Asked, caller: Caller) -> Response:
+    async def answer(self, request: AwsRequest, caller: Caller) -> Response:
         """Answer a call of CloudTrail. LookupEvents only finds management events in the call's account and region."""
-        if asked.operation != "LookupEvents":
-            response = await self.backend.answer(asked)
-            return _undelivered(response) if asked.operation == "GetTrailStatus" else response
+        if request.operation != "LookupEvents":
+            response = await self.backend.answer(request)
+            return _undelivered(response) if request.operation == "GetTrailStatus" else response
         try:
-            parameters = asked.requested().parameters
+            parameters = request.parameters
         except CannotDerive as unknown:
             raise Refusal(400, "SerializationException", f"The lab cannot read {unknown}") from unknown
         # A day's trail can have 100,000 lines. Read them in a thread, so that other calls are answered meanwhile.
-        content = await asyncio.to_thread(self._look_up, parameters, caller, asked.region)
+        content = await asyncio.to_thread(self._look_up, parameters, caller, request.region)
         return respond(content, "application/x-amz-json-1.1")
 
-    def _look_up(self, asked: dict[str, Any], caller: Caller, region: str) -> dict[str, Any]:
-        most = asked.get("MaxResults", MOST)
+    def _look_up(self, parameters: dict[str, Any], caller: Caller, region: str) -> dict[str, Any]:
+        most = parameters.get("MaxResults", MOST)
         if not 1 <= most <= MOST:
             raise _refusal("InvalidMaxResults", f"MaxResults is {most}. It must be from 1 to {MOST}.")
-        begins, ends = self._range(asked)
-        key, value = _attribute(asked)
-        if (category := asked.get("EventCategory")) not in (None, "insight"):
+        begins, ends = self._range(parameters)
+        key, value = _attribute(parameters)
+        if (category := parameters.get("EventCategory")) not in (None, "insight"):
             raise _refusal("InvalidEventCategory", f"Unknown event category {category}. Use insight.")
         # The lab has no insights: they report unusual activity.
-        found = self._events(key, value, caller.account_id, region) if category is None else iter(())
-        found = (event for event in found if begins <= event["EventTime"] <= ends)
-        told = {**asked, "NextToken": None, "account": caller.account_id, "region": region}
-        asked_for = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
-        if token := asked.get("NextToken"):
-            found = _after(found, token, asked_for)
-        events = [*islice(found, most + 1)]
-        content: dict[str, Any] = {"Events": events[:most]}
-        if len(events) > most:
-            content["NextToken"] = base64.urlsafe_b64encode(f"{events[-2]['EventId']}/{asked_for}".encode()).decode()
+        events = self._events(key, value, caller.account_id, region) if category is None else iter(())
+        events = (event for event in events if begins <= event["EventTime"] <= ends)
+        query = {**parameters, "NextToken": None, "account": caller.account_id, "region": region}
+        query_hash = hashlib.sha256(json.dumps(query, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        if token := parameters.get("NextToken"):
+            events = _after(events, token, query_hash)
+        page = [*islice(events, most + 1)]
+        content: dict[str, Any] = {"Events": page[:most]}
+        if len(page) > most:
+            content["NextToken"] = base64.urlsafe_b64encode(f"{page[-2]['EventId']}/{query_hash}".encode()).decode()
         return content
 
-    def _range(self, asked: dict[str, Any]) -> tuple[float, float]:
+    def _range(self, parameters: dict[str, Any]) -> tuple[float, float]:
         now = self.clock.now()
-        begins, ends = _seconds(asked.get("StartTime")), _seconds(asked.get("EndTime"))
+        begins, ends = _seconds(parameters.get("StartTime")), _seconds(parameters.get("EndTime"))
         if begins is not None and ends is not None and begins > ends:
             raise _refusal("InvalidTimeRange", "The start time is after the end time.")
         # Go back at most as far as CloudTrail keeps events, and include the events of this second.
@@ -167,19 +167,19 @@ def _event(record: Record) -> Event:
 def _resources(record: Record) -> list[dict[str, str]]:
     service = record["eventSource"].partition(".")[0]
     parameters = record.get("requestParameters") or {}
-    found = [(kind, parameters[name]) for name, kind in NAMED.get(service, {}).items() if name in parameters]
-    found += [(resource["type"], resource["ARN"]) for resource in record.get("resources", []) if service == "sts"]
+    resources = [(kind, parameters[name]) for name, kind in NAMED.get(service, {}).items() if name in parameters]
+    resources += [(resource["type"], resource["ARN"]) for resource in record.get("resources", []) if service == "sts"]
     if elements := record.get("responseElements"):
-        found += [
+        resources += [
             ("AWS::IAM::AccessKey", elements["credentials"]["accessKeyId"]),
             ("AWS::STS::AssumedRole", elements["assumedRoleUser"]["assumedRoleId"]),
             ("AWS::STS::AssumedRole", elements["assumedRoleUser"]["arn"]),
         ]
-    return [{"ResourceType": kind, "ResourceName": name} for kind, name in found if isinstance(name, str)]
+    return [{"ResourceType": kind, "ResourceName": name} for kind, name in resources if isinstance(name, str)]
 
 
-def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
-    attributes = asked.get("LookupAttributes") or []
+def _attribute(parameters: dict[str, Any]) -> tuple[str, str]:
+    attributes = parameters.get("LookupAttributes") or []
     if not attributes:
         return "", ""
     if len(attributes) > 1:
@@ -196,7 +196,7 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
     return key, value
 
 
-def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
+def _after(events: Iterator[Event], token: str, query_hash: str) -> Iterator[Event]:
     """Return the events that follow the event that ``token`` names: the last event of the previous page.
 
     A page number wouldn't work, because new calls move events to other pages.
@@ -205,7 +205,7 @@ def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Even
         last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")
     except (binascii.Error, ValueError):
         raise _refusal("InvalidNextToken", "LookupEvents didn't return this token.") from None
-    if of != asked_for:
+    if of != query_hash:
         raise _refusal("InvalidNextToken", "The token comes from a lookup with other parameters.")
     for event in events:
         if event["EventId"] == last:

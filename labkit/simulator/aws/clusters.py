@@ -36,7 +36,7 @@ class ClusterFacts:
         return {name: getattr(self, name) for name in ("access", "identity_providers", "pod_identity")}
 
 
-class Clusters(Protocol):
+class EksClusters(Protocol):
     """The clusters of the lab, by region and name."""
 
     async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:

@@ -12,8 +12,14 @@ from functools import cache
 from typing import Any
 
 from labkit.simulator.aws.backend import Shape, get_service_model
-from labkit.simulator.aws.call import ApiRequest, Asked
-from labkit.simulator.aws.refusals import Refusal, beyond, null, told, unmet
+from labkit.simulator.aws.call import AwsRequest, ParsedRequest
+from labkit.simulator.aws.refusals import (
+    Refusal,
+    constraint_violation,
+    missing_required,
+    out_of_range,
+    validation_message,
+)
 
 # The services whose parameters are all checked, and each service's error code for a faulty parameter.
 CODES = {
@@ -40,22 +46,22 @@ OWN = {"LookupEvents", "SimulateCustomPolicy", "SimulatePrincipalPolicy"}
 CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
-def check(asked: Asked) -> None:
+def check(request: AwsRequest) -> None:
     """Raise ``Refusal`` if the call's parameters don't fit the operation, or could not be read."""
-    if asked.service not in CODES or asked.operation in OWN:
+    if request.service not in CODES or request.operation in OWN:
         return
-    if asked.request is None:
-        if isinstance(asked.unread, Refusal) and asked.unread.status == 400:
-            raise asked.unread
+    if request.parsed is None:
+        if isinstance(request.unread, Refusal) and request.unread.status == 400:
+            raise request.unread
         return
-    shape = get_service_model(asked.service).operation_model(asked.request.operation).input_shape
-    if shape is not None and (faults := [*_faults(shape, asked.request.parameters, "")]):
-        raise _refusal(asked, faults)
-    if asked.service in TAGGED:
-        _check_tags(asked.service, asked.request)
+    shape = get_service_model(request.service).operation_model(request.parsed.operation).input_shape
+    if shape is not None and (faults := [*_faults(shape, request.parsed.parameters, "")]):
+        raise _refusal(request, faults)
+    if request.service in TAGGED:
+        _check_tags(request.service, request.parsed)
 
 
-def _check_tags(service: str, request: ApiRequest) -> None:
+def _check_tags(service: str, request: ParsedRequest) -> None:
     # EKS's tags are a map, IAM's are a list.
     keys = [*(request.parameters.get("tags") or ()), *(tag["Key"] for tag in request.parameters.get("Tags") or ())]
     if any(key.lower().startswith("aws:") for key in keys):
@@ -63,16 +69,16 @@ def _check_tags(service: str, request: ApiRequest) -> None:
         raise Refusal(400, code, "aws: prefixed tag key names are not allowed for external use.")
 
 
-def _refusal(asked: Asked, faults: list[str]) -> Refusal:
-    code, message = CODES[asked.service], told(faults)
+def _refusal(request: AwsRequest, faults: list[str]) -> Refusal:
+    code, message = CODES[request.service], validation_message(faults)
     own = re.fullmatch(r"Value '.*' at '(\w+)' failed to .* pattern: (.*)", faults[0], re.DOTALL)
     missing = re.fullmatch(r"Value null at '(\w+)' .*", faults[0])
-    if asked.service == "iam" and own and own[2] == IAM_NAME:
+    if request.service == "iam" and own and own[2] == IAM_NAME:
         message = f"The specified value for {own[1]} is invalid. It must contain only alphanumeric characters "
         message += "and/or the following: +=,.@_-"
-    elif asked.service == "organizations" and own:
+    elif request.service == "organizations" and own:
         message = "You provided a value that does not match the required pattern."
-    elif asked.service == "sqs" and missing:
+    elif request.service == "sqs" and missing:
         name = missing[1][0].upper() + missing[1][1:]
         code, message = "MissingParameter", f"The request must contain the parameter {name}."
     return Refusal(400, code, message)
@@ -84,7 +90,7 @@ def _faults(shape: Shape, value: Any, where: str) -> Iterator[str]:
         case "structure" if isinstance(value, dict) and not shape.is_document_type:
             for name in shape.required_members:
                 if value.get(name) is None:
-                    yield from null([_below(where, name)])
+                    yield from missing_required([_below(where, name)])
             for name, part in value.items():
                 if name in shape.members and part is not None:
                     yield from _faults(shape.members[name], part, _below(where, name))
@@ -107,18 +113,18 @@ def _of_scalar(shape: Shape, value: Any, where: str) -> Iterator[str]:
     elif shape.type_name == "blob" and isinstance(value, bytes | str):
         yield from _of_size(shape, len(value), where)
     elif isinstance(value, int | float):
-        for must in beyond(value, shape.metadata.get("min", value), shape.metadata.get("max", value), "value"):
-            yield unmet(f"'{where}'", must, f"'{value}'")
+        for must in out_of_range(value, shape.metadata.get("min", value), shape.metadata.get("max", value), "value"):
+            yield constraint_violation(f"'{where}'", must, f"'{value}'")
 
 
 def _of_size(shape: Shape, size: int, where: str) -> Iterator[str]:
-    for must in beyond(size, shape.metadata.get("min", 0), shape.metadata.get("max", size)):
-        yield unmet(f"'{where}'", must)
+    for must in out_of_range(size, shape.metadata.get("min", 0), shape.metadata.get("max", size)):
+        yield constraint_violation(f"'{where}'", must)
 
 
 def _of_text(shape: Shape, text: str, where: str) -> Iterator[str]:
     shown = "***" if shape.metadata.get("sensitive") else text
-    musts = beyond(len(text), shape.metadata.get("min", 0), shape.metadata.get("max", len(text)))
+    musts = out_of_range(len(text), shape.metadata.get("min", 0), shape.metadata.get("max", len(text)))
     if shape.enum and text not in shape.enum:
         musts = [f"satisfy enum value set: [{', '.join(shape.enum)}]"]
     pattern = shape.metadata.get("pattern")
@@ -126,7 +132,7 @@ def _of_text(shape: Shape, text: str, where: str) -> Iterator[str]:
     if pattern and not musts and not _fits(pattern, text):
         musts = [f"satisfy regular expression pattern: {pattern}"]
     for must in musts:
-        yield unmet(f"'{where}'", must, f"'{shown}'")
+        yield constraint_violation(f"'{where}'", must, f"'{shown}'")
 
 
 def _fits(pattern: str, text: str) -> bool:

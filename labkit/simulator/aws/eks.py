@@ -26,8 +26,8 @@ from labkit.policy import names_service
 from labkit.simulator.aws import access_entries, eks_tags
 from labkit.simulator.aws.authorization import stored_policy
 from labkit.simulator.aws.backend import Backend, not_emulated
-from labkit.simulator.aws.call import Asked, Call, Response
-from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts, Clusters
+from labkit.simulator.aws.call import AwsRequest, Call, Response
+from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts, EksClusters
 from labkit.simulator.aws.pod_identity import SERVICE
 from labkit.simulator.aws.refusals import Refusal, invalid_parameter
 from labkit.simulator.aws.regions import Regions
@@ -45,7 +45,7 @@ class Eks:
     """EKS's operations."""
 
     backend: Backend
-    clusters: Clusters
+    clusters: EksClusters
     regions: Regions
     clock: Clock
     identifiers: Identifiers
@@ -53,11 +53,11 @@ class Eks:
     write: Callable[[], Awaitable[None]]
     """The function that writes moto's changes to the lab's folder. It's called before a cluster is stopped."""
 
-    async def answer(self, asked: Asked, caller: Caller) -> Response:
+    async def answer(self, request: AwsRequest, caller: Caller) -> Response:
         """Answer a call of EKS. A cluster in the answer has its real endpoint, CA, issuer and version, not moto's."""
-        _check_emulated(asked)
-        operation, name = asked.requested().operation, _cluster(asked)
-        if name and asked.account_id != (own := self.backend.account_id):
+        _check_emulated(request)
+        operation, name = request.require_parsed().operation, _cluster(request)
+        if name and request.account_id != (own := self.backend.account_id):
             if operation == "CreateCluster":
                 raise Refusal(501, "NotImplemented", f"The lab has clusters only in the account {own}")
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
@@ -65,33 +65,33 @@ class Eks:
             case "ListAccessPolicies":
                 return access_entries.access_policies()
             case "CreateCluster":
-                return await self._create(asked, caller)
+                return await self._create(request, caller)
             case "DeleteCluster":
-                return await self._delete(asked, name)
+                return await self._delete(request, name)
             case "DescribeCluster":
-                return self._filled(asked, await self.backend.answer(asked))
+                return self._filled(request, await self.backend.answer(request))
             case "ListTagsForResource" | "TagResource" | "UntagResource":
-                return await self.backend.run(eks_tags.answer, asked, self.backend)
+                return await self.backend.run(eks_tags.answer, request, self.backend)
             case _ if part := OF_CLUSTER.search(operation):
-                return self._of_cluster(asked, part[0], name)
-        return await self.backend.answer(asked)
+                return self._of_cluster(request, part[0], name)
+        return await self.backend.answer(request)
 
-    def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
+    def associated(self, request: AwsRequest) -> Iterator[tuple[str, dict[str, object] | None]]:
         """Yield the ARN of the call's cluster, and the value to store for the cluster after the call.
 
         The value is the cluster's `ClusterFacts.associated`, or None to delete the stored value. Yield nothing if the
         stored value stays.
         """
-        name = _cluster(asked)
-        facts = self.clusters.get(asked.region, name)
+        name = _cluster(request)
+        facts = self.clusters.get(request.region, name)
         if facts:
             yield facts.arn, facts.associated
-        elif asked.operation in ("CreateCluster", "DeleteCluster"):
-            yield f"arn:aws:eks:{asked.region}:{self.backend.account_id}:cluster/{name}", None
+        elif request.operation in ("CreateCluster", "DeleteCluster"):
+            yield f"arn:aws:eks:{request.region}:{self.backend.account_id}:cluster/{name}", None
 
-    def put_back(self, asked: Asked, kept: Callable[[str], dict[str, object] | None]) -> None:
+    def put_back(self, request: AwsRequest, kept: Callable[[str], dict[str, object] | None]) -> None:
         """Undo a call that changed a cluster's data. ``kept(ARN)`` returns the cluster's data from before the call."""
-        if facts := self.clusters.get(asked.region, _cluster(asked)):
+        if facts := self.clusters.get(request.region, _cluster(request)):
             known = kept(facts.arn) or {}
             for name, part in facts.associated.items():
                 part.__dict__ = known.get(name, type(part)()).__dict__
@@ -105,61 +105,63 @@ class Eks:
             for name in [name for name in store.clusters if not self.clusters.get(region, name)]:
                 del store.clusters[name]
 
-    async def know(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts | None:
+    async def know(self, region: str, name: str, parameters: dict[str, object]) -> ClusterFacts | None:
         """Add a running cluster to the clusters that moto knows. Return the facts of the added cluster.
 
-        If moto already knows the cluster, change nothing, and return None. ``request`` has CreateCluster's parameters.
+        If moto already knows the cluster, change nothing, and return None. ``parameters`` are CreateCluster's.
         """
-        call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
-        asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)
-        if (await self.backend.answer(_on(asked, "GET", name))).status == 200:
+        call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(parameters).encode())
+        request = AwsRequest(
+            call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id
+        )
+        if (await self.backend.answer(_on(request, "GET", name))).status == 200:
             return None
-        await self.backend.answer(asked)
+        await self.backend.answer(request)
         if facts := self.clusters.get(region, name):
-            self._admit_creator(facts, request, self.administrator)
+            self._admit_creator(facts, parameters, self.administrator)
         return facts
 
-    async def _delete(self, asked: Asked, name: str) -> Response:
-        unfinished = not self.clusters.get(asked.region, name)
-        if unfinished and (await self.backend.answer(_on(asked, "GET", name))).status == 200:
+    async def _delete(self, request: AwsRequest, name: str) -> Response:
+        unfinished = not self.clusters.get(request.region, name)
+        if unfinished and (await self.backend.answer(_on(request, "GET", name))).status == 200:
             raise Refusal(409, "ResourceInUseException", f"Cluster has CREATING operation in progress: {name}")
-        response = await self.backend.answer(asked)
+        response = await self.backend.answer(request)
         if response.status == 200:
-            response = self._filled(asked, response)
+            response = self._filled(request, response)
             await self.write()
-            await self.clusters.delete(asked.region, name)
+            await self.clusters.delete(request.region, name)
         return response
 
-    async def _create(self, asked: Asked, caller: Caller) -> Response:
-        request = asked.requested().parameters
-        name = request["name"]
+    async def _create(self, request: AwsRequest, caller: Caller) -> Response:
+        parameters = request.parameters
+        name = parameters["name"]
         if not CLUSTER_NAME.fullmatch(name):
             raise invalid_parameter(
                 "The cluster name can contain only alphanumeric characters (case-sensitive), hyphens, and underscores. "
                 "It must start with an alphanumeric character and can't be longer than 100 characters.",
             )
-        access = request.get("accessConfig") or {}
+        access = parameters.get("accessConfig") or {}
         admits_creator = access.get("bootstrapClusterCreatorAdminPermissions", True)
         if access.get("authenticationMode") == CONFIG_MAP and not admits_creator:
-            told = "bootstrapClusterCreatorAdminPermissions must be true if cluster authentication mode is set to "
-            raise invalid_parameter(f"{told}{CONFIG_MAP}")
-        if self.clusters.get(asked.region, name):
+            message = "bootstrapClusterCreatorAdminPermissions must be true if cluster authentication mode is set to "
+            raise invalid_parameter(f"{message}{CONFIG_MAP}")
+        if self.clusters.get(request.region, name):
             raise Refusal(409, "ResourceInUseException", f"Cluster already exists with name: {name}")
-        response = await self.backend.answer(asked)
+        response = await self.backend.answer(request)
         if response.status != 200:
             return response
         try:
-            facts = await self.clusters.create(asked.region, name, request)
+            facts = await self.clusters.create(request.region, name, parameters)
         except BaseException:
-            await self.backend.answer(_on(asked, "DELETE", name))
+            await self.backend.answer(_on(request, "DELETE", name))
             raise
         # An account that has a cluster in a region must have enabled that region.
-        self.regions.enable(asked.account_id, asked.region)
-        self._admit_creator(facts, request, caller)
-        return self._filled(asked, response)
+        self.regions.enable(request.account_id, request.region)
+        self._admit_creator(facts, parameters, caller)
+        return self._filled(request, response)
 
-    def _admit_creator(self, facts: ClusterFacts, request: dict[str, Any], creator: Caller) -> None:
-        if (request.get("accessConfig") or {}).get("bootstrapClusterCreatorAdminPermissions", True):
+    def _admit_creator(self, facts: ClusterFacts, parameters: dict[str, Any], creator: Caller) -> None:
+        if (parameters.get("accessConfig") or {}).get("bootstrapClusterCreatorAdminPermissions", True):
             arn, identifier = (
                 (creator.role_arn, creator.role_id)
                 if isinstance(creator, Session)
@@ -167,20 +169,22 @@ class Eks:
             )
             facts.access.admit_creator(arn, identifier, self.clock.now())
 
-    def _of_cluster(self, asked: Asked, kind: str, name: str) -> Response:
-        if not (facts := self.clusters.get(asked.region, name)):
+    def _of_cluster(self, request: AwsRequest, kind: str, name: str) -> Response:
+        if not (facts := self.clusters.get(request.region, name)):
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
         now = self.clock.now()
         match kind:
             case "Access" if facts.authentication_mode == CONFIG_MAP:
-                told = "The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to perform "
-                raise Refusal(400, "InvalidRequestException", f"{told}this operation.")
+                message = (
+                    "The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to perform "
+                )
+                raise Refusal(400, "InvalidRequestException", f"{message}this operation.")
             case "Access":
-                return facts.access.answer(asked, facts.arn, self._principal_id, now)
+                return facts.access.answer(request, facts.arn, self._principal_id, now)
             case "IdentityProviderConfig":
-                return facts.identity_providers.answer(asked, facts.arn, facts.issuer, now)
+                return facts.identity_providers.answer(request, facts.arn, facts.issuer, now)
         return facts.pod_identity.answer(
-            asked, facts.arn, partial(self._association_id, facts.arn), self._require_role, now
+            request, facts.arn, partial(self._association_id, facts.arn), self._require_role, now
         )
 
     def _require_role(self, role_arn: str, actions: list[str]) -> None:
@@ -202,11 +206,11 @@ class Eks:
         principal = self.backend.principal(arn)
         return principal.id if principal else None
 
-    def _filled(self, asked: Asked, response: Response) -> Response:
+    def _filled(self, request: AwsRequest, response: Response) -> Response:
         content = json.loads(response.body or b"{}")
         if response.status != 200 or not (cluster := content.get("cluster")):
             return response
-        if facts := self.clusters.get(asked.region, cluster["name"]):
+        if facts := self.clusters.get(request.region, cluster["name"]):
             cluster |= _as_eks(facts)
         else:
             # moto has the cluster already, but with an endpoint and an issuer that it made up.
@@ -217,24 +221,24 @@ class Eks:
         return response
 
 
-def _check_emulated(asked: Asked) -> None:
-    if asked.request is None:
-        raise not_emulated(asked, str(asked.unread))
-    if asked.request.operation == "UpdateClusterConfig" and "accessConfig" in asked.request.parameters:
+def _check_emulated(request: AwsRequest) -> None:
+    if request.parsed is None:
+        raise not_emulated(request, str(request.unread))
+    if request.parsed.operation == "UpdateClusterConfig" and "accessConfig" in request.parsed.parameters:
         # moto would answer without doing anything.
-        raise not_emulated(asked, "The lab can't change a cluster's authentication mode.")
+        raise not_emulated(request, "The lab can't change a cluster's authentication mode.")
 
 
-def _cluster(asked: Asked) -> str:
-    parameters = asked.requested().parameters
+def _cluster(request: AwsRequest) -> str:
+    parameters = request.parameters
     if "resourceArn" in parameters:
-        return eks_tags.cluster_of(parameters["resourceArn"], asked.region, asked.account_id)
+        return eks_tags.cluster_of(parameters["resourceArn"], request.region, request.account_id)
     return str(parameters.get("clusterName") or parameters.get("name", ""))
 
 
-def _on(asked: Asked, method: str, name: str) -> Asked:
+def _on(request: AwsRequest, method: str, name: str) -> AwsRequest:
     operation = "DescribeCluster" if method == "GET" else "DeleteCluster"
-    return replace(asked, operation=operation, call=Call(method, f"/clusters/{name}", "", [], b""))
+    return replace(request, operation=operation, call=Call(method, f"/clusters/{name}", "", [], b""))
 
 
 def _as_eks(facts: ClusterFacts) -> dict[str, Any]:

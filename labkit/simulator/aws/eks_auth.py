@@ -17,18 +17,18 @@ from typing import Any
 
 from labkit.policy import evaluate_service_trust
 from labkit.simulator.aws.actions.permission import Context, as_dict, resource_tags
-from labkit.simulator.aws.actions.requests import readable
+from labkit.simulator.aws.actions.requests import require_emulated
 from labkit.simulator.aws.answers import respond
 from labkit.simulator.aws.authorization import Authorization, Grant, stored_policy
 from labkit.simulator.aws.backend import Backend, Role
-from labkit.simulator.aws.call import Asked, Response
-from labkit.simulator.aws.clusters import ClusterFacts, Clusters
+from labkit.simulator.aws.call import AwsRequest, Response
+from labkit.simulator.aws.clusters import ClusterFacts, EksClusters
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.pod_identity import SERVICE
 from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.session_tags import SessionTags
 from labkit.simulator.aws.sessions import Session, Sessions
-from labkit.simulator.aws.web_identity import read, verify
+from labkit.simulator.aws.web_identity import parse_token, verify
 from labkit.simulator.clock import Clock
 from labkit.tokens import Claims
 
@@ -41,7 +41,7 @@ UNAUTHORIZED = "Unauthorized Exception! EKS does not have permissions to assume 
 
 
 @dataclass(frozen=True)
-class Pod:
+class PodClaims:
     """The pod that a token represents."""
 
     namespace: str
@@ -68,7 +68,7 @@ class EksAuth:
     """EKS Auth's only operation, AssumeRoleForPodIdentity."""
 
     backend: Backend
-    clusters: Clusters
+    clusters: EksClusters
     sessions: Sessions
     issuers: Issuers
     clock: Clock
@@ -79,9 +79,9 @@ class EksAuth:
 
         Raises `Refusal`, for example if the role's trust policy doesn't admit EKS.
         """
-        asked = grant.asked
-        facts = self._cluster(asked)
-        pod = await self._verified(readable(asked).parameters["token"], facts)
+        request = grant.request
+        facts = self._cluster(request)
+        pod = await self._verified(require_emulated(request).parameters["token"], facts)
         association = facts.pod_identity.of(pod.namespace, pod.service_account)
         whose = f"{pod.namespace}/{pod.service_account}"
         if association is None:
@@ -91,19 +91,19 @@ class EksAuth:
         role = self.backend.role(role_arn)
         if role is None:
             raise _unauthorized(f"the role {role_arn} of the association does not exist")
-        reason = self._trusted(asked, role, facts, tags)
-        told = f"the association of {whose}; {reason}; the session ends after {DURATION} s"
-        return replace(grant, role=role, tags=tags, reason=told)
+        trusted = self._trusted(request, role, facts, tags)
+        reason = f"the association of {whose}; {trusted}; the session ends after {DURATION} s"
+        return replace(grant, role=role, tags=tags, reason=reason)
 
     def answer(self, grant: Grant) -> tuple[Response, Session]:
         """Open a session of the granted role. Return the answer with the session's credentials, and the session itself.
 
         Raises `Refusal` if the pod's association was deleted during the call.
         """
-        asked, role, tags = grant.asked, grant.role, grant.tags
+        request, role, tags = grant.request, grant.role, grant.tags
         assert role is not None
-        facts, token = self._cluster(asked), readable(asked).parameters["token"]
-        pod = _pod(read(token).claims)
+        facts, token = self._cluster(request), require_emulated(request).parameters["token"]
+        pod = _pod(parse_token(token).claims)
         association = facts.pod_identity.of(pod.namespace, pod.service_account)
         if association is None:  # deleted while the call was answered
             raise Refusal(404, "ResourceNotFoundException", NOT_FOUND)
@@ -125,18 +125,18 @@ class EksAuth:
         }
         return respond(content), session
 
-    def _cluster(self, asked: Asked) -> ClusterFacts:
-        name = readable(asked).parameters["clusterName"]
-        facts = self.clusters.get(asked.region, name) if asked.account_id == self.backend.account_id else None
+    def _cluster(self, request: AwsRequest) -> ClusterFacts:
+        name = require_emulated(request).parameters["clusterName"]
+        facts = self.clusters.get(request.region, name) if request.account_id == self.backend.account_id else None
         if facts is None:
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
         return facts
 
-    async def _verified(self, given: str, facts: ClusterFacts) -> Pod:
+    async def _verified(self, given: str, facts: ClusterFacts) -> PodClaims:
         """Verify the token, and return the pod that the token names."""
         expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
-            token = read(given)
+            token = parse_token(given)
             if reason := _of_another(Claims.of(token.claims), facts):
                 raise _invalid(reason)
             identity = await verify(token, find_provider=lambda _: expected, issuers=self.issuers, now=self.clock.now())
@@ -147,11 +147,11 @@ class EksAuth:
             raise _invalid(str(refusal.__cause__ or refusal.reason)) from refusal
         return _pod(identity.claims)
 
-    def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
+    def _trusted(self, request: AwsRequest, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
         """Return the trust policy's reason to let EKS assume the role with these tags."""
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context: Context = {
-            **self.authorization.context(asked),
+            **self.authorization.context(request),
             "aws:SourceArn": facts.arn,
             "aws:SourceAccount": self.backend.account_id,
             **tags.of_request(),
@@ -166,7 +166,7 @@ class EksAuth:
         return reasons[0]
 
 
-def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
+def _tags(facts: ClusterFacts, pod: PodClaims) -> SessionTags:
     """https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html"""
     values = {
         "eks-cluster-arn": facts.arn,
@@ -187,16 +187,16 @@ def _of_another(claims: Claims, facts: ClusterFacts) -> str:
     return ""
 
 
-def _pod(claims: dict[str, Any]) -> Pod:
+def _pod(claims: dict[str, Any]) -> PodClaims:
     about = claims.get("kubernetes.io")
     about = about if isinstance(about, dict) else {}
     account, pod = about.get("serviceaccount"), about.get("pod")
     if not isinstance(account, dict) or not isinstance(pod, dict):
         raise _invalid("the token is bound to no pod")
-    found = (about.get("namespace"), account.get("name"), pod.get("name"), pod.get("uid"))
-    if not all(isinstance(value, str) and value for value in found):
+    names = (about.get("namespace"), account.get("name"), pod.get("name"), pod.get("uid"))
+    if not all(isinstance(value, str) and value for value in names):
         raise _invalid("the token is bound to no pod")
-    return Pod(*map(str, found))
+    return PodClaims(*map(str, names))
 
 
 def _invalid(reason: str) -> Refusal:

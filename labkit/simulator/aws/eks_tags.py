@@ -8,22 +8,22 @@ from typing import Any
 from labkit.policy.arn import Arn
 from labkit.simulator.aws.answers import respond
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.refusals import Refusal, invalid_parameter
 
 
-def answer(asked: Asked, backend: Backend) -> Response:
+def answer(request: AwsRequest, backend: Backend) -> Response:
     """Answer an operation on tags. Run this in moto's thread, because moto keeps some tags. Raises ``Refusal``."""
-    request = asked.requested()
-    arn, removed = request.parameters["resourceArn"], request.parameters.get("tagKeys")
+    parsed = request.require_parsed()
+    arn, removed = parsed.parameters["resourceArn"], parsed.parameters.get("tagKeys")
     if removed == []:
         raise invalid_parameter("tagKeys can't be empty")
-    is_here = bool(cluster_of(arn, asked.region, asked.account_id))
+    is_here = bool(cluster_of(arn, request.region, request.account_id))
     if not is_here or (tags := tags_of(arn, backend)) is None:
         raise Refusal(404, "NotFoundException", f"Resource not found: {arn}")
-    if request.operation == "ListTagsForResource":
+    if parsed.operation == "ListTagsForResource":
         return respond({"tags": tags})
-    tags |= request.parameters.get("tags") or {}
+    tags |= parsed.parameters.get("tags") or {}
     for key in removed or ():
         tags.pop(key, None)
     return respond({})

@@ -27,12 +27,12 @@ PARAMETERS = {
 }  # fmt: skip
 
 
-class InvalidToken(Exception):
+class RejectedToken(Exception):
     """The token is malformed, or STS doesn't accept it. The message is for the lab's log, never for the caller."""
 
 
 @dataclass(frozen=True)
-class Identity:
+class IamIdentity:
     """The IAM principal that a token represents."""
 
     arn: str
@@ -51,18 +51,22 @@ class Identity:
         return f"arn:{named.partition}:iam::{named.account}:role/{role}" if (role := named.session_role) else self.arn
 
 
-async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> Identity:
-    """Return the principal that the token represents. Raises :class:`InvalidToken`.
+async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> IamIdentity:
+    """Return the principal that the token represents. Raises :class:`RejectedToken`.
 
     The token must be for the cluster named ``cluster``. The URL in the token must be on the lab's ``endpoint_url``.
     """
     call = _call(token, cluster, endpoint_url)
     outcome = await gate.respond(call)
-    caller, asked = outcome.signer, outcome.asked
-    if outcome.response.status != 200 or (asked.service, asked.operation) != ("sts", "GetCallerIdentity") or not caller:
-        raise InvalidToken(f"sts getCallerIdentity failed: {outcome.response.error_code}")
+    caller, request = outcome.signer, outcome.request
+    if (
+        outcome.response.status != 200
+        or (request.service, request.operation) != ("sts", "GetCallerIdentity")
+        or not caller
+    ):
+        raise RejectedToken(f"sts getCallerIdentity failed: {outcome.response.error_code}")
     principal_id, _, session_name = caller.principal_id.partition(":")
-    return Identity(
+    return IamIdentity(
         arn=caller.arn,
         principal_arn=getattr(caller, "role_arn", caller.arn),
         account_id=caller.account_id,
@@ -75,29 +79,29 @@ async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> 
 def _call(token: str, cluster: str, endpoint_url: str) -> Call:
     """Return the call that the authenticator would send to STS for this token."""
     if len(token) > LONGEST:
-        raise InvalidToken("the token is too large")
+        raise RejectedToken("the token is too large")
     encoded = token.removeprefix(PREFIX)
     try:
         url = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True).decode("ascii")
         parts, own = urlsplit(url), urlsplit(endpoint_url)
     except (binascii.Error, ValueError) as error:
-        raise InvalidToken(str(error)) from error
+        raise RejectedToken(str(error)) from error
     if (parts.scheme, parts.netloc) != (own.scheme, own.netloc):
-        raise InvalidToken(f"unexpected host {parts.scheme}://{parts.netloc} in the presigned URL")
+        raise RejectedToken(f"unexpected host {parts.scheme}://{parts.netloc} in the presigned URL")
     if parts.path != "/" or parts.fragment:
-        raise InvalidToken("unexpected path in the presigned URL")
+        raise RejectedToken("unexpected path in the presigned URL")
     headers = [("host", own.netloc), (CLUSTER_HEADER, cluster), ("accept", "application/json")]
     call = Call("GET", "/", parts.query, headers, b"")
     if others := {name for name, _ in call.query_pairs} - PARAMETERS:
-        raise InvalidToken(f"unexpected query parameters {sorted(others)}")
+        raise RejectedToken(f"unexpected query parameters {sorted(others)}")
     if len(call.query_pairs) != len(call.query):
-        raise InvalidToken("a query parameter with several values")
+        raise RejectedToken("a query parameter with several values")
     if call.query.get("Action") != "GetCallerIdentity":
-        raise InvalidToken("unexpected action in the presigned URL")
+        raise RejectedToken("unexpected action in the presigned URL")
     # The authenticator doesn't send other signed headers, so STS would see another request than the signed one.
     if sorted(call.query.get("X-Amz-SignedHeaders", "").lower().split(";")) != ["host", CLUSTER_HEADER]:
-        raise InvalidToken(f"the signed headers must be exactly host and {CLUSTER_HEADER}")
+        raise RejectedToken(f"the signed headers must be exactly host and {CLUSTER_HEADER}")
     expires = call.query.get("X-Amz-Expires", "")
     if not (expires.isdecimal() and len(expires) < 10 and int(expires) <= LONGEST_EXPIRY):
-        raise InvalidToken("invalid X-Amz-Expires in the presigned URL")
+        raise RejectedToken("invalid X-Amz-Expires in the presigned URL")
     return call

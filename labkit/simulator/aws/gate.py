@@ -24,9 +24,9 @@ from labkit.simulator.aws.actions.derive import SERVICES, derive
 from labkit.simulator.aws.actions.permission import CannotDerive
 from labkit.simulator.aws.authorization import Authorization, Grant, underivable
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import Asked, Call, Response
+from labkit.simulator.aws.call import AwsRequest, Call, Response
 from labkit.simulator.aws.cloudtrail import CloudTrail
-from labkit.simulator.aws.clusters import Clusters
+from labkit.simulator.aws.clusters import EksClusters
 from labkit.simulator.aws.eks import Eks
 from labkit.simulator.aws.eks_auth import EksAuth
 from labkit.simulator.aws.iam import Iam
@@ -38,11 +38,11 @@ from labkit.simulator.aws.regions import Regions
 from labkit.simulator.aws.s3 import S3
 from labkit.simulator.aws.s3_path import split
 from labkit.simulator.aws.s3_requests import check_digest
-from labkit.simulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions, User
-from labkit.simulator.aws.signature import Malformed, Mismatch, Signature, Unsupported
+from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Keys, Session, Sessions
+from labkit.simulator.aws.signature import MalformedSignature, Mismatch, Signature, Unsupported
 from labkit.simulator.aws.sqs import Sqs
-from labkit.simulator.aws.state.kept import SIGNED_AS, Kept, changes, unkept
-from labkit.simulator.aws.state.own import Own
+from labkit.simulator.aws.state.kept import SIGNED_AS, MotoState, changes, unkept
+from labkit.simulator.aws.state.own import OwnState
 from labkit.simulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.simulator.aws.trail import Trail, hidden
 from labkit.simulator.aws.trail_parameters import is_shown
@@ -98,7 +98,7 @@ class Gate:
         clock: Clock,
         identifiers: Identifiers,
         trail: Trail,
-        clusters: Clusters,
+        clusters: EksClusters,
         administrator: Keys,
         management: Keys,
         state: Path | None = None,
@@ -108,10 +108,10 @@ class Gate:
         self.region = region
         self.backend = Backend(account_id, clusters)
         # Without a folder, the gate's state is lost when the gate ends.
-        self._kept = Kept(self.backend, state and state / "aws.db")
-        self._own = Own(state and state / "aws-own.db")
+        self._kept = MotoState(self.backend, state and state / "aws.db")
+        self._own = OwnState(state and state / "aws-own.db")
         self._tell = tell
-        self._told: set[str] = set()
+        self._reported_unkept: set[str] = set()
         self.sessions = Sessions(clock, identifiers, self.backend.role, self._own)
         self._clock = clock
         self._trail = trail
@@ -151,10 +151,10 @@ class Gate:
             async with self._kept.keeping_all():
                 await self.backend.run(self._eks.forget_lost)
 
-    async def found_organization(self) -> None:
+    async def ensure_organization(self) -> None:
         """Create the lab's organization if it is missing."""
         async with self._kept.keeping_all():
-            await self.backend.run(self._organization.found)
+            await self.backend.run(self._organization.ensure)
 
     async def know_authority(self, thumbprint: str) -> None:
         """Replace the thumbprint of the lab's previous CA by this one, in all OIDC providers.
@@ -179,7 +179,7 @@ class Gate:
     @property
     def unkept(self) -> list[str]:
         """The services with changes that the lab doesn't store, and loses when its server ends."""
-        return sorted(self._told)
+        return sorted(self._reported_unkept)
 
     async def close(self) -> None:
         """Close the files in the lab's folder, and end moto's thread."""
@@ -215,45 +215,45 @@ class Gate:
         ``body`` is a function that reads the call's body; None if ``call`` already contains the body. Raises
         ClientDisconnect.
         """
-        asked, caller, grant, failure = Asked(call), None, None, ""
+        request, caller, grant, failure = AwsRequest(call), None, None, ""
         try:
             if body and (call.is_form or _is_by_token(call)):
-                asked = Asked(call, "sts")
-                call, body = await _with_form(asked, body), None
-            asked, signed = self._address(call)
-            asked, caller = await self._authenticate(asked, signed, body)
-            asked = await in_thread_if_large(len(asked.call.body), self._read, asked, caller)
-            grant = await self._authorize(asked, caller)
-            async with self._kept.keeping(asked):
+                request = AwsRequest(call, "sts")
+                call, body = await _with_form(request, body), None
+            request, signed = self._address(call)
+            request, caller = await self._authenticate(request, signed, body)
+            request = await in_thread_if_large(len(request.call.body), self._parse, request, caller)
+            grant = await self._authorize(request, caller)
+            async with self._kept.keeping(request):
                 response, session = await self._answer(grant, caller)
-                self._keep_own(grant.asked, response)
-            outcome = Outcome(asked, response, caller, grant, session)
+                self._keep_own(grant.request, response)
+            outcome = Outcome(request, response, caller, grant, session)
         except Refusal as refusal:
-            outcome = Outcome(asked, render(asked, refusal), caller, grant, refusal=refusal)
+            outcome = Outcome(request, render(request, refusal), caller, grant, refusal=refusal)
         except ClientDisconnect:
             raise
         except NotWritten as error:
             unkept = Refusal(500, "InternalFailure", f"The lab could not store this call's changes: {error}")
-            outcome = Outcome(asked, render(asked, unkept), caller, grant, refusal=unkept)
+            outcome = Outcome(request, render(request, unkept), caller, grant, refusal=unkept)
         except Exception as error:
             failure = traceback.format_exc()
-            told = f"The lab's gate failed on this call ({type(error).__name__}). The lab's log says more."
-            failed = Refusal(500, "InternalFailure", told)
-            outcome = Outcome(asked, render(asked, failed), caller, grant, refusal=failed)
+            message = f"The lab's gate failed on this call ({type(error).__name__}). The lab's log says more."
+            failed = Refusal(500, "InternalFailure", message)
+            outcome = Outcome(request, render(request, failed), caller, grant, refusal=failed)
         self._record(outcome, failure)
         return outcome
 
-    def _address(self, call: Call) -> tuple[Asked, Signature | Malformed | None]:
+    def _address(self, call: Call) -> tuple[AwsRequest, Signature | MalformedSignature | None]:
         """Return a pair: the call with its service and region; and the call's unverified signature.
 
-        The second value is ``Malformed`` for a malformed signature, and None for an unsigned call and for
+        The second value is ``MalformedSignature`` for a malformed signature, and None for an unsigned call and for
         AssumeRoleWithWebIdentity.
         """
         if _is_by_token(call):
             return _addressed(call, "sts", self.region), None
         try:
-            signed = signature.read(call)
-        except Malformed as malformed:
+            signed = signature.parse_signature(call)
+        except MalformedSignature as malformed:
             return _addressed(call, _guess_service(call), ""), malformed
         if signed is None:
             return _addressed(call, _guess_service(call), self.region), None
@@ -261,141 +261,141 @@ class Gate:
         return _addressed(call, _guess_service(call) if misdirected else signed.service, signed.region), signed
 
     async def _authenticate(
-        self, asked: Asked, signed: Signature | Malformed | None, body: Body | None
-    ) -> tuple[Asked, Caller | WebIdentity]:
+        self, request: AwsRequest, signed: Signature | MalformedSignature | None, body: Body | None
+    ) -> tuple[AwsRequest, Caller | WebIdentity]:
         """Return the request with its body, and the authenticated caller."""
-        call = asked.call
-        if isinstance(signed, Malformed):
+        call = request.call
+        if isinstance(signed, MalformedSignature):
             name = "unsupported" if isinstance(signed, Unsupported) else "malformed"
-            raise fault(asked, name, str(signed), message=str(signed)) from signed
+            raise fault(request, name, str(signed), message=str(signed)) from signed
         if _is_by_token(call):
-            return asked, await self._sts.identify(asked)
+            return request, await self._sts.identify(request)
         if signed is None:
-            told = "the request is not signed: it carries no credentials"
+            reason = "the request is not signed: it carries no credentials"
             if call.method == "POST" and call.headers.get("content-type", "").startswith("multipart/form-data"):
                 # https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
-                told = "the lab cannot verify an upload by a form (presigned POST)"
-            raise fault(asked, "anonymous", told)
-        self._check_scope(asked, signed)
-        caller = self._caller(asked, signed)
+                reason = "the lab cannot verify an upload by a form (presigned POST)"
+            raise fault(request, "anonymous", reason)
+        self._check_scope(request, signed)
+        caller = self._caller(request, signed)
         try:
-            secret = self._secret(asked, signed, caller)
+            secret = self._secret(request, signed, caller)
             # Only a caller with a known access key gets here, so a stranger can't send a gigabyte.
-            call = await _with_body(asked, body) if body else call
-            call = await self._verify(asked, call, signed, secret)
+            call = await _with_body(request, body) if body else call
+            call = await self._verify(request, call, signed, secret)
         except Refusal as refusal:
             # The caller isn't verified, so this is only a claim.
             refusal.claimed = Claimed(key_of=caller.arn)
             raise
-        return replace(asked, call=call, account_id=caller.account_id), caller
+        return replace(request, call=call, account_id=caller.account_id), caller
 
-    def _read(self, asked: Asked, caller: Caller | WebIdentity) -> Asked:
-        """Return ``asked`` with the call's parameters or, for S3, with the operation and the needed permissions."""
-        if isinstance(caller, WebIdentity) or asked.service == "sts":
-            return requests.read(asked)
-        if asked.service == "s3":
-            return self._s3.read(asked, caller)
-        if asked.service not in constraints.CODES and not is_shown(asked):
-            return asked
-        read = requests.read(replace(asked, call=of_oneself(asked, caller)))
-        derived = read.request if asked.service in SERVICES and self._is_bound(caller) else None
-        return replace(read, call=asked.call, operation=derived.operation if derived else asked.operation)
+    def _parse(self, request: AwsRequest, caller: Caller | WebIdentity) -> AwsRequest:
+        """Return ``request`` with the call's parameters or, for S3, with the operation and the needed permissions."""
+        if isinstance(caller, WebIdentity) or request.service == "sts":
+            return requests.with_parameters(request)
+        if request.service == "s3":
+            return self._s3.with_permissions(request, caller)
+        if request.service not in constraints.CODES and not is_shown(request):
+            return request
+        read = requests.with_parameters(replace(request, call=of_oneself(request, caller)))
+        derived = read.parsed if request.service in SERVICES and self._is_bound(caller) else None
+        return replace(read, call=request.call, operation=derived.operation if derived else request.operation)
 
-    async def _authorize(self, asked: Asked, caller: Caller | WebIdentity) -> Grant:
+    async def _authorize(self, request: AwsRequest, caller: Caller | WebIdentity) -> Grant:
         """Grant the call if the caller has all permissions that the call needs."""
         if isinstance(caller, WebIdentity):
-            return self._sts.admit(asked, caller)
-        match asked.service:
+            return self._sts.admit(request, caller)
+        match request.service:
             case "sts":
-                self._regions.check(asked, caller)
-                await in_thread_if_large(len(asked.call.body), constraints.check, asked)
-                async with self._kept.keeping(asked):
-                    return await self._sts.authorize(asked, caller)
+                self._regions.check(request, caller)
+                await in_thread_if_large(len(request.call.body), constraints.check, request)
+                async with self._kept.keeping(request):
+                    return await self._sts.authorize(request, caller)
             case "s3":
-                grant = await in_thread_if_large(len(asked.call.body), self._s3.authorize, asked, caller)
-                await in_thread_if_large(len(asked.call.body), check_digest, asked.call)
+                grant = await in_thread_if_large(len(request.call.body), self._s3.authorize, request, caller)
+                await in_thread_if_large(len(request.call.body), check_digest, request.call)
                 return grant
         if self._is_bound(caller):
-            grant = await self._permitted(asked, caller)
+            grant = await self._permitted(request, caller)
         else:
-            grant = Grant(asked)
-        await in_thread_if_large(len(asked.call.body), constraints.check, asked)
-        if asked.service == "eks-auth":
+            grant = Grant(request)
+        await in_thread_if_large(len(request.call.body), constraints.check, request)
+        if request.service == "eks-auth":
             return await self._eks_auth.admit(grant)
-        if asked.service == "iam":
-            return replace(grant, asked=await self._iam.completed(grant.asked, caller))
+        if request.service == "iam":
+            return replace(grant, request=await self._iam.completed(grant.request, caller))
         return grant
 
     def _is_bound(self, caller: Caller) -> bool:
         """Whether policies limit the caller."""
         return not isinstance(caller, Administrator) or self._organization.member(caller.account_id).is_bound
 
-    async def _permitted(self, asked: Asked, caller: Caller) -> Grant:
+    async def _permitted(self, request: AwsRequest, caller: Caller) -> Grant:
         try:
-            needed = await self.backend.run(derive, asked, self.backend)
+            needed = await self.backend.run(derive, request, self.backend)
         except CannotDerive as unknown:
-            if not isinstance(caller, User) and administers(caller, asked.call, self.backend):
-                self._authorization.require_organization(caller, asked, str(unknown))
-                return Grant(asked)
-            raise underivable(caller, asked, str(unknown)) from unknown
-        reasons = [self._authorization.require(caller, asked, permission) for permission in needed]
-        return Grant(replace(asked, call=asked.requested().told), reasons[-1])
+            if not isinstance(caller, IamUser) and administers(caller, request.call, self.backend):
+                self._authorization.require_organization(caller, request, str(unknown))
+                return Grant(request)
+            raise underivable(caller, request, str(unknown)) from unknown
+        reasons = [self._authorization.require(caller, request, permission) for permission in needed]
+        return Grant(replace(request, call=request.require_parsed().moto_call), reasons[-1])
 
     async def _answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
         """Return the answer to a granted call, and the session that the call opened."""
-        asked = grant.asked
-        if isinstance(caller, WebIdentity) or asked.service == "sts":
+        request = grant.request
+        if isinstance(caller, WebIdentity) or request.service == "sts":
             return self._sts.answer(grant, caller)
-        if asked.service == "eks-auth":
+        if request.service == "eks-auth":
             return self._eks_auth.answer(grant)
         response = await self._answered(grant, caller)
         return response, None
 
     async def _answered(self, grant: Grant, caller: Caller) -> Response:
-        asked = grant.asked
-        match asked.service:
+        request = grant.request
+        match request.service:
             case "s3":
                 return await self._s3.answer(grant, caller)
             case "account":
-                return await self._regions.answer(asked)
+                return await self._regions.answer(request)
             case "iam":
-                return await self._iam.answer(asked, caller)
-            case "ec2" if asked.operation == "DescribeRegions":
-                return self._regions.describe(asked)
+                return await self._iam.answer(request, caller)
+            case "ec2" if request.operation == "DescribeRegions":
+                return self._regions.describe(request)
             case "eks":
-                return await self._eks.answer(asked, caller)
+                return await self._eks.answer(request, caller)
             case "organizations":
-                return await self._organization.answer(asked, caller)
+                return await self._organization.answer(request, caller)
             case "sqs":
-                return await self._sqs.answer(asked)
+                return await self._sqs.answer(request)
             case "cloudtrail":
-                return await self._cloudtrail.answer(asked, caller)
+                return await self._cloudtrail.answer(request, caller)
             case _:
-                return await self.backend.answer(asked)
+                return await self.backend.answer(request)
 
-    def _keep_own(self, asked: Asked, response: Response) -> None:
+    def _keep_own(self, request: AwsRequest, response: Response) -> None:
         """Store the enabled regions, and the data of the EKS cluster that the call names.
 
         For a call that only reads, store nothing. If the regions or the cluster's data can't be stored, undo the
         call's changes to both, and raise `NotWritten`. If the call changed a service whose state the lab doesn't
         store, warn the user, once for each service.
         """
-        if not changes(asked):
+        if not changes(request):
             return  # a call that only reads must work on a full disk
         try:
-            if asked.service in ("account", "eks"):
+            if request.service in ("account", "eks"):
                 self._own.keep_part(REGIONS, self._regions.enabled)
-            if asked.service == "eks":
-                for arn, associated in self._eks.associated(asked):
+            if request.service == "eks":
+                for arn, associated in self._eks.associated(request):
                     self._own.keep_part(arn, associated)
         except NotWritten:
             self._regions.put_back(self._own.part(REGIONS) or {})
-            self._eks.put_back(asked, self._own.part)
+            self._eks.put_back(request, self._own.part)
             raise
         # The state of some services isn't stored at all.
-        if asked.service not in SIGNED_AS and response.status < 400 and asked.service not in self._told:
-            self._told.add(asked.service)
-            self._tell(unkept(asked.service))
+        if request.service not in SIGNED_AS and response.status < 400 and request.service not in self._reported_unkept:
+            self._reported_unkept.add(request.service)
+            self._tell(unkept(request.service))
 
     def _record(self, outcome: Outcome, failure: str) -> None:
         now = self._clock.now()
@@ -403,85 +403,85 @@ class Gate:
         for record in written:
             self._trail.append(record, secrets)
         if failure:
-            _log.error("the gate failed on a call to %s\n%s", outcome.asked.service, hidden(failure, secrets))
+            _log.error("the gate failed on a call to %s\n%s", outcome.request.service, hidden(failure, secrets))
 
-    def _secret(self, asked: Asked, signed: Signature, caller: Caller) -> str:
+    def _secret(self, request: AwsRequest, signed: Signature, caller: Caller) -> str:
         """Check the request in AWS's order, and return the caller's secret key."""
         now = self._clock.now()
         if isinstance(caller, Session):
             if caller.credentials.expiration <= now:
                 ended = f"the session ended {int(now - caller.credentials.expiration)} s ago"
-                raise fault(asked, "expired", ended)
+                raise fault(request, "expired", ended)
             if self.backend.role_by_id(caller.account_id, caller.role_id) is None:
                 key = signed.access_key_id
-                raise fault(asked, "unknown key", f"the role {caller.role_arn} was deleted", AWSAccessKeyId=key)
+                raise fault(request, "unknown key", f"the role {caller.role_arn} was deleted", AWSAccessKeyId=key)
             secret = caller.credentials.secret_access_key
         else:
             secret = caller.keys.secret_access_key
-        self._check_date(asked, signed, now)
-        if signed.service == "s3" and (unsigned := _unsigned_headers(asked.call, signed)):
-            told = "There were headers present in the request which were not signed"
-            raise fault(asked, "denied", f"{told}: {unsigned}", message=told)
+        self._check_date(request, signed, now)
+        if signed.service == "s3" and (unsigned := _unsigned_headers(request.call, signed)):
+            message = "There were headers present in the request which were not signed"
+            raise fault(request, "denied", f"{message}: {unsigned}", message=message)
         return secret
 
-    async def _verify(self, asked: Asked, call: Call, signed: Signature, secret: str) -> Call:
+    async def _verify(self, request: AwsRequest, call: Call, signed: Signature, secret: str) -> Call:
         try:
             if len(call.body) > HASHED_AT_ONCE:
                 return await asyncio.to_thread(signature.verify, call, signed, secret)
             return signature.verify(call, signed, secret)
         except Mismatch as mismatch:
-            raise fault(asked, "signature", str(mismatch), AWSAccessKeyId=signed.access_key_id) from mismatch
+            raise fault(request, "signature", str(mismatch), AWSAccessKeyId=signed.access_key_id) from mismatch
 
-    def _check_scope(self, asked: Asked, signed: Signature) -> None:
-        told = "The authorization header is malformed"
+    def _check_scope(self, request: AwsRequest, signed: Signature) -> None:
+        message = "The authorization header is malformed"
         if not signed.is_scoped:
             wrong = f"the scope {signed.scope} is not DATE/REGION/SERVICE/aws4_request with the date {signed.timestamp}"
-            raise fault(asked, "scope", wrong, message=f"{told}; {wrong}" if asked.family == "s3" else "")
-        if asked.service != signed.service:
-            said = f"Credential should be scoped to correct service: '{asked.service}'."
-            wrong = f"the call is for {asked.service}, but the signature's scope names {signed.service}"
-            raise fault(asked, "scope", wrong, message=said)
+            raise fault(request, "scope", wrong, message=f"{message}; {wrong}" if request.family == "s3" else "")
+        if request.service != signed.service:
+            said = f"Credential should be scoped to correct service: '{request.service}'."
+            wrong = f"the call is for {request.service}, but the signature's scope names {signed.service}"
+            raise fault(request, "scope", wrong, message=said)
         expected = self.region
-        if signed.service == "s3" and (bucket := self.backend.bucket(asked.bucket)):
+        if signed.service == "s3" and (bucket := self.backend.bucket(request.bucket)):
             expected = bucket.region_name
             valid = signed.region == expected
         else:
             valid = REGION.fullmatch(signed.region) is not None
         if not valid:
             wrong = f"the region '{signed.region}' is wrong; expecting '{expected}'"
-            said = f"{told}; {wrong}" if asked.family == "s3" else ""
-            raise fault(asked, "scope", wrong, message=said, Region=expected)
+            said = f"{message}; {wrong}" if request.family == "s3" else ""
+            raise fault(request, "scope", wrong, message=said, Region=expected)
 
-    def _caller(self, asked: Asked, signed: Signature) -> Caller:
+    def _caller(self, request: AwsRequest, signed: Signature) -> Caller:
         key, token = signed.access_key_id, signed.session_token
         if token is not None and not self.sessions.is_token(token):
-            raise fault(asked, "no token", "this lab didn't issue this session token")
+            raise fault(request, "no token", "this lab didn't issue this session token")
         if administrator := self._administrators.get(key):
             if token is not None:
-                told = "the call has a session token, but the administrator's key doesn't use one"
-                raise fault(asked, "unknown key", told, AWSAccessKeyId=key)
+                reason = "the call has a session token, but the administrator's key doesn't use one"
+                raise fault(request, "unknown key", reason, AWSAccessKeyId=key)
             return administrator
         session = self.sessions.find(key)
-        if session is None and token is None and (user := self._user(asked, key)):
+        if session is None and token is None and (user := self._user(request, key)):
             return user
         if session is None:
-            raise fault(asked, "unknown key", f"the lab doesn't know the access key {key}", AWSAccessKeyId=key)
+            raise fault(request, "unknown key", f"the lab doesn't know the access key {key}", AWSAccessKeyId=key)
         if token != session.credentials.session_token:
-            told = "the session token belongs to another session" if token else "the session token is missing"
-            raise fault(asked, "unknown key", f"{told} (key {key})", AWSAccessKeyId=key)
+            reason = "the session token belongs to another session" if token else "the session token is missing"
+            raise fault(request, "unknown key", f"{reason} (key {key})", AWSAccessKeyId=key)
         return session
 
-    def _user(self, asked: Asked, key: str) -> User | None:
-        found = self.backend.user_of_key(key)
-        if found is None:
+    def _user(self, request: AwsRequest, key: str) -> IamUser | None:
+        owned = self.backend.user_of_key(key)
+        if owned is None:
             return None
-        user, access_key = found
+        user, access_key = owned
         if access_key.status != "Active":
-            told = f"the access key {key} of {user.arn} is inactive"
-            raise fault(asked, "unknown key", told, AWSAccessKeyId=key)
-        return User(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
+            reason = f"the access key {key} of {user.arn} is inactive"
+            raise fault(request, "unknown key", reason, AWSAccessKeyId=key)
+        return IamUser(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
 
-    def _check_date(self, asked: Asked, signed: Signature, lab: float) -> None:
+    def _check_date(self, request: AwsRequest, signed: Signature, lab: float) -> None:
         """Refuse a signature whose date fits neither the lab's clock nor the machine's clock.
 
         Clients outside pods sign with the machine's clock.
@@ -491,8 +491,8 @@ class Gate:
             # STS accepts any presigned URL for 15 minutes, whatever expiry the URL has.
             expires_in = SKEW if signed.service == "sts" else signed.expires_in
             if all(not at - SKEW <= now < at + expires_in for now in (lab, machine)):
-                told = "Request has expired" if lab >= at else "Request is not valid yet"
-                raise fault(asked, "denied", f"{told}: signed at {signed.timestamp}", message=told)
+                message = "Request has expired" if lab >= at else "Request is not valid yet"
+                raise fault(request, "denied", f"{message}: signed at {signed.timestamp}", message=message)
             return
         if min(abs(at - lab), abs(at - machine)) <= SKEW:
             return
@@ -501,10 +501,10 @@ class Gate:
         if at > lab:
             said = f"Signature not yet current: {signed.timestamp} is still later than {limit} ({now} + 15 min.)"
         raise fault(
-            asked,
+            request,
             "skewed",
             said,
-            message="" if asked.family == "s3" else said,
+            message="" if request.family == "s3" else said,
             RequestTime=signed.timestamp,
             ServerTime=rfc3339(lab),
             MaxAllowedSkewMilliseconds=str(SKEW * 1000),
@@ -529,52 +529,52 @@ def _head(scope: "Scope") -> Call:
     )
 
 
-async def _with_form(asked: Asked, body: Body) -> Call:
+async def _with_form(request: AwsRequest, body: Body) -> Call:
     """Return the call with its body, which is a form (`Action=…&Version=…`)."""
     try:
         form = await body(LONGEST_FORM)
     except TooLong:
-        raise _too_large(asked, f"a form can have at most {LONGEST_FORM} bytes") from None
+        raise _too_large(request, f"a form can have at most {LONGEST_FORM} bytes") from None
     if form.count(b"&") >= MOST_PARAMETERS:
-        raise _too_large(asked, f"a form can have at most {MOST_PARAMETERS} parameters")
-    return replace(asked.call, body=form)
+        raise _too_large(request, f"a form can have at most {MOST_PARAMETERS} parameters")
+    return replace(request.call, body=form)
 
 
-async def _with_body(asked: Asked, body: Body) -> Call:
+async def _with_body(request: AwsRequest, body: Body) -> Call:
     """Return the call with its body, if the body isn't too long for the service.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     """
-    call = asked.call
+    call = request.call
     named = (name for name in call.query if not name.lower().startswith("x-amz-"))
-    is_data = call.method == "PUT" and asked.key and OF_DATA.issuperset(named)
-    if asked.service == "s3":
+    is_data = call.method == "PUT" and request.key and OF_DATA.issuperset(named)
+    if request.service == "s3":
         limit = LONGEST_OBJECT if is_data else LONGEST_XML
     else:
-        limit = LONGEST_CALL if asked.service in constraints.CODES and asked.service != "dynamodb" else LONGEST_BODY
+        limit = LONGEST_CALL if request.service in constraints.CODES and request.service != "dynamodb" else LONGEST_BODY
     try:
         content = await body(limit)
     except TooLong:
-        if asked.service != "s3":
-            raise _too_large(asked, f"a call can have at most {limit} bytes") from None
+        if request.service != "s3":
+            raise _too_large(request, f"a call can have at most {limit} bytes") from None
         if is_data:
-            told = "Your proposed upload exceeds the maximum allowed size"
-            raise Refusal(400, "EntityTooLarge", told) from None
+            message = "Your proposed upload exceeds the maximum allowed size"
+            raise Refusal(400, "EntityTooLarge", message) from None
         raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.") from None
     if limit == LONGEST_XML and content.count(b"<") > MOST_TAGS:
         raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.")
     return replace(call, body=content)
 
 
-def _too_large(asked: Asked, told: str) -> Refusal:
-    code = "RequestEntityTooLarge" if asked.family in ("query", "ec2") else "RequestEntityTooLargeException"
-    return Refusal(413, code, f"The request is too large: {told}.")
+def _too_large(request: AwsRequest, limit: str) -> Refusal:
+    code = "RequestEntityTooLarge" if request.family in ("query", "ec2") else "RequestEntityTooLargeException"
+    return Refusal(413, code, f"The request is too large: {limit}.")
 
 
-def _addressed(call: Call, service: str, region: str) -> Asked:
+def _addressed(call: Call, service: str, region: str) -> AwsRequest:
     bucket, key = split(call.path) if service == "s3" else ("", "")
     version = call.query.get("versionId") if service == "s3" else None
-    return Asked(call, service, region, requests.named(call, service), bucket=bucket, key=key, version=version)
+    return AwsRequest(call, service, region, requests.named(call, service), bucket=bucket, key=key, version=version)
 
 
 def _is_by_token(call: Call) -> bool:

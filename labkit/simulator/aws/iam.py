@@ -27,7 +27,7 @@ from labkit.simulator.aws import iam_documents, iam_names, simulation
 from labkit.simulator.aws.actions import requests
 from labkit.simulator.aws.answers import done
 from labkit.simulator.aws.backend import Backend, IAMBackend, every, find
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.organizations import Organization
 from labkit.simulator.aws.refusals import Refusal
@@ -66,66 +66,66 @@ class Iam:
     identifiers: Identifiers
     organization: Organization
 
-    async def completed(self, asked: Asked, caller: Caller) -> Asked:
+    async def completed(self, request: AwsRequest, caller: Caller) -> AwsRequest:
         """Check the call's names and documents. Return the call with the parameters that moto needs.
 
         Raises ``Refusal`` if IAM would refuse a name or a document.
         """
-        if asked.operation in simulation.OPERATIONS:
-            return asked
-        if asked.request is None:
-            raise Refusal(400, "ValidationError", "The request could not be read", str(asked.unread))
-        iam_names.check(asked, caller, self.backend)
-        changed = await iam_documents.checked(asked, self.backend, self.issuers)
-        if asked.operation == "UpdateRole":
-            changed = self._left_out(asked)
-        if not changed or asked.operation in OWN:
-            return asked
+        if request.operation in simulation.OPERATIONS:
+            return request
+        if request.parsed is None:
+            raise Refusal(400, "ValidationError", "The request could not be read", str(request.unread))
+        iam_names.check(request, caller, self.backend)
+        changed = await iam_documents.checked(request, self.backend, self.issuers)
+        if request.operation == "UpdateRole":
+            changed = self._left_out(request)
+        if not changed or request.operation in OWN:
+            return request
         # Read the new call, too, so that the trail shows the parameters that moto gets.
-        return requests.read(requests.with_form(asked, {**asked.call.form, **changed}))
+        return requests.with_parameters(requests.with_form(request, {**request.call.form, **changed}))
 
-    async def answer(self, asked: Asked, caller: Caller) -> Response:
+    async def answer(self, request: AwsRequest, caller: Caller) -> Response:
         """Answer a call that :meth:`completed` has checked. The answer comes from moto or from the lab itself."""
-        run, operation = self.backend.run, asked.operation
+        run, operation = self.backend.run, request.operation
         if operation in simulation.OPERATIONS:
-            return await run(simulation.answer, asked, self.backend, self.organization)
-        iam, parameters = self.backend.entered(asked.account_id), asked.requested().parameters
-        if operation == "GetUser" and (user := as_user(asked, caller, self.organization)):
+            return await run(simulation.answer, request, self.backend, self.organization)
+        iam, parameters = self.backend.entered(request.account_id), request.parameters
+        if operation == "GetUser" and (user := as_user(request, caller, self.organization)):
             return user
-        await self._bring_in(asked, iam)
+        await self._bring_in(request, iam)
         if operation in PROVIDER_WRITES and (provider := Arn.find(parameters["OpenIDConnectProviderArn"])):
             self.issuers.forget(f"https://{provider.issuer}")
         if operation in BOUNDED:
-            await run(check_boundary, asked, self.backend)
+            await run(check_boundary, request, self.backend)
         if operation in OWN:
-            return await run(OWN[operation], asked, iam)
+            return await run(OWN[operation], request, iam)
         if operation == "CreateUser" and parameters["UserName"] == ADMINISTRATOR:
             raise Refusal(409, "EntityAlreadyExists", f"User with name {ADMINISTRATOR} already exists.")
         store, parameter = PRINCIPALS_END.get(operation, ("", ""))
         deleted = find(iam, store, parameters[parameter]) if store else None
-        response = await self.backend.answer(asked)
+        response = await self.backend.answer(request)
         if response.status == 200:
-            await self._complete(asked, iam, deleted, response)
+            await self._complete(request, iam, deleted, response)
         return iam_documents.reworded(response)
 
-    async def _complete(self, asked: Asked, iam: IAMBackend, deleted: Any, response: Response) -> None:
+    async def _complete(self, request: AwsRequest, iam: IAMBackend, deleted: Any, response: Response) -> None:
         """After a successful call, correct moto's state and the answer in ``response``."""
-        run, operation = self.backend.run, asked.operation
+        run, operation = self.backend.run, request.operation
         if deleted:
             await run(self.backend.orphan, deleted.arn, deleted.id)
         if operation in TAGGED:
-            await run(_fold_tag_keys, asked, iam)
+            await run(_fold_tag_keys, request, iam)
         if operation in MADE:
-            response.body = await run(self._renamed, asked, iam, response.body)
-        if operation == "CreateUser" and "PermissionsBoundary" in asked.requested().parameters:
-            await run(set_boundary, asked, iam)
+            response.body = await run(self._renamed, request, iam, response.body)
+        if operation == "CreateUser" and "PermissionsBoundary" in request.parameters:
+            await run(set_boundary, request, iam)
 
-    async def _bring_in(self, asked: Asked, iam: IAMBackend) -> None:
+    async def _bring_in(self, request: AwsRequest, iam: IAMBackend) -> None:
         """Load into moto the AWS managed policies that a call names or lists."""
-        parameters = asked.requested().parameters
-        if asked.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
+        parameters = request.parameters
+        if request.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
             await self.backend.run(self.backend.load_managed_policies, iam)
-        if asked.operation == "GetAccountAuthorizationDetails":
+        if request.operation == "GetAccountAuthorizationDetails":
             # The answer only has those policies of AWS that are attached. So unload the others.
             await self.backend.run(self.backend.unload_managed_policies, iam)
         for value in parameters.values():
@@ -145,27 +145,27 @@ class Iam:
                 iam.attach_role_policy(policy_arn, name)
         return arn
 
-    def _left_out(self, asked: Asked) -> dict[str, str]:
+    def _left_out(self, request: AwsRequest) -> dict[str, str]:
         """Return the role's values for the parameters that an UpdateRole call omits. moto would remove these values.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
         """
-        parameters = asked.requested().parameters
-        role = find(self.backend.entered(asked.account_id), "roles", parameters["RoleName"])
+        parameters = request.parameters
+        role = find(self.backend.entered(request.account_id), "roles", parameters["RoleName"])
         if role is None:
             return {}
         kept = {"Description": role.description, "MaxSessionDuration": role.max_session_duration}
         return {name: str(value) for name, value in kept.items() if value and name not in parameters}
 
-    def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
+    def _renamed(self, request: AwsRequest, iam: IAMBackend, body: bytes) -> bytes:
         """Give a new object an id made from its name, and return the answer's body with this id."""
-        store, parameter, _ = MADE[asked.operation]
-        name = asked.requested().parameters[parameter]
+        store, parameter, _ = MADE[request.operation]
+        name = request.parameters[parameter]
         # Compare the id, too: one of AWS's own policies may have the same name.
         made = next((one for one in every(iam, store) if one.name == name and one.id.encode() in body), None)
         if made is None:
             return body
-        given = self._identify(iam, asked.operation, made)
+        given = self._identify(iam, request.operation, made)
         return body.replace(given.encode(), made.id.encode())
 
     def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
@@ -181,12 +181,12 @@ class Iam:
         return given
 
 
-def _fold_tag_keys(asked: Asked, iam: IAMBackend) -> None:
+def _fold_tag_keys(request: AwsRequest, iam: IAMBackend) -> None:
     """Remove the principal's tags whose keys differ only in case from the call's keys. moto would keep both tags.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html#case-sensitivity
     """
-    parameters, kind = asked.requested().parameters, TAGGED[asked.operation]
+    parameters, kind = request.parameters, TAGGED[request.operation]
     added = {tag["Key"] for tag in parameters.get("Tags", [])}
     folded = {key.lower() for key in (*added, *parameters.get("TagKeys", []))}
     holder = find(iam, f"{kind.lower()}s", parameters[f"{kind}Name"])
@@ -198,38 +198,38 @@ def _fold_tag_keys(asked: Asked, iam: IAMBackend) -> None:
     iam.tagger.untag_resource_using_names(holder.arn, others)
 
 
-def _trust(asked: Asked, iam: IAMBackend) -> Response:
+def _trust(request: AwsRequest, iam: IAMBackend) -> Response:
     """Answer UpdateAssumeRolePolicy. moto would refuse a trust policy without a Version; IAM accepts it.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html
     """
-    parameters = asked.requested().parameters
+    parameters = request.parameters
     name = parameters["RoleName"]
     if (role := find(iam, "roles", name)) is None:
         raise Refusal(404, "NoSuchEntity", f"The role with name {name} cannot be found.")
     role.assume_role_policy_document = parameters["PolicyDocument"]
-    return done(asked)
+    return done(request)
 
 
-def _inline(asked: Asked, iam: IAMBackend) -> Response:
+def _inline(request: AwsRequest, iam: IAMBackend) -> Response:
     """Answer the operations on inline policies. moto would refuse a policy without a Version; IAM accepts it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_version.html
     """
-    parameters = asked.requested().parameters
+    parameters = request.parameters
     kind, name = next((kind, parameters[f"{kind}Name"]) for kind in KINDS if f"{kind}Name" in parameters)
     if (holder := find(iam, f"{kind.lower()}s", name)) is None:
         raise Refusal(404, "NoSuchEntity", f"The {kind.lower()} with name {name} cannot be found.")
     holder.put_policy(parameters["PolicyName"], parameters["PolicyDocument"])
-    return done(asked)
+    return done(request)
 
 
-def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
+def _client_ids(request: AwsRequest, iam: IAMBackend) -> Response:
     """Add or remove a provider's audience, which moto can't do.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
     """
-    parameters = asked.requested().parameters
+    parameters = request.parameters
     arn, client_id = parameters["OpenIDConnectProviderArn"], parameters["ClientID"]
     if not 1 <= len(client_id) <= 255:
         raise Refusal(400, "ValidationError", "The client id must have 1 to 255 characters")
@@ -237,7 +237,7 @@ def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
     if provider is None:
         raise Refusal(404, "NoSuchEntity", f"OpenIDConnect Provider not found for arn {arn}")
     others = [known for known in provider.client_id_list if known != client_id]
-    if asked.operation == CLIENT_IDS[0]:
+    if request.operation == CLIENT_IDS[0]:
         if len(others) >= MOST_CLIENT_IDS:
             quota = f"Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: {MOST_CLIENT_IDS}"
             raise Refusal(409, "LimitExceeded", quota)
@@ -245,7 +245,7 @@ def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
             provider.client_id_list.append(client_id)
     else:
         provider.client_id_list = others
-    return done(asked)
+    return done(request)
 
 
 # Operations that the lab answers without moto.

@@ -14,9 +14,9 @@ from labkit.policy.arn import Arn
 from labkit.policy.validation import listed, texts
 from labkit.simulator.aws import session_tags
 from labkit.simulator.aws.backend import Backend, boundaries, find, why_moto_refuses
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.issuers import Issuers, IssuerUnreachable
-from labkit.simulator.aws.refusals import Refusal, beyond, invalid, unmet
+from labkit.simulator.aws.refusals import Refusal, constraint_violation, invalid, out_of_range
 
 # The parameter that holds a document, and the document's kind.
 DOCUMENTS: dict[str, tuple[str, Kind]] = {
@@ -44,22 +44,22 @@ WORDS = (
 )
 
 
-async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
+async def checked(request: AwsRequest, backend: Backend, issuers: Issuers) -> dict[str, str]:
     """Check the call's document, tags or URL. Return the new and the changed parameters for moto.
 
     Raises ``Refusal`` if a document, a tag or a URL is faulty, or if the call deletes a policy that is in use.
     """
-    parameters = asked.requested().parameters
+    parameters = request.parameters
     if faults := session_tags.faults(parameters):
         raise invalid(*faults)
-    match asked.operation:
+    match request.operation:
         case "CreateOpenIDConnectProvider":
-            return await _with_thumbprint(asked, backend, issuers)
+            return await _with_thumbprint(request, backend, issuers)
         case "UpdateOpenIDConnectProviderThumbprint":
             _check_thumbprints(parameters["ThumbprintList"])
         case "DeletePolicy":
-            _check_unused(asked, backend)
-    return _with_document(asked, backend)
+            _check_unused(request, backend)
+    return _with_document(request, backend)
 
 
 def reworded(response: Response) -> Response:
@@ -83,21 +83,21 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
     return [name for name in named if not _exists(name, backend)]
 
 
-def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
+def _with_document(request: AwsRequest, backend: Backend) -> dict[str, str]:
     """Return the policy document's parameter with a new value, if the document's conditions contain numbers.
 
     The new value has strings instead of the numbers, because moto can't read numbers. Without numbers, the returned
     dict is empty. Raises ``Refusal`` if the document is faulty.
     """
-    parameters = asked.requested().parameters
-    parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
+    parameters = request.parameters
+    parameter, kind = DOCUMENTS.get(request.operation, ("", "identity"))
     if parameter not in parameters:
         return {}
     policy = _document(parameters[parameter], kind, backend)
-    _check_size(asked, policy, backend)
+    _check_size(request, policy, backend)
     has_numbers = _quote_numbers(policy.document)
-    if asked.operation in LONGEST_INLINE and (told := why_moto_refuses(policy.document)):
-        raise Refusal(400, "MalformedPolicyDocument", told)
+    if request.operation in LONGEST_INLINE and (message := why_moto_refuses(policy.document)):
+        raise Refusal(400, "MalformedPolicyDocument", message)
     return {parameter: json.dumps(policy.document)} if has_numbers else {}
 
 
@@ -115,31 +115,31 @@ def _document(document: str, kind: Kind, backend: Backend) -> Policy:
     return policy
 
 
-def _check_size(asked: Asked, policy: Policy, backend: Backend) -> None:
-    if asked.operation in ("CreatePolicy", "CreatePolicyVersion") and policy.size > LONGEST_MANAGED:
+def _check_size(request: AwsRequest, policy: Policy, backend: Backend) -> None:
+    if request.operation in ("CreatePolicy", "CreatePolicyVersion") and policy.size > LONGEST_MANAGED:
         raise Refusal(409, "LimitExceeded", f"Cannot exceed quota for PolicySize: {LONGEST_MANAGED}")
-    if asked.operation not in LONGEST_INLINE:
+    if request.operation not in LONGEST_INLINE:
         return
-    kind, parameter, longest = LONGEST_INLINE[asked.operation]
-    parameters = asked.requested().parameters
+    kind, parameter, longest = LONGEST_INLINE[request.operation]
+    parameters = request.parameters
     name = parameters[parameter]
-    found = find(backend.iam(asked.account_id), f"{kind}s", name)
-    inline: dict[str, str] = found.policies if found else {}
+    holder = find(backend.iam(request.account_id), f"{kind}s", name)
+    inline: dict[str, str] = holder.policies if holder else {}
     others = (text for other, text in list(inline.items()) if other != parameters["PolicyName"])
     if policy.size + sum(len("".join(text.split())) for text in others) > longest:
-        told = f"Maximum policy size of {longest} bytes exceeded for {kind} {name}"
-        raise Refusal(409, "LimitExceeded", told)
+        message = f"Maximum policy size of {longest} bytes exceeded for {kind} {name}"
+        raise Refusal(409, "LimitExceeded", message)
 
 
-def _check_unused(asked: Asked, backend: Backend) -> None:
-    iam, arn = backend.iam(asked.account_id), asked.requested().parameters["PolicyArn"]
+def _check_unused(request: AwsRequest, backend: Backend) -> None:
+    iam, arn = backend.iam(request.account_id), request.parameters["PolicyArn"]
     if iam is None or (policy := iam.managed_policies.get(arn)) is None:
         return
     if policy.attachment_count or arn in boundaries(iam):
         raise Refusal(409, "DeleteConflict", "Cannot delete a policy attached to entities.")
     if len(policy.versions) > 1:
-        told = "This policy has more than one version. Before you delete a policy, you must delete the policy's "
-        raise Refusal(409, "DeleteConflict", f"{told}versions. The default version is deleted with the policy.")
+        message = "This policy has more than one version. Before you delete a policy, you must delete the policy's "
+        raise Refusal(409, "DeleteConflict", f"{message}versions. The default version is deleted with the policy.")
 
 
 def _quote_numbers(document: dict[str, Any]) -> bool:
@@ -147,14 +147,14 @@ def _quote_numbers(document: dict[str, Any]) -> bool:
 
     Change the document in place, and return whether a condition had a number.
     """
-    found = False
+    has_numbers = False
     for statement in listed(document["Statement"]):
         for block in statement.get("Condition", {}).values():
             for key, values in block.items():
                 if any(isinstance(value, int | float) and not isinstance(value, bool) for value in listed(values)):
                     block[key] = texts(values) if isinstance(values, list) else texts(values)[0]
-                    found = True
-    return found
+                    has_numbers = True
+    return has_numbers
 
 
 def _exists(name: str, backend: Backend) -> bool:
@@ -168,18 +168,18 @@ def _exists(name: str, backend: Backend) -> bool:
     return backend.principal(name) is not None
 
 
-async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
+async def _with_thumbprint(request: AwsRequest, backend: Backend, issuers: Issuers) -> dict[str, str]:
     """Return the issuer's thumbprint as a call parameter; an empty dict if the call already has a thumbprint.
 
     The call creates an OIDC provider. Raises ``Refusal`` if IAM would refuse the call.
     """
-    parameters = asked.requested().parameters
+    parameters = request.parameters
     url = parameters["Url"]
     if not _is_issuer(url):
         raise Refusal(400, "ValidationError", "Invalid Open ID Connect Provider URL")
-    for must in beyond(len(url), 0, 255):
-        raise invalid(unmet("'url'", must, f"'{url}'"))
-    if backend.provider(asked.account_id, url):
+    for must in out_of_range(len(url), 0, 255):
+        raise invalid(constraint_violation("'url'", must, f"'{url}'"))
+    if backend.provider(request.account_id, url):
         raise Refusal(409, "EntityAlreadyExists", f"Provider with url {url} already exists.")
     issuers.forget(url)
     if thumbprints := parameters.get("ThumbprintList"):
@@ -209,6 +209,6 @@ def _check_thumbprints(given: list[str]) -> None:
                 "satisfy constraint: [Member must have length less than or equal to 40, "
                 "Member must have length greater than or equal to 40]"
             )
-            raise invalid(unmet("'thumbprintList'", must, f"'[{value}]'"))
+            raise invalid(constraint_violation("'thumbprintList'", must, f"'[{value}]'"))
     if len(given) > MOST_THUMBPRINTS:
         raise Refusal(400, "InvalidInput", f"Thumbprint list must contain fewer than {MOST_THUMBPRINTS} entries.")

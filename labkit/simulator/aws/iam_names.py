@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#refer
 import re
 
 from labkit.simulator.aws.backend import Backend, IAMBackend, every, find
-from labkit.simulator.aws.call import Asked
+from labkit.simulator.aws.call import AwsRequest
 from labkit.simulator.aws.refusals import Refusal, fault
 from labkit.simulator.aws.sessions import Caller
 
@@ -35,39 +35,41 @@ MADE = {
 }
 
 
-def check(asked: Asked, caller: Caller, backend: Backend) -> None:
+def check(request: AwsRequest, caller: Caller, backend: Backend) -> None:
     """Check the names and the policy's ARN in a call. Raises ``Refusal`` if IAM would refuse one of them."""
-    parameters, iam = asked.requested().parameters, backend.iam(asked.account_id)
-    if asked.operation == "CreateRole" and parameters.get("Path", "/").startswith(SERVICE_LINKED):
-        told = f"Path prefix '{SERVICE_LINKED}' can only be used for AWS Service linked Roles"
-        raise Refusal(400, "InvalidInput", told)
-    if asked.operation in MADE:
-        _check_unused(asked, iam)
-    role = find(iam, "roles", parameters.get("RoleName")) if asked.operation in ROLE_WRITES else None
+    parameters, iam = request.parameters, backend.iam(request.account_id)
+    if request.operation == "CreateRole" and parameters.get("Path", "/").startswith(SERVICE_LINKED):
+        message = f"Path prefix '{SERVICE_LINKED}' can only be used for AWS Service linked Roles"
+        raise Refusal(400, "InvalidInput", message)
+    if request.operation in MADE:
+        _check_unused(request, iam)
+    role = find(iam, "roles", parameters.get("RoleName")) if request.operation in ROLE_WRITES else None
     if role is not None and role.path.startswith(SERVICE_LINKED):
-        told = f"Cannot perform the operation on the protected role '{role.name}' - this role is only modifiable by AWS"
-        raise Refusal(400, "UnmodifiableEntity", told)
+        message = (
+            f"Cannot perform the operation on the protected role '{role.name}' - this role is only modifiable by AWS"
+        )
+        raise Refusal(400, "UnmodifiableEntity", message)
     if arn := parameters.get("PolicyArn"):
-        _check_policy_arn(asked, caller, arn)
+        _check_policy_arn(request, caller, arn)
 
 
-def _check_unused(asked: Asked, iam: IAMBackend | None) -> None:
+def _check_unused(request: AwsRequest, iam: IAMBackend | None) -> None:
     """Refuse a name that differs only in upper and lower case from the name of another object of the same kind."""
-    store, parameter, told = MADE[asked.operation]
-    name = asked.requested().parameters[parameter]
+    store, parameter, message = MADE[request.operation]
+    name = request.parameters[parameter]
     others = (one.name for one in every(iam, store) if not one.arn.startswith(AWS_MANAGED))
     if any(other != name and other.lower() == name.lower() for other in others):
-        raise Refusal(409, "EntityAlreadyExists", told.format(name))
+        raise Refusal(409, "EntityAlreadyExists", message.format(name))
 
 
-def _check_policy_arn(asked: Asked, caller: Caller, arn: str) -> None:
+def _check_policy_arn(request: AwsRequest, caller: Caller, arn: str) -> None:
     parts = POLICY_ARN.fullmatch(arn)
     if parts is None:
         raise Refusal(400, "InvalidInput", f"ARN {arn} is not valid.")
     if parts[1] != "aws":
         raise Refusal(400, "ValidationError", "Invalid ARN partition", f"{arn}: the lab's accounts are in aws")
-    if asked.operation in POLICY_WRITES and arn.startswith(AWS_MANAGED):
-        message = f"User: {caller.arn} is not authorized to perform: iam:{asked.operation} on resource: policy {arn}"
-        raise fault(asked, "denied", "nobody but AWS can change AWS's managed policies", message=message)
-    if asked.operation in ATTACHMENTS and arn.startswith(f"{AWS_MANAGED}{SERVICE_LINKED[1:]}"):
+    if request.operation in POLICY_WRITES and arn.startswith(AWS_MANAGED):
+        message = f"User: {caller.arn} is not authorized to perform: iam:{request.operation} on resource: policy {arn}"
+        raise fault(request, "denied", "nobody but AWS can change AWS's managed policies", message=message)
+    if request.operation in ATTACHMENTS and arn.startswith(f"{AWS_MANAGED}{SERVICE_LINKED[1:]}"):
         raise Refusal(400, "PolicyNotAttachable", "Cannot attach a Service Role Policy to a Customer Role.")

@@ -16,7 +16,7 @@ from typing import Any
 
 from labkit.policy.arn import Arn
 from labkit.simulator.aws.answers import respond
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.refusals import Refusal, invalid_parameter
 
 NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
@@ -47,22 +47,22 @@ class IdentityProviderConfigs:
         config = self._config or {}
         return config["tags"] if config.get("identityProviderConfigArn") == arn else None
 
-    def answer(self, asked: Asked, cluster_arn: str, issuer: str, now: float) -> Response:
+    def answer(self, request: AwsRequest, cluster_arn: str, issuer: str, now: float) -> Response:
         """Answer one of EKS's operations on a cluster's identity provider configs. Raises ``Refusal``."""
-        request = asked.requested().parameters
-        match asked.operation:
+        parameters = request.parameters
+        match request.operation:
             case "AssociateIdentityProviderConfig":
-                tags = dict(request.get("tags") or {})
-                self._config = self._associated(request.get("oidc"), tags, cluster_arn, issuer)
-                return respond({"update": _update(asked.operation, _reference(self._config), now), "tags": tags})
+                tags = dict(parameters.get("tags") or {})
+                self._config = self._associated(parameters.get("oidc"), tags, cluster_arn, issuer)
+                return respond({"update": _update(request.operation, _reference(self._config), now), "tags": tags})
             case "DescribeIdentityProviderConfig":
-                return respond({"identityProviderConfig": {"oidc": self._named(request)}})
+                return respond({"identityProviderConfig": {"oidc": self._named(parameters)}})
             case "DisassociateIdentityProviderConfig":
-                reference, self._config = _reference(self._named(request)), None
-                return respond({"update": _update(asked.operation, reference, now)})
+                reference, self._config = _reference(self._named(parameters)), None
+                return respond({"update": _update(request.operation, reference, now)})
             case "ListIdentityProviderConfigs":
                 return respond({"identityProviderConfigs": [_reference(self._config)] if self._config else []})
-        raise Refusal(404, "UnknownOperationException", f"Unknown operation: {asked.operation}")
+        raise Refusal(404, "UnknownOperationException", f"Unknown operation: {request.operation}")
 
     def _associated(self, oidc: Any, tags: dict[str, str], cluster_arn: str, issuer: str) -> dict[str, Any]:
         oidc = oidc if isinstance(oidc, dict) else {}
@@ -77,8 +77,10 @@ class IdentityProviderConfigs:
             raise invalid_parameter(SAME_AS_ISSUER)
         if self._config:
             # No public source shows AWS's sentence; the code is one that the operation documents.
-            told = f"The cluster already has the identity provider config {self._config['identityProviderConfigName']}."
-            raise Refusal(409, "ResourceInUseException", told)
+            message = (
+                f"The cluster already has the identity provider config {self._config['identityProviderConfigName']}."
+            )
+            raise Refusal(409, "ResourceInUseException", message)
         given = {member: oidc[member] for member in MEMBERS if oidc.get(member)}
         return {"usernameClaim": "sub", "requiredClaims": {}, **given} | {
             "identityProviderConfigArn": config_arn(cluster_arn, name),
@@ -87,13 +89,13 @@ class IdentityProviderConfigs:
             "status": "ACTIVE",
         }
 
-    def _named(self, request: dict[str, Any]) -> dict[str, Any]:
-        named = request.get("identityProviderConfig")
+    def _named(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        named = parameters.get("identityProviderConfig")
         if not isinstance(named, dict) or named.get("type") != "oidc":
             raise invalid_parameter("The identity provider config type must be oidc.")
         if self._config is None or named.get("name") != self._config["identityProviderConfigName"]:
-            told = f"No identity provider config found for name: {named.get('name')}."
-            raise Refusal(404, "ResourceNotFoundException", told)
+            message = f"No identity provider config found for name: {named.get('name')}."
+            raise Refusal(404, "ResourceNotFoundException", message)
         return self._config
 
 

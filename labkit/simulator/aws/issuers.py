@@ -72,7 +72,7 @@ class _Source:
     keys: dict[str | None, jwt.PyJWK] = field(default_factory=dict)
     fetched_at: float = -math.inf
     failure: Exception | None = None
-    asked: deque[float] = field(default_factory=lambda: deque(maxlen=FETCHES))
+    fetch_times: deque[float] = field(default_factory=lambda: deque(maxlen=FETCHES))
     fetching: asyncio.Task[None] | None = None
 
     def key(self, key_id: str | None) -> jwt.PyJWK | None:
@@ -129,11 +129,11 @@ class Issuers:
             return key
         # Callers that ask meanwhile wait for the same answer, so a slow issuer delays each of them only once.
         if source.fetching is None:
-            if len(source.asked) == FETCHES and time.monotonic() - source.asked[0] < WITHIN:
-                found = source.failure or f"none of its keys has the id {key_id!r}"
-                said = f"{issuer} was asked for its keys {FETCHES} times within {WITHIN:.0f} seconds: {found}"
+            if len(source.fetch_times) == FETCHES and time.monotonic() - source.fetch_times[0] < WITHIN:
+                last = source.failure or f"none of its keys has the id {key_id!r}"
+                said = f"{issuer} was asked for its keys {FETCHES} times within {WITHIN:.0f} seconds: {last}"
                 raise IssuerUnreachable(said)
-            source.asked.append(time.monotonic())
+            source.fetch_times.append(time.monotonic())
             source.fetching = asyncio.create_task(self._fetch(source, issuer, pinned))
         await asyncio.shield(source.fetching)
         if key := source.key(key_id):
@@ -220,9 +220,9 @@ class Issuers:
         else:
             return self._public_roots
         top = (await self._served_chain(host, port))[-1]
-        if (found := thumbprint(top)) not in pinned:
+        if (served := thumbprint(top)) not in pinned:
             raise ThumbprintMismatch(
-                f"the top certificate of {host}:{port} has the thumbprint {found}; the provider lists "
+                f"the top certificate of {host}:{port} has the thumbprint {served}; the provider lists "
                 f"{', '.join(sorted(pinned)) or 'none'}"
             )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

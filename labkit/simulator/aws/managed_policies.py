@@ -17,14 +17,14 @@ def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
 
     The policy is found by the name at the end of ``arn``. The path before the name is ignored.
     """
-    if not (found := _ARN.fullmatch(arn)):
+    if not (match := _ARN.fullmatch(arn)):
         return None
-    key = f'\n "{found[1]}":'
+    key = f'\n "{match[1]}":'
     at = text.find(key)
-    return (found[1], _decoder.raw_decode(text, at + len(key))[0]) if at >= 0 else None
+    return (match[1], _decoder.raw_decode(text, at + len(key))[0]) if at >= 0 else None
 
 
 def every(text: str) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield the name and the content of each policy in moto's text."""
-    for found in _NAME.finditer(text):
-        yield found[1], _decoder.raw_decode(text, found.end() - 1)[0]
+    for match in _NAME.finditer(text):
+        yield match[1], _decoder.raw_decode(text, match.end() - 1)[0]

@@ -40,7 +40,7 @@ CATEGORIES = {
 }
 
 
-class Metadata:
+class InstanceMetadata:
     """The metadata service (IMDSv2) of one node, as an ASGI application. It returns credentials of the node's role.
 
     Each node's service has its own port. The endpoint has no path, because the SDKs for Go 1 and JavaScript would drop
@@ -89,12 +89,12 @@ class Metadata:
         if self._tokens.get(headers.get("x-aws-ec2-metadata-token", ""), 0.0) <= time.monotonic():
             return 401, "", {}
         try:
-            found = self._metadata(path.strip("/"))
+            content = self._metadata(path.strip("/"))
         except LookupError as error:
             return 404, str(error), {}
-        if found is None:
+        if content is None:
             return 404, "", {}
-        return 200, found if isinstance(found, str) else json.dumps(found, indent=2), {}
+        return 200, content if isinstance(content, str) else json.dumps(content, indent=2), {}
 
     def _token(self, method: str, headers: dict[str, str]) -> tuple[int, str, dict[str, str]]:
         if method != "PUT":

@@ -18,13 +18,13 @@ def check(installed: str = "") -> None:
     try:
         installed = installed or version("moto")
     except PackageNotFoundError:
-        found = "moto is not installed"
+        problem = "moto is not installed"
     else:
         if installed.split(".")[:2] == CHECKED_WITH.split("."):
             return
-        found = f"moto {installed} is installed"
+        problem = f"moto {installed} is installed"
     raise LabError(
-        f"{found}; the lab was tested with moto {CHECKED_WITH}, and doesn't run with any other.",
+        f"{problem}; the lab was tested with moto {CHECKED_WITH}, and doesn't run with any other.",
         where=f"the Python environment {sys.prefix}",
         next=f'pip install "{REQUIREMENT}" in that environment; in a clone of the repository: make -B setup',
     )

@@ -26,10 +26,10 @@ from functools import cached_property
 from typing import Any
 
 from labkit.policy import NO_CONTROL, RESOURCE_CONTROLLED, Control, Kind, MalformedPolicy, Policy
-from labkit.simulator.aws.actions.requests import readable
+from labkit.simulator.aws.actions.requests import require_emulated
 from labkit.simulator.aws.answers import respond
 from labkit.simulator.aws.backend import Backend, OrganizationsBackend, name_policy
-from labkit.simulator.aws.call import Asked, Context, Response
+from labkit.simulator.aws.call import AwsRequest, Context, Response
 from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.sessions import Caller, Session
 from labkit.simulator.identifiers import Identifiers
@@ -90,7 +90,7 @@ class Organization:
         self._members: dict[str, Member] = {}
         """A cache of `member`, by account id. It's emptied when the organization changes."""
 
-    def found(self) -> None:
+    def ensure(self) -> None:
         """Create the organization if it is missing."""
         self._store()
 
@@ -126,17 +126,17 @@ class Organization:
             _enroll(store, account_id, f"account-{account_id}")
             self._members.clear()
 
-    async def answer(self, asked: Asked, caller: Caller) -> Response:
+    async def answer(self, request: AwsRequest, caller: Caller) -> Response:
         """Return moto's answer. Raises ``Refusal`` if AWS would refuse the call."""
-        store, operation, given = self._store(), asked.operation, readable(asked).parameters
-        asked = _for(asked, caller, store)
+        store, operation, given = self._store(), request.operation, require_emulated(request).parameters
+        request = _for(request, caller, store)
         if operation == "CreateAccount" and given.get("AccountName") and given.get("Email"):
             return await self._backend.run(self._create_account, store, given)
         if check := CHECKS.get(operation):
             await self._backend.run(check, store, given)
         if operation == "RemoveAccountFromOrganization" and given.get("AccountId"):
             return await self._backend.run(self._remove_account, store, given["AccountId"])
-        response = await self._backend.answer(asked)
+        response = await self._backend.answer(request)
         if response.status == 200 and not operation.startswith(READS):
             await self._backend.run(self._settle, store, operation, given, response)
             await self._backend.run(self._store)
@@ -189,12 +189,12 @@ class Organization:
     def _store(self) -> OrganizationsBackend:
         store = self._backend.organization(MANAGEMENT_ID)
         if store.org is None:
-            self._found(store)
+            self._create(store)
             _enroll(store, self._backend.account_id, "learner")
             self._members.clear()
         return store
 
-    def _found(self, store: OrganizationsBackend) -> None:
+    def _create(self, store: OrganizationsBackend) -> None:
         """Create the organization with only its management account, and enable service control policies."""
         store.create_organization(region="us-east-1", FeatureSet="ALL")
         organization, root, management = store.org, _root(store), store.accounts[0]
@@ -241,7 +241,7 @@ def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> L
     )
 
 
-def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
+def _for(request: AwsRequest, caller: Caller, store: OrganizationsBackend) -> AwsRequest:
     """Return the request to send to moto. Raises ``Refusal`` if the caller's account may not call the operation.
 
     A delegated administrator may call some read operations that other members may not call. For such a call, the
@@ -249,16 +249,16 @@ def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_delegate_policies.html
     """
-    if asked.operation != "CreateOrganization" and all(one.id != caller.account_id for one in store.accounts):
-        told = "Your account is not a member of an organization."
-        raise Refusal(400, "AWSOrganizationsNotInUseException", told)
-    if caller.account_id == MANAGEMENT_ID or asked.operation in OF_MEMBERS:
-        return asked
-    if asked.operation.startswith(READS) and any(one.account.id == caller.account_id for one in store.admins):
-        return replace(asked, account_id=MANAGEMENT_ID)
-    told = "You don't have permissions to access this resource."
+    if request.operation != "CreateOrganization" and all(one.id != caller.account_id for one in store.accounts):
+        message = "Your account is not a member of an organization."
+        raise Refusal(400, "AWSOrganizationsNotInUseException", message)
+    if caller.account_id == MANAGEMENT_ID or request.operation in OF_MEMBERS:
+        return request
+    if request.operation.startswith(READS) and any(one.account.id == caller.account_id for one in store.admins):
+        return replace(request, account_id=MANAGEMENT_ID)
+    message = "You don't have permissions to access this resource."
     reason = f"the account {MANAGEMENT_ID} manages the organization, and {caller.account_id} does not"
-    raise Refusal(400, "AccessDeniedException", told, reason)
+    raise Refusal(400, "AccessDeniedException", message, reason)
 
 
 def _root(store: OrganizationsBackend) -> Any:
@@ -279,8 +279,8 @@ def _check_changed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
     if policy is None:
         return
     if policy.aws_managed:
-        told = "You specified a policy that is managed by AWS and can't be modified."
-        raise Refusal(400, "InvalidInputException", told)
+        message = "You specified a policy that is managed by AWS and can't be modified."
+        raise Refusal(400, "InvalidInputException", message)
     if "Content" in given:
         _check_content(policy.type, given["Content"])
 
@@ -301,11 +301,11 @@ def _check_attached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
         return
     _check_enabled(store, policy)
     if policy in target.attached_policies:
-        told = "The selected policy is already attached to the specified target."
-        raise Refusal(400, "DuplicatePolicyAttachmentException", told)
+        message = "The selected policy is already attached to the specified target."
+        raise Refusal(400, "DuplicatePolicyAttachmentException", message)
     if len(_of_type(target, policy)) >= MOST_ATTACHED.get(policy.type, 10):
-        told = "You have attached the maximum number of policies to the specified target."
-        raise Refusal(400, "ConstraintViolationException", told)
+        message = "You have attached the maximum number of policies to the specified target."
+        raise Refusal(400, "ConstraintViolationException", message)
 
 
 def _check_detached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
@@ -315,26 +315,28 @@ def _check_detached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
         return
     _check_enabled(store, policy)
     if policy not in target.attached_policies:
-        told = "The policy isn't attached to the specified target in the specified root."
-        raise Refusal(400, "PolicyNotAttachedException", told)
+        message = "The policy isn't attached to the specified target in the specified root."
+        raise Refusal(400, "PolicyNotAttachedException", message)
     if policy.id == FULL_RESOURCE_ACCESS:
         # No public source shows AWS's sentence.
         raise Refusal(400, "ConstraintViolationException", "You cannot detach the RCPFullAWSAccess policy.")
     if policy.type == SERVICE_CONTROL and len(_of_type(target, policy)) == 1:
-        told = "You cannot remove the last policy attached to the specified target. "
-        raise Refusal(400, "ConstraintViolationException", told + "You must have at least one attached at all times.")
+        message = "You cannot remove the last policy attached to the specified target. "
+        raise Refusal(
+            400, "ConstraintViolationException", message + "You must have at least one attached at all times."
+        )
 
 
 def _check_enabled(store: OrganizationsBackend, policy: Any) -> None:
     if not _is_enabled(store, policy.type):
-        told = "This operation can be performed only for enabled policy types."
-        raise Refusal(400, "PolicyTypeNotEnabledException", told)
+        message = "This operation can be performed only for enabled policy types."
+        raise Refusal(400, "PolicyTypeNotEnabledException", message)
 
 
 def _check_new_unit(store: OrganizationsBackend, given: dict[str, Any]) -> None:
     if all(unit.id != given.get("ParentId") for unit in store.ou):
-        told = "You specified parent that doesn't exist."
-        raise Refusal(400, "ParentNotFoundException", told)
+        message = "You specified parent that doesn't exist."
+        raise Refusal(400, "ParentNotFoundException", message)
     if any((unit.parent_id, unit.name) == (given.get("ParentId"), given.get("Name")) for unit in store.ou[1:]):
         raise Refusal(400, "DuplicateOrganizationalUnitException", "An OU with the same name already exists.")
 
@@ -343,20 +345,20 @@ def _check_deleted_unit(store: OrganizationsBackend, given: dict[str, Any]) -> N
     """https://docs.aws.amazon.com/organizations/latest/APIReference/API_DeleteOrganizationalUnit.html"""
     within: list[Any] = [*store.accounts, *store.ou]
     if any(each.parent_id == given.get("OrganizationalUnitId") for each in within):
-        told = "The specified OU is not empty. Move all accounts to another root or to other OUs, remove all child "
-        raise Refusal(400, "OrganizationalUnitNotEmptyException", f"{told}OUs, and try the operation again.")
+        message = "The specified OU is not empty. Move all accounts to another root or to other OUs, remove all child "
+        raise Refusal(400, "OrganizationalUnitNotEmptyException", f"{message}OUs, and try the operation again.")
 
 
 def _check_removed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
     account_id = given.get("AccountId")
     if account_id == MANAGEMENT_ID:
-        told = "You can't remove a management account from an organization."
-        raise Refusal(400, "MasterCannotLeaveOrganizationException", told)
+        message = "You can't remove a management account from an organization."
+        raise Refusal(400, "MasterCannotLeaveOrganizationException", message)
     if all(account.id != account_id for account in store.accounts):
         raise Refusal(400, "AccountNotFoundException", "You specified an account that doesn't exist.")
     if any(one.account.id == account_id for one in store.admins):
-        told = "You must first deregister the account as a delegated administrator."
-        raise Refusal(400, "ConstraintViolationException", told)
+        message = "You must first deregister the account as a delegated administrator."
+        raise Refusal(400, "ConstraintViolationException", message)
 
 
 CHECKS: dict[str, Callable[[OrganizationsBackend, dict[str, Any]], None]] = {

@@ -16,7 +16,7 @@ from typing import Any
 
 from labkit.policy.arn import Arn
 from labkit.simulator.aws.answers import respond
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.refusals import Refusal, invalid_parameter
 
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
@@ -56,40 +56,42 @@ class PodIdentityAssociations:
         whose = {"namespace": namespace, "serviceAccount": service_account}
         return next((one for one in self._associations.values() if whose.items() <= one.items()), None)
 
-    def answer(self, asked: Asked, cluster_arn: str, new_id: NewId, require_role: RequireRole, now: float) -> Response:
+    def answer(
+        self, request: AwsRequest, cluster_arn: str, new_id: NewId, require_role: RequireRole, now: float
+    ) -> Response:
         """Answer one of EKS's operations on a cluster's associations. Raises ``Refusal``.
 
         ``new_id`` makes the id of a new association. ``require_role`` raises ``Refusal`` if EKS can't assume a role.
         """
-        request = asked.requested().parameters
-        if unknown := [name for name in NOT_HERE if request.get(name)]:
+        parameters = request.parameters
+        if unknown := [name for name in NOT_HERE if parameters.get(name)]:
             raise Refusal(501, "NotImplemented", f"The lab does not support {unknown[0]} in a Pod Identity association")
-        match asked.operation:
+        match request.operation:
             case "CreatePodIdentityAssociation":
-                return respond({"association": self._create(request, cluster_arn, new_id, require_role, now)})
+                return respond({"association": self._create(parameters, cluster_arn, new_id, require_role, now)})
             case "ListPodIdentityAssociations":
-                return respond(self._list(request))
-        association = self._find(request["associationId"])
-        match asked.operation:
+                return respond(self._list(parameters))
+        association = self._find(parameters["associationId"])
+        match request.operation:
             case "DeletePodIdentityAssociation":
                 del self._associations[association["associationId"]]
             case "UpdatePodIdentityAssociation":
-                if "roleArn" in request:
-                    require_role(role_arn := _role(request, cluster_arn), _actions(association | request))
+                if "roleArn" in parameters:
+                    require_role(role_arn := _role(parameters, cluster_arn), _actions(association | parameters))
                     association["roleArn"] = role_arn
-                if "disableSessionTags" in request:
-                    association["disableSessionTags"] = bool(request["disableSessionTags"])
+                if "disableSessionTags" in parameters:
+                    association["disableSessionTags"] = bool(parameters["disableSessionTags"])
                 association["modifiedAt"] = now
         return respond({"association": association})
 
     def _create(
-        self, request: dict[str, Any], cluster_arn: str, new_id: NewId, require_role: RequireRole, now: float
+        self, parameters: dict[str, Any], cluster_arn: str, new_id: NewId, require_role: RequireRole, now: float
     ) -> dict[str, Any]:
         for name, pattern in NAMES.items():
-            if not isinstance(given := request.get(name), str) or not pattern.fullmatch(given):
+            if not isinstance(given := parameters.get(name), str) or not pattern.fullmatch(given):
                 raise invalid_parameter(f"The parameter {name} is invalid: {given or '(missing)'}.")
-        whose = {name: request[name] for name in NAMES}
-        require_role(role_arn := _role(request, cluster_arn), _actions(request))
+        whose = {name: parameters[name] for name in NAMES}
+        require_role(role_arn := _role(parameters, cluster_arn), _actions(parameters))
         for identifier, known in self._associations.items():
             if whose.items() <= known.items():
                 raise Refusal(409, "ResourceInUseException", f"Association already exists: {identifier}")
@@ -100,10 +102,10 @@ class PodIdentityAssociations:
             "roleArn": role_arn,
             "associationArn": association_arn(cluster_arn, identifier),
             "associationId": identifier,
-            "tags": dict(request.get("tags") or {}),
+            "tags": dict(parameters.get("tags") or {}),
             "createdAt": now,
             "modifiedAt": now,
-            "disableSessionTags": bool(request.get("disableSessionTags")),
+            "disableSessionTags": bool(parameters.get("disableSessionTags")),
         }
         return made
 
@@ -114,19 +116,19 @@ class PodIdentityAssociations:
             return association
         raise Refusal(404, "ResourceNotFoundException", f"Association not found: {association_id}")
 
-    def _list(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _list(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Return one page of the requested associations."""
-        most: int = asked.get("maxResults", MOST_LISTED)
-        token = asked.get("nextToken", "")
-        wanted = {name: asked[name] for name in NAMES if name in asked}
-        found = [one for one in self._associations.values() if wanted.items() <= one.items()]
+        most: int = parameters.get("maxResults", MOST_LISTED)
+        token = parameters.get("nextToken", "")
+        wanted = {name: parameters[name] for name in NAMES if name in parameters}
+        matches = [one for one in self._associations.values() if wanted.items() <= one.items()]
         if token:
-            before = next((at for at, one in enumerate(found) if one["associationId"] == token), None)
+            before = next((at for at, one in enumerate(matches) if one["associationId"] == token), None)
             if before is None:
                 raise invalid_parameter("The parameter nextToken doesn't come from this list.")
-            found = found[before + 1 :]
-        page = [{name: one[name] for name in IN_LISTS} for one in found[:most]]
-        return {"associations": page} | ({"nextToken": page[-1]["associationId"]} if len(found) > len(page) else {})
+            matches = matches[before + 1 :]
+        page = [{name: one[name] for name in IN_LISTS} for one in matches[:most]]
+        return {"associations": page} | ({"nextToken": page[-1]["associationId"]} if len(matches) > len(page) else {})
 
 
 def association_arn(cluster_arn: str, association_id: str) -> str:
@@ -143,8 +145,8 @@ def _actions(association: dict[str, Any]) -> list[str]:
     return ["sts:AssumeRole"] if association.get("disableSessionTags") else ["sts:AssumeRole", "sts:TagSession"]
 
 
-def _role(request: dict[str, Any], cluster_arn: str) -> str:
-    role_arn = str(request.get("roleArn") or "")
+def _role(parameters: dict[str, Any], cluster_arn: str) -> str:
+    role_arn = str(parameters.get("roleArn") or "")
     named = ROLE.fullmatch(role_arn)
     if named is None or named[1] != Arn.parse(cluster_arn).account:
         raise invalid_parameter(

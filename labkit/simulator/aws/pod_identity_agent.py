@@ -62,8 +62,8 @@ class PodIdentityAgent:
             request_id = dict(answer.headers).get("x-amzn-requestid", "")
             said = json.loads(answer.body or b"{}").get("message", "")
             fault = "client" if answer.status < 500 else "server"
-            told = f"[{request_id}]: ({answer.error_code}): {said}, fault: {fault}\n"
-            return PlainTextResponse(told, answer.status)
+            message = f"[{request_id}]: ({answer.error_code}): {said}, fault: {fault}\n"
+            return PlainTextResponse(message, answer.status)
         exchanged = json.loads(answer.body)
         given = exchanged["credentials"]
         return JSONResponse(
@@ -87,8 +87,8 @@ class PodIdentityAgent:
         except NotAToken as error:
             return f"Service account token cannot be parsed: token is malformed: {error}"
         if expires is not None and expires <= self._clock.now():
-            told = "token has invalid claims: token is expired"
-            return f"Service account token failed basic claim validations: {told}"
+            message = "token has invalid claims: token is expired"
+            return f"Service account token failed basic claim validations: {message}"
         return ""
 
     def _call(self, token: str) -> Call:

@@ -13,13 +13,13 @@ from typing import Any
 
 from labkit.policy.arn import Arn
 from labkit.simulator.aws.authorization import Grant
-from labkit.simulator.aws.call import Asked, Call, Response
+from labkit.simulator.aws.call import AwsRequest, Call, Response
 from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.sessions import Administrator, Caller, KeyHolder, Session
 from labkit.simulator.aws.sts import WEB_IDENTITY
 from labkit.simulator.aws.trail import HIDDEN, hidden
-from labkit.simulator.aws.trail_parameters import Shown
-from labkit.simulator.aws.web_identity import WebIdentity, told
+from labkit.simulator.aws.trail_parameters import TrailParameters
+from labkit.simulator.aws.web_identity import WebIdentity, trail_claims
 from labkit.simulator.clock import rfc3339
 from labkit.simulator.identifiers import Identifiers
 
@@ -66,7 +66,7 @@ SECRET_QUERY = ("signature", "x-amz-security-token", "x-amz-signature")
 class Outcome:
     """The outcome of a call: the caller, the answer, and the reason for the decision."""
 
-    asked: Asked
+    request: AwsRequest
     response: Response
     caller: Caller | WebIdentity | None = None
     """The authenticated caller; None if the call's signature or token wasn't verified."""
@@ -104,24 +104,24 @@ def records(
     If the call used a role or a bucket of another account, that account gets a second record with the same
     ``sharedEventID``. If the caller's account is unknown, the account ``account_id`` gets the record.
     """
-    asked, response = outcome.asked, outcome.response
+    request, response = outcome.request, outcome.response
     account = _account(outcome) or account_id
     # An administrator's call is shown as completed by the lab; any other call as it was sent.
     completed = outcome.grant and isinstance(outcome.caller, Administrator)
-    shown = Shown(outcome.grant.asked if outcome.grant and completed else asked)
+    shown = TrailParameters(outcome.grant.request if outcome.grant and completed else request)
     secrets = [*_secrets(outcome), *shown.secrets]
-    name = S3_NAMES.get(asked.operation, asked.operation) if asked.family == "s3" else asked.operation
-    data = is_data(asked)
+    name = S3_NAMES.get(request.operation, request.operation) if request.family == "s3" else request.operation
+    data = is_data(request)
     entry: dict[str, Any] = {
         "eventVersion": "1.11",
         "userIdentity": _identity(outcome),
         "eventTime": rfc3339(now),
-        "eventSource": f"{asked.service or 's3'}.amazonaws.com",
+        "eventSource": f"{request.service or 's3'}.amazonaws.com",
         "eventName": _cut(name, secrets, LONGEST),
         # IAM isn't regional. CloudTrail records its calls in us-east-1.
-        "awsRegion": "us-east-1" if asked.service == "iam" else asked.region,
-        "sourceIPAddress": asked.call.source_ip,
-        "userAgent": _cut(asked.call.headers.get("user-agent", ""), secrets, LONGEST),
+        "awsRegion": "us-east-1" if request.service == "iam" else request.region,
+        "sourceIPAddress": request.call.source_ip,
+        "userAgent": _cut(request.call.headers.get("user-agent", ""), secrets, LONGEST),
         **_error(outcome, secrets),
         "requestParameters": shown.parameters,
         "responseElements": _elements(outcome),
@@ -138,7 +138,7 @@ def records(
     }
     caller, session = outcome.signer, outcome.session
     # Only the caller's account gets a record of a refusal.
-    other = session.account_id if session else "" if "errorCode" in entry else asked.account_id
+    other = session.account_id if session else "" if "errorCode" in entry else request.account_id
     if caller is None or other in ("", caller.account_id):
         return [entry], secrets
     shared = {"sharedEventID": _event_id(identifiers, now)}
@@ -151,8 +151,8 @@ def records(
 
 
 def _identity(outcome: Outcome) -> dict[str, Any]:
-    caller, asked = outcome.signer, outcome.asked
-    if asked.operation == WEB_IDENTITY and asked.service == "sts":
+    caller, request = outcome.signer, outcome.request
+    if request.operation == WEB_IDENTITY and request.service == "sts":
         if (identity := outcome.identity) is None:
             return {"type": "WebIdentityUser"}
         return {
@@ -172,7 +172,7 @@ def _identity(outcome: Outcome) -> dict[str, Any]:
         }
     if isinstance(caller, Session):
         return _session(caller)
-    if asked.family == "s3" and not _is_signed(asked.call):
+    if request.family == "s3" and not _is_signed(request.call):
         return {"type": "AWSAccount", "principalId": "", "accountId": "ANONYMOUS_PRINCIPAL"}
     return {"type": "Unknown"}
 
@@ -204,18 +204,18 @@ def _session(session: Session) -> dict[str, Any]:
 
 
 def _error(outcome: Outcome, secrets: list[str]) -> dict[str, str]:
-    asked, code, message = outcome.asked, outcome.error_code, outcome.error_message
+    request, code, message = outcome.request, outcome.error_code, outcome.error_message
     if not code:
         return {}
     if code == "AccessDeniedException":
         code = "AccessDenied"
-    elif asked.service == "ec2":
+    elif request.service == "ec2":
         code = "Client.UnauthorizedOperation" if code == "AccessDenied" else f"Client.{code}"
-    elif asked.service == "iam" and code in IAM_EXCEPTIONS:
+    elif request.service == "iam" and code in IAM_EXCEPTIONS:
         code += "Exception"
-    elif code == "404" and asked.family == "s3":
-        code = "NoSuchKey" if asked.key else "NoSuchBucket"
-    elif code == "AccessDenied" and asked.operation == WEB_IDENTITY:
+    elif code == "404" and request.family == "s3":
+        code = "NoSuchKey" if request.key else "NoSuchBucket"
+    elif code == "AccessDenied" and request.operation == WEB_IDENTITY:
         message = UNTOLD
     return {"errorCode": _cut(code, secrets, LONGEST), "errorMessage": _cut(message, secrets, LONGEST)}
 
@@ -234,7 +234,7 @@ def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
     if isinstance(caller, Session) and caller.federation:
         about["subject"] = caller.federation["subject"]
     if isinstance(caller, WebIdentity):
-        about |= _token(outcome.asked.call.form["RoleSessionName"], caller.claims)
+        about |= _token(outcome.request.call.form["RoleSessionName"], caller.claims)
     elif refusal and (claimed := refusal.claimed):
         about |= {"keyOf": claimed.key_of} if claimed.key_of else _token(claimed.role_session_name, claimed.claims)
     if grant and grant.refused:
@@ -243,7 +243,7 @@ def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
 
 
 def _token(session_name: str, claims: dict[str, object]) -> dict[str, object]:
-    return {"roleSessionName": session_name, "token": told(claims)}
+    return {"roleSessionName": session_name, "token": trail_claims(claims)}
 
 
 def _elements(outcome: Outcome) -> dict[str, Any] | None:
@@ -270,8 +270,8 @@ def _elements(outcome: Outcome) -> dict[str, Any] | None:
 
 
 def _additional(outcome: Outcome) -> dict[str, Any]:
-    call, response, identity = outcome.asked.call, outcome.response, outcome.identity
-    if outcome.asked.family == "s3":
+    call, response, identity = outcome.request.call, outcome.response, outcome.identity
+    if outcome.request.family == "s3":
         about: dict[str, Any] = {}
         if _is_signed(call):
             by_header = "authorization" in call.headers
@@ -289,24 +289,24 @@ def _additional(outcome: Outcome) -> dict[str, Any]:
 
 
 def _resources(outcome: Outcome, account: str, data: bool) -> dict[str, Any]:
-    found: list[dict[str, str]] = []
-    asked, session = outcome.asked, outcome.session
+    resources: list[dict[str, str]] = []
+    request, session = outcome.request, outcome.session
     if session is not None:
-        found = [{"accountId": session.account_id, "type": "AWS::IAM::Role", "ARN": session.role_arn}]
-    elif asked.family == "s3" and asked.bucket:
-        arn = f"arn:aws:s3:::{asked.bucket}"
+        resources = [{"accountId": session.account_id, "type": "AWS::IAM::Role", "ARN": session.role_arn}]
+    elif request.family == "s3" and request.bucket:
+        arn = f"arn:aws:s3:::{request.bucket}"
         if data:
-            found.append({"type": "AWS::S3::Object", "ARN" if asked.key else "ARNPrefix": f"{arn}/{asked.key}"})
-        found.append({"accountId": asked.account_id or account, "type": "AWS::S3::Bucket", "ARN": arn})
-    return {"resources": found} if found else {}
+            resources.append({"type": "AWS::S3::Object", "ARN" if request.key else "ARNPrefix": f"{arn}/{request.key}"})
+        resources.append({"accountId": request.account_id or account, "type": "AWS::S3::Bucket", "ARN": arn})
+    return {"resources": resources} if resources else {}
 
 
-def is_data(asked: Asked) -> bool:
+def is_data(request: AwsRequest) -> bool:
     """Whether CloudTrail counts the call as a data event, such as reading an object."""
-    if asked.family == "s3" and asked.key:
+    if request.family == "s3" and request.key:
         return True
-    operations = DATA.get(asked.service or "s3")
-    return operations is not None and operations.match(asked.operation) is not None
+    operations = DATA.get(request.service or "s3")
+    return operations is not None and operations.match(request.operation) is not None
 
 
 def _is_signed(call: Call) -> bool:
@@ -321,26 +321,28 @@ def _account(outcome: Outcome) -> str:
 
 def _secrets(outcome: Outcome) -> list[str]:
     """Return the call's secrets, which the record must not contain."""
-    call, caller, session = outcome.asked.call, outcome.caller, outcome.session
-    found = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
-    found += [value for name, value in call.headers.items() if CUSTOMER_KEY in name and not name.endswith("algorithm")]
+    call, caller, session = outcome.request.call, outcome.caller, outcome.session
+    secrets = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
+    secrets += [
+        value for name, value in call.headers.items() if CUSTOMER_KEY in name and not name.endswith("algorithm")
+    ]
     if authorization := call.headers.get("authorization"):
         signature = re.search(r"Signature=([^,\s]+)", authorization)
-        found.append(signature[1] if signature else authorization.partition(" ")[2])
-    found += [value for name, value in call.query_pairs if name.lower() in SECRET_QUERY]
+        secrets.append(signature[1] if signature else authorization.partition(" ")[2])
+    secrets += [value for name, value in call.query_pairs if name.lower() in SECRET_QUERY]
     if isinstance(caller, KeyHolder):
-        found.append(caller.keys.secret_access_key)
+        secrets.append(caller.keys.secret_access_key)
     for one in (caller, session):
         if isinstance(one, Session):
-            found += [one.credentials.secret_access_key, one.credentials.session_token]
-    return found
+            secrets += [one.credentials.secret_access_key, one.credentials.session_token]
+    return secrets
 
 
 def _request_id(response: Response) -> str:
-    found = _header(response, "x-amzn-requestid") or _header(response, "x-amz-request-id")
-    if not found and (told := re.search(rb"<Request(?:ID|Id)>([^<]+)<", response.body[-1024:])):
-        found = told[1].decode("utf-8", "replace")
-    return found or str(uuid.uuid4())
+    request_id = _header(response, "x-amzn-requestid") or _header(response, "x-amz-request-id")
+    if not request_id and (match := re.search(rb"<Request(?:ID|Id)>([^<]+)<", response.body[-1024:])):
+        request_id = match[1].decode("utf-8", "replace")
+    return request_id or str(uuid.uuid4())
 
 
 def _header(response: Response, name: str) -> str:

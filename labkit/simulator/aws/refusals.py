@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from labkit.simulator.aws.answers import NAMESPACES, PROLOG, xml
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 
 UNKNOWN = "The security token included in the request is invalid."
 MISMATCH = "The request signature we calculated does not match the signature you provided."
@@ -85,19 +85,19 @@ class Refusal(Exception):
         self.reason = self.reason or self.message
 
 
-def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
+def fault(request: AwsRequest, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
     """Return the refusal for the fault ``name`` of `S3_FAULTS` or `FAULTS`. ``message`` replaces the usual message.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
     """
-    if asked.family == "s3":
+    if request.family == "s3":
         status, code, usual = S3_FAULTS[name]
         return Refusal(status, code, message or usual, reason, fields)
     query_code, json_code, usual = FAULTS[name]
     # SQS and SNS still use the error codes of their older protocol.
-    by_query = asked.service in ("sqs", "sns") or asked.family in ("query", "ec2", "rest-xml")
-    forbidden = asked.family == "rest-json" or (by_query and query_code != "IncompleteSignature")
+    by_query = request.service in ("sqs", "sns") or request.family in ("query", "ec2", "rest-xml")
+    forbidden = request.family == "rest-json" or (by_query and query_code != "IncompleteSignature")
     return Refusal(403 if forbidden else 400, query_code if by_query else json_code, message or usual, reason)
 
 
@@ -107,16 +107,16 @@ def invalid_parameter(message: str) -> Refusal:
 
 
 def invalid(*faults: str) -> Refusal:
-    """Return a ``ValidationError`` that lists these faults, which come from `unmet` and `null`."""
-    return Refusal(400, "ValidationError", told(faults))
+    """Return a ``ValidationError`` that lists these texts from `constraint_violation` and `missing_required`."""
+    return Refusal(400, "ValidationError", validation_message(faults))
 
 
-def told(faults: Sequence[str]) -> str:
+def validation_message(faults: Sequence[str]) -> str:
     """Return one sentence with all faults: `2 validation errors detected: FAULT; FAULT`."""
     return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
 
 
-def unmet(where: str, must: str, value: str = "") -> str:
+def constraint_violation(where: str, must: str, value: str = "") -> str:
     """Return a fault's text: the value at ``where`` breaks the constraint ``must``.
 
     The text contains ``where`` and ``value`` unchanged. This function adds no quotes.
@@ -124,51 +124,51 @@ def unmet(where: str, must: str, value: str = "") -> str:
     return f"Value {value + ' ' if value else ''}at {where} failed to satisfy constraint: Member must {must}"
 
 
-def null(names: Iterable[str]) -> list[str]:
+def missing_required(names: Iterable[str]) -> list[str]:
     """Return one fault for each missing parameter."""
-    return [unmet(f"'{name[0].lower()}{name[1:]}'", "not be null", "null") for name in names]
+    return [constraint_violation(f"'{name[0].lower()}{name[1:]}'", "not be null", "null") for name in names]
 
 
-def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
+def out_of_range(size: float, least: float, most: float, what: str = "length") -> list[str]:
     """Return a list with one text about the limit that ``size`` breaks; an empty list if no limit is broken.
 
-    The text is for the parameter ``must`` of `unmet`. An example: "have length less than or equal to 64".
+    The text is for `constraint_violation`'s ``must``. An example: "have length less than or equal to 64".
     """
     if size < least:
         return [f"have {what} greater than or equal to {least}"]
     return [f"have {what} less than or equal to {most}"] if size > most else []
 
 
-def render(asked: Asked, refusal: Refusal) -> Response:
+def render(request: AwsRequest, refusal: Refusal) -> Response:
     """Return the answer to a refused call, in the error format of the call's service."""
-    if asked.family == "s3":
-        return _s3(asked, refusal)
+    if request.family == "s3":
+        return _s3(request, refusal)
     request_id = str(uuid.uuid4())
     about = {"Code": refusal.code, "Message": refusal.message}
-    if asked.family == "ec2":
+    if request.family == "ec2":
         body = PROLOG + xml({"Response": {"Errors": {"Error": about}, "RequestID": request_id}})
         return Response(refusal.status, [("content-type", "text/xml;charset=UTF-8")], body.encode())
-    if asked.family in ("query", "rest-xml"):
-        namespace = NAMESPACES.get(asked.service, f"http://{asked.service}.amazonaws.com/doc/")
+    if request.family in ("query", "rest-xml"):
+        namespace = NAMESPACES.get(request.service, f"http://{request.service}.amazonaws.com/doc/")
         content = xml({"Error": {"Type": "Sender", **about}, "RequestId": request_id})
         body = f'<ErrorResponse xmlns="{namespace}">{content}</ErrorResponse>'
         headers = [("content-type", "text/xml"), ("x-amzn-requestid", request_id)]
         return Response(refusal.status, headers, body.encode())
     headers = [("content-type", "application/json"), ("x-amzn-requestid", request_id)]
     headers.append(("x-amzn-errortype", refusal.code))
-    if asked.service == "sqs":
+    if request.service == "sqs":
         headers.append(("x-amzn-query-error", f"{refusal.code};Sender"))
     body = json.dumps({"__type": refusal.code, "message": refusal.message})
     return Response(refusal.status, headers, body.encode())
 
 
-def _s3(asked: Asked, refusal: Refusal) -> Response:
+def _s3(request: AwsRequest, refusal: Refusal) -> Response:
     request_id = secrets.token_hex(8).upper()
     host_id = secrets.token_urlsafe(42)
     headers = [("x-amz-request-id", request_id), ("x-amz-id-2", host_id), ("content-type", "application/xml")]
     if region := refusal.fields.get("Region"):
         headers.append(("x-amz-bucket-region", region))
-    if asked.call.method == "HEAD":
+    if request.call.method == "HEAD":
         return Response(refusal.status, headers, b"")
     fields = {"Code": refusal.code, "Message": refusal.message, **refusal.fields}
     fields |= {"RequestId": request_id, "HostId": host_id}

@@ -20,10 +20,10 @@ from typing import Any
 
 import boto3
 
-from labkit.simulator.aws.actions.requests import readable
+from labkit.simulator.aws.actions.requests import require_emulated
 from labkit.simulator.aws.answers import PROLOG, respond, xml
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.sessions import Caller
 
@@ -59,65 +59,65 @@ class Regions:
         """Enable a region in an account. On AWS, an administrator must do this before the region's first use."""
         self._enabled[account_id].add(region)
 
-    def check(self, asked: Asked, caller: Caller) -> None:
+    def check(self, request: AwsRequest, caller: Caller) -> None:
         """Refuse a call to STS that is signed for a region which is off in the caller's account.
 
         AssumeRoleWithWebIdentity isn't checked: it isn't signed, so it doesn't name a region.
         """
-        region = asked.region
+        region = request.region
         if region not in BY_DEFAULT and region in regions() and region not in self._enabled[caller.account_id]:
-            told = f"STS is not activated in this region for account:{caller.account_id}. "
-            told += "Your account administrator can activate STS in this region using the IAM Console."
-            raise Refusal(403, "RegionDisabledException", told)
+            message = f"STS is not activated in this region for account:{caller.account_id}. "
+            message += "Your account administrator can activate STS in this region using the IAM Console."
+            raise Refusal(403, "RegionDisabledException", message)
 
-    async def answer(self, asked: Asked) -> Response:
+    async def answer(self, request: AwsRequest) -> Response:
         """Answer a call of the Account Management API. moto answers the calls that aren't about regions.
 
         https://docs.aws.amazon.com/accounts/latest/reference/API_Operations.html
         """
-        if asked.operation not in OPERATIONS:
-            return await self._backend.answer(asked)
-        request = readable(asked).parameters
-        account_id = self._account(asked, request)
-        if asked.operation == "ListRegions":
-            return respond(self._list(account_id, request))
-        region = request.get("RegionName")
+        if request.operation not in OPERATIONS:
+            return await self._backend.answer(request)
+        parameters = require_emulated(request).parameters
+        account_id = self._account(request, parameters)
+        if request.operation == "ListRegions":
+            return respond(self._list(account_id, parameters))
+        region = parameters.get("RegionName")
         if region not in regions():
             raise Refusal(400, "ValidationException", f"The region {region} does not exist.")
-        if asked.operation == "GetRegionOptStatus":
+        if request.operation == "GetRegionOptStatus":
             return respond({"RegionName": region, "RegionOptStatus": self._status(account_id, region)})
         if region in BY_DEFAULT:
-            told = f"The region {region} is enabled by default, and can be neither enabled nor disabled."
-            raise Refusal(400, "ValidationException", told)
+            message = f"The region {region} is enabled by default, and can be neither enabled nor disabled."
+            raise Refusal(400, "ValidationException", message)
         enabled = self._enabled[account_id]
-        (enabled.add if asked.operation == "EnableRegion" else enabled.discard)(region)
+        (enabled.add if request.operation == "EnableRegion" else enabled.discard)(region)
         return respond(None)
 
-    def describe(self, asked: Asked) -> Response:
+    def describe(self, request: AwsRequest) -> Response:
         """Answer ``ec2:DescribeRegions`` with the regions that are on.
 
         If the call names regions or has ``AllRegions``, the answer also has regions that are off.
 
         https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeRegions.html
         """
-        form = asked.call.form
+        form = request.call.form
         names = [value for name, value in form.items() if re.fullmatch(r"RegionName\.\d+", name)]
         if unknown := sorted(set(names) - set(regions())):
             raise Refusal(400, "InvalidParameterValue", f"Invalid region names: {', '.join(unknown)}")
         every = form.get("AllRegions", "").lower() == "true"
-        found = [
+        regions_shown = [
             {
                 "regionEndpoint": f"ec2.{region}.amazonaws.com",
                 "regionName": region,
-                "optInStatus": OPT_IN[self._status(asked.account_id, region)],
+                "optInStatus": OPT_IN[self._status(request.account_id, region)],
             }
             for region in names or regions()
         ]
         if not every and not names:
-            found = [one for one in found if one["optInStatus"] != "not-opted-in"]
+            regions_shown = [one for one in regions_shown if one["optInStatus"] != "not-opted-in"]
         for key, wanted in _filters(form):
-            found = [one for one in found if any(fnmatchcase(one[key], pattern) for pattern in wanted)]
-        items = "".join(xml({"item": one}) for one in found)
+            regions_shown = [one for one in regions_shown if any(fnmatchcase(one[key], pattern) for pattern in wanted)]
+        items = "".join(xml({"item": one}) for one in regions_shown)
         body = (
             f"{PROLOG}"
             '<DescribeRegionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
@@ -125,13 +125,15 @@ class Regions:
         )
         return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
 
-    def _account(self, asked: Asked, request: dict[str, Any]) -> str:
-        named, own = request.get("AccountId"), asked.account_id
+    def _account(self, request: AwsRequest, parameters: dict[str, Any]) -> str:
+        named, own = parameters.get("AccountId"), request.account_id
         if named is None:
             return own
         if own != self._backend.account_id or named == own or not re.fullmatch(r"\d{12}", str(named), re.ASCII):
-            told = f"Only the account {self._backend.account_id} may pass AccountId. It must be another account's id."
-            raise Refusal(400, "ValidationException", told)
+            message = (
+                f"Only the account {self._backend.account_id} may pass AccountId. It must be another account's id."
+            )
+            raise Refusal(400, "ValidationException", message)
         return str(named)
 
     def _status(self, account_id: str, region: str) -> str:
@@ -139,19 +141,19 @@ class Regions:
             return "ENABLED_BY_DEFAULT"
         return "ENABLED" if region in self._enabled[account_id] else "DISABLED"
 
-    def _list(self, account_id: str, request: dict[str, Any]) -> dict[str, Any]:
-        wanted = request.get("RegionOptStatusContains")
-        most, token = request.get("MaxResults", MOST_LISTED), request.get("NextToken", "")
+    def _list(self, account_id: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        wanted = parameters.get("RegionOptStatusContains")
+        most, token = parameters.get("MaxResults", MOST_LISTED), parameters.get("NextToken", "")
         if not isinstance(most, int) or not 1 <= most <= MOST_LISTED:
             raise Refusal(400, "ValidationException", f"MaxResults must be from 1 to {MOST_LISTED}.")
         statuses = {region: self._status(account_id, region) for region in regions() if region > str(token)}
-        found = [
+        matches = [
             {"RegionName": name, "RegionOptStatus": status}
             for name, status in statuses.items()
             if not wanted or status in wanted
         ]
-        page = found[:most]
-        return {"Regions": page} | ({"NextToken": page[-1]["RegionName"]} if len(found) > most else {})
+        page = matches[:most]
+        return {"Regions": page} | ({"NextToken": page[-1]["RegionName"]} if len(matches) > most else {})
 
 
 @cache
@@ -163,11 +165,11 @@ def regions() -> tuple[str, ...]:
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     """Return, for each filter, a region field's name and the patterns for this field."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
-    found = []
+    filters = []
     for name, value in form.items():
         if numbered := re.fullmatch(r"Filter\.(\d+)\.Name", name):
             if value not in fields:
                 raise Refusal(400, "InvalidParameterValue", f"The filter '{value}' is invalid")
             values = [v for n, v in form.items() if re.fullmatch(rf"Filter\.{numbered[1]}\.Value\.\d+", n)]
-            found.append((fields[value], values))
-    return found
+            filters.append((fields[value], values))
+    return filters

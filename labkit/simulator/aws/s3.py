@@ -30,11 +30,11 @@ from labkit.simulator.aws.actions.s3 import NOT_ALLOWED, UnknownCall, derive, ti
 from labkit.simulator.aws.answers import PROLOG, xml
 from labkit.simulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
 from labkit.simulator.aws.backend import Backend, FakeBucket, not_emulated
-from labkit.simulator.aws.call import Asked, Call, Response
+from labkit.simulator.aws.call import AwsRequest, Call, Response
 from labkit.simulator.aws.refusals import Refusal, fault, render
 from labkit.simulator.aws.s3_path import copy_source
 from labkit.simulator.aws.s3_requests import MALFORMED, check_complete, check_names
-from labkit.simulator.aws.sessions import Administrator, Caller, User
+from labkit.simulator.aws.sessions import Administrator, Caller, IamUser
 
 BUCKET = "arn:aws:s3:::"
 EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
@@ -59,154 +59,154 @@ class S3:
     backend: Backend
     authorization: Authorization
 
-    def read(self, asked: Asked, caller: Caller) -> Asked:
+    def with_permissions(self, request: AwsRequest, caller: Caller) -> AwsRequest:
         """Return the request with its operation, its permissions and its bucket's account.
 
         Raises ``Refusal`` if the request is invalid.
         """
-        _check_checksum(asked.call)
-        check_names(asked)
+        _check_checksum(request.call)
+        check_names(request)
         try:
-            asked = derive(asked, [(key, version) for key, version, _ in _keys_to_delete(asked.call)])
+            request = derive(request, [(key, version) for key, version, _ in _keys_to_delete(request.call)])
         except CannotDerive as unknown:
-            if (source := asked.call.headers.get("x-amz-copy-source")) and copy_source(source) is None:
+            if (source := request.call.headers.get("x-amz-copy-source")) and copy_source(source) is None:
                 # moto would look for the source in any account.
                 said = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey"
                 raise Refusal(400, "InvalidArgument", said, str(unknown)) from unknown
-            return replace(asked, unread=unknown)
+            return replace(request, unread=unknown)
         # The first permission is on the bucket that the call names.
-        owner = self._owner(asked, asked.needed[0]) if asked.needed else ""
-        return asked if owner in ("", caller.account_id) else replace(asked, account_id=owner)
+        owner = self._owner(request, request.needed[0]) if request.needed else ""
+        return request if owner in ("", caller.account_id) else replace(request, account_id=owner)
 
-    def authorize(self, asked: Asked, caller: Caller) -> Grant:
+    def authorize(self, request: AwsRequest, caller: Caller) -> Grant:
         """Grant a request if the caller has all needed permissions. Otherwise, raise the denial."""
-        if asked.unread:
-            bucket = self.backend.bucket(asked.bucket)
+        if request.unread:
+            bucket = self.backend.bucket(request.bucket)
             own = bucket is None or bucket.account_id == caller.account_id
-            if own and not isinstance(caller, User) and administers(caller, asked.call, self.backend):
-                self.authorization.require_organization(caller, asked, str(asked.unread))
-                if isinstance(asked.unread, UnknownCall):
-                    raise not_emulated(asked, str(asked.unread))
-                return Grant(asked)
-            raise underivable(caller, asked, str(asked.unread)) from asked.unread
+            if own and not isinstance(caller, IamUser) and administers(caller, request.call, self.backend):
+                self.authorization.require_organization(caller, request, str(request.unread))
+                if isinstance(request.unread, UnknownCall):
+                    raise not_emulated(request, str(request.unread))
+                return Grant(request)
+            raise underivable(caller, request, str(request.unread)) from request.unread
         # The last permission of a copy is on its source.
-        others = [self._owner(asked, permission) or caller.account_id for permission in asked.needed[1:]]
-        owners = [asked.account_id, *others]
-        _check_owners(asked, owners)
+        others = [self._owner(request, permission) or caller.account_id for permission in request.needed[1:]]
+        owners = [request.account_id, *others]
+        _check_owners(request, owners)
         own = isinstance(caller, Administrator) and {*owners} <= {caller.account_id}
         own = own and not self.authorization.organization.member(caller.account_id).is_bound
-        if own and not self._may_deny(asked):
-            self._check_policy_to_store(asked)
-            return Grant(asked)
-        if asked.operation == "DeleteObjects":
-            return self._may_delete(asked, caller)
+        if own and not self._may_deny(request):
+            self._check_policy_to_store(request)
+            return Grant(request)
+        if request.operation == "DeleteObjects":
+            return self._may_delete(request, caller)
         reason = ""
-        for permission in (*asked.needed, *self._copied_tags(asked)):
-            reason = self._require(asked, caller, permission)
-        _check_policy_s_account(asked, caller)
-        self._check_policy_to_store(asked)
-        return Grant(asked, reason)
+        for permission in (*request.needed, *self._copied_tags(request)):
+            reason = self._require(request, caller, permission)
+        _check_policy_s_account(request, caller)
+        self._check_policy_to_store(request)
+        return Grant(request, reason)
 
     async def answer(self, grant: Grant, caller: Caller) -> Response:
         """Answer a granted call."""
-        asked = grant.asked
-        denied = ({"Key": key, "Code": "AccessDenied", "Message": told} for key, told in grant.refused)
+        request = grant.request
+        denied = ({"Key": key, "Code": "AccessDenied", "Message": message} for key, message in grant.refused)
         errors = "".join(xml({"Error": error}) for error in denied)
-        if errors and len(grant.refused) == len(asked.needed):
+        if errors and len(grant.refused) == len(request.needed):
             body = f'{PROLOG}<DeleteResult xmlns="{XML}">{errors}</DeleteResult>'
             return Response(200, [("content-type", "application/xml")], body.encode())
-        check_complete(asked)
-        self._check_found(asked)
-        if asked.operation in NOT_KNOWN_TO_MOTO:
-            raise not_emulated(asked, "moto confuses this operation with another one.")
-        if asked.operation == "DeleteBucket":
-            return await self.backend.delete_bucket(asked)
-        response = await self.backend.answer(asked)
+        check_complete(request)
+        self._check_exists(request)
+        if request.operation in NOT_KNOWN_TO_MOTO:
+            raise not_emulated(request, "moto confuses this operation with another one.")
+        if request.operation == "DeleteBucket":
+            return await self.backend.delete_bucket(request)
+        response = await self.backend.answer(request)
         if response.status == 200 and errors:
             response.body = response.body.replace(b"</DeleteResult>", errors.encode() + b"</DeleteResult>")
-        if response.status == 404 and asked.operation in ("GetObject", "HeadObject"):
+        if response.status == 404 and request.operation in ("GetObject", "HeadObject"):
             # A caller who may not list the bucket doesn't learn that an object is missing.
-            listing = replace(asked.needed[0], action="s3:ListBucket", resource=BUCKET + asked.bucket)
-            self._require(asked, caller, listing)
-            if marker := self.backend.delete_marker(asked.bucket, asked.key, asked.version):
-                return _deleted(asked, response, marker.version_id)
+            listing = replace(request.needed[0], action="s3:ListBucket", resource=BUCKET + request.bucket)
+            self._require(request, caller, listing)
+            if marker := self.backend.delete_marker(request.bucket, request.key, request.version):
+                return _deleted(request, response, marker.version_id)
         return response
 
-    def _check_found(self, asked: Asked) -> None:
+    def _check_exists(self, request: AwsRequest) -> None:
         """Refuse a call on a missing bucket, object or upload."""
-        if asked.unread or not asked.bucket or asked.operation == "CreateBucket":
+        if request.unread or not request.bucket or request.operation == "CreateBucket":
             return
-        bucket = self.backend.bucket(asked.bucket)
+        bucket = self.backend.bucket(request.bucket)
         if bucket is None:
-            about = {"BucketName": asked.bucket}
+            about = {"BucketName": request.bucket}
             raise Refusal(404, "NoSuchBucket", "The specified bucket does not exist", fields=about)
-        if asked.operation in OF_ITS_OBJECT and asked.key not in bucket.keys:
-            raise Refusal(404, "NoSuchKey", "The specified key does not exist.", fields={"Key": asked.key})
-        upload = asked.call.query.get("uploadId")
-        if asked.operation in ("UploadPart", "UploadPartCopy") and upload not in bucket.multiparts:
+        if request.operation in OF_ITS_OBJECT and request.key not in bucket.keys:
+            raise Refusal(404, "NoSuchKey", "The specified key does not exist.", fields={"Key": request.key})
+        upload = request.call.query.get("uploadId")
+        if request.operation in ("UploadPart", "UploadPartCopy") and upload not in bucket.multiparts:
             said = "The specified upload does not exist. The upload ID may be invalid, or the upload may have been "
             raise Refusal(404, "NoSuchUpload", f"{said}aborted or completed.", fields={"UploadId": upload or ""})
 
-    def _may_deny(self, asked: Asked) -> bool:
+    def _may_deny(self, request: AwsRequest) -> bool:
         """Whether a bucket policy could deny this call when the lab's administrator makes the call."""
         # Like AWS's root user, the administrator may always read, replace and delete a bucket policy.
-        if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):
+        if all(permission.action.endswith("BucketPolicy") for permission in request.needed):
             return False
-        return any(self._bucket_policy(asked, permission) for permission in asked.needed)
+        return any(self._bucket_policy(request, permission) for permission in request.needed)
 
-    def _check_policy_to_store(self, asked: Asked) -> None:
-        if asked.operation == "PutBucketPolicy":
-            bucket_policies.check(asked.call.body.decode("utf-8", "replace"), asked.bucket, self.backend)
+    def _check_policy_to_store(self, request: AwsRequest) -> None:
+        if request.operation == "PutBucketPolicy":
+            bucket_policies.check(request.call.body.decode("utf-8", "replace"), request.bucket, self.backend)
 
-    def _copied_tags(self, asked: Asked) -> list[Permission]:
+    def _copied_tags(self, request: AwsRequest) -> list[Permission]:
         """Return the permissions that CopyObject needs to copy the object's tags.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
         """
-        if asked.operation != "CopyObject" or asked.call.headers.get("x-amz-tagging-directive") == "REPLACE":
+        if request.operation != "CopyObject" or request.call.headers.get("x-amz-tagging-directive") == "REPLACE":
             return []
-        source, target = asked.needed[-1], asked.needed[0]
+        source, target = request.needed[-1], request.needed[0]
         if not self.backend.object_tags(*_named(source)):
             return []
         return [replace(source, action="s3:GetObjectTagging"), replace(target, action="s3:PutObjectTagging")]
 
-    def _require(self, asked: Asked, caller: Caller, permission: Permission) -> str:
-        decision = self._decide(asked, caller, permission)
+    def _require(self, request: AwsRequest, caller: Caller, permission: Permission) -> str:
+        decision = self._decide(request, caller, permission)
         if not decision.allowed:
-            raise denial(caller, asked, permission, decision)
+            raise denial(caller, request, permission, decision)
         return decision.reason
 
-    def _decide(self, asked: Asked, caller: Caller, permission: Permission) -> Decision:
-        bucket_policy, owner = self._bucket_policy(asked, permission), self._owner(asked, permission)
+    def _decide(self, request: AwsRequest, caller: Caller, permission: Permission) -> Decision:
+        bucket_policy, owner = self._bucket_policy(request, permission), self._owner(request, permission)
         tagged = self._with_tags(permission, owner or caller.account_id)
-        tagged.context.update(timed(asked.call, permission, self.authorization.clock))
-        return self.authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
+        tagged.context.update(timed(request.call, permission, self.authorization.clock))
+        return self.authorization.decide(caller, request, tagged, resource_policy=bucket_policy, owner=owner)
 
-    def _may_delete(self, asked: Asked, caller: Caller) -> Grant:
+    def _may_delete(self, request: AwsRequest, caller: Caller) -> Grant:
         """Grant a DeleteObjects call, but only for the keys that the caller may delete."""
         refused, kept, reason = [], ElementTree.Element("Delete"), ""
-        for permission, (key, _, element) in zip(asked.needed, _keys_to_delete(asked.call), strict=True):
-            decision = self._decide(asked, caller, permission)
+        for permission, (key, _, element) in zip(request.needed, _keys_to_delete(request.call), strict=True):
+            decision = self._decide(request, caller, permission)
             reason = decision.reason
             if decision.allowed:
                 kept.append(element)
             else:
-                refused.append((key, denial(caller, asked, permission, decision).message))
-        told = replace(asked, call=replace(asked.call, body=ElementTree.tostring(kept)))
-        return Grant(told, reason, tuple(refused))
+                refused.append((key, denial(caller, request, permission, decision).message))
+        allowed = replace(request, call=replace(request.call, body=ElementTree.tostring(kept)))
+        return Grant(allowed, reason, tuple(refused))
 
-    def _bucket(self, asked: Asked, permission: Permission) -> FakeBucket | None:
+    def _bucket(self, request: AwsRequest, permission: Permission) -> FakeBucket | None:
         # CreateBucket is always about the caller's own account, even if another account has the name.
-        if asked.operation == "CreateBucket":
+        if request.operation == "CreateBucket":
             return None
         return self.backend.bucket(_named(permission)[0])
 
-    def _owner(self, asked: Asked, permission: Permission) -> str:
-        bucket = self._bucket(asked, permission)
+    def _owner(self, request: AwsRequest, permission: Permission) -> str:
+        bucket = self._bucket(request, permission)
         return bucket.account_id if bucket else ""
 
-    def _bucket_policy(self, asked: Asked, permission: Permission) -> Policy | None:
-        bucket = self._bucket(asked, permission)
+    def _bucket_policy(self, request: AwsRequest, permission: Permission) -> Policy | None:
+        bucket = self._bucket(request, permission)
         document: str | bytes | None = bucket.policy if bucket else None
         if not bucket or not document:
             return None
@@ -226,14 +226,14 @@ def _named(permission: Permission) -> tuple[str, str]:
     return bucket, key
 
 
-def _deleted(asked: Asked, response: Response, version: str) -> Response:
+def _deleted(request: AwsRequest, response: Response, version: str) -> Response:
     """Return S3's answer for an object with the delete marker ``version``.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
     """
-    if asked.version is not None:
-        fields = {"Method": asked.call.method, "ResourceType": "DeleteMarker"}
-        response = render(asked, Refusal(405, "MethodNotAllowed", NOT_ALLOWED, fields=fields))
+    if request.version is not None:
+        fields = {"Method": request.call.method, "ResourceType": "DeleteMarker"}
+        response = render(request, Refusal(405, "MethodNotAllowed", NOT_ALLOWED, fields=fields))
         response.headers.append(("allow", "DELETE"))
     about = {"x-amz-delete-marker": "true", "x-amz-version-id": version}
     response.headers = [pair for pair in response.headers if pair[0].lower() not in about] + [*about.items()]
@@ -244,23 +244,23 @@ def _check_checksum(call: Call) -> None:
     """https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html"""
     for header in ("x-amz-sdk-checksum-algorithm", "x-amz-checksum-algorithm"):
         if (given := call.headers.get(header)) and given.upper() not in CHECKSUMS:
-            told = "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "
-            raise Refusal(400, "InvalidRequest", f"{told}[{', '.join(CHECKSUMS)}]", f"{header}: {given}")
+            message = "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "
+            raise Refusal(400, "InvalidRequest", f"{message}[{', '.join(CHECKSUMS)}]", f"{header}: {given}")
 
 
-def _check_owners(asked: Asked, owners: list[str]) -> None:
+def _check_owners(request: AwsRequest, owners: list[str]) -> None:
     """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html"""
     for header, owner in zip(EXPECTED_OWNERS, (*owners[:1], *owners[-1:]), strict=False):
-        if (expected := asked.call.headers.get(header)) and expected != owner:
-            raise fault(asked, "denied", f"{header} is {expected}, but the account {owner} owns the bucket")
+        if (expected := request.call.headers.get(header)) and expected != owner:
+            raise fault(request, "denied", f"{header} is {expected}, but the account {owner} owns the bucket")
 
 
-def _check_policy_s_account(asked: Asked, caller: Caller) -> None:
+def _check_policy_s_account(request: AwsRequest, caller: Caller) -> None:
     """https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketPolicy.html"""
-    if asked.operation in OF_BUCKET_POLICY and caller.account_id != asked.account_id:
-        told = f"only a caller of the account {asked.account_id}, which owns the bucket, may use its bucket policy"
-        fields = {"Method": asked.call.method, "ResourceType": "BUCKETPOLICY"}
-        raise Refusal(405, "MethodNotAllowed", NOT_ALLOWED, told, fields=fields)
+    if request.operation in OF_BUCKET_POLICY and caller.account_id != request.account_id:
+        reason = f"only a caller of the account {request.account_id}, which owns the bucket, may use its bucket policy"
+        fields = {"Method": request.call.method, "ResourceType": "BUCKETPOLICY"}
+        raise Refusal(405, "MethodNotAllowed", NOT_ALLOWED, reason, fields=fields)
 
 
 def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
@@ -271,16 +271,16 @@ def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
         root = ElementTree.fromstring(call.body)  # noqa: S314 - expat 2.4 and newer bound the expansion of entities
     except ElementTree.ParseError as error:
         raise Refusal(400, "MalformedXML", MALFORMED) from error
-    found = []
+    keys = []
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     for element in root.iter("Object"):
         if len(element.findall("Key")) != 1 or len(element.findall("VersionId")) > 1:
             raise Refusal(400, "MalformedXML", "The XML you provided does not name one key for each object")
         version = element.findtext("VersionId")
-        found.append((element.findtext("Key") or "", version or None, element))
-    if not found:
+        keys.append((element.findtext("Key") or "", version or None, element))
+    if not keys:
         raise Refusal(400, "MalformedXML", "The XML you provided names no object")
-    if len(found) > MOST_KEYS:
-        raise Refusal(400, "MalformedXML", MALFORMED, f"{len(found)} objects are named, but the limit is {MOST_KEYS}")
-    return found
+    if len(keys) > MOST_KEYS:
+        raise Refusal(400, "MalformedXML", MALFORMED, f"{len(keys)} objects are named, but the limit is {MOST_KEYS}")
+    return keys

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from botocore.model import OperationNotFoundError
 
 from labkit.simulator.aws.backend import Shape, get_service_model
-from labkit.simulator.aws.call import Asked, Call
+from labkit.simulator.aws.call import AwsRequest, Call
 from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.s3_path import BUCKET, CONTROL
 
@@ -41,32 +41,32 @@ PAGES = {
 MALFORMED = "The XML you provided was not well-formed or did not validate against our published schema"
 
 
-def check_names(asked: Asked) -> None:
+def check_names(request: AwsRequest) -> None:
     """Refuse a bucket or a key with an invalid name. A new bucket's name must follow more rules."""
-    name = asked.bucket
-    if not name or asked.call.path.startswith(CONTROL):
+    name = request.bucket
+    if not name or request.call.path.startswith(CONTROL):
         return
-    is_new = asked.call.method == "PUT" and not asked.key and not asked.call.query.keys() - {"x-id"}
+    is_new = request.call.method == "PUT" and not request.key and not request.call.query.keys() - {"x-id"}
     reserved = name.startswith(RESERVED) or name.endswith(RESERVED_ENDS)
     if not BUCKET.fullmatch(name) or (is_new and (reserved or not NEW_BUCKET.fullmatch(name))):
         raise Refusal(400, "InvalidBucketName", "The specified bucket is not valid.", fields={"BucketName": name})
-    if (size := len(asked.key.encode("utf-8", "replace"))) > LONGEST_KEY:
+    if (size := len(request.key.encode("utf-8", "replace"))) > LONGEST_KEY:
         about = {"Size": str(size), "MaxSizeAllowed": str(LONGEST_KEY)}
         raise Refusal(400, "KeyTooLongError", "Your key is too long", fields=about)
 
 
-def check_complete(asked: Asked) -> None:
+def check_complete(request: AwsRequest) -> None:
     """Refuse a request if a parameter is wrong, or if a required parameter or a required body is missing."""
-    if (acl := asked.call.headers.get("x-amz-acl")) and acl not in CANNED_ACLS:
+    if (acl := request.call.headers.get("x-amz-acl")) and acl not in CANNED_ACLS:
         raise _invalid_argument("", "x-amz-acl", acl, "there is no canned ACL of this name")
-    found = {"querystring": asked.call.query, "header": asked.call.headers}
-    for member in _checked(asked.operation):
-        if member.location in found:
-            _check_parameter(member, found[member.location].get(member.key))
+    inputs = {"querystring": request.call.query, "header": request.call.headers}
+    for member in _checked(request.operation):
+        if member.location in inputs:
+            _check_parameter(member, inputs[member.location].get(member.key))
         else:
-            _check_document(asked.call.body, member.shape)
-    if asked.operation == "CreateBucket" and asked.call.body.strip():
-        _check_new_tags(asked.call.body)
+            _check_document(request.call.body, member.shape)
+    if request.operation == "CreateBucket" and request.call.body.strip():
+        _check_new_tags(request.call.body)
 
 
 def check_digest(call: Call) -> None:
@@ -143,9 +143,9 @@ def _check_document(body: bytes, shape: Shape) -> None:
     if not body.strip():
         raise Refusal(400, "MissingRequestBodyError", "Request Body is empty")
     root = _root(body)
-    found = {each.tag.rpartition("}")[2] for each in root}
+    present = {each.tag.rpartition("}")[2] for each in root}
     needed = {shape.members[name].serialization.get("name", name) for name in shape.required_members}
-    if root.tag.rpartition("}")[2] != shape.serialization["name"] or needed - found:
+    if root.tag.rpartition("}")[2] != shape.serialization["name"] or needed - present:
         raise Refusal(400, "MalformedXML", MALFORMED)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.policy.validation import listed
-from labkit.simulator.aws.refusals import Refusal, beyond, unmet
+from labkit.simulator.aws.refusals import Refusal, constraint_violation, out_of_range
 
 CLAIM = "https://aws.amazon.com/tags"
 MOST, LONGEST_KEY, LONGEST_VALUE = 50, 128, 256
@@ -91,21 +91,21 @@ def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> Sess
 def faults(parameters: Mapping[str, Any]) -> list[str]:
     """Return an error text for each constraint that a call's ``Tags`` and ``TransitiveTagKeys`` break."""
     tags, transitive = parameters.get("Tags", []), parameters.get("TransitiveTagKeys", [])
-    found = [
-        unmet(f"'{name}'", must)
+    violations = [
+        constraint_violation(f"'{name}'", must)
         for name, members in (("tags", tags), ("transitiveTagKeys", transitive))
-        for must in beyond(len(members), 0, MOST)
+        for must in out_of_range(len(members), 0, MOST)
     ]
     for number, tag in enumerate(tags, 1):
         for part, shortest, longest in (("Key", 1, LONGEST_KEY), ("Value", 0, LONGEST_VALUE)):
             where = f"'tags.{number}.member.{part.lower()}'"
             if part not in tag:
-                found.append(unmet(where, "not be null", "null"))
+                violations.append(constraint_violation(where, "not be null", "null"))
             else:
-                found += _constraints(tag[part], where, shortest, longest)
+                violations += _constraints(tag[part], where, shortest, longest)
     for number, key in enumerate(transitive, 1):
-        found += _constraints(key, f"'transitiveTagKeys.{number}.member'", 1, LONGEST_KEY)
-    return found
+        violations += _constraints(key, f"'transitiveTagKeys.{number}.member'", 1, LONGEST_KEY)
+    return violations
 
 
 def of_token(claims: Mapping[str, object]) -> SessionTags:
@@ -151,10 +151,10 @@ def of_token(claims: Mapping[str, object]) -> SessionTags:
 
 
 def _constraints(text: str, where: str, shortest: int, longest: int) -> list[str]:
-    found = beyond(len(text), shortest, longest)
+    musts = out_of_range(len(text), shortest, longest)
     if not all(character in "_.:/=+-@" or unicodedata.category(character)[0] in "LZN" for character in text):
-        found.append(f"satisfy regular expression pattern: {PATTERN}{'+' if shortest else '*'}")
-    return [unmet(where, must, f"'{text}'") for must in found]
+        musts.append(f"satisfy regular expression pattern: {PATTERN}{'+' if shortest else '*'}")
+    return [constraint_violation(where, must, f"'{text}'") for must in musts]
 
 
 def _one(key: str, value: Any) -> str:
@@ -169,5 +169,5 @@ def _invalid(message: str) -> Refusal:
 
 
 def _unreadable(reason: str) -> Refusal:
-    told = "Unable to validate tags"
-    return Refusal(400, "ValidationError", told, f"{told}: {reason}")
+    message = "Unable to validate tags"
+    return Refusal(400, "ValidationError", message, f"{message}: {reason}")

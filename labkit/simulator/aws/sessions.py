@@ -27,7 +27,7 @@ class Role(Protocol):
     def arn(self) -> str: ...
 
 
-class KeptSessions(Protocol):
+class SessionStore(Protocol):
     """A store of sessions that outlives the lab's server."""
 
     def sessions(self) -> list[dict[str, Any]]:
@@ -107,18 +107,18 @@ class Administrator(KeyHolder):
     """The account's administrator, who may do everything."""
 
 
-class User(KeyHolder):
+class IamUser(KeyHolder):
     """An IAM user, with the access key that signed the call."""
 
 
-Caller = Administrator | User | Session
+Caller = Administrator | IamUser | Session
 
 
 class Sessions:
     """The lab's role sessions, including those that an earlier server stored in ``kept``."""
 
     def __init__(
-        self, clock: Clock, identifiers: Identifiers, find_role: Callable[[str], Role | None], kept: KeptSessions
+        self, clock: Clock, identifiers: Identifiers, find_role: Callable[[str], Role | None], kept: SessionStore
     ):
         self._clock = clock
         self._kept = kept

@@ -22,11 +22,11 @@ UNFRAMED = "the framing of the aws-chunked body is wrong"
 _HEADER = re.compile(r"\s*([A-Za-z]+)=([^,\s]*)\s*")
 
 
-class Malformed(Exception):
+class MalformedSignature(Exception):
     """The request carries a malformed signature."""
 
 
-class Unsupported(Malformed):
+class Unsupported(MalformedSignature):
     """The request uses an authorization method other than ``AWS4-HMAC-SHA256``. An example is Signature Version 2."""
 
 
@@ -68,8 +68,8 @@ class Signature:
         return datetime.fromisoformat(self.timestamp).timestamp()
 
 
-def read(call: Call) -> Signature | None:
-    """Return the signature in the header or the query; None for an unsigned call. Raises :class:`Malformed`."""
+def parse_signature(call: Call) -> Signature | None:
+    """Return the signature in the header or the query; None for an unsigned call. Raises `MalformedSignature`."""
     if authorization := call.headers.get("authorization"):
         return _from_header(call, authorization)
     if "X-Amz-Signature" in call.query or "X-Amz-Algorithm" in call.query:
@@ -126,9 +126,11 @@ def _from_header(call: Call, authorization: str) -> Signature:
     algorithm, _, rest = authorization.partition(" ")
     if algorithm != ALGORITHM:
         raise Unsupported(f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.")
-    parts = {found[1]: found[2] for piece in rest.split(",") if (found := _HEADER.fullmatch(piece))}
+    parts = {match[1]: match[2] for piece in rest.split(",") if (match := _HEADER.fullmatch(piece))}
     if missing := [name for name in ("Credential", "SignedHeaders", "Signature") if not parts.get(name)]:
-        raise Malformed(f"Authorization header requires {' and '.join(repr(name) for name in missing)} parameter.")
+        raise MalformedSignature(
+            f"Authorization header requires {' and '.join(repr(name) for name in missing)} parameter."
+        )
     return _signature(
         parts,
         timestamp=call.headers.get("x-amz-date") or _http_date(call.headers.get("date", "")),
@@ -140,17 +142,19 @@ def _from_header(call: Call, authorization: str) -> Signature:
 def _from_query(call: Call) -> Signature:
     query = call.query
     if query.get("X-Amz-Algorithm") != ALGORITHM:
-        raise Malformed(f'X-Amz-Algorithm only supports "{ALGORITHM}"')
+        raise MalformedSignature(f'X-Amz-Algorithm only supports "{ALGORITHM}"')
     parts = {name: query.get(f"X-Amz-{name}", "") for name in ("Credential", "SignedHeaders", "Signature", "Date")}
     if not all(parts.values()):
-        raise Malformed(
+        raise MalformedSignature(
             "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, "
             "X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters."
         )
     expires = query.get("X-Amz-Expires", "900")
     if not re.fullmatch(r"\d{1,6}", expires, re.ASCII) or not 0 < int(expires) <= LONGEST_PRESIGNED:
-        raise Malformed("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires "
-                        f"must be less than {LONGEST_PRESIGNED} seconds")  # fmt: skip
+        message = (
+            "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than "
+        )
+        raise MalformedSignature(f"{message}{LONGEST_PRESIGNED} seconds")
     return _signature(
         parts,
         timestamp=parts["Date"],
@@ -164,9 +168,11 @@ def _signature(
 ) -> Signature:
     scope = parts["Credential"].split("/")
     if len(scope) != 5 or not all(scope):
-        raise Malformed('the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".')
+        raise MalformedSignature(
+            'the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".'
+        )
     if not re.fullmatch(r"\d{8}T\d{6}Z", timestamp, re.ASCII):
-        raise Malformed("AWS authentication requires a valid Date or x-amz-date header")
+        raise MalformedSignature("AWS authentication requires a valid Date or x-amz-date header")
     access_key_id, date, region, service, terminator = scope
     made = Signature(
         access_key_id,
@@ -183,7 +189,7 @@ def _signature(
     try:
         _ = made.signed_at
     except ValueError:
-        raise Malformed("AWS authentication requires a valid Date or x-amz-date header") from None
+        raise MalformedSignature("AWS authentication requires a valid Date or x-amz-date header") from None
     return made
 
 

@@ -36,9 +36,9 @@ from labkit.simulator.aws.actions.permission import CannotDerive
 from labkit.simulator.aws.answers import done, xml
 from labkit.simulator.aws.authorization import principal_tags, stored_policy
 from labkit.simulator.aws.backend import Backend, every
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.organizations import Organization
-from labkit.simulator.aws.refusals import Refusal, beyond, invalid, null, unmet
+from labkit.simulator.aws.refusals import Refusal, constraint_violation, invalid, missing_required, out_of_range
 
 # The operations, and the parameters that they require.
 OPERATIONS = {
@@ -67,20 +67,20 @@ BOUNDARY_DETAIL = "PermissionsBoundaryDecisionDetail"
 NOBODY = Principal.federated("nobody")
 
 
-def answer(asked: Asked, backend: Backend, organization: Organization) -> Response:
+def answer(request: AwsRequest, backend: Backend, organization: Organization) -> Response:
     """Answer a call of the simulator. Raises ``Refusal`` (NoSuchEntity, InvalidInput or PolicyEvaluation)."""
     try:
-        parameters = asked.requested().parameters
+        parameters = request.parameters
     except CannotDerive as unknown:
         raise Refusal(400, "ValidationError", f"The lab cannot read {unknown}") from unknown
-    if faults := null(name for name in OPERATIONS[asked.operation] if not parameters.get(name)):
+    if faults := missing_required(name for name in OPERATIONS[request.operation] if not parameters.get(name)):
         raise invalid(*faults)
     if missing := [name for name in NOT_SIMULATED if name in parameters]:
         raise _invalid(f"The lab's policy simulator does not support {' and '.join(missing)}")
     simulated = _simulated(parameters, backend, organization)
-    if asked.operation.startswith("GetContextKeys"):
+    if request.operation.startswith("GetContextKeys"):
         statements = ((policy, statement) for policy in simulated.sources for statement in policy.statements)
-        return done(asked, xml({"ContextKeyNames": _names(key for each in statements for key in _keys_of(*each))}))
+        return done(request, xml({"ContextKeyNames": _names(key for each in statements for key in _keys_of(*each))}))
     actions, first, last = parameters["ActionNames"], _marker(parameters), _page(parameters)
     resources = parameters.get("ResourceArns") or ["*"]
     _check(actions, resources)
@@ -91,7 +91,7 @@ def answer(asked: Asked, backend: Backend, organization: Organization) -> Respon
     }
     if last < len(actions):
         content["Marker"] = str(last)
-    return done(asked, xml(content))
+    return done(request, xml(content))
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ def _simulated(parameters: dict[str, Any], backend: Backend, organization: Organ
 
 def _parts(arn: str) -> tuple[str, str, str]:
     """Return the account, the kind and the name of the user, group or role."""
-    if found := ENTITY.fullmatch(arn):
-        return found[1], found[2], found[3]
+    if match := ENTITY.fullmatch(arn):
+        return match[1], match[2], match[3]
     raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
 
 
@@ -215,10 +215,10 @@ def _principal(arn: str) -> Principal:
 def _owner(arn: str | None) -> str | None:
     if arn is None:
         return None
-    found = re.fullmatch(r"(?:arn:aws[a-z-]*:iam::)?(\d{12})(?::root)?", arn, re.ASCII)
-    if not found:
+    match = re.fullmatch(r"(?:arn:aws[a-z-]*:iam::)?(\d{12})(?::root)?", arn, re.ASCII)
+    if not match:
         raise _invalid(f"Invalid resource owner: {arn}")
-    return found[1]
+    return match[1]
 
 
 def _context(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
@@ -250,12 +250,12 @@ def _result(simulated: Simulated, action: str, resources: list[str]) -> dict[str
     """Return the result for one action, with the strictest decision on the resources."""
     each = [_specific(simulated, action, resource) for resource in resources]
     decision = next(outcome for outcome in STRICTEST if any(one["EvalResourceDecision"] == outcome for one in each))
-    told = [one for one in each if one["EvalResourceDecision"] == decision]
+    decisive = [one for one in each if one["EvalResourceDecision"] == decision]
     result: dict[str, Any] = {
         "EvalActionName": action,
         "EvalResourceName": resources[0] if len(resources) == 1 else _template(action),
         "EvalDecision": decision,
-        "MatchedStatements": _once(statement for one in told for statement in one["MatchedStatements"]),
+        "MatchedStatements": _once(statement for one in decisive for statement in one["MatchedStatements"]),
         "MissingContextValues": _names(key for one in each for key in one["MissingContextValues"]),
     }
     if bounded := [one[BOUNDARY_DETAIL] for one in each if BOUNDARY_DETAIL in one]:
@@ -376,8 +376,8 @@ def _template(action: str) -> str:
 
 def _page(parameters: dict[str, Any]) -> int:
     size = parameters.get("MaxItems", USUAL_PAGE)
-    for must in beyond(size, 1, LONGEST_PAGE, "value"):
-        raise invalid(unmet("'maxItems'", must, f"'{size}'"))
+    for must in out_of_range(size, 1, LONGEST_PAGE, "value"):
+        raise invalid(constraint_violation("'maxItems'", must, f"'{size}'"))
     return int(size)
 
 

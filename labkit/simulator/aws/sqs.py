@@ -20,7 +20,7 @@ from labkit.simulator.aws.actions import requests
 from labkit.simulator.aws.actions.permission import CannotDerive
 from labkit.simulator.aws.actions.sqs import queue_name
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import ApiRequest, Asked, Response
+from labkit.simulator.aws.call import AwsRequest, ParsedRequest, Response
 
 LONGEST_WAIT = 20
 BETWEEN_LOOKS = 0.1
@@ -32,31 +32,33 @@ class Sqs:
 
     backend: Backend
 
-    async def answer(self, asked: Asked) -> Response:
+    async def answer(self, request: AwsRequest) -> Response:
         """Return moto's answer. For ReceiveMessage, first wait for a message or for the end of the waiting time."""
-        if asked.operation == "ListQueues" and asked.request and "QueueNamePrefix" in asked.request.parameters:
+        if request.operation == "ListQueues" and request.parsed and "QueueNamePrefix" in request.parsed.parameters:
             # moto would use it as a regular expression, and matching could take years.
-            prefix = re.escape(asked.request.parameters["QueueNamePrefix"])
-            return await self.backend.answer(_with(replace(asked, call=asked.request.told), QueueNamePrefix=prefix))
-        if asked.operation != "ReceiveMessage":
-            return await self.backend.answer(asked)
+            prefix = re.escape(request.parsed.parameters["QueueNamePrefix"])
+            return await self.backend.answer(
+                _with(replace(request, call=request.parsed.moto_call), QueueNamePrefix=prefix)
+            )
+        if request.operation != "ReceiveMessage":
+            return await self.backend.answer(request)
         try:
-            request = asked.requested()
-            wait = self._wait(request)
+            parsed = request.require_parsed()
+            wait = self._wait(parsed)
         except (CannotDerive, KeyError):
-            return await self.backend.answer(asked)
-        told = replace(asked, call=request.told)
+            return await self.backend.answer(request)
+        for_moto = replace(request, call=parsed.moto_call)
         if not 0 < wait <= LONGEST_WAIT:
-            return await self.backend.answer(told)
+            return await self.backend.answer(for_moto)
         # moto would wait in its only thread, so nobody could send a message meanwhile.
-        look, end = _with(told, WaitTimeSeconds=0), asyncio.get_running_loop().time() + wait
+        look, end = _with(for_moto, WaitTimeSeconds=0), asyncio.get_running_loop().time() + wait
         while True:
             response = await self.backend.answer(look)
             if response.status != 200 or b"ReceiptHandle" in response.body or asyncio.get_running_loop().time() >= end:
                 return response
             await asyncio.sleep(BETWEEN_LOOKS)
 
-    def _wait(self, request: ApiRequest) -> int:
+    def _wait(self, request: ParsedRequest) -> int:
         if "WaitTimeSeconds" in request.parameters:
             return int(request.parameters["WaitTimeSeconds"])
         name = queue_name(request.parameters["QueueUrl"], request.account_id)
@@ -64,10 +66,10 @@ class Sqs:
         return int(queue.receive_message_wait_time_seconds or 0)
 
 
-def _with(asked: Asked, **changes: Any) -> Asked:
-    body = asked.call.body
-    if asked.family == "json":
+def _with(request: AwsRequest, **changes: Any) -> AwsRequest:
+    body = request.call.body
+    if request.family == "json":
         body = requests.json_text(json.loads(body) | changes)
     else:
         body = urlencode(dict(parse_qsl(body.decode(), keep_blank_values=True)) | changes).encode()
-    return replace(asked, call=replace(asked.call, body=body))
+    return replace(request, call=replace(request.call, body=body))

@@ -26,12 +26,20 @@ from labkit.simulator.aws.actions.permission import Context, Permission, as_dict
 from labkit.simulator.aws.answers import done, xml
 from labkit.simulator.aws.authorization import Authorization, Grant, stored_policy
 from labkit.simulator.aws.backend import Backend, Role
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.issuers import Issuers
-from labkit.simulator.aws.refusals import Claimed, Refusal, beyond, fault, invalid, null, unmet
+from labkit.simulator.aws.refusals import (
+    Claimed,
+    Refusal,
+    constraint_violation,
+    fault,
+    invalid,
+    missing_required,
+    out_of_range,
+)
 from labkit.simulator.aws.session_tags import SessionTags
 from labkit.simulator.aws.sessions import Caller, Session, Sessions
-from labkit.simulator.aws.web_identity import WebIdentity, read, verify
+from labkit.simulator.aws.web_identity import WebIdentity, parse_token, verify
 from labkit.simulator.clock import Clock, rfc3339
 
 WEB_IDENTITY = "AssumeRoleWithWebIdentity"
@@ -67,11 +75,11 @@ class Sts:
     authorization: Authorization
     accounts: Accounts
 
-    async def identify(self, asked: Asked) -> WebIdentity:
+    async def identify(self, request: AwsRequest) -> WebIdentity:
         """Verify the web identity token of an unsigned call, and return the token's content. Raises ``Refusal``."""
-        form = asked.call.form
-        _validate(asked, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
-        account_id, token = Arn.parse(form["RoleArn"]).account, read(form["WebIdentityToken"])
+        form = request.call.form
+        _validate(request, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
+        account_id, token = Arn.parse(form["RoleArn"]).account, parse_token(form["WebIdentityToken"])
         try:
             if "ProviderId" in form:
                 raise Refusal(400, "InvalidIdentityToken", "Provided Token is not a Login With Amazon token")
@@ -85,18 +93,18 @@ class Sts:
             refusal.claimed = Claimed(role_session_name=form["RoleSessionName"], claims=token.claims)
             raise
 
-    def admit(self, asked: Asked, identity: WebIdentity) -> Grant:
+    def admit(self, request: AwsRequest, identity: WebIdentity) -> Grant:
         """Grant a session of a role, if the role's trust policy admits the web identity. Raises ``Refusal``.
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """
-        given, tags = _parameters(asked), session_tags.of_token(identity.claims)
+        given, tags = _parameters(request), session_tags.of_token(identity.claims)
         role = self.backend.role(given["RoleArn"])
         if role is None:
             raise _not_authorized(f"the role {given['RoleArn']} does not exist")
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context = {
-            **self.authorization.context(asked),
+            **self.authorization.context(request),
             "sts:RoleSessionName": given["RoleSessionName"],
             **identity.context,
             **tags.of_request(),
@@ -111,49 +119,49 @@ class Sts:
         actions += [SET_SOURCE_IDENTITY] if source_identity else []
         decisions = [self._trusted(role, trust, identity, action, context) for action in actions]
         ends = f"the session ends after {_duration(given, role)} s"
-        return Grant(asked, f"{decisions[0].reason}; {ends}", role=role, tags=tags, source_identity=source_identity)
+        return Grant(request, f"{decisions[0].reason}; {ends}", role=role, tags=tags, source_identity=source_identity)
 
     def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
         """Decide whether a web identity may take an action on the role.
 
         Service control policies don't apply, because a web identity isn't in an account.
         """
-        told = {TAG_SESSION: "the token has session tags; "}.get(action, "")
+        message = {TAG_SESSION: "the token has session tags; "}.get(action, "")
         if levels := self.authorization.organization.resource_control(role.account_id, action):
             request = Request(Principal.federated(identity.provider_arn), action, role.arn, context)
             let_through = within(Control(resource=levels), request)
             if not let_through.allowed:
-                raise _not_authorized(f"{told}{let_through.reason}", action, let_through.denial)
+                raise _not_authorized(f"{message}{let_through.reason}", action, let_through.denial)
         decision = evaluate_trust(trust, provider_arn=identity.provider_arn, action=action, context=context)
         if not decision.allowed:
-            raise _not_authorized(f"{told}{decision.reason}", action)
+            raise _not_authorized(f"{message}{decision.reason}", action)
         return decision
 
-    async def authorize(self, asked: Asked, caller: Caller) -> Grant:
+    async def authorize(self, request: AwsRequest, caller: Caller) -> Grant:
         """Grant a signed call if the caller may make it. Raises ``Refusal`` if the caller may not."""
-        match asked.operation:
+        match request.operation:
             case "GetCallerIdentity":
-                return Grant(asked, "sts:GetCallerIdentity needs no permission")
+                return Grant(request, "sts:GetCallerIdentity needs no permission")
             case "AssumeRole":
-                return await self._may_assume(asked, caller)
+                return await self._may_assume(request, caller)
             case "GetAccessKeyInfo" | "DecodeAuthorizationMessage":
-                needed = Permission(f"sts:{asked.operation}", "*", shown="")
-                return Grant(asked, self.authorization.require(caller, asked, needed))
+                needed = Permission(f"sts:{request.operation}", "*", shown="")
+                return Grant(request, self.authorization.require(caller, request, needed))
             case "GetSessionToken" | "GetFederationToken" if isinstance(caller, Session):
                 raise fault(
-                    asked,
+                    request,
                     "denied",
                     "a role session cannot open another session with this call",
-                    message=f"Cannot call {asked.operation} with session credentials",
+                    message=f"Cannot call {request.operation} with session credentials",
                 )
             case operation if operation in NOT_EMULATED:
                 raise Refusal(501, "NotImplemented", f"The lab does not emulate sts:{operation}.")
-        version = asked.call.form.get("Version")
-        raise Refusal(400, "InvalidAction", f"Could not find operation {asked.operation} for version {version}")
+        version = request.call.form.get("Version")
+        raise Refusal(400, "InvalidAction", f"Could not find operation {request.operation} for version {version}")
 
     def answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
         """Answer a granted call. Return the answer, and the session that the call opened."""
-        asked = grant.asked
+        request = grant.request
         if isinstance(caller, WebIdentity):
             about = {
                 "SubjectFromWebIdentityToken": caller.subject,
@@ -163,24 +171,26 @@ class Sts:
             return self._open(
                 grant, about, caller.context, {"provider": caller.provider_arn, "subject": caller.subject}
             )
-        match asked.operation:
+        match request.operation:
             case "AssumeRole":
-                duration = _parameters(asked).get("DurationSeconds", USUAL)
+                duration = _parameters(request).get("DurationSeconds", USUAL)
                 if isinstance(caller, Session) and duration > LONGEST_CHAINED:
-                    told = "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role "
-                    raise Refusal(400, "ValidationError", f"{told}chaining.")
+                    message = (
+                        "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role "
+                    )
+                    raise Refusal(400, "ValidationError", f"{message}chaining.")
                 return self._open(grant)
             case "GetCallerIdentity":
                 content = {"UserId": caller.principal_id, "Account": caller.account_id, "Arn": caller.arn}
             case "GetAccessKeyInfo":
                 # https://docs.aws.amazon.com/STS/latest/APIReference/API_GetAccessKeyInfo.html
-                key = _parameters(asked)["AccessKeyId"]
+                key = _parameters(request)["AccessKeyId"]
                 owner = self.sessions.find(key) or (self.backend.user_of_key(key) or (None,))[0]
                 content = {"Account": owner.account_id if owner else self.backend.account_id}
             case _:
                 # No denial in the lab has an encoded message.
                 raise Refusal(400, "InvalidAuthorizationMessageException", "Message is not valid")
-        return done(asked, xml(content)), None
+        return done(request, xml(content)), None
 
     def _open(
         self,
@@ -190,7 +200,7 @@ class Sts:
         federation: dict[str, str] | None = None,
     ) -> tuple[Response, Session]:
         """Open a session of the granted role, and return the answer and the session."""
-        given, role, tags = _parameters(grant.asked), grant.role, grant.tags
+        given, role, tags = _parameters(grant.request), grant.role, grant.tags
         if role is None:
             raise _not_authorized("no role was granted")
         duration = _duration(given, role)
@@ -211,52 +221,52 @@ class Sts:
             federation=federation,
             transitive_tags=tags.transitive,
         )
-        return done(grant.asked, xml({**(about or {}), **_assumed(session), **packed, **source})), session
+        return done(grant.request, xml({**(about or {}), **_assumed(session), **packed, **source})), session
 
-    async def _may_assume(self, asked: Asked, caller: Caller) -> Grant:
-        _validate(asked, ("RoleArn", "RoleSessionName"))
-        given = _parameters(asked)
+    async def _may_assume(self, request: AwsRequest, caller: Caller) -> Grant:
+        _validate(request, ("RoleArn", "RoleSessionName"))
+        given = _parameters(request)
         role_arn = given["RoleArn"]
         inherited = caller.transitive_tags if isinstance(caller, Session) else {}
         tags = session_tags.of_call(given, inherited)
         await self.accounts.open(caller, role_arn)
         role = self.backend.role(role_arn)
         if role is None:
-            raise _denied(asked, caller, role_arn, "sts:AssumeRole", f"the role {role_arn} does not exist")
+            raise _denied(request, caller, role_arn, "sts:AssumeRole", f"the role {role_arn} does not exist")
         context = tags.of_request() | _role_tags(role)
         kept = str(caller.context.get("aws:SourceIdentity", "")) if isinstance(caller, Session) else ""
         source_identity = given.get("SourceIdentity", kept)
         if kept not in ("", source_identity):
             reason = f"the session has the source identity {kept}, which a chain of sessions can't change"
-            raise _denied(asked, caller, role_arn, SET_SOURCE_IDENTITY, reason)
+            raise _denied(request, caller, role_arn, SET_SOURCE_IDENTITY, reason)
         if source_identity:
             context["sts:SourceIdentity"] = source_identity
-        reason = self._admitted(asked, caller, role, "sts:AssumeRole", context)
+        reason = self._admitted(request, caller, role, "sts:AssumeRole", context)
         if tags:
-            self._admitted(asked, caller, role, TAG_SESSION, context)
+            self._admitted(request, caller, role, TAG_SESSION, context)
         if source_identity:
-            self._admitted(asked, caller, role, SET_SOURCE_IDENTITY, context)
-        return Grant(asked, reason, role=role, tags=tags, source_identity=source_identity)
+            self._admitted(request, caller, role, SET_SOURCE_IDENTITY, context)
+        return Grant(request, reason, role=role, tags=tags, source_identity=source_identity)
 
-    def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, context: Context) -> str:
+    def _admitted(self, request: AwsRequest, caller: Caller, role: Role, action: str, context: Context) -> str:
         """Return the reason to let the caller take this action on the role."""
-        given = _parameters(asked)
+        given = _parameters(request)
         keys: Context = {f"sts:{name}": given[name] for name in ("RoleSessionName", "ExternalId") if name in given}
         decision = self.authorization.decide(
             caller,
-            asked,
+            request,
             Permission(action, role.arn, keys | context),
             resource_policy=stored_policy(role.assume_role_policy_document, "trust", role.name),
             owner=role.account_id,
         )
         if not decision.allowed:
-            raise _denied(asked, caller, role.arn, action, decision.reason, denial=decision.denial)
+            raise _denied(request, caller, role.arn, action, decision.reason, denial=decision.denial)
         return decision.reason
 
     def _session_policies(self, document: str | None, arns: list[str], role: Role) -> tuple[str, ...]:
         documents = [] if document is None else [document]
-        for must in beyond(len(arns), 0, MOST_POLICY_ARNS):
-            raise invalid(unmet("'policyArns'", must))
+        for must in out_of_range(len(arns), 0, MOST_POLICY_ARNS):
+            raise invalid(constraint_violation("'policyArns'", must))
         for arn in arns:
             named = Arn.find(arn)
             stored = self.backend.managed_policy(arn) if named and named.account in ("aws", role.account_id) else None
@@ -272,15 +282,15 @@ class Sts:
         return tuple(documents)
 
 
-def _parameters(asked: Asked) -> Mapping[str, Any]:
-    if asked.request is None:
-        raise Refusal(400, "ValidationError", "The request could not be read", str(asked.unread))
-    return asked.request.parameters
+def _parameters(request: AwsRequest) -> Mapping[str, Any]:
+    if request.parsed is None:
+        raise Refusal(400, "ValidationError", "The request could not be read", str(request.unread))
+    return request.parsed.parameters
 
 
-def _validate(asked: Asked, required: tuple[str, ...]) -> None:
-    form, parameters = asked.call.form, asked.request.parameters if asked.request else {}
-    missing = null(name for name in required if name not in form)
+def _validate(request: AwsRequest, required: tuple[str, ...]) -> None:
+    form, parameters = request.call.form, request.parsed.parameters if request.parsed else {}
+    missing = missing_required(name for name in required if name not in form)
     if faults := [*missing, *_constraints(form), *session_tags.faults(parameters)]:
         raise invalid(*faults)
     if not ROLE_ARN.fullmatch(form["RoleArn"]):
@@ -293,15 +303,15 @@ def _constraints(form: Mapping[str, str]) -> list[str]:
     for name, (shortest, longest) in LENGTHS.items():
         if name not in form:
             continue
-        found = beyond(len(form[name]), shortest, longest)
+        musts = out_of_range(len(form[name]), shortest, longest)
         if name in ("RoleSessionName", "SourceIdentity") and not re.fullmatch(SESSION_NAME, form[name], re.ASCII):
-            found.insert(0, f"satisfy regular expression pattern: {SESSION_NAME}")
+            musts.insert(0, f"satisfy regular expression pattern: {SESSION_NAME}")
         shown = "***" if name == "WebIdentityToken" else form[name]
-        faults += [unmet(f"'{name[0].lower()}{name[1:]}'", must, f"'{shown}'") for must in found]
+        faults += [constraint_violation(f"'{name[0].lower()}{name[1:]}'", must, f"'{shown}'") for must in musts]
     if duration := form.get("DurationSeconds"):
         number = re.fullmatch(r"-?\d{1,9}", duration, re.ASCII)
-        found = beyond(int(duration), SHORTEST, LONGEST, "value") if number else ["be a number"]
-        faults += [unmet("'durationSeconds'", must, f"'{duration}'") for must in found]
+        musts = out_of_range(int(duration), SHORTEST, LONGEST, "value") if number else ["be a number"]
+        faults += [constraint_violation("'durationSeconds'", must, f"'{duration}'") for must in musts]
     return faults
 
 
@@ -321,20 +331,20 @@ def _not_authorized(reason: str, action: str = f"sts:{WEB_IDENTITY}", denial: st
 
 
 def _denied(
-    asked: Asked, caller: Caller, role_arn: str, action: str, reason: str, *, denial: str | None = None
+    request: AwsRequest, caller: Caller, role_arn: str, action: str, reason: str, *, denial: str | None = None
 ) -> Refusal:
     message = f"User: {caller.arn} is not authorized to perform: {action} on resource: {role_arn}"
     # STS only names a policy if it is the organization's.
     message += f" {denial}" if denial and "control policy" in denial else ""
-    return fault(asked, "denied", reason, message=message)
+    return fault(request, "denied", reason, message=message)
 
 
 def _claimed_source_identity(identity: WebIdentity) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html"""
     claimed = identity.claims.get(SOURCE_IDENTITY_CLAIM, "")
     if not isinstance(claimed, str) or not re.fullmatch(f"|(?=.{{2,64}}$){SESSION_NAME}", claimed, re.ASCII):
-        told = "Unable to validate source identity"
-        raise Refusal(400, "ValidationError", told, f"{told}: {SOURCE_IDENTITY_CLAIM} needs 2 to 64 characters")
+        message = "Unable to validate source identity"
+        raise Refusal(400, "ValidationError", message, f"{message}: {SOURCE_IDENTITY_CLAIM} needs 2 to 64 characters")
     return claimed
 
 
@@ -362,8 +372,8 @@ def _packed(policies: list[str], tags: SessionTags) -> dict[str, int]:
     # AWS doesn't publish how it computes the size. This computation fits examples in public threads.
     percent = math.ceil((sum(map(len, policies)) / LONGEST_POLICY + tags.size) * 100)
     if percent > 100:
-        told = f"Packed size of session tags consumes {percent}% of allotted space."
+        message = f"Packed size of session tags consumes {percent}% of allotted space."
         if policies:
-            told = f"Packed policy consumes {percent}% of allotted space, please use smaller policy."
-        raise Refusal(400, "PackedPolicyTooLarge", told)
+            message = f"Packed policy consumes {percent}% of allotted space, please use smaller policy."
+        raise Refusal(400, "PackedPolicyTooLarge", message)
     return {"PackedPolicySize": percent}

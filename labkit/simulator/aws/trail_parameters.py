@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labkit.simulator.aws.backend import Shape, get_service_model
-from labkit.simulator.aws.call import Asked
+from labkit.simulator.aws.call import AwsRequest
 from labkit.simulator.aws.trail import HIDDEN
 
 LARGEST = 100 * 1024
@@ -33,42 +33,42 @@ SECRET_NAMES = re.compile(
 SECRET_SHAPES = {"AttributeValue", "PartiQLStatement", "PreparedStatementParameters"}
 
 
-def is_shown(asked: Asked) -> bool:
+def is_shown(request: AwsRequest) -> bool:
     """Return whether the lab reads this call's parameters for the trail.
 
     False for a call to EC2, and for a body of more than ``LARGEST_READ`` bytes. Don't use the result for a call to STS
-    or S3: `Shown` always reads these calls' parameters, and doesn't call this function for them.
+    or S3: `TrailParameters` always reads these calls' parameters, and doesn't call this function for them.
     """
     # EC2's model takes as long to load as all other models together.
-    return asked.service != "ec2" and len(asked.call.body) <= LARGEST_READ
+    return request.service != "ec2" and len(request.call.body) <= LARGEST_READ
 
 
-class Shown:
+class TrailParameters:
     """The parameters of a call for its record in the trail. ``secrets`` are the values that the trail must not show.
 
     ``parameters``: None if the call has no parameters, or if the lab doesn't know them.
     """
 
-    def __init__(self, asked: Asked):
+    def __init__(self, request: AwsRequest):
         self.secrets: list[str] = []
-        self.parameters = self._of(asked) or None
+        self.parameters = self._of(request) or None
         if len(str(self.parameters)) > LARGEST:
             self.parameters = {"omitted": True, "reason": "Field size exceeds maximum limit of 100 KB"}
 
-    def _of(self, asked: Asked) -> dict[str, Any]:
-        if asked.family == "s3":
-            return _s3(asked)
-        form = asked.call.form
-        if asked.service == "sts":
+    def _of(self, request: AwsRequest) -> dict[str, Any]:
+        if request.family == "s3":
+            return _s3(request)
+        form = request.call.form
+        if request.service == "sts":
             self.secrets += [form[name] for name in STS_SECRETS if name in form]
             return _sts(form)
-        if asked.family == "query":
+        if request.family == "query":
             self.secrets += [value for name, value in form.items() if SECRET_NAMES.search(name)]
-        if asked.request is None or not is_shown(asked):
+        if request.parsed is None or not is_shown(request):
             return {}
         try:
-            shape = get_service_model(asked.service).operation_model(asked.request.operation).input_shape
-            shown: dict[str, Any] = self._shown(shape, asked.request.parameters)
+            shape = get_service_model(request.service).operation_model(request.parsed.operation).input_shape
+            shown: dict[str, Any] = self._shown(shape, request.parsed.parameters)
             return shown
         except Exception:
             # A call is answered even if its record can't be made.
@@ -116,9 +116,9 @@ def _sts(form: Mapping[str, str]) -> dict[str, Any]:
     return kept
 
 
-def _s3(asked: Asked) -> dict[str, Any]:
-    call = asked.call
-    named = {"bucketName": asked.bucket, "Host": call.headers.get("host", ""), "key": asked.key}
+def _s3(request: AwsRequest) -> dict[str, Any]:
+    call = request.call
+    named = {"bucketName": request.bucket, "Host": call.headers.get("host", ""), "key": request.key}
     query = {name: value for name, value in call.query_pairs if name.lower() not in S3_NOT_KEPT}
     headers = {name: call.headers[name] for name in S3_HEADERS if name in call.headers}
     return {name: value for name, value in named.items() if value} | query | headers

@@ -77,7 +77,7 @@ class Token:
     signature: bytes
 
 
-def read(token: str) -> Token:
+def parse_token(token: str) -> Token:
     """Read a JWT (RFC 7519). Raises :class:`Refusal`."""
     signed, _, signature = token.rpartition(".")
     try:
@@ -115,12 +115,14 @@ async def verify(
     compared = Claims.of(claims).compared
     client_ids = provider.client_id_list if provider else None
     start = max(not_before, issued_at)
-    if found := refused(issuer, compared, client_ids=client_ids, expires=expires, not_before=start, now=now):
-        raise Refusal(400, found.code, found.message) if found.code == EXPIRED else refusal(found.message, found.detail)
+    if rejected := refused(issuer, compared, client_ids=client_ids, expires=expires, not_before=start, now=now):
+        if rejected.code == EXPIRED:
+            raise Refusal(400, rejected.code, rejected.message)
+        raise refusal(rejected.message, rejected.detail)
     assert provider is not None
     key = await _key(issuers, issuer, header.get("kid"), provider.thumbprint_list)
-    if told := _unsigned(token, algorithm, key):
-        raise refusal("The token's signature is not the issuer's", told)
+    if mismatch := _unsigned(token, algorithm, key):
+        raise refusal("The token's signature is not the issuer's", mismatch)
     return WebIdentity(
         issuer,
         subject,
@@ -130,7 +132,7 @@ async def verify(
     )
 
 
-def told(claims: dict[str, object]) -> dict[str, object]:
+def trail_claims(claims: dict[str, object]) -> dict[str, object]:
     """Return the claims that the trail shows: the token's issuer, subject, audience and times."""
     names = {"issuer": "iss", "subject": "sub", "audience": "aud", "issuedAt": "iat", "expires": "exp"}
     return {name: claims[claim] for name, claim in names.items() if claim in claims}

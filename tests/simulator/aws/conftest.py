@@ -18,7 +18,7 @@ from moto.core.base_backend import BackendDict
 
 from labkit.simulator.aws.clusters import ClusterFacts
 from labkit.simulator.aws.gate import Gate, Keys
-from labkit.simulator.aws.metadata import Metadata
+from labkit.simulator.aws.metadata import InstanceMetadata
 from labkit.simulator.aws.trail import Trail
 from labkit.simulator.aws_cli import S3_CONTROL, keep_host
 from labkit.simulator.certificates import Authority
@@ -162,7 +162,7 @@ class Aws:
     def node_metadata(self, role_arn: str) -> str:
         """The endpoint of a node's metadata service."""
         about = {"instance_id": "i-0123456789abcdef0", "region": REGION, "availability_zone": f"{REGION}a"}
-        return f"http://127.0.0.1:{self.listen(Metadata(self.gate, self.clock, role_arn=role_arn, **about))}"
+        return f"http://127.0.0.1:{self.listen(InstanceMetadata(self.gate, self.clock, role_arn=role_arn, **about))}"
 
     def listen(self, app: Any, *, hosts: set[str] | None = None, certificate: Any = None) -> int:
         listener = Listener(

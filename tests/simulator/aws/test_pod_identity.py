@@ -8,7 +8,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from labkit.simulator.aws.metadata import Metadata
+from labkit.simulator.aws.metadata import InstanceMetadata
 from labkit.simulator.aws.pod_identity_agent import PodIdentityAgent
 from tests.simulator.aws.conftest import ACCOUNT, AUDIENCE, REGION, key_pair, refused
 
@@ -41,7 +41,7 @@ class Place:
         made = self.eks.create_pod_identity_association(**whose, roleArn=ROLE)["association"]
         self.association = {"clusterName": "blue", "associationId": made["associationId"]}
         about = {"instance_id": "i-0123456789abcdef0", "region": REGION, "availability_zone": f"{REGION}a"}
-        metadata = Metadata(aws.gate, aws.clock, role_arn=f"arn:aws:iam::{ACCOUNT}:role/node", **about)
+        metadata = InstanceMetadata(aws.gate, aws.clock, role_arn=f"arn:aws:iam::{ACCOUNT}:role/node", **about)
         agent = PodIdentityAgent(
             aws.gate, aws.clock, cluster="blue", region=REGION, node_credentials=metadata.role_session
         )

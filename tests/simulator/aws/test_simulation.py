@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from labkit.policy import Principal
 from labkit.simulator.aws.actions.permission import Permission
-from labkit.simulator.aws.call import Asked, Call
+from labkit.simulator.aws.call import AwsRequest, Call
 from tests.simulator.aws.conftest import ACCOUNT, ADMINISTRATOR, REGION, refused
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/my-role"
@@ -438,10 +438,10 @@ def test_simulation_and_gate_never_disagree(aws, inline, managed, boundary, acti
             iam.attach_role_policy(RoleName="my-role", PolicyArn=arn)
         else:
             iam.put_role_permissions_boundary(RoleName="my-role", PermissionsBoundary=arn)
-    asked = Asked(Call("GET", "/", "", [], b"", source_ip=source_ip), "s3", REGION)
+    request = AwsRequest(Call("GET", "/", "", [], b"", source_ip=source_ip), "s3", REGION)
     session = aws.gate.sessions.open(role, "simulation", 900)
-    decision = aws.gate._authorization.decide(session, asked, Permission(action, resource))
-    entries = [entry(name, value) for name, value in aws.gate._authorization.context(asked).items() if value]
+    decision = aws.gate._authorization.decide(session, request, Permission(action, resource))
+    entries = [entry(name, value) for name, value in aws.gate._authorization.context(request).items() if value]
     (result,) = of_role(aws, action, ResourceArns=[resource], ContextEntries=entries)
     assert result["EvalDecision"] == decision.outcome
     assert decision.request.principal == Principal.role_session(session.arn, ROLE)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from labkit.policy import Principal, Request, evaluate
 from labkit.simulator.aws import session_tags, simulation
 from labkit.simulator.aws.actions import requests
-from labkit.simulator.aws.call import Asked, Call
+from labkit.simulator.aws.call import AwsRequest, Call
 from labkit.simulator.aws.organizations import Organization
 from labkit.simulator.aws.refusals import Refusal
 from tests.policy.test_properties import read
@@ -40,10 +40,10 @@ def test_a_simulation_answers_any_parameters_or_refuses_them_as_a_client_error(i
     good |= {"PolicyInputList.member.1": POLICY, "PolicySourceArn": irsa.role_arn}
     body = urlencode(good | parameters, errors="replace").encode()
     headers = [("content-type", "application/x-www-form-urlencoded")]
-    asked = requests.read(Asked(Call("POST", "/", "", headers, body), "iam", "us-east-1", operation))
+    request = requests.with_parameters(AwsRequest(Call("POST", "/", "", headers, body), "iam", "us-east-1", operation))
     try:
         answer = simulation.answer(
-            asked, irsa.aws.gate.backend, Organization(irsa.aws.gate.backend, irsa.aws.identifiers)
+            request, irsa.aws.gate.backend, Organization(irsa.aws.gate.backend, irsa.aws.identifiers)
         )
     except Refusal as refusal:
         assert refusal.status < 500

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from labkit.simulator.aws.authorization import Grant
-from labkit.simulator.aws.call import Asked, Call, Response
+from labkit.simulator.aws.call import AwsRequest, Call, Response
 from labkit.simulator.aws.records import Outcome, records
 from labkit.simulator.aws.sessions import Session
 from labkit.simulator.aws.trail import HIDDEN, Trail, put_aside
@@ -171,8 +171,8 @@ def test_assuming_a_role_of_another_account_is_recorded_in_both_accounts(aws, ir
     theirs = Session(
         ours.credentials, "arn:aws:iam::210987654321:role/theirs", "AROATHEIRS", "theirs", "210987654321", "x", 0
     )
-    asked = Asked(Call("POST", "/", "", [], b""), "sts", REGION, "AssumeRole", ACCOUNT)
-    outcome = Outcome(asked, Response(200, [], b""), ours, Grant(asked, "allowed"), theirs)
+    request = AwsRequest(Call("POST", "/", "", [], b""), "sts", REGION, "AssumeRole", ACCOUNT)
+    outcome = Outcome(request, Response(200, [], b""), ours, Grant(request, "allowed"), theirs)
     both, _ = records(outcome, now=0, account_id=ACCOUNT, identifiers=Identifiers("s"))
     assert [record["recipientAccountId"] for record in both] == [ACCOUNT, "210987654321"]
     assert both[0]["sharedEventID"] == both[1]["sharedEventID"]

@@ -5,13 +5,13 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_awscloud
 
 from labkit.simulator.aws.actions.permission import CannotDerive, Permission
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import ApiRequest
+from labkit.simulator.aws.call import ParsedRequest
 
 # No policy can limit these operations to a resource.
 OPERATIONS = {"DescribeTrails", "ListTrails", "LookupEvents"}
 
 
-def permissions(request: ApiRequest, _: Backend) -> list[Permission]:
+def permissions(request: ParsedRequest, _: Backend) -> list[Permission]:
     """Return the permissions that an operation of CloudTrail needs."""
     if request.operation not in OPERATIONS:
         raise CannotDerive(f"cloudtrail:{request.operation}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from labkit.simulator.aws.actions.permission import CannotDerive, Context, Permission, as_dict, resource_tags, tag_keys
 from labkit.simulator.aws.backend import Backend, partition_keys
-from labkit.simulator.aws.call import ApiRequest
+from labkit.simulator.aws.call import ParsedRequest
 
 ON_NOTHING = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListExports", "ListImports"}
 ON_TABLE = {
@@ -54,7 +54,7 @@ KNOWN = frozenset(
 }  # fmt: skip
 
 
-def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
     """Return all permissions that a request to DynamoDB needs.
 
     A request that names several tables needs a permission on each table.
@@ -66,8 +66,8 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
             return [Permission("dynamodb:ListTables", f"{tables.prefix}*", {}, KNOWN)]
         case "BatchGetItem":
             return [
-                tables.items("BatchGetItem", name, asked, asked["Keys"])
-                for name, asked in parameters["RequestItems"].items()
+                tables.items("BatchGetItem", name, wanted, wanted["Keys"])
+                for name, wanted in parameters["RequestItems"].items()
             ]
         case "BatchWriteItem":
             return [
@@ -75,8 +75,8 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
                 for name, writes in parameters["RequestItems"].items()
             ]
         case "TransactGetItems" | "TransactWriteItems":
-            parts = [part for item in parameters["TransactItems"] for part in item.items()]
-            return [tables.transacted(member, asked) for member, asked in parts]
+            parts = [pair for item in parameters["TransactItems"] for pair in item.items()]
+            return [tables.transacted(member, part) for member, part in parts]
     if operation in ON_NOTHING:
         return [Permission(f"dynamodb:{operation}", "*", {}, KNOWN)]
     if operation in ON_ARN:
@@ -95,12 +95,12 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 class _Tables:
     """The permissions on the tables that a request names."""
 
-    def __init__(self, request: ApiRequest, backend: Backend):
+    def __init__(self, request: ParsedRequest, backend: Backend):
         self.prefix = f"arn:aws:dynamodb:{request.region}:{request.account_id}:table/"
         self._request = request
         self._store = backend.store("dynamodb", request.region, request.account_id)
 
-    def items(self, action: str, table: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> Permission:
+    def items(self, action: str, table: str, parameters: dict[str, Any], items: list[dict[str, Any]]) -> Permission:
         """Return the permission for ``action`` on a table or its index.
 
         ``items`` are the items in the request, or only their keys.
@@ -109,14 +109,14 @@ class _Tables:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name):
             raise CannotDerive(f"dynamodb:{action} on something that is not a table of this account and region")
         arn, known = self.prefix + name, KNOWN
-        found, index = self._store.tables.get(name), asked.get("IndexName")
+        described, index = self._store.tables.get(name), parameters.get("IndexName")
         if index is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", index):
             raise CannotDerive(f"dynamodb:{action} with an invalid index name")
-        context = _context(action, asked) | tag_keys(as_dict(asked.get("Tags")))
+        context = _context(action, parameters) | tag_keys(as_dict(parameters.get("Tags")))
         if self._request.operation.startswith("Transact"):
             context["dynamodb:EnclosingOperation"] = self._request.operation
-        leading = _leading_keys(action, found, asked, items)
-        attributes = _attributes(action, asked, items)
+        leading = _leading_keys(action, described, parameters, items)
+        attributes = _attributes(action, parameters, items)
         if leading is None:
             known -= {"dynamodb:leadingkeys", "dynamodb:firstpartitionkeyvalues"}
         elif leading:
@@ -125,15 +125,15 @@ class _Tables:
             known -= {"dynamodb:attributes"}
         elif attributes:
             context["dynamodb:Attributes"] = sorted(attributes)
-        context |= _tags(found)
+        context |= _tags(described)
         resource = f"{arn}/index/{index}" if index else arn
-        return Permission(f"dynamodb:{action}", resource, context, known, resource_policy=self._policy(found))
+        return Permission(f"dynamodb:{action}", resource, context, known, resource_policy=self._policy(described))
 
-    def transacted(self, member: str, asked: dict[str, Any]) -> Permission:
+    def transacted(self, member: str, parameters: dict[str, Any]) -> Permission:
         if member not in TRANSACTED:
             raise CannotDerive(f"dynamodb:{self._request.operation} of {member}")
-        item = asked["Item"] if member == "Put" else asked["Key"]
-        return self.items(f"{member}Item", asked["TableName"], asked, [item])
+        item = parameters["Item"] if member == "Put" else parameters["Key"]
+        return self.items(f"{member}Item", parameters["TableName"], parameters, [item])
 
     def by_arn(self, operation: str, arn: str) -> Permission:
         named = re.fullmatch(
@@ -158,18 +158,18 @@ def _written(write: dict[str, Any]) -> Any:
     return write["PutRequest"]["Item"] if "PutRequest" in write else write["DeleteRequest"]["Key"]
 
 
-def _context(action: str, asked: dict[str, Any]) -> Context:
+def _context(action: str, parameters: dict[str, Any]) -> Context:
     names = ("ReturnConsumedCapacity", "ReturnValues", "Select")
-    context: Context = {f"dynamodb:{name}": asked[name] for name in names if name in asked}
+    context: Context = {f"dynamodb:{name}": parameters[name] for name in names if name in parameters}
     if action in ("Query", "Scan"):
-        projected = "ProjectionExpression" in asked or "AttributesToGet" in asked
-        everything = "ALL_PROJECTED_ATTRIBUTES" if "IndexName" in asked else "ALL_ATTRIBUTES"
+        projected = "ProjectionExpression" in parameters or "AttributesToGet" in parameters
+        everything = "ALL_PROJECTED_ATTRIBUTES" if "IndexName" in parameters else "ALL_ATTRIBUTES"
         context.setdefault("dynamodb:Select", "SPECIFIC_ATTRIBUTES" if projected else everything)
         context["dynamodb:FullTableScan"] = str(action == "Scan").lower()
     return context
 
 
-def _leading_keys(action: str, table: Any, asked: dict[str, Any], items: list[dict[str, Any]]) -> list[str] | None:
+def _leading_keys(action: str, table: Any, parameters: dict[str, Any], items: list[dict[str, Any]]) -> list[str] | None:
     """Return the request's partition key values, or None if the lab can't derive them."""
     if action != "Query" and not items:
         return []
@@ -177,11 +177,11 @@ def _leading_keys(action: str, table: Any, asked: dict[str, Any], items: list[di
         return None
     if action != "Query":
         values = [item.get(table.hash_key_attr) for item in items]
-    elif (schema := _schema(table, asked.get("IndexName"))) is None:
+    elif (schema := _schema(table, parameters.get("IndexName"))) is None:
         return None
     else:
         hash_key = next((key["AttributeName"] for key in schema if key["KeyType"] == "HASH"), "")
-        values = _queried(asked, schema, hash_key)
+        values = _queried(parameters, schema, hash_key)
     texts = [_text(value) for value in values]
     return None if not texts or None in texts else [text for text in texts if text is not None]
 
@@ -192,13 +192,13 @@ def _schema(table: Any, index: str | None) -> Any:
     return next((known.schema for known in table.all_indexes() if known.name == index), None)
 
 
-def _queried(asked: dict[str, Any], schema: list[dict[str, str]], hash_key: str) -> list[Any]:
-    if "KeyConditions" in asked:
-        condition = asked["KeyConditions"].get(hash_key, {})
+def _queried(parameters: dict[str, Any], schema: list[dict[str, str]], hash_key: str) -> list[Any]:
+    if "KeyConditions" in parameters:
+        condition = parameters["KeyConditions"].get(hash_key, {})
         return condition.get("AttributeValueList", []) if condition.get("ComparisonOperator") == "EQ" else []
-    names = asked.get("ExpressionAttributeNames", {})
-    values = asked.get("ExpressionAttributeValues", {})
-    return partition_keys(asked.get("KeyConditionExpression", ""), values, names, schema)
+    names = parameters.get("ExpressionAttributeNames", {})
+    values = parameters.get("ExpressionAttributeValues", {})
+    return partition_keys(parameters.get("KeyConditionExpression", ""), values, names, schema)
 
 
 def _text(value: Any) -> str | None:
@@ -210,20 +210,20 @@ def _text(value: Any) -> str | None:
     return None
 
 
-def _attributes(action: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> set[str] | None:
+def _attributes(action: str, parameters: dict[str, Any], items: list[dict[str, Any]]) -> set[str] | None:
     """Return the top-level attributes that the request names, or None for all attributes."""
-    projected = "ProjectionExpression" in asked or "AttributesToGet" in asked
-    if action in ("GetItem", "BatchGetItem", "Query", "Scan") and not projected and asked.get("Select") != "COUNT":
+    projected = "ProjectionExpression" in parameters or "AttributesToGet" in parameters
+    if action in ("GetItem", "BatchGetItem", "Query", "Scan") and not projected and parameters.get("Select") != "COUNT":
         return None
-    if asked.get("ReturnValues", "NONE") in ("ALL_OLD", "ALL_NEW"):
+    if parameters.get("ReturnValues", "NONE") in ("ALL_OLD", "ALL_NEW"):
         return None
-    names = {name for item in items for name in item} | set(asked.get("AttributesToGet", []))
-    names |= {name for member in ATTRIBUTE_MAPS for name in asked.get(member, {})}
-    expressions = (value for member, value in asked.items() if member.endswith("Expression"))
-    return names.union(*(_named(each, asked.get("ExpressionAttributeNames", {})) for each in expressions))
+    names = {name for item in items for name in item} | set(parameters.get("AttributesToGet", []))
+    names |= {name for member in ATTRIBUTE_MAPS for name in parameters.get(member, {})}
+    expressions = (value for member, value in parameters.items() if member.endswith("Expression"))
+    return names.union(*(_named(each, parameters.get("ExpressionAttributeNames", {})) for each in expressions))
 
 
 def _named(expression: str, placeholders: dict[str, str]) -> set[str]:
     """Return the top-level attributes in an expression."""
-    found = re.findall(r"(?<![\w:#.])(?:#\w+|[A-Za-z_]\w*)", expression)
-    return {placeholders.get(name, name) for name in found if name.upper() not in WORDS}
+    names = re.findall(r"(?<![\w:#.])(?:#\w+|[A-Za-z_]\w*)", expression)
+    return {placeholders.get(name, name) for name in names if name.upper() not in WORDS}

@@ -16,7 +16,7 @@ from labkit.simulator.aws.actions.permission import (
     tag_keys,
 )
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import ApiRequest
+from labkit.simulator.aws.call import ParsedRequest
 from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts
 from labkit.simulator.aws.eks_tags import cluster_of, tags_of
 from labkit.simulator.aws.identity_provider_configs import config_arn
@@ -68,7 +68,7 @@ KNOWN = frozenset(f"eks:{name.lower()}" for name in (*FROM_PARAMETERS, *SETTINGS
 }  # fmt: skip
 
 
-def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
     """Return the permissions that an operation of EKS needs, with ``iam:PassRole`` if the operation passes a role."""
     operation, parameters = request.operation, request.parameters
     account = f"arn:aws:eks:{request.region}:{request.account_id}:"
@@ -101,7 +101,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     raise CannotDerive(f"eks:{operation}")
 
 
-def _on_arn(request: ApiRequest, context: Context, backend: Backend) -> Permission:
+def _on_arn(request: ParsedRequest, context: Context, backend: Backend) -> Permission:
     """Return the permission for an operation on a resource's tags."""
     operation, arn = request.operation, request.parameters["resourceArn"]
     if not (name := cluster_of(arn, request.region, request.account_id)):
@@ -157,8 +157,8 @@ def _part(name: str, parameters: dict[str, Any], cluster: Any, account: str) -> 
     if "fargateProfileName" in parameters:
         kind, key, store = "fargateprofile", "fargateProfileName", "fargate_profiles"
         arn = "fargate_profile_arn"
-    found = getattr(cluster, store, {}).get(parameters[key])
-    return getattr(found, arn, f"{account}{kind}/{name}/{parameters[key]}/*"), found
+    resource = getattr(cluster, store, {}).get(parameters[key])
+    return getattr(resource, arn, f"{account}{kind}/{name}/{parameters[key]}/*"), resource
 
 
 def _permission(operation: str, resource: str, context: Context, shown: str | None = None) -> Permission:

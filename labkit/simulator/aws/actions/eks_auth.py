@@ -5,11 +5,11 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonek
 
 from labkit.simulator.aws.actions.permission import CannotDerive, Permission, resource_tags
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import ApiRequest
+from labkit.simulator.aws.call import ParsedRequest
 from labkit.simulator.aws.clusters import CLUSTER_NAME
 
 
-def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
     """Return the permission that an operation of EKS Auth needs on the cluster."""
     name = request.parameters["clusterName"]
     if not CLUSTER_NAME.fullmatch(name):

@@ -17,7 +17,7 @@ from labkit.simulator.aws.actions.permission import (
     tag_keys,
 )
 from labkit.simulator.aws.backend import BY_NAME, Backend, Resource, get_service_model
-from labkit.simulator.aws.call import ApiRequest
+from labkit.simulator.aws.call import ParsedRequest
 from labkit.simulator.aws.refusals import Refusal
 
 # The parameters that name a resource, and the resource's kind. If an operation has several, the first one here counts.
@@ -72,7 +72,7 @@ KNOWN = frozenset({
 })  # fmt: skip
 
 
-def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
     """Return the permissions that an operation of IAM needs."""
     operation, parameters = request.operation, request.parameters
     account, resource = f"arn:aws:iam::{request.account_id}:", partial(backend.resource, request.account_id)
@@ -138,7 +138,7 @@ def _arn(
     return arn, None if operation in MADE else f"{kind} {name}"
 
 
-def _context(request: ApiRequest, kind: str, thing: Resource | None) -> Context:
+def _context(request: ParsedRequest, kind: str, thing: Resource | None) -> Context:
     parameters = request.parameters
     context = tag_keys(as_dict(parameters.get("Tags")), parameters.get("TagKeys"))
     if "PolicyArn" in parameters and kind != "policy":

@@ -27,7 +27,7 @@ from labkit.simulator.aws.backend import (
     not_emulated,
     parse_parameters,
 )
-from labkit.simulator.aws.call import QUEUE_PATH, ApiRequest, Asked, Call, no_number, protocol
+from labkit.simulator.aws.call import QUEUE_PATH, AwsRequest, Call, ParsedRequest, no_number, protocol
 from labkit.simulator.aws.refusals import Refusal
 
 # The paths of EKS that the lab itself answers.
@@ -54,16 +54,16 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def read(asked: Asked) -> Asked:
-    """Return ``asked`` with the call's parameters in ``request``, or with an error in ``unread``.
+def with_parameters(request: AwsRequest) -> AwsRequest:
+    """Return ``request`` with the call's parameters in ``request``, or with an error in ``unread``.
 
     The error is ``CannotDerive`` if the lab can't read the call, and ``Refusal`` if AWS would refuse the call.
     """
     try:
-        return replace(asked, request=_request(asked))
+        return replace(request, parsed=_parsed(request))
     except Exception as unread:
         # Code that needs the parameters raises this error. An administrator's call goes to moto, which refuses it.
-        return replace(asked, unread=unread)
+        return replace(request, unread=unread)
 
 
 def named(call: Call, service: str) -> str:
@@ -85,20 +85,20 @@ def named(call: Call, service: str) -> str:
     return f"{call.method} {call.path}"
 
 
-def readable(asked: Asked) -> ApiRequest:
+def require_emulated(request: AwsRequest) -> ParsedRequest:
     """Return the operation and its parameters. Raises ``Refusal`` if the lab can't read them."""
     try:
-        return asked.requested()
+        return request.require_parsed()
     except (CannotDerive, LookupError) as unknown:
-        raise not_emulated(asked, str(unknown)) from unknown
+        raise not_emulated(request, str(unknown)) from unknown
 
 
-def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
+def with_form(request: AwsRequest, form: Mapping[str, str]) -> AwsRequest:
     """Return the call as a POST of the query protocol, with ``form`` as its parameters."""
-    headers = [header for header in asked.call.header_list if header[0] != "content-type"]
+    headers = [header for header in request.call.header_list if header[0] != "content-type"]
     headers.append(("content-type", f"{FORM}; charset=utf-8"))
-    call = replace(asked.call, method="POST", query_string="", header_list=headers, body=urlencode(form).encode())
-    return replace(asked, call=call)
+    call = replace(request.call, method="POST", query_string="", header_list=headers, body=urlencode(form).encode())
+    return replace(request, call=call)
 
 
 def required(service: str, operation: str) -> list[str]:
@@ -110,75 +110,75 @@ def required(service: str, operation: str) -> list[str]:
 @cache
 def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
     """Return the routes of the EKS operations that the lab itself answers."""
-    service, found = get_service_model("eks"), []
+    service, routes = get_service_model("eks"), []
     for name in service.operation_names:
         http = service.operation_model(name).http
         if OWN_PATH.fullmatch(http["requestUri"]):
             path = re.sub(r"\{\w+\}", "[^/]+", http["requestUri"])
-            found.append((http["method"], re.compile(f"{path}/?" if path == "/clusters" else path), name))
-    return found
+            routes.append((http["method"], re.compile(f"{path}/?" if path == "/clusters" else path), name))
+    return routes
 
 
-def _request(asked: Asked) -> ApiRequest:
-    call = asked.call
-    service = get_service_model(asked.service)
+def _parsed(request: AwsRequest) -> ParsedRequest:
+    call = request.call
+    service = get_service_model(request.service)
     content_type = call.headers.get("content-type", "")
     spoken = str(service.protocol)
     if "smithy-protocol" in call.headers or "content-encoding" in call.headers:
-        raise CannotDerive(f"{asked.service} calls in this protocol")
-    if spoken == "json" and "x-amz-target" not in call.headers and asked.service == "sqs":
+        raise CannotDerive(f"{request.service} calls in this protocol")
+    if spoken == "json" and "x-amz-target" not in call.headers and request.service == "sqs":
         spoken = "query"
     try:
         match spoken:
             case "json":
-                operation, parameters, told = _json(asked, service, content_type)
+                operation, parameters, moto_call = _json(request, service, content_type)
             case "query":
-                operation, parameters, told = _query(asked, service, content_type)
+                operation, parameters, moto_call = _query(request, service, content_type)
             case "rest-json":
-                operation, parameters, told = _rest_json(asked)
+                operation, parameters, moto_call = _rest_json(request)
             case _:
-                raise CannotDerive(f"{asked.service} calls")
+                raise CannotDerive(f"{request.service} calls")
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         code = "ValidationError" if spoken == "query" else "SerializationException"
         raise Refusal(400, code, "The request could not be read", f"{type(error).__name__}: {error}") from error
-    return ApiRequest(asked.service, operation, parameters, asked.region, asked.account_id, told)
+    return ParsedRequest(request.service, operation, parameters, request.region, request.account_id, moto_call)
 
 
-def _query(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
-    call = asked.call
-    queue = QUEUE_PATH.fullmatch(call.raw_path) if asked.service == "sqs" else None
+def _query(request: AwsRequest, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
+    call = request.call
+    queue = QUEUE_PATH.fullmatch(call.raw_path) if request.service == "sqs" else None
     if call.raw_path != "/" and not queue:
-        raise CannotDerive(f"{asked.service} calls on {call.raw_path}")
+        raise CannotDerive(f"{request.service} calls on {call.raw_path}")
     if call.body and not content_type.startswith(FORM):
-        raise CannotDerive(f"{asked.service} calls with a body that is not a form")
+        raise CannotDerive(f"{request.service} calls with a body that is not a form")
     call.body.decode()  # raises if the body isn't UTF-8: `form_pairs` would replace the invalid bytes
     pairs = [pair for pair in call.form_pairs if not pair[0].startswith("X-Amz-")]
     form = dict(pairs)
     if len(form) < len(pairs):
-        raise CannotDerive(f"{asked.service} calls with a parameter given twice")
+        raise CannotDerive(f"{request.service} calls with a parameter given twice")
     if form.get("Version") != service.api_version:
-        raise CannotDerive(f"{asked.service} calls of the version {form.get('Version')}")
+        raise CannotDerive(f"{request.service} calls of the version {form.get('Version')}")
     if queue:
         form.setdefault("QueueUrl", f"https://{call.headers.get('host')}/{queue[1]}")
     model = _operation(service, form.get("Action", ""), "query")
     parameters = parse_parameters("query", model, values=form)
-    if asked.service == "sts":
+    if request.service == "sts":
         return model.name, parameters, call  # moto doesn't get calls of STS
-    told = _anew(asked, urlencode(form).encode(), {"content-type": f"{FORM}; charset=utf-8"})
-    return model.name, parameters, told
+    moto_call = _anew(request, urlencode(form).encode(), {"content-type": f"{FORM}; charset=utf-8"})
+    return model.name, parameters, moto_call
 
 
-def _json(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
-    call = asked.call
+def _json(request: AwsRequest, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
+    call = request.call
     prefix, _, name = call.headers.get("x-amz-target", "").rpartition(".")
-    queue = QUEUE_PATH.fullmatch(call.raw_path) if asked.service == "sqs" else None
+    queue = QUEUE_PATH.fullmatch(call.raw_path) if request.service == "sqs" else None
     if prefix != service.metadata["targetPrefix"]:
-        raise CannotDerive(f"{asked.service} calls with the target {prefix or '(empty)'}")
+        raise CannotDerive(f"{request.service} calls with the target {prefix or '(empty)'}")
     if call.method != "POST" or not content_type.startswith("application/x-amz-json-1."):
-        raise CannotDerive(f"{asked.service} calls in this protocol")
+        raise CannotDerive(f"{request.service} calls in this protocol")
     unsigned = [name for name, _ in call.query_pairs if not name.startswith("X-Amz-")]
     if unsigned or (call.raw_path != "/" and not queue):
-        raise CannotDerive(f"{asked.service} calls on a path other than /, or with a query")
+        raise CannotDerive(f"{request.service} calls on a path other than /, or with a query")
     model = _operation(service, name, "json")
     content = _modelled(model.input_shape, _json_object(call.body))
     if queue:
@@ -186,40 +186,40 @@ def _json(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str, 
     body = json_text(content)
     parameters = parse_parameters("json", model, body=body)
     version = service.metadata["jsonVersion"]
-    return model.name, parameters, _anew(asked, body, {"content-type": f"application/x-amz-json-{version}"})
+    return model.name, parameters, _anew(request, body, {"content-type": f"application/x-amz-json-{version}"})
 
 
-def _rest_json(asked: Asked) -> tuple[str, dict[str, Any], Call]:
-    call = asked.call
+def _rest_json(request: AwsRequest) -> tuple[str, dict[str, Any], Call]:
+    call = request.call
     query = urlencode([pair for pair in call.query_pairs if not pair[0].startswith("X-Amz-")])
     headers = {"content-type": call.headers["content-type"]} if "content-type" in call.headers else {}
     url = f"http://127.0.0.1{call.raw_path}?{query}"
-    request = RoutedRequest.from_primitives(call.method, url, headers, call.body)
-    request.environ["RAW_URI"] = call.raw_path
+    routed = RoutedRequest.from_primitives(call.method, url, headers, call.body)
+    routed.environ["RAW_URI"] = call.raw_path
     try:
-        model, uri = get_service_router(asked.service).match(request)
+        model, uri = get_service_router(request.service).match(routed)
     except NotImplementedError as error:
-        raise CannotDerive(f"{asked.service} calls in this protocol") from error
+        raise CannotDerive(f"{request.service} calls in this protocol") from error
     except HTTPException as error:
         raise _unknown(f"{call.method} {call.path}", "rest-json") from error
     if model.input_shape is None:
-        raise CannotDerive(f"{asked.service}:{model.name}")
+        raise CannotDerive(f"{request.service}:{model.name}")
     if len(dict(call.query_pairs)) < len(call.query_pairs) and not _takes_lists(model):
-        raise CannotDerive(f"{asked.service} calls with a parameter given twice")
+        raise CannotDerive(f"{request.service} calls with a parameter given twice")
     members = model.input_shape.members.items()
     elsewhere = {m.serialization.get("name", name) for name, m in members if "location" in m.serialization}
     body = {name: value for name, value in _json_object(call.body).items() if name not in elsewhere}
     content = _modelled(model.input_shape, body)
     parsed = parse_parameters(
-        "rest-json", model, body=json_text(content), headers={}, values=request.args, url_params=uri
+        "rest-json", model, body=json_text(content), headers={}, values=routed.args, url_params=uri
     )
     parameters = {name: value for name, value in parsed.items() if value is not None}
     serializer = create_serializer("rest-json", include_validation=False)
     written = serializer.serialize_to_request(parameters, model)
     query = urlencode(written["query_string"], doseq=True, quote_via=quote)
     text = json_text(json.loads(written["body"])) if written["body"] else b""
-    told = _anew(asked, text, {"content-type": "application/json"})
-    return model.name, parameters, replace(told, raw_path=written["url_path"], query_string=query)
+    moto_call = _anew(request, text, {"content-type": "application/json"})
+    return model.name, parameters, replace(moto_call, raw_path=written["url_path"], query_string=query)
 
 
 def _operation(service: ServiceModel, name: str, protocol: str) -> OperationModel:
@@ -236,10 +236,10 @@ def _unknown(name: str, protocol: str, version: str = "") -> Refusal:
     return Refusal(404 if protocol == "rest-json" else 400, "UnknownOperationException", f"Unknown operation: {name}")
 
 
-def _anew(asked: Asked, body: bytes, headers: dict[str, str]) -> Call:
-    call = asked.call
+def _anew(request: AwsRequest, body: bytes, headers: dict[str, str]) -> Call:
+    call = request.call
     kept = {name: value for name, value in call.headers.items() if name in KEPT} | headers
-    path = "/" if asked.service == "sqs" else call.raw_path
+    path = "/" if request.service == "sqs" else call.raw_path
     return replace(call, raw_path=path, query_string="", header_list=list(kept.items()), body=body)
 
 

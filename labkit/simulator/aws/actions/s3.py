@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from xml.etree import ElementTree
 
 from labkit.simulator.aws.actions.permission import CannotDerive, Context, Permission, pass_role
-from labkit.simulator.aws.call import Asked, Call
+from labkit.simulator.aws.call import AwsRequest, Call
 from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.s3_path import BUCKET, CONTROL, copy_source
 from labkit.simulator.clock import Clock
@@ -147,33 +147,33 @@ class UnknownCall(CannotDerive):
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
-def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
+def derive(request: AwsRequest, deleted_keys: list[tuple[str, str | None]]) -> AwsRequest:
     """Return the call with its operation and the permissions that it needs.
 
     ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call. Each key needs a permission.
     Raises :class:`CannotDerive` if the lab doesn't know the permissions.
     """
-    call, bucket, key = asked.call, asked.bucket, asked.key
+    call, bucket, key = request.call, request.bucket, request.key
     if not BUCKET.fullmatch(bucket) and (bucket or key):
         raise CannotDerive("S3 calls on a bucket with an invalid name")
     if call.path.startswith(CONTROL):
-        return _on_account(asked)
+        return _on_account(request)
     if call.method in ("POST", "PUT") and call.headers.get("content-type", "").lower().startswith(_FORMS):
         raise CannotDerive("S3 calls with a form as the body")
     subresource = _subresource(call, BUCKET_SUBRESOURCES if not key else OBJECT_SUBRESOURCES)
     if not bucket:
         if call.method != "GET" or subresource:
             raise CannotDerive(f"the S3 call {call.method} /")
-        return replace(asked, operation="ListBuckets", needed=(_permission(call, "ListAllMyBuckets", "*", shown=""),))
+        return replace(request, operation="ListBuckets", needed=(_permission(call, "ListAllMyBuckets", "*", shown=""),))
     if not key:
         operation, needed = _on_bucket(call, f"arn:aws:s3:::{bucket}", subresource, deleted_keys)
     else:
-        operation, needed = _on_object(asked, f"arn:aws:s3:::{bucket}/{key}", subresource)
+        operation, needed = _on_object(request, f"arn:aws:s3:::{bucket}/{key}", subresource)
     needed = tuple(_with_parameters(call, operation, each) for each in needed)
     if operation == "PutBucketReplication":
         roles = _elements(call.body, "Role")
         needed += tuple(pass_role(role, "s3.amazonaws.com", needed[0].resource) for role in roles)
-    return replace(asked, operation=operation, needed=needed)
+    return replace(request, operation=operation, needed=needed)
 
 
 def timed(call: Call, permission: Permission, clock: Clock) -> Context:
@@ -204,8 +204,8 @@ def _with_parameters(call: Call, operation: str, permission: Permission) -> Perm
     if operation in CREATES and permission.action == "s3:PutObject":
         context["s3:ObjectCreationOperation"] = CREATES[operation]
     for element, key in FROM_BODY.get(operation, {}).items():
-        if found := _elements(call.body, element):
-            context[key] = found if len(found) > 1 else found[0]
+        if values := _elements(call.body, element):
+            context[key] = values if len(values) > 1 else values[0]
     return replace(permission, context=context)
 
 
@@ -219,8 +219,8 @@ def _on_bucket(
             operation, *actions = "CreateBucket", *_create_actions(call)
         case "POST", "delete":
             return "DeleteObjects", _deletions(call, arn, deleted)
-        case asked if asked in ON_BUCKET:
-            operation, *actions = ON_BUCKET[asked]
+        case route if route in ON_BUCKET:
+            operation, *actions = ON_BUCKET[route]
         case _:
             operation, *actions = _configuration(call.method, subresource)
     return operation, tuple(_permission(call, action, arn) for action in actions)
@@ -248,21 +248,21 @@ def _configuration(method: str, subresource: str) -> tuple[str, str]:
     raise UnknownCall(f"the S3 call {method} /BUCKET?{subresource}")
 
 
-def _on_object(asked: Asked, arn: str, subresource: str) -> tuple[str, tuple[Permission, ...]]:
-    call, upload = asked.call, "uploadId" in asked.call.query
+def _on_object(request: AwsRequest, arn: str, subresource: str) -> tuple[str, tuple[Permission, ...]]:
+    call, upload = request.call, "uploadId" in request.call.query
     if (call.method, subresource) == ("PUT", ""):
         return _put(call, arn, upload=upload)
     if (call.method, subresource, upload) == ("POST", "uploads", False):
         operation, *actions = "CreateMultipartUpload", *_write_actions(call)
-    elif found := ON_OBJECT.get((call.method, subresource, upload)):
-        operation, *actions = found
+    elif route := ON_OBJECT.get((call.method, subresource, upload)):
+        operation, *actions = route
     elif (call.method, subresource) == ("POST", ""):
         raise Refusal(405, "MethodNotAllowed", NOT_ALLOWED)
     else:
         raise UnknownCall(f"the S3 call {call.method} /BUCKET/KEY?{subresource}")
     if operation in BYPASSING and BYPASS in call.headers:
         actions.append("BypassGovernanceRetention")
-    version = "" if asked.version is None else "Version"
+    version = "" if request.version is None else "Version"
     needed = tuple(_permission(call, action.format(version), arn) for action in actions)
     if operation == "PutObjectTagging":
         needed = tuple(replace(each, context=each.context | _tags(_tags_in(call.body))) for each in needed)
@@ -271,16 +271,16 @@ def _on_object(asked: Asked, arn: str, subresource: str) -> tuple[str, tuple[Per
 
 def _put(call: Call, arn: str, *, upload: bool) -> tuple[str, tuple[Permission, ...]]:
     if upload != ("partNumber" in call.query):
-        told = "uploadId and partNumber must be specified together"
-        raise Refusal(400, "InvalidArgument", "This operation does not accept a query-string.", told)
+        reason = "uploadId and partNumber must be specified together"
+        raise Refusal(400, "InvalidArgument", "This operation does not accept a query-string.", reason)
     actions = ("PutObject",) if upload else _write_actions(call)
     needed = tuple(_permission(call, action, arn) for action in actions)
     if not (source := call.headers.get("x-amz-copy-source")):
         return "UploadPart" if upload else "PutObject", needed
     # Access points have another form: their ARN wouldn't be the ARN of the object.
-    if (found := copy_source(source)) is None:
+    if (parts := copy_source(source)) is None:
         raise CannotDerive("the S3 call CopyObject from a source that is not BUCKET/KEY")
-    bucket, key, version = found
+    bucket, key, version = parts
     read = _permission(call, "GetObjectVersion" if version else "GetObject", f"arn:aws:s3:::{bucket}/{key}")
     return "UploadPartCopy" if upload else "CopyObject", (*needed, read)
 
@@ -313,14 +313,14 @@ def _create_actions(call: Call) -> tuple[str, ...]:
     return tuple(actions)
 
 
-def _on_account(asked: Asked) -> Asked:
-    call, what = asked.call, "AccountPublicAccessBlock"
+def _on_account(request: AwsRequest) -> AwsRequest:
+    call, what = request.call, "AccountPublicAccessBlock"
     if call.path != f"{CONTROL}configuration/publicAccessBlock" or call.method not in ON_ACCOUNT:
         raise CannotDerive("this S3 Control call")
     _subresource(call, set())
     operation, action = ON_ACCOUNT[call.method]
     needed = (_permission(call, f"{action}{what}", "*", shown=""),)
-    return replace(asked, bucket="", key="", operation=f"{operation}{what}", needed=needed)
+    return replace(request, bucket="", key="", operation=f"{operation}{what}", needed=needed)
 
 
 def _permission(call: Call, action: str, resource: str, shown: str | None = None) -> Permission:
@@ -370,8 +370,7 @@ def _tags(tags: list[tuple[str, str]]) -> Context:
 
 
 def _tags_in(document: bytes) -> list[tuple[str, str]]:
-    found = _read_xml(document).iter("Tag")
-    tags = [(tag.findtext("Key") or "", tag.findtext("Value") or "") for tag in found]
+    tags = [(tag.findtext("Key") or "", tag.findtext("Value") or "") for tag in _read_xml(document).iter("Tag")]
     if len(dict(tags)) < len(tags):
         raise Refusal(400, "InvalidTag", "Cannot provide multiple Tags with the same key")
     return tags

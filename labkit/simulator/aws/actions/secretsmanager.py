@@ -23,7 +23,7 @@ from labkit.simulator.aws.actions.permission import (
     tag_keys,
 )
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import ApiRequest
+from labkit.simulator.aws.call import ParsedRequest
 
 ON_NOTHING = {"GetRandomPassword", "ListSecrets"}
 # Condition keys that have the value of a request's parameter, by the parameter's name.
@@ -50,7 +50,7 @@ KNOWN = frozenset(key.lower() for key in FROM_PARAMETERS.values()) | {
 }  # fmt: skip
 
 
-def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
     """Return the permissions that an operation of Secrets Manager needs."""
     operation, parameters = request.operation, request.parameters
     if operation in ON_NOTHING:
@@ -74,7 +74,7 @@ def _to_rotate(rotation: Permission, parameters: dict[str, Any]) -> list[Permiss
     return needed + ([pass_role(role, "secretsmanager.amazonaws.com", rotation.resource)] if role else [])
 
 
-def _create(request: ApiRequest) -> list[Permission]:
+def _create(request: ParsedRequest) -> list[Permission]:
     parameters = request.parameters
     # A new secret's ARN will end with six random characters. The wildcards stand for them.
     arn = f"arn:aws:secretsmanager:{request.region}:{request.account_id}:secret:{parameters['Name']}-??????"
@@ -87,7 +87,7 @@ def _create(request: ApiRequest) -> list[Permission]:
     ]
 
 
-def _on_secret(operation: str, secret_id: str, request: ApiRequest, backend: Backend) -> Permission:
+def _on_secret(operation: str, secret_id: str, request: ParsedRequest, backend: Backend) -> Permission:
     secret: Any = backend.store("secretsmanager", request.region, request.account_id).secrets.get(secret_id)
     # A missing secret is identified by the id in the request.
     resource = secret.arn if secret else secret_id
@@ -110,7 +110,7 @@ def _of_secret(secret: Any) -> Context:
     return context
 
 
-def _known(request: ApiRequest) -> frozenset[str]:
+def _known(request: ParsedRequest) -> frozenset[str]:
     # Only KMS knows which key an alias stands for.
     key = request.parameters.get("KmsKeyId", "")
     return KNOWN - {KEY_ARN} if "alias/" in key else KNOWN
@@ -120,7 +120,7 @@ def _permission(action: str, resource: str, context: Context, *, shown: str) -> 
     return Permission(f"secretsmanager:{action}", resource, context, KNOWN, shown)
 
 
-def _from_parameters(request: ApiRequest) -> Context:
+def _from_parameters(request: ParsedRequest) -> Context:
     given = request.parameters
     context: Context = {key: as_text(given[name]) for name, key in FROM_PARAMETERS.items() if name in given}
     if "AddReplicaRegions" in given:

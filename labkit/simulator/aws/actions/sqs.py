@@ -8,14 +8,14 @@ import re
 
 from labkit.simulator.aws.actions.permission import CannotDerive, Context, Permission, resource_tags, tag_keys
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import ApiRequest
+from labkit.simulator.aws.call import ParsedRequest
 
 BY_NAME = {"CreateQueue", "GetQueueUrl"}
 BY_SOURCE = {"ListMessageMoveTasks", "StartMessageMoveTask"}
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(\.fifo)?")
 
 
-def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
     """Return the permissions that an operation of SQS needs."""
     # A batch needs the permission of the single operation.
     action, parameters = request.operation.removesuffix("Batch"), request.parameters
@@ -55,9 +55,9 @@ def queue_name(url: str, account_id: str) -> str:
 
     Raises `CannotDerive` for a queue of another account.
     """
-    found = re.fullmatch(r"https?://[^/?#]+/(\d{12})/([^/?#]+)", url)
-    if not found:
+    match = re.fullmatch(r"https?://[^/?#]+/(\d{12})/([^/?#]+)", url)
+    if not match:
         return url
-    if found[1] != account_id:
+    if match[1] != account_id:
         raise CannotDerive("SQS calls on a queue of another account")
-    return found[2]
+    return match[2]

@@ -22,7 +22,7 @@ from typing import Any
 from labkit.connection import ENTRANCE
 from labkit.errors import LabError
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import Asked, Response
+from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.records import READS, is_data
 from labkit.simulator.aws.state import pickling, places
 from labkit.simulator.aws.state.places import Store
@@ -67,7 +67,7 @@ class _Change:
 _change: ContextVar[_Change | None] = ContextVar("change", default=None)
 
 
-class Kept:
+class MotoState:
     """Keep moto's state in a file. Without ``file``, keep nothing.
 
     After the file is loaded, only moto's thread reads and writes the file.
@@ -90,15 +90,15 @@ class Kept:
             backend.carry_out = self._carry_out
 
     @asynccontextmanager
-    async def keeping(self, asked: Asked) -> AsyncIterator[None]:
+    async def keeping(self, request: AwsRequest) -> AsyncIterator[None]:
         """Write the call's changes when this block ends. If that fails, undo the changes and raise `NotWritten`."""
-        if not changes(asked):
+        if not changes(request):
             yield
             return
-        _in_a_crowd.set(is_data(asked))
+        _in_a_crowd.set(is_data(request))
         async with self.keeping_all() as touched:
-            if asked.operation in IN_BACKGROUND:
-                touched.add(Store("s3", asked.account_id))
+            if request.operation in IN_BACKGROUND:
+                touched.add(Store("s3", request.account_id))
             yield
 
     @asynccontextmanager
@@ -173,10 +173,10 @@ class Kept:
         stores = _kept(touched) - self._unwritable
         for store in stores:
             self._unwritten.pop(store, None)
-            found = self._database.read("SELECT state FROM stores WHERE service = ? AND account = ?", *store)
+            stored = self._database.read("SELECT state FROM stores WHERE service = ? AND account = ?", *store)
             held = self._dumped(store)
-            if held and [(held.content,)] != found:
-                state, _ = pickling.loads(found[0][0], self._body) if found else (({}, {}), set())
+            if held and [(held.content,)] != stored:
+                state, _ = pickling.loads(stored[0][0], self._body) if stored else (({}, {}), set())
                 places.put_back(store, state)
         return stores
 
@@ -257,17 +257,17 @@ def _kept(stores: set[Store]) -> set[Store]:
     return {store for store in stores if store.service in KEPT}
 
 
-def changes(asked: Asked) -> bool:
+def changes(request: AwsRequest) -> bool:
     """Whether a call may change something. Its operation's name decides."""
-    operation = asked.operation
+    operation = request.operation
     if operation == "AssumeRole":
         # Entering an account creates it.
-        given = asked.request.parameters if asked.request else {}
+        given = request.parsed.parameters if request.parsed else {}
         return str(given.get("RoleArn", "")).endswith(f":role/{ENTRANCE}")
     if operation in CHANGING_READS:
         return True
     if not operation.isidentifier():
-        return asked.call.method not in ("GET", "HEAD")
+        return request.call.method not in ("GET", "HEAD")
     return READS.match(operation) is None
 
 
@@ -278,16 +278,16 @@ def unkept(service: str) -> str:
 
 def _check_version(database: Database) -> None:
     """Refuse the state of another moto version, which may have other classes."""
-    found = dict(database.read("SELECT name, value FROM about")).get("moto")
+    stored = dict(database.read("SELECT name, value FROM about")).get("moto")
     installed = version("moto")
-    if found is None:
+    if stored is None:
         try:
             database.write("INSERT INTO about VALUES ('moto', ?)", installed)
         except NotWritten as error:
             raise LabError(f"{error}.", where=str(database.file), next="make room, then:  labkit up") from error
-    elif found != installed:
+    elif stored != installed:
         raise LabError(
-            f"moto {found} wrote the AWS state of this lab, but moto {installed} is installed.",
+            f"moto {stored} wrote the AWS state of this lab, but moto {installed} is installed.",
             where=str(database.file),
-            next=f"labkit reset, which empties the lab; or install moto {found}",
+            next=f"labkit reset, which empties the lab; or install moto {stored}",
         )

@@ -18,7 +18,7 @@ TABLES = """
 """
 
 
-class Own:
+class OwnState:
     """The gate's own state, such as role sessions. moto's state is in another file.
 
     Only the event loop uses the ``file``. Without a ``file``, nothing is kept. Raises `LabError` if another version of

@@ -154,8 +154,8 @@ class _Reducers(dict[type, Any]):
     def __missing__(self, kind: type) -> Any:
         if issubclass(kind, type):
             raise KeyError(kind)  # a class, which pickle writes by its name
-        self[kind] = found = _reducer(kind)
-        return found
+        self[kind] = reducer = _reducer(kind)
+        return reducer
 
 
 def _reducer(kind: type) -> Any:
@@ -272,10 +272,10 @@ def _default_dict(module: str, outer: str, index: int) -> defaultdict[Any, Any]:
 
 
 def _named(module: str, name: str) -> Any:
-    found: Any = importlib.import_module(module)
+    named: Any = importlib.import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
-    return inspect.unwrap(found)
+        named = getattr(named, part)
+    return inspect.unwrap(named)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
