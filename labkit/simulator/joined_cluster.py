@@ -20,9 +20,9 @@ from starlette.routing import Mount, Route
 
 from labkit.errors import LabError
 from labkit.simulator import lab_network
+from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.clusters import ClusterFacts
 from labkit.simulator.aws.issuers import API_KEYS, DISCOVERY
-from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.joined_folder import LOOPBACK, Facts, JoinedFolder, is_of_this_lab, labels
 from labkit.simulator.kubeconfig import Entry
 from labkit.simulator.listener import Listener

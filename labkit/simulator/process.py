@@ -15,7 +15,7 @@ from typing import Any
 from labkit.connection import awaited
 from labkit.errors import LabError
 from labkit.simulator import control, replacement
-from labkit.simulator.aws import moto_line
+from labkit.simulator.aws import moto_guard
 from labkit.simulator.control import Reply
 from labkit.simulator.environment import closed
 from labkit.simulator.folder import SAID_AFTER, Folder
@@ -94,7 +94,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
     :class:`LabError` if the new server doesn't come up, or if the running server doesn't answer.
     """
     if not folder.is_running():
-        moto_line.check()  # first: a start that can't succeed leaves nothing in the folder
+        moto_guard.check_release()  # first: a start that can't succeed leaves nothing in the folder
     with turn(folder, "starting"):
         before = State.read(folder)
         if state := _running(folder):

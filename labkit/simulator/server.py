@@ -19,8 +19,8 @@ from typing import Any
 from labkit.connection import thumbprint
 from labkit.errors import LabError
 from labkit.simulator import control, environment, open_files, replacement, snapshots
+from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.gate import Gate
-from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.sessions import Keys
 from labkit.simulator.aws.trail import Trail
 from labkit.simulator.cluster import Clusters

@@ -2,8 +2,8 @@
 
 From the top down:
 
-- gate.py receives every call. It authenticates the caller (signature.py, sessions.py), lets a service answer the call,
-  and records it in the trail (records.py, trail.py).
+- gate.py receives every call. authentication.py finds the caller (signature.py, sessions.py). A service answers the
+  call, and the gate records it in the trail (records.py, trail.py).
 - sts.py, iam.py, s3.py, eks.py, eks_auth.py, organizations.py, sqs.py, cloudtrail.py and regions.py answer the calls of
   their services. The docstring of each module lists the differences from AWS.
 - actions/ finds the permissions that a call needs. authorization.py evaluates all policies to decide whether the caller
@@ -11,8 +11,9 @@ From the top down:
 - web_identity.py verifies a web identity token with the issuer's keys, which issuers.py fetches.
 - state/ writes each change to the lab's folder before the lab answers the call.
 - backend.py is the only module that imports moto. The other modules use backend.py to read moto's state and to
-  get moto's answers.
-- call.py defines a call and its answer. answers.py and refusals.py create the answers that don't come from moto.
+  get moto's answers. moto_guard.py checks moto's version, and keeps moto from using the network.
+- call.py defines a call, the request in it and its answer. answers.py creates the answers and refusals that don't come
+  from moto.
 - metadata.py (a node's metadata service), pod_identity_agent.py (a node's Pod Identity Agent) and eks_tokens.py (the
   tokens of ``aws eks get-token``) use the gate directly.
 """

@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.policy.arn import Arn
-from labkit.simulator.aws.answers import respond
+from labkit.simulator.aws.answers import Refusal, invalid_parameter, respond
 from labkit.simulator.aws.call import AwsRequest, Response
-from labkit.simulator.aws.refusals import Refusal, invalid_parameter
 
 POLICIES = tuple(f"AmazonEKS{name}Policy" for name in ("Admin", "ClusterAdmin", "Edit", "View"))
 POLICY_ARN = "arn:aws:eks::aws:cluster-access-policy/"

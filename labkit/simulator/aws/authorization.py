@@ -3,21 +3,26 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote_plus
 
-from labkit.policy import NO_CONTROL, Control, Decision, Policy, Principal, Request, evaluate, within
+from labkit.connection import ENTRANCE
+from labkit.policy import NO_CONTROL, Control, Decision, Kind, Policy, Principal, Request, evaluate, within
 from labkit.policy.document import Statement
 from labkit.policy.matching import covers
-from labkit.simulator.aws.actions.permission import Context, Permission
+from labkit.simulator.aws import managed_policies
+from labkit.simulator.aws.answers import Refusal, fault
 from labkit.simulator.aws.backend import Backend, Role
-from labkit.simulator.aws.call import AwsRequest
+from labkit.simulator.aws.call import AwsRequest, Call, Context, Permission
 from labkit.simulator.aws.organizations import Organization
-from labkit.simulator.aws.refusals import Refusal, fault
 from labkit.simulator.aws.session_tags import SessionTags
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session
 from labkit.simulator.clock import Clock, rfc3339
+
+ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ class Authorization:
 
     def _managed(self, arn: str, kind: str) -> Policy:
         # If a policy was deleted, its Deny must not be skipped.
-        return stored_policy(self.backend.managed_policy(arn) or "", kind, arn)
+        return stored_policy(managed_policies.document(self.backend, arn) or "", kind, arn)
 
     def require(self, caller: Caller, request: AwsRequest, permission: Permission) -> str:
         """Return the reason why the caller has this permission. Raises AWS's denial otherwise."""
@@ -185,6 +190,28 @@ def denial(caller: Caller, request: AwsRequest, permission: Permission, decision
     return fault(request, "denied", decision.reason, message=message)
 
 
+def administers(caller: Caller, call: Call, backend: Backend) -> bool:
+    """Whether the caller may make a call although the lab doesn't know which permissions the call needs.
+
+    The account's administrator may make any call. A session of `ENTRANCE` (the role by which administrators enter an
+    account) may make a call under three conditions:
+
+    - The call names no account except the session's own.
+    - The role still has only its original policy.
+    - The session has no session policies.
+
+    This function doesn't check the organization's policies.
+    """
+    if not isinstance(caller, Session):
+        return isinstance(caller, Administrator)
+    role = backend.role_by_id(caller.account_id, caller.role_id)
+    if role is None or role.name != ENTRANCE or role.policies or role.permissions_boundary_arn or caller.policies:
+        return False
+    said = unquote_plus(f"{call.raw_path}?{call.query_string} {call.body.decode('latin-1')}")
+    named = set(re.findall(r"[:/](\d{12})[:/]", said))
+    return list(role.managed_policies) == [ADMINISTRATOR_ACCESS] and named <= {caller.account_id}
+
+
 def underivable(caller: Caller, request: AwsRequest, what: str) -> Refusal:
     """Return the refusal of a call whose permissions the lab can't derive. ``what`` describes the call."""
     message = f"User: {caller.arn} is not authorized to perform this call: the lab cannot yet authorize {what}"
@@ -192,7 +219,7 @@ def underivable(caller: Caller, request: AwsRequest, what: str) -> Refusal:
 
 
 @lru_cache(maxsize=2048)
-def stored_policy(document: str, kind: Any, name: str) -> Policy:
+def stored_policy(document: str, kind: Kind, name: str) -> Policy:
     """Return the parsed policy. A policy that can't be read allows nothing."""
     return Policy.read(document, kind=kind, name=name)
 

@@ -19,8 +19,6 @@ This module reads or sets these private attributes of moto's objects:
 - `_arn_format` of an organization's policy: see `name_policy`.
 """
 
-import base64
-import hashlib
 import io
 import json
 import logging
@@ -29,7 +27,6 @@ import re
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar, TypeVarTuple
@@ -37,13 +34,11 @@ from urllib.parse import quote, unquote_to_bytes
 from xml.parsers.expat import ExpatError
 
 from labkit.policy.arn import Arn
-from labkit.simulator.aws import managed_policies, moto_line, outgoing
-from labkit.simulator.aws.call import AwsRequest, Response
+from labkit.simulator.aws import moto_guard
+from labkit.simulator.aws.answers import Refusal, not_emulated
+from labkit.simulator.aws.call import S3_CONTROL, AwsRequest, Response, copy_source
 from labkit.simulator.aws.clusters import EksClusters
 from labkit.simulator.aws.one_thread import OneThread, Stuck
-from labkit.simulator.aws.orphans import renamed
-from labkit.simulator.aws.refusals import Refusal
-from labkit.simulator.aws.s3_path import CONTROL, copy_source
 
 try:
     from moto.backends import get_backend
@@ -77,15 +72,14 @@ try:
     from moto.organizations.utils import make_random_create_account_status_id
     from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, s3_backends
 except ImportError:
-    moto_line.check()
+    moto_guard.check_release()
     raise
 
+# What other modules use of moto.
 __all__ = [
-    "PARAMETERS", "Backend", "BaseBackend", "FakeBucket", "FakeKey", "IAMBackend",
-    "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest", "ServiceModel", "Shape", "bound", "boundaries",
-    "every", "find", "get_backend", "get_service_model", "get_service_router", "give_body", "name_policy",
-    "not_emulated", "own_parameters", "parse_parameters", "partition_keys", "place", "policies_in_use", "tell_uses",
-    "why_moto_refuses", "without_body",
+    "AWSManagedPolicy", "Backend", "BaseBackend", "FakeBucket", "FakeDeleteMarker", "FakeKey", "IAMBackend",
+    "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest", "ServiceModel", "Shape",
+    "aws_managed_policies_data", "get_backend", "get_service_model", "get_service_router",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -113,20 +107,6 @@ _stores_by_region = AccountSpecificBackend.__getitem__
 # The beginnings of the S3 resources whose ARNs have a region.
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html#amazons3-resources-for-iam-policies
 S3_WITH_REGION = ["accesspoint/", "access-grants/", "job/", "storage-lens/", "storage-lens-group/"]
-# moto's stores of the IAM objects that are identified by their names, by kind of object.
-BY_NAME = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
-
-
-@dataclass(frozen=True)
-class Resource:
-    """The fields of an IAM object that permissions depend on."""
-
-    arn: str
-    path: str
-    """The path with its slashes; ``/`` for an object without a path."""
-    boundary_arn: str
-    """The ARN of the object's permissions boundary; empty if the object has no boundary."""
-    tags: dict[str, str]
 
 
 class Backend:
@@ -143,16 +123,12 @@ class Backend:
         # moto isn't thread-safe: one call at a time, outside the event loop's thread.
         self.thread = OneThread("moto")
         self.carry_out: Callable[[Callable[[], Any]], Any] = lambda work: work()
-        """Runs each call in moto's thread. `MotoState` replaces this function, to undo calls that moto refuses."""
+        """The function that runs each call in moto's thread. `MotoState` replaces it, to undo refused calls."""
 
     async def answer(self, request: AwsRequest) -> Response:
         """Return moto's answer to an authenticated and authorized call."""
         corrected = {"secretsmanager": self._secrets_answer, "ssm": self._parameters_answer}
         return await self.run(corrected.get(request.service, self._answer), request)
-
-    async def delete_bucket(self, request: AwsRequest) -> Response:
-        """Delete a bucket and its tags. Return moto's answer."""
-        return await self.run(self._delete_bucket, request)
 
     async def prepare(self, *services: str) -> None:
         """Load moto's modules for these services in advance."""
@@ -195,23 +171,6 @@ class Backend:
         iam = self.iam(named.account) if (named := Arn.find(arn)) else None
         return next((one for kind in ("roles", "users") for one in every(iam, kind) if one.arn == arn), None)
 
-    def resource(self, account_id: str, kind: str, name: str) -> Resource | None:
-        """Return an object of IAM; None if it doesn't exist. For a policy or a provider, ``name`` is its ARN."""
-        iam = self.iam(account_id)
-        if iam is None:
-            return None
-        by_arn: dict[str, dict[str, Any]] = {"policy": iam.managed_policies, "provider": iam.open_id_providers}
-        resource = find(iam, BY_NAME[kind], name) if kind in BY_NAME else by_arn.get(kind, {}).get(name)
-        if resource is None:
-            return None
-        boundary_arn, path = getattr(resource, "permissions_boundary_arn", None), getattr(resource, "path", None)
-        # moto keeps a user's tags outside the user, and those of other objects as a list or by key.
-        tags: Any = getattr(resource, "tags", [])
-        listed = tags.values() if isinstance(tags, dict) else tags
-        of_user = iam.tagger.get_tag_dict_for_resource(resource.arn) if kind == "user" else None
-        given = {tag["Key"]: tag["Value"] for tag in listed} if of_user is None else dict(of_user)
-        return Resource(resource.arn, path or "/", boundary_arn or "", given)
-
     def role_by_id(self, account_id: str, role_id: str) -> Role | None:
         """The role with this unique id; None if it was deleted."""
         iam = self.iam(account_id)
@@ -238,47 +197,12 @@ class Backend:
             return None
         return iam.open_id_providers.get(f"arn:aws:iam::{account_id}:oidc-provider/{issuer.removeprefix('https://')}")
 
-    def orphan(self, arn: str, unique_id: str) -> None:
-        """Replace a deleted principal's ARN with its unique id, in all trust policies and bucket policies."""
-        for iam in list(iam_backends.values()):
-            for role in iam["aws"].roles.values():
-                role.assume_role_policy_document = renamed(role.assume_role_policy_document, arn, unique_id)
-        for s3 in list(s3_backends.values()):
-            for bucket in s3["aws"].buckets.values():
-                if bucket.policy:
-                    text = bucket.policy.decode() if isinstance(bucket.policy, bytes) else bucket.policy
-                    bucket.policy = renamed(text, arn, unique_id).encode()
-
     def replace_thumbprint(self, old: str, new: str) -> None:
         """Replace a certificate's thumbprint in the OIDC providers that list it, in all accounts."""
         for iam in list(iam_backends.values()):
             for provider in iam["aws"].open_id_providers.values():
                 listed = provider.thumbprint_list
                 provider.thumbprint_list = [new if each.lower() == old else each for each in listed]
-
-    def managed_policy(self, arn: str) -> str | None:
-        """Return the document of a managed policy's default version; None if the policy doesn't exist."""
-        account_id = named.account if (named := Arn.find(arn)) else ""
-        iam = self.iam(self.account_id if account_id == "aws" else account_id)
-        if iam is None:
-            return None
-        self.load_managed_policy(iam, arn)
-        policy = iam.managed_policies.get(arn)
-        return next((v.document for v in policy.versions if v.is_default), None) if policy else None
-
-    def load_managed_policy(self, iam: IAMBackend, arn: str) -> None:
-        """Load the AWS managed policy with this ARN into ``iam``; do nothing if AWS has no such policy."""
-        if arn not in iam.managed_policies and (policy := managed_policies.find(aws_managed_policies_data, arn)):
-            _add(iam, *policy, arn)
-
-    def load_managed_policies(self, iam: IAMBackend) -> None:
-        """Load all AWS managed policies into ``iam``, so that a call can list them."""
-        for name, content in managed_policies.every(aws_managed_policies_data):
-            _add(iam, name, content)
-
-    def unload_managed_policies(self, iam: IAMBackend) -> None:
-        """Remove unused AWS managed policies from ``iam``. They can be loaded again on demand."""
-        iam.managed_policies, iam.aws_managed_policies = policies_in_use(iam)
 
     def store(self, service: Any, region: str, account_id: str) -> Any:
         """moto's state of a service in an account and a region. Raises KeyError for a region that moto doesn't know."""
@@ -299,22 +223,6 @@ class Backend:
         """Return the bucket with this name, in any account; None if it doesn't exist."""
         _, account_id = s3_backends.bucket_accounts.get(name, ("", ""))
         return s3_backends[account_id]["aws"].buckets.get(name) if account_id else None
-
-    def object_tags(self, bucket: str, key: str) -> dict[str, str]:
-        """Return the tags of an S3 object; empty if the object doesn't exist or has a delete marker."""
-        holder = self.bucket(bucket)
-        arn = getattr(holder.keys.get(key), "arn", None) if holder else None
-        return s3_backends[holder.account_id]["aws"].tagger.get_tag_dict_for_resource(arn) if holder and arn else {}
-
-    def delete_marker(self, bucket: str, key: str, version: str | None) -> FakeDeleteMarker | None:
-        """Return the delete marker that is this version of a key; None if this version isn't a delete marker.
-
-        Without ``version``, use the current version.
-        """
-        holder = self.bucket(bucket)
-        versions = holder.keys.getlist(key, []) if holder else []
-        chosen = [each for each in versions if version in (None, str(each.version_id))][-1:]
-        return chosen[0] if chosen and isinstance(chosen[0], FakeDeleteMarker) else None
 
     def close(self) -> None:
         """End the thread that moto's calls run in."""
@@ -384,15 +292,9 @@ class Backend:
             response.body = json.dumps(answer).encode()
         return response
 
-    def _delete_bucket(self, request: AwsRequest) -> Response:
-        bucket, response = self.bucket(request.bucket), self._answer(request)
-        if bucket and not self.bucket(request.bucket):
-            s3_backends[bucket.account_id]["aws"].tagger.delete_all_tags_for_resource(bucket.arn)
-        return response
-
     def _app(self, request: AwsRequest, environ: dict[str, Any]) -> Any:
         # Choose moto's app only by the signed scope: the dispatcher would send some paths to moto's own API.
-        name = "s3" if request.service == "s3" and not request.call.path.startswith(CONTROL) else None
+        name = "s3" if request.service == "s3" and not request.call.path.startswith(S3_CONTROL) else None
         if name is None:
             host = self._dispatcher.infer_service_region_host(environ, request.call.path)
             name = self._dispatcher.get_backend_for_host(host) if host else None
@@ -465,8 +367,8 @@ def adopt() -> None:
 
     Raises :class:`LabError` if moto is missing, or if the lab wasn't tested with moto's release line.
     """
-    moto_line.check()
-    outgoing.close()
+    moto_guard.check_release()
+    moto_guard.close()
     # The gate has evaluated the bucket policy. moto's own evaluation ignores principals and conditions.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
     FakeAccount.__init__ = _enroll  # type: ignore[method-assign, assignment]  # see there
@@ -528,17 +430,6 @@ def bound(user: User, boundary_arn: str | None) -> None:
     user.permissions_boundary_arn = boundary_arn  # type: ignore[attr-defined]  # the attribute is the lab's own
 
 
-def not_emulated(request: AwsRequest, reason: str, error: Exception | None = None) -> Refusal:
-    """Return the refusal of a call that the lab can't answer. ``error`` is moto's error, if moto raised one."""
-    # 501 is the one server error that no SDK tries again.
-    operation = request.parsed.operation if request.parsed else request.operation
-    what = f"{request.service}:{operation}" if operation.isidentifier() else f"{operation} of {request.service}"
-    message = f"The lab does not emulate {what}, or not with these parameters."
-    if left := outgoing.closed(error):
-        message += f" {left.strerror}."
-    return Refusal(501, "NotImplemented", message, f"{message} {reason}")
-
-
 def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) -> None:
     """Set the attributes of a new account of an organization, in place of moto's `FakeAccount.__init__`.
 
@@ -563,11 +454,6 @@ def find(iam: IAMBackend | None, kind: str, name: str | None) -> Any:
     return next((one for one in every(iam, kind) if one.name == name), None)
 
 
-def boundaries(iam: IAMBackend) -> set[str | None]:
-    """The ARNs of all policies that are permissions boundaries of roles or users."""
-    return {getattr(one, "permissions_boundary_arn", None) for kind in ("roles", "users") for one in every(iam, kind)}
-
-
 def why_moto_refuses(document: dict[str, object]) -> str:
     """Return moto's message about a faulty policy, whatever the policy's version; empty if moto accepts the policy."""
     try:
@@ -575,18 +461,6 @@ def why_moto_refuses(document: dict[str, object]) -> str:
     except MalformedPolicyDocument as malformed:
         return str(malformed.message)
     return ""
-
-
-def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
-    """Return managed policies as a pair: a dictionary by ARN, and a list.
-
-    The dictionary has all policies of customers, and the used policies of AWS. The list has only the used policies of
-    AWS. A policy of AWS is used if it's attached, or if it's a permissions boundary.
-    """
-    bounding = boundaries(iam)
-    used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in bounding]
-    unused = {one.arn for one in iam.aws_managed_policies} - {one.arn for one in used}
-    return {arn: one for arn, one in iam.managed_policies.items() if arn not in unused}, used
 
 
 def parse_parameters(protocol: str, model: OperationModel, **parts: object) -> dict[str, object]:
@@ -607,17 +481,6 @@ def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> lis
     except (MockValidationException, LookupError, TypeError, ValueError, AttributeError):
         return []
     return [value for _, value in keys]
-
-
-def _add(iam: IAMBackend, name: str, content: dict[str, Any], arn: str = "") -> None:
-    policy = AWSManagedPolicy.from_data(name, iam.account_id, iam.region_name, content)
-    if arn in ("", policy.arn):
-        # The policy gets the same id whenever it is loaded; moto does not know all of AWS's ids.
-        made = base64.b32encode(hashlib.sha256(policy.arn.encode()).digest()).decode()
-        policy.id = content.get("PolicyId") or f"ANPA{made[:17]}"
-        if iam.managed_policies.setdefault(policy.arn, policy) is policy:
-            # Without this, moto would take it for the account's own policy.
-            iam.aws_managed_policies.append(policy)
 
 
 def _passed_on(request: AwsRequest, name: str, value: str) -> str:

@@ -11,6 +11,9 @@ REST_XML = ("cloudfront", "route53")
 Context = dict[str, str | list[str]]
 """Condition keys and their values."""
 QUEUE_PATH = re.compile(r"/(\d{12}/[A-Za-z0-9._-]+)")
+# The paths of S3 Control, whose calls are also signed for S3, start with its API version.
+S3_CONTROL = "/v20180820/"
+BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{3,255}")
 
 
 @dataclass
@@ -196,3 +199,56 @@ def protocol(call: Call, service: str) -> str:
 def no_number(name: str) -> None:
     """Raise ``ValueError``. `json.loads` calls this for NaN and Infinity, which are not JSON (RFC 8259)."""
     raise ValueError(f"{name} is not a JSON number")
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """Return the bucket and the key in a decoded path of the form ``/BUCKET_NAME/KEY``."""
+    bucket, _, key = path.removeprefix("/").partition("/")
+    return bucket, key
+
+
+def copy_source(header: str) -> tuple[str, str, str | None] | None:
+    """Return the bucket, the key and the version id in an ``x-amz-copy-source``; None if it has another form."""
+    path, _, query = header.partition("?")
+    bucket, key = split_path(unquote(path))
+    if not BUCKET_NAME.fullmatch(bucket) or not key:
+        return None
+    return bucket, key, dict(parse_qsl(query)).get("versionId")
+
+
+class CannotDerive(Exception):
+    """The lab doesn't know which permissions a call needs. The message names the call."""
+
+
+def pass_role(role_arn: str, service: str, resource: str) -> Permission:
+    """Return the permission to pass a role to a service. The service uses the role for ``resource``.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
+    """
+    context: Context = {"iam:PassedToService": service, "iam:AssociatedResourceArn": resource}
+    return Permission(
+        "iam:PassRole", role_arn, context, frozenset({"iam:passedtoservice", "iam:associatedresourcearn"})
+    )
+
+
+def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> Context:
+    """Return the condition keys of a request that sets ``tags``, or removes the tags with the keys ``removed``.
+
+    The condition keys are `aws:RequestTag/KEY` and `aws:TagKeys`.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html
+    """
+    if tags is None and removed is None:
+        return {}
+    context: Context = {f"aws:RequestTag/{name}": value for name, value in (tags or {}).items()}
+    return context | {"aws:TagKeys": [*(tags or {}), *(removed or [])]}
+
+
+def as_dict(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
+    """Return a dict of these tags, each with a ``Key`` and a ``Value``; None for None."""
+    return None if tags is None else {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
+
+
+def as_text(value: object) -> str:
+    """Return a parameter's value as the text that policy conditions compare: True becomes ``true``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -26,11 +26,9 @@ from typing import Any
 
 from labkit.connection import Record
 from labkit.policy.arn import Arn
-from labkit.simulator.aws.actions.permission import CannotDerive
-from labkit.simulator.aws.answers import respond
+from labkit.simulator.aws.answers import Refusal, respond
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import AwsRequest, Response
-from labkit.simulator.aws.refusals import Refusal
+from labkit.simulator.aws.call import AwsRequest, CannotDerive, Response
 from labkit.simulator.aws.sessions import Caller
 from labkit.simulator.aws.trail import Trail
 from labkit.simulator.clock import Clock

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from labkit.simulator.aws.backend import Shape, get_service_model
-from labkit.simulator.aws.call import AwsRequest, ParsedRequest
-from labkit.simulator.aws.refusals import (
+from labkit.simulator.aws.answers import (
     Refusal,
     constraint_violation,
     missing_required,
     out_of_range,
     validation_message,
 )
+from labkit.simulator.aws.backend import Shape, get_service_model
+from labkit.simulator.aws.call import AwsRequest, ParsedRequest
 
 # The services whose parameters are all checked, and each service's error code for a faulty parameter.
 CODES = {

@@ -23,13 +23,14 @@ from functools import partial
 from typing import Any
 
 from labkit.policy import names_service
-from labkit.simulator.aws import access_entries, eks_tags
+from labkit.simulator.aws import access_entries
+from labkit.simulator.aws.actions.eks import cluster_of, tags_of
+from labkit.simulator.aws.answers import Refusal, invalid_parameter, not_emulated, respond
 from labkit.simulator.aws.authorization import stored_policy
-from labkit.simulator.aws.backend import Backend, not_emulated
+from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import AwsRequest, Call, Response
 from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts, EksClusters
 from labkit.simulator.aws.pod_identity import SERVICE
-from labkit.simulator.aws.refusals import Refusal, invalid_parameter
 from labkit.simulator.aws.regions import Regions
 from labkit.simulator.aws.sessions import Administrator, Caller, Session
 from labkit.simulator.clock import Clock
@@ -71,7 +72,7 @@ class Eks:
             case "DescribeCluster":
                 return self._filled(request, await self.backend.answer(request))
             case "ListTagsForResource" | "TagResource" | "UntagResource":
-                return await self.backend.run(eks_tags.answer, request, self.backend)
+                return await self.backend.run(_tags, request, self.backend)
             case _ if part := OF_CLUSTER.search(operation):
                 return self._of_cluster(request, part[0], name)
         return await self.backend.answer(request)
@@ -221,6 +222,26 @@ class Eks:
         return response
 
 
+def _tags(request: AwsRequest, backend: Backend) -> Response:
+    """Answer an operation on tags. Run this in moto's thread, because moto keeps some tags.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/eks-using-tags.html
+    """
+    parameters = request.parameters
+    arn, removed = parameters["resourceArn"], parameters.get("tagKeys")
+    if removed == []:
+        raise invalid_parameter("tagKeys can't be empty")
+    is_here = bool(cluster_of(arn, request.region, request.account_id))
+    if not is_here or (tags := tags_of(arn, backend)) is None:
+        raise Refusal(404, "NotFoundException", f"Resource not found: {arn}")
+    if request.operation == "ListTagsForResource":
+        return respond({"tags": tags})
+    tags |= parameters.get("tags") or {}
+    for key in removed or ():
+        tags.pop(key, None)
+    return respond({})
+
+
 def _check_emulated(request: AwsRequest) -> None:
     if request.parsed is None:
         raise not_emulated(request, str(request.unread))
@@ -232,7 +253,7 @@ def _check_emulated(request: AwsRequest) -> None:
 def _cluster(request: AwsRequest) -> str:
     parameters = request.parameters
     if "resourceArn" in parameters:
-        return eks_tags.cluster_of(parameters["resourceArn"], request.region, request.account_id)
+        return cluster_of(parameters["resourceArn"], request.region, request.account_id)
     return str(parameters.get("clusterName") or parameters.get("name", ""))
 
 

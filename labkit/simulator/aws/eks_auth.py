@@ -15,17 +15,15 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import Any
 
-from labkit.policy import evaluate_service_trust
-from labkit.simulator.aws.actions.permission import Context, as_dict, resource_tags
+from labkit.policy import evaluate_service_trust, resource_tags
 from labkit.simulator.aws.actions.requests import require_emulated
-from labkit.simulator.aws.answers import respond
+from labkit.simulator.aws.answers import Refusal, respond
 from labkit.simulator.aws.authorization import Authorization, Grant, stored_policy
 from labkit.simulator.aws.backend import Backend, Role
-from labkit.simulator.aws.call import AwsRequest, Response
+from labkit.simulator.aws.call import AwsRequest, Context, Response, as_dict
 from labkit.simulator.aws.clusters import ClusterFacts, EksClusters
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.pod_identity import SERVICE
-from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.session_tags import SessionTags
 from labkit.simulator.aws.sessions import Session, Sessions
 from labkit.simulator.aws.web_identity import parse_token, verify

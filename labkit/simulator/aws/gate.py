@@ -9,50 +9,46 @@ import asyncio
 import contextlib
 import logging
 import re
-import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.simulator.aws import constraints, signature
-from labkit.simulator.aws.accounts import Accounts, administers
 from labkit.simulator.aws.actions import requests
 from labkit.simulator.aws.actions.derive import SERVICES, derive
-from labkit.simulator.aws.actions.permission import CannotDerive
-from labkit.simulator.aws.authorization import Authorization, Grant, underivable
+from labkit.simulator.aws.answers import Refusal, render
+from labkit.simulator.aws.authentication import Authentication, Body, with_form
+from labkit.simulator.aws.authorization import Authorization, Grant, administers, underivable
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import AwsRequest, Call, Response
+from labkit.simulator.aws.call import AwsRequest, Call, CannotDerive, Response, split_path
 from labkit.simulator.aws.cloudtrail import CloudTrail
 from labkit.simulator.aws.clusters import EksClusters
 from labkit.simulator.aws.eks import Eks
 from labkit.simulator.aws.eks_auth import EksAuth
-from labkit.simulator.aws.iam import Iam
+from labkit.simulator.aws.iam import Iam, of_oneself
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.organizations import MANAGEMENT_ID, Organization
 from labkit.simulator.aws.records import Outcome, records
-from labkit.simulator.aws.refusals import Claimed, Refusal, fault, render
 from labkit.simulator.aws.regions import Regions
 from labkit.simulator.aws.s3 import S3
-from labkit.simulator.aws.s3_path import split
 from labkit.simulator.aws.s3_requests import check_digest
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Keys, Session, Sessions
-from labkit.simulator.aws.signature import MalformedSignature, Mismatch, Signature, Unsupported
+from labkit.simulator.aws.signature import MalformedSignature, Signature
 from labkit.simulator.aws.sqs import Sqs
 from labkit.simulator.aws.state.kept import SIGNED_AS, MotoState, changes, unkept
 from labkit.simulator.aws.state.own import OwnState
 from labkit.simulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.simulator.aws.trail import Trail, hidden
 from labkit.simulator.aws.trail_parameters import is_shown
-from labkit.simulator.aws.users import of_oneself
 from labkit.simulator.aws.web_identity import WebIdentity
-from labkit.simulator.clock import Clock, rfc3339
+from labkit.simulator.clock import Clock
 from labkit.simulator.database import NotWritten
 from labkit.simulator.event_loop import in_thread_if_large
 from labkit.simulator.identifiers import Identifiers
-from labkit.webhook.body import ClientDisconnect, TooLong, whole
+from labkit.webhook.body import ClientDisconnect, whole
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -63,18 +59,8 @@ _log = logging.getLogger(__name__)
 
 REGIONS = "regions"
 AUTHORITY = "the lab's CA"
-SKEW = 900
 LONGEST_END = 5.0  # seconds that the lab waits for moto when it ends
-LONGEST_OBJECT = 512 * 1024 * 1024
-LONGEST_BODY = 16 * 1024 * 1024  # DynamoDB's limit, and enough for Lambda's code
-LONGEST_CALL = 2 * 1024 * 1024  # for other services with checked parameters: SQS takes a megabyte, encoded
-LONGEST_FORM, MOST_PARAMETERS = 512 * 1024, 10_000  # read before the caller is known
-LONGEST_XML, MOST_TAGS = 4 * 1024 * 1024, 150_000  # for S3's XML with 10,000 parts; deeply nested XML takes minutes
-HASHED_AT_ONCE = 1024 * 1024  # a longer body is hashed beside the event loop
-OF_DATA = {"partNumber", "uploadId", "x-id"}
 HEADER_NAME, UNPRINTABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-Body = Callable[[int], Awaitable[bytes]]  # reads at most this many bytes; raises TooLong or ClientDisconnect
-REGION = re.compile(r"[a-z]{2}(-[a-z]+)?-(central|north|south|east|west|northeast|northwest|southeast|southwest)-\d")
 # Unsigned calls of these APIs can only be told apart by the API's version.
 VERSIONS = {"2011-06-15": "sts", "2010-05-08": "iam", "2016-11-15": "ec2", "2012-11-05": "sqs", "2010-03-31": "sns"}
 TARGETS = {
@@ -119,13 +105,13 @@ class Gate:
         self._event_ids = Identifiers(identifiers.seed)
         own = _administrator(administrator, account_id, "administrator", identifiers)
         managing = _administrator(management, MANAGEMENT_ID, "management", identifiers)
-        self._administrators = {each.keys.access_key_id: each for each in (own, managing)}
+        administrators = {each.keys.access_key_id: each for each in (own, managing)}
+        self._authentication = Authentication(self.backend, self.sessions, clock, region, administrators)
         self.issuers = Issuers()
         self._organization = Organization(self.backend, identifiers)
         self._authorization = Authorization(self.backend, clock, self._organization)
         self._iam = Iam(self.backend, self.issuers, identifiers, self._organization)
-        accounts = Accounts(self.backend, self._iam, self._organization)
-        self._sts = Sts(self.backend, self.sessions, self.issuers, clock, self._authorization, accounts)
+        self._sts = Sts(self.backend, self.sessions, self.issuers, clock, self._authorization, self._iam)
         self._s3 = S3(self.backend, self._authorization)
         self._sqs = Sqs(self.backend)
         self._regions = Regions(self.backend)
@@ -215,13 +201,17 @@ class Gate:
         ``body`` is a function that reads the call's body; None if ``call`` already contains the body. Raises
         ClientDisconnect.
         """
-        request, caller, grant, failure = AwsRequest(call), None, None, ""
+        request, grant, failure = AwsRequest(call), None, ""
+        caller: Caller | WebIdentity | None = None
         try:
             if body and (call.is_form or _is_by_token(call)):
                 request = AwsRequest(call, "sts")
-                call, body = await _with_form(request, body), None
+                call, body = await with_form(request, body), None
             request, signed = self._address(call)
-            request, caller = await self._authenticate(request, signed, body)
+            if _is_by_token(call):
+                caller = await self._sts.identify(request)
+            else:
+                request, caller = await self._authentication.authenticate(request, signed, body)
             request = await in_thread_if_large(len(request.call.body), self._parse, request, caller)
             grant = await self._authorize(request, caller)
             async with self._kept.keeping(request):
@@ -259,35 +249,6 @@ class Gate:
             return _addressed(call, _guess_service(call), self.region), None
         misdirected = signed.is_scoped and "Action" in call.form and signed.service in ("sts", "iam", "s3")
         return _addressed(call, _guess_service(call) if misdirected else signed.service, signed.region), signed
-
-    async def _authenticate(
-        self, request: AwsRequest, signed: Signature | MalformedSignature | None, body: Body | None
-    ) -> tuple[AwsRequest, Caller | WebIdentity]:
-        """Return the request with its body, and the authenticated caller."""
-        call = request.call
-        if isinstance(signed, MalformedSignature):
-            name = "unsupported" if isinstance(signed, Unsupported) else "malformed"
-            raise fault(request, name, str(signed), message=str(signed)) from signed
-        if _is_by_token(call):
-            return request, await self._sts.identify(request)
-        if signed is None:
-            reason = "the request is not signed: it carries no credentials"
-            if call.method == "POST" and call.headers.get("content-type", "").startswith("multipart/form-data"):
-                # https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
-                reason = "the lab cannot verify an upload by a form (presigned POST)"
-            raise fault(request, "anonymous", reason)
-        self._check_scope(request, signed)
-        caller = self._caller(request, signed)
-        try:
-            secret = self._secret(request, signed, caller)
-            # Only a caller with a known access key gets here, so a stranger can't send a gigabyte.
-            call = await _with_body(request, body) if body else call
-            call = await self._verify(request, call, signed, secret)
-        except Refusal as refusal:
-            # The caller isn't verified, so this is only a claim.
-            refusal.claimed = Claimed(key_of=caller.arn)
-            raise
-        return replace(request, call=call, account_id=caller.account_id), caller
 
     def _parse(self, request: AwsRequest, caller: Caller | WebIdentity) -> AwsRequest:
         """Return ``request`` with the call's parameters or, for S3, with the operation and the needed permissions."""
@@ -405,111 +366,6 @@ class Gate:
         if failure:
             _log.error("the gate failed on a call to %s\n%s", outcome.request.service, hidden(failure, secrets))
 
-    def _secret(self, request: AwsRequest, signed: Signature, caller: Caller) -> str:
-        """Check the request in AWS's order, and return the caller's secret key."""
-        now = self._clock.now()
-        if isinstance(caller, Session):
-            if caller.credentials.expiration <= now:
-                ended = f"the session ended {int(now - caller.credentials.expiration)} s ago"
-                raise fault(request, "expired", ended)
-            if self.backend.role_by_id(caller.account_id, caller.role_id) is None:
-                key = signed.access_key_id
-                raise fault(request, "unknown key", f"the role {caller.role_arn} was deleted", AWSAccessKeyId=key)
-            secret = caller.credentials.secret_access_key
-        else:
-            secret = caller.keys.secret_access_key
-        self._check_date(request, signed, now)
-        if signed.service == "s3" and (unsigned := _unsigned_headers(request.call, signed)):
-            message = "There were headers present in the request which were not signed"
-            raise fault(request, "denied", f"{message}: {unsigned}", message=message)
-        return secret
-
-    async def _verify(self, request: AwsRequest, call: Call, signed: Signature, secret: str) -> Call:
-        try:
-            if len(call.body) > HASHED_AT_ONCE:
-                return await asyncio.to_thread(signature.verify, call, signed, secret)
-            return signature.verify(call, signed, secret)
-        except Mismatch as mismatch:
-            raise fault(request, "signature", str(mismatch), AWSAccessKeyId=signed.access_key_id) from mismatch
-
-    def _check_scope(self, request: AwsRequest, signed: Signature) -> None:
-        message = "The authorization header is malformed"
-        if not signed.is_scoped:
-            wrong = f"the scope {signed.scope} is not DATE/REGION/SERVICE/aws4_request with the date {signed.timestamp}"
-            raise fault(request, "scope", wrong, message=f"{message}; {wrong}" if request.family == "s3" else "")
-        if request.service != signed.service:
-            said = f"Credential should be scoped to correct service: '{request.service}'."
-            wrong = f"the call is for {request.service}, but the signature's scope names {signed.service}"
-            raise fault(request, "scope", wrong, message=said)
-        expected = self.region
-        if signed.service == "s3" and (bucket := self.backend.bucket(request.bucket)):
-            expected = bucket.region_name
-            valid = signed.region == expected
-        else:
-            valid = REGION.fullmatch(signed.region) is not None
-        if not valid:
-            wrong = f"the region '{signed.region}' is wrong; expecting '{expected}'"
-            said = f"{message}; {wrong}" if request.family == "s3" else ""
-            raise fault(request, "scope", wrong, message=said, Region=expected)
-
-    def _caller(self, request: AwsRequest, signed: Signature) -> Caller:
-        key, token = signed.access_key_id, signed.session_token
-        if token is not None and not self.sessions.is_token(token):
-            raise fault(request, "no token", "this lab didn't issue this session token")
-        if administrator := self._administrators.get(key):
-            if token is not None:
-                reason = "the call has a session token, but the administrator's key doesn't use one"
-                raise fault(request, "unknown key", reason, AWSAccessKeyId=key)
-            return administrator
-        session = self.sessions.find(key)
-        if session is None and token is None and (user := self._user(request, key)):
-            return user
-        if session is None:
-            raise fault(request, "unknown key", f"the lab doesn't know the access key {key}", AWSAccessKeyId=key)
-        if token != session.credentials.session_token:
-            reason = "the session token belongs to another session" if token else "the session token is missing"
-            raise fault(request, "unknown key", f"{reason} (key {key})", AWSAccessKeyId=key)
-        return session
-
-    def _user(self, request: AwsRequest, key: str) -> IamUser | None:
-        owned = self.backend.user_of_key(key)
-        if owned is None:
-            return None
-        user, access_key = owned
-        if access_key.status != "Active":
-            reason = f"the access key {key} of {user.arn} is inactive"
-            raise fault(request, "unknown key", reason, AWSAccessKeyId=key)
-        return IamUser(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
-
-    def _check_date(self, request: AwsRequest, signed: Signature, lab: float) -> None:
-        """Refuse a signature whose date fits neither the lab's clock nor the machine's clock.
-
-        Clients outside pods sign with the machine's clock.
-        """
-        machine, at = time.time(), signed.signed_at
-        if signed.expires_in is not None:
-            # STS accepts any presigned URL for 15 minutes, whatever expiry the URL has.
-            expires_in = SKEW if signed.service == "sts" else signed.expires_in
-            if all(not at - SKEW <= now < at + expires_in for now in (lab, machine)):
-                message = "Request has expired" if lab >= at else "Request is not valid yet"
-                raise fault(request, "denied", f"{message}: signed at {signed.timestamp}", message=message)
-            return
-        if min(abs(at - lab), abs(at - machine)) <= SKEW:
-            return
-        now, limit = _stamp(lab), _stamp(lab - SKEW if at < lab else lab + SKEW)
-        said = f"Signature expired: {signed.timestamp} is now earlier than {limit} ({now} - 15 min.)"
-        if at > lab:
-            said = f"Signature not yet current: {signed.timestamp} is still later than {limit} ({now} + 15 min.)"
-        raise fault(
-            request,
-            "skewed",
-            said,
-            message="" if request.family == "s3" else said,
-            RequestTime=signed.timestamp,
-            ServerTime=rfc3339(lab),
-            MaxAllowedSkewMilliseconds=str(SKEW * 1000),
-        )
-
 
 def _administrator(keys: Keys, account_id: str, name: str, identifiers: Identifiers) -> Administrator:
     arn = f"arn:aws:iam::{account_id}:user/{name}"
@@ -529,50 +385,8 @@ def _head(scope: "Scope") -> Call:
     )
 
 
-async def _with_form(request: AwsRequest, body: Body) -> Call:
-    """Return the call with its body, which is a form (`Action=…&Version=…`)."""
-    try:
-        form = await body(LONGEST_FORM)
-    except TooLong:
-        raise _too_large(request, f"a form can have at most {LONGEST_FORM} bytes") from None
-    if form.count(b"&") >= MOST_PARAMETERS:
-        raise _too_large(request, f"a form can have at most {MOST_PARAMETERS} parameters")
-    return replace(request.call, body=form)
-
-
-async def _with_body(request: AwsRequest, body: Body) -> Call:
-    """Return the call with its body, if the body isn't too long for the service.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-    """
-    call = request.call
-    named = (name for name in call.query if not name.lower().startswith("x-amz-"))
-    is_data = call.method == "PUT" and request.key and OF_DATA.issuperset(named)
-    if request.service == "s3":
-        limit = LONGEST_OBJECT if is_data else LONGEST_XML
-    else:
-        limit = LONGEST_CALL if request.service in constraints.CODES and request.service != "dynamodb" else LONGEST_BODY
-    try:
-        content = await body(limit)
-    except TooLong:
-        if request.service != "s3":
-            raise _too_large(request, f"a call can have at most {limit} bytes") from None
-        if is_data:
-            message = "Your proposed upload exceeds the maximum allowed size"
-            raise Refusal(400, "EntityTooLarge", message) from None
-        raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.") from None
-    if limit == LONGEST_XML and content.count(b"<") > MOST_TAGS:
-        raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.")
-    return replace(call, body=content)
-
-
-def _too_large(request: AwsRequest, limit: str) -> Refusal:
-    code = "RequestEntityTooLarge" if request.family in ("query", "ec2") else "RequestEntityTooLargeException"
-    return Refusal(413, code, f"The request is too large: {limit}.")
-
-
 def _addressed(call: Call, service: str, region: str) -> AwsRequest:
-    bucket, key = split(call.path) if service == "s3" else ("", "")
+    bucket, key = split_path(call.path) if service == "s3" else ("", "")
     version = call.query.get("versionId") if service == "s3" else None
     return AwsRequest(call, service, region, requests.named(call, service), bucket=bucket, key=key, version=version)
 
@@ -588,15 +402,3 @@ def _guess_service(call: Call) -> str:
     if target := call.headers.get("x-amz-target"):
         return next((service for prefix, service in TARGETS.items() if target.startswith(prefix)), "dynamodb")
     return "eks" if re.fullmatch(r"/clusters(/.*)?", call.raw_path) else "s3"
-
-
-def _unsigned_headers(call: Call, signed: Signature) -> str:
-    names = {name for name in call.headers if name.startswith("x-amz-")} - set(signed.signed_headers)
-    # If a presigned URL has the same field in its query, that field is signed.
-    if signed.expires_in is not None:
-        names -= {"x-amz-content-sha256"}
-    return ", ".join(sorted(names))
-
-
-def _stamp(seconds: float) -> str:
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))

@@ -4,6 +4,7 @@ The lab checks documents, loads AWS's managed policies, and gives objects ids th
 
 What differs from AWS:
 
+- A user's own name: users may omit it only in GetUser and in the calls on access keys.
 - Delay: a change takes effect at once; on AWS it can take a few minutes.
 - Quotas: the lab limits client ids, thumbprints, policy sizes, policy versions and access keys. It doesn't limit roles,
   attached policies, tags and the rest.
@@ -19,22 +20,25 @@ https://docs.aws.amazon.com/IAM/latest/APIReference/welcome.html
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlencode
 
 from labkit.policy.arn import Arn
-from labkit.simulator.aws import iam_documents, iam_names, simulation
+from labkit.simulator.aws import iam_validation, managed_policies, simulation
 from labkit.simulator.aws.actions import requests
-from labkit.simulator.aws.answers import done
-from labkit.simulator.aws.backend import Backend, IAMBackend, every, find
-from labkit.simulator.aws.call import AwsRequest, Response
+from labkit.simulator.aws.answers import Refusal, done, xml
+from labkit.simulator.aws.backend import Backend, IAMBackend, bound, every, find
+from labkit.simulator.aws.call import AwsRequest, Call, Response
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.organizations import Organization
-from labkit.simulator.aws.refusals import Refusal
-from labkit.simulator.aws.sessions import Caller
-from labkit.simulator.aws.users import BOUNDARIES, as_user, check_boundary, set_boundary
+from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session
+from labkit.simulator.clock import rfc3339
 from labkit.simulator.identifiers import Identifiers
 
+BOUNDARIES = ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary")
+# https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetUser.html
+OF_ONESELF = {"CreateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys", "UpdateAccessKey"}
 # A kind of object, moto's store of it, the parameter that names it and the prefix of its unique id.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
 MADE = {
@@ -75,8 +79,8 @@ class Iam:
             return request
         if request.parsed is None:
             raise Refusal(400, "ValidationError", "The request could not be read", str(request.unread))
-        iam_names.check(request, caller, self.backend)
-        changed = await iam_documents.checked(request, self.backend, self.issuers)
+        iam_validation.check_names(request, caller, self.backend)
+        changed = await iam_validation.checked(request, self.backend, self.issuers)
         if request.operation == "UpdateRole":
             changed = self._left_out(request)
         if not changed or request.operation in OWN:
@@ -90,13 +94,13 @@ class Iam:
         if operation in simulation.OPERATIONS:
             return await run(simulation.answer, request, self.backend, self.organization)
         iam, parameters = self.backend.entered(request.account_id), request.parameters
-        if operation == "GetUser" and (user := as_user(request, caller, self.organization)):
+        if operation == "GetUser" and (user := _as_user(request, caller, self.organization)):
             return user
         await self._bring_in(request, iam)
         if operation in PROVIDER_WRITES and (provider := Arn.find(parameters["OpenIDConnectProviderArn"])):
             self.issuers.forget(f"https://{provider.issuer}")
         if operation in BOUNDED:
-            await run(check_boundary, request, self.backend)
+            await run(_check_boundary, request, self.backend)
         if operation in OWN:
             return await run(OWN[operation], request, iam)
         if operation == "CreateUser" and parameters["UserName"] == ADMINISTRATOR:
@@ -106,31 +110,31 @@ class Iam:
         response = await self.backend.answer(request)
         if response.status == 200:
             await self._complete(request, iam, deleted, response)
-        return iam_documents.reworded(response)
+        return iam_validation.reworded(response)
 
     async def _complete(self, request: AwsRequest, iam: IAMBackend, deleted: Any, response: Response) -> None:
         """After a successful call, correct moto's state and the answer in ``response``."""
         run, operation = self.backend.run, request.operation
         if deleted:
-            await run(self.backend.orphan, deleted.arn, deleted.id)
+            await run(iam_validation.orphan, deleted.arn, deleted.id)
         if operation in TAGGED:
             await run(_fold_tag_keys, request, iam)
         if operation in MADE:
             response.body = await run(self._renamed, request, iam, response.body)
         if operation == "CreateUser" and "PermissionsBoundary" in request.parameters:
-            await run(set_boundary, request, iam)
+            await run(_set_boundary, request, iam)
 
     async def _bring_in(self, request: AwsRequest, iam: IAMBackend) -> None:
         """Load into moto the AWS managed policies that a call names or lists."""
         parameters = request.parameters
         if request.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
-            await self.backend.run(self.backend.load_managed_policies, iam)
+            await self.backend.run(managed_policies.load_all, iam)
         if request.operation == "GetAccountAuthorizationDetails":
             # The answer only has those policies of AWS that are attached. So unload the others.
-            await self.backend.run(self.backend.unload_managed_policies, iam)
+            await self.backend.run(managed_policies.unload, iam)
         for value in parameters.values():
-            if isinstance(value, str) and value.startswith(iam_names.AWS_MANAGED):
-                await self.backend.run(self.backend.load_managed_policy, iam, value)
+            if isinstance(value, str) and value.startswith(iam_validation.AWS_MANAGED):
+                await self.backend.run(managed_policies.load, iam, value)
 
     def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
         """Return the ARN of one of the lab's own roles. If the role is missing, create it with these policies."""
@@ -141,7 +145,7 @@ class Iam:
             made = iam.create_role(name, json.dumps(trust), "/", None, "", [], "3600")
             self._identify(iam, "CreateRole", made)
             for policy_arn in policy_arns:
-                self.backend.load_managed_policy(iam, policy_arn)
+                managed_policies.load(iam, policy_arn)
                 iam.attach_role_policy(policy_arn, name)
         return arn
 
@@ -248,10 +252,51 @@ def _client_ids(request: AwsRequest, iam: IAMBackend) -> Response:
     return done(request)
 
 
+def of_oneself(request: AwsRequest, caller: Caller) -> Call:
+    """Return the call. If the caller is a user and the call doesn't name a user, add the caller's name."""
+    call = request.call
+    if not isinstance(caller, IamUser) or request.operation not in OF_ONESELF or "UserName" in call.form:
+        return call
+    named = {**call.form, "UserName": caller.name}
+    return replace(call, query_string="", body=urlencode(named).encode())
+
+
+def _as_user(request: AwsRequest, caller: Caller, organization: Organization) -> Response | None:
+    """Return the answer to GetUser if the administrator asks about itself. moto has no user for the administrator.
+
+    Return None if moto should answer. Raises ``Refusal`` if the caller is a role session and the call names no user.
+    """
+    name = request.parameters.get("UserName")
+    if isinstance(caller, Session) and name is None:
+        raise Refusal(400, "ValidationError", "Must specify userName when calling with non-User credentials")
+    if not isinstance(caller, Administrator) or name not in (None, caller.name):
+        return None
+    made = rfc3339(organization.joined(caller.account_id))
+    user = {"Path": "/", "UserName": caller.name, "UserId": caller.principal_id, "Arn": caller.arn, "CreateDate": made}
+    return done(request, xml({"User": user}))
+
+
+def _check_boundary(request: AwsRequest, backend: Backend) -> None:
+    """Refuse a permissions boundary that isn't a managed policy."""
+    arn = request.parameters.get("PermissionsBoundary")
+    if arn is not None and managed_policies.document(backend, arn) is None:
+        raise Refusal(404, "NoSuchEntity", f"Policy {arn} does not exist or is not attachable.")
+
+
+def _set_boundary(request: AwsRequest, iam: IAMBackend) -> Response:
+    """Set or remove the permissions boundary of the user that the call names."""
+    parameters = request.parameters
+    name = parameters["UserName"]
+    if (user := iam.users.get(name)) is None:
+        raise Refusal(404, "NoSuchEntity", f"The user with name {name} cannot be found.")
+    bound(user, parameters.get("PermissionsBoundary"))
+    return done(request)
+
+
 # Operations that the lab answers without moto.
 OWN = {
     "UpdateAssumeRolePolicy": _trust,
     **dict.fromkeys([f"Put{kind}Policy" for kind in KINDS], _inline),
     **dict.fromkeys(CLIENT_IDS, _client_ids),
-    **dict.fromkeys(BOUNDARIES, set_boundary),
+    **dict.fromkeys(BOUNDARIES, _set_boundary),
 }

@@ -15,9 +15,8 @@ import uuid
 from typing import Any
 
 from labkit.policy.arn import Arn
-from labkit.simulator.aws.answers import respond
+from labkit.simulator.aws.answers import Refusal, invalid_parameter, respond
 from labkit.simulator.aws.call import AwsRequest, Response
-from labkit.simulator.aws.refusals import Refusal, invalid_parameter
 
 NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 REQUIRED = ("identityProviderConfigName", "issuerUrl", "clientId")

@@ -27,10 +27,9 @@ from typing import Any
 
 from labkit.policy import NO_CONTROL, RESOURCE_CONTROLLED, Control, Kind, MalformedPolicy, Policy
 from labkit.simulator.aws.actions.requests import require_emulated
-from labkit.simulator.aws.answers import respond
+from labkit.simulator.aws.answers import Refusal, respond
 from labkit.simulator.aws.backend import Backend, OrganizationsBackend, name_policy
 from labkit.simulator.aws.call import AwsRequest, Context, Response
-from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.sessions import Caller, Session
 from labkit.simulator.identifiers import Identifiers
 

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from labkit.policy.arn import Arn
-from labkit.simulator.aws.answers import respond
+from labkit.simulator.aws.answers import Refusal, invalid_parameter, respond
 from labkit.simulator.aws.call import AwsRequest, Response
-from labkit.simulator.aws.refusals import Refusal, invalid_parameter
 
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
 NAMES = {

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from labkit.policy.arn import Arn
+from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.authorization import Grant
 from labkit.simulator.aws.call import AwsRequest, Call, Response
-from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.sessions import Administrator, Caller, KeyHolder, Session
 from labkit.simulator.aws.sts import WEB_IDENTITY
 from labkit.simulator.aws.trail import HIDDEN, hidden

@@ -21,10 +21,9 @@ from typing import Any
 import boto3
 
 from labkit.simulator.aws.actions.requests import require_emulated
-from labkit.simulator.aws.answers import PROLOG, respond, xml
+from labkit.simulator.aws.answers import PROLOG, Refusal, respond, xml
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import AwsRequest, Response
-from labkit.simulator.aws.refusals import Refusal
 from labkit.simulator.aws.sessions import Caller
 
 # Regions from before 20 March 2019, and later parts of them. All others have to be enabled.

@@ -4,6 +4,7 @@ What differs from AWS:
 
 - Public access: an unsigned request is always denied, whatever a bucket policy or an ACL says. ACLs and Block Public
   Access are kept, but not evaluated.
+- Bucket policies: AWS also refuses condition keys that don't exist or that don't fit the actions.
 - Virtual-hosted addresses: not supported. The bucket is always in the path.
 - Uploads by a form (presigned POST): refused.
 - S3 Control: the operations that moto lacks, such as those on access grants and batch jobs, are refused.
@@ -22,17 +23,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
-from labkit.policy import Decision, Policy
-from labkit.simulator.aws import bucket_policies
-from labkit.simulator.aws.accounts import administers
-from labkit.simulator.aws.actions.permission import CannotDerive, Permission
-from labkit.simulator.aws.actions.s3 import NOT_ALLOWED, UnknownCall, derive, timed
-from labkit.simulator.aws.answers import PROLOG, xml
-from labkit.simulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
-from labkit.simulator.aws.backend import Backend, FakeBucket, not_emulated
-from labkit.simulator.aws.call import AwsRequest, Call, Response
-from labkit.simulator.aws.refusals import Refusal, fault, render
-from labkit.simulator.aws.s3_path import copy_source
+from labkit.policy import Decision, MalformedPolicy, Policy
+from labkit.policy.validation import listed
+from labkit.policy.wildcards import wildcard
+from labkit.simulator.aws.actions.s3 import (
+    BUCKET_READS,
+    NOT_ALLOWED,
+    NOT_WRITTEN,
+    ON_BUCKET,
+    ON_OBJECT,
+    UnknownCall,
+    derive,
+    timed,
+)
+from labkit.simulator.aws.answers import PROLOG, Refusal, fault, not_emulated, render, xml
+from labkit.simulator.aws.authorization import Authorization, Grant, administers, denial, stored_policy, underivable
+from labkit.simulator.aws.backend import Backend, FakeBucket, FakeDeleteMarker
+from labkit.simulator.aws.call import AwsRequest, Call, CannotDerive, Permission, Response, copy_source
+from labkit.simulator.aws.iam_validation import missing_principals
 from labkit.simulator.aws.s3_requests import MALFORMED, check_complete, check_names
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser
 
@@ -50,6 +58,30 @@ NOT_KNOWN_TO_MOTO = {
 } | {"DeleteBucketInventoryConfiguration", "GetObjectRetention"}
 MOST_KEYS = 1000  # of DeleteObjects
 XML = "http://s3.amazonaws.com/doc/2006-03-01/"
+# The actions on a bucket, in lower case.
+BUCKETS = {
+    f"s3:{name}".lower()
+    for name in (
+        *(f"Get{action or operation}" for operation, action in BUCKET_READS.values()),
+        *(f"Put{action or operation}" for key, (operation, action) in BUCKET_READS.items() if key not in NOT_WRITTEN),
+        *(action for _, action in ON_BUCKET.values()),
+        "CreateBucket", "CreateBucketMetadataTableConfiguration", "DeleteBucketMetadataTableConfiguration",
+        "DeleteBucketPolicy", "DeleteBucketWebsite", "GetBucketAbac", "GetBucketMetadataTableConfiguration",
+        "ListTagsForResource", "PutBucketAbac", "TagResource", "UntagResource",
+        "UpdateBucketMetadataInventoryTableConfiguration", "UpdateBucketMetadataJournalTableConfiguration",
+    )
+}  # fmt: skip
+# The actions on an object, in lower case.
+OBJECTS = {
+    f"s3:{name}".lower()
+    for name in (
+        *(action.format(word) for _, *needed in ON_OBJECT.values() for action in needed for word in ("", "Version")),
+        "BypassGovernanceRetention", "GetObjectTorrent", "GetObjectVersionForReplication", "GetObjectVersionTorrent",
+        "InitiateReplication", "ObjectOwnerOverrideToBucketOwner", "PutObject", "ReplicateDelete", "ReplicateObject",
+        "ReplicateTags", "UpdateObjectEncryption",
+    )
+}  # fmt: skip
+NOT_APPLICABLE = "Action does not apply to any resource(s) in statement"
 
 
 @dataclass(frozen=True)
@@ -120,7 +152,7 @@ class S3:
         if request.operation in NOT_KNOWN_TO_MOTO:
             raise not_emulated(request, "moto confuses this operation with another one.")
         if request.operation == "DeleteBucket":
-            return await self.backend.delete_bucket(request)
+            return await self._delete_bucket(request)
         response = await self.backend.answer(request)
         if response.status == 200 and errors:
             response.body = response.body.replace(b"</DeleteResult>", errors.encode() + b"</DeleteResult>")
@@ -128,9 +160,36 @@ class S3:
             # A caller who may not list the bucket doesn't learn that an object is missing.
             listing = replace(request.needed[0], action="s3:ListBucket", resource=BUCKET + request.bucket)
             self._require(request, caller, listing)
-            if marker := self.backend.delete_marker(request.bucket, request.key, request.version):
+            if marker := self._delete_marker(request):
                 return _deleted(request, response, marker.version_id)
         return response
+
+    async def _delete_bucket(self, request: AwsRequest) -> Response:
+        """Delete a bucket and its tags. moto would keep the tags."""
+        bucket, response = self.backend.bucket(request.bucket), await self.backend.answer(request)
+        if bucket and not self.backend.bucket(request.bucket):
+            tagger = self.backend.store("s3", "aws", bucket.account_id).tagger
+            await self.backend.run(tagger.delete_all_tags_for_resource, bucket.arn)
+        return response
+
+    def _object_tags(self, name: str, key: str) -> dict[str, str]:
+        """Return the tags of an object; empty if the object doesn't exist or has a delete marker."""
+        bucket = self.backend.bucket(name)
+        arn = getattr(bucket.keys.get(key), "arn", None) if bucket else None
+        if not bucket or not arn:
+            return {}
+        tags: dict[str, str] = self.backend.store("s3", "aws", bucket.account_id).tagger.get_tag_dict_for_resource(arn)
+        return tags
+
+    def _delete_marker(self, request: AwsRequest) -> FakeDeleteMarker | None:
+        """Return the delete marker that is the requested version of a key; None if the version isn't a delete marker.
+
+        Without a version in the request, use the current version.
+        """
+        bucket = self.backend.bucket(request.bucket)
+        versions = bucket.keys.getlist(request.key, []) if bucket else []
+        chosen = [each for each in versions if request.version in (None, str(each.version_id))][-1:]
+        return chosen[0] if chosen and isinstance(chosen[0], FakeDeleteMarker) else None
 
     def _check_exists(self, request: AwsRequest) -> None:
         """Refuse a call on a missing bucket, object or upload."""
@@ -156,7 +215,7 @@ class S3:
 
     def _check_policy_to_store(self, request: AwsRequest) -> None:
         if request.operation == "PutBucketPolicy":
-            bucket_policies.check(request.call.body.decode("utf-8", "replace"), request.bucket, self.backend)
+            _check_policy(request.call.body.decode("utf-8", "replace"), request.bucket, self.backend)
 
     def _copied_tags(self, request: AwsRequest) -> list[Permission]:
         """Return the permissions that CopyObject needs to copy the object's tags.
@@ -166,7 +225,7 @@ class S3:
         if request.operation != "CopyObject" or request.call.headers.get("x-amz-tagging-directive") == "REPLACE":
             return []
         source, target = request.needed[-1], request.needed[0]
-        if not self.backend.object_tags(*_named(source)):
+        if not self._object_tags(*_named(source)):
             return []
         return [replace(source, action="s3:GetObjectTagging"), replace(target, action="s3:PutObjectTagging")]
 
@@ -215,7 +274,7 @@ class S3:
 
     def _with_tags(self, permission: Permission, owner: str) -> Permission:
         bucket, key = _named(permission)
-        tags = self.backend.object_tags(bucket, key) if key else {}
+        tags = self._object_tags(bucket, key) if key else {}
         about = {f"s3:ExistingObjectTag/{name}": value for name, value in tags.items()}
         about["s3:ResourceAccount"] = owner
         return replace(permission, context={**permission.context, **about})
@@ -284,3 +343,39 @@ def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
     if len(keys) > MOST_KEYS:
         raise Refusal(400, "MalformedXML", MALFORMED, f"{len(keys)} objects are named, but the limit is {MOST_KEYS}")
     return keys
+
+
+def _check_policy(document: str, bucket: str, backend: Backend) -> None:
+    """Raise ``Refusal`` if S3 would refuse this policy for the bucket.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
+    """
+    try:
+        policy = Policy.parse(document, kind="resource", name="bucket policy")
+    except MalformedPolicy as malformed:
+        raise _malformed(malformed.message, malformed.message) from malformed
+    if missing := missing_principals(policy.document, backend):
+        raise _malformed("Invalid principal in policy", f"the policy names {missing[0]}, which does not exist")
+    for statement in listed(policy.document["Statement"]):
+        for resource in listed(statement.get("Resource", [])):
+            named = resource.removeprefix(BUCKET).partition("/")[0]
+            if named != bucket and not set("*?$") & set(named):
+                raise _malformed("Policy has invalid resource", f"{resource} is not in the bucket {bucket}")
+        for action in listed(statement.get("Action", [])):
+            _check_action(action, statement)
+
+
+def _check_action(action: str, statement: dict[str, Any]) -> None:
+    covers = wildcard(action.lower())
+    on_buckets, on_objects = any(map(covers, BUCKETS)), any(map(covers, OBJECTS))
+    if not on_buckets and not on_objects:
+        raise _malformed("Policy has invalid action", f"S3 has no action {action} on a bucket or an object")
+    resources = listed(statement.get("Resource", []))
+    # A pattern without a slash also matches objects.
+    named = any((on_buckets and "/" not in each) or (on_objects and {*each} & {*"/*?"}) for each in resources)
+    if resources and not named:
+        raise _malformed(NOT_APPLICABLE, f"{action} is not an action on {' or '.join(resources)}")
+
+
+def _malformed(message: str, reason: str) -> Refusal:
+    return Refusal(400, "MalformedPolicy", message, reason)

@@ -16,10 +16,9 @@ from xml.etree import ElementTree
 
 from botocore.model import OperationNotFoundError
 
+from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.backend import Shape, get_service_model
-from labkit.simulator.aws.call import AwsRequest, Call
-from labkit.simulator.aws.refusals import Refusal
-from labkit.simulator.aws.s3_path import BUCKET, CONTROL
+from labkit.simulator.aws.call import BUCKET_NAME, S3_CONTROL, AwsRequest, Call
 
 LONGEST_KEY = 1024  # bytes
 NEW_BUCKET = re.compile(r"(?!(\d+\.){3}\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -44,11 +43,11 @@ MALFORMED = "The XML you provided was not well-formed or did not validate agains
 def check_names(request: AwsRequest) -> None:
     """Refuse a bucket or a key with an invalid name. A new bucket's name must follow more rules."""
     name = request.bucket
-    if not name or request.call.path.startswith(CONTROL):
+    if not name or request.call.path.startswith(S3_CONTROL):
         return
     is_new = request.call.method == "PUT" and not request.key and not request.call.query.keys() - {"x-id"}
     reserved = name.startswith(RESERVED) or name.endswith(RESERVED_ENDS)
-    if not BUCKET.fullmatch(name) or (is_new and (reserved or not NEW_BUCKET.fullmatch(name))):
+    if not BUCKET_NAME.fullmatch(name) or (is_new and (reserved or not NEW_BUCKET.fullmatch(name))):
         raise Refusal(400, "InvalidBucketName", "The specified bucket is not valid.", fields={"BucketName": name})
     if (size := len(request.key.encode("utf-8", "replace"))) > LONGEST_KEY:
         about = {"Size": str(size), "MaxSizeAllowed": str(LONGEST_KEY)}

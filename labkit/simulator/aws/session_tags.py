@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.policy.validation import listed
-from labkit.simulator.aws.refusals import Refusal, constraint_violation, out_of_range
+from labkit.simulator.aws.answers import Refusal, constraint_violation, out_of_range
 
 CLAIM = "https://aws.amazon.com/tags"
 MOST, LONGEST_KEY, LONGEST_VALUE = 50, 128, 256

@@ -32,13 +32,20 @@ from labkit.policy import (
 )
 from labkit.policy.arn import Arn
 from labkit.policy.conditions import READERS
-from labkit.simulator.aws.actions.permission import CannotDerive
-from labkit.simulator.aws.answers import done, xml
+from labkit.simulator.aws import managed_policies
+from labkit.simulator.aws.answers import (
+    Refusal,
+    constraint_violation,
+    done,
+    invalid,
+    missing_required,
+    out_of_range,
+    xml,
+)
 from labkit.simulator.aws.authorization import principal_tags, stored_policy
 from labkit.simulator.aws.backend import Backend, every
-from labkit.simulator.aws.call import AwsRequest, Response
+from labkit.simulator.aws.call import AwsRequest, CannotDerive, Response
 from labkit.simulator.aws.organizations import Organization
-from labkit.simulator.aws.refusals import Refusal, constraint_violation, invalid, missing_required, out_of_range
 
 # The operations, and the parameters that they require.
 OPERATIONS = {
@@ -127,7 +134,7 @@ def _simulated(parameters: dict[str, Any], backend: Backend, organization: Organ
         for name, text in _attached(kind, entity, backend):
             sources[_stored(text, "identity", name)] = name
         if arn := getattr(entity, "permissions_boundary_arn", None):
-            boundary = _stored(backend.managed_policy(arn), "boundary", Arn.parse(arn).name)
+            boundary = _stored(managed_policies.document(backend, arn), "boundary", Arn.parse(arn).name)
         caller = _principal(entity.arn)
         context = dict(principal_tags(entity.tags if kind != "group" else None))
         member = organization.member(entity.account_id)
@@ -175,7 +182,7 @@ def _attached(kind: str, entity: Any, backend: Backend) -> Iterable[tuple[str, s
     for name, text in list(entity.policies.items()):
         yield f"{kind}_{entity.name}_{name}", text
     for arn in list(entity.managed_policies):
-        yield Arn.parse(arn).name, backend.managed_policy(arn)
+        yield Arn.parse(arn).name, managed_policies.document(backend, arn)
     if kind == "user":
         for group in backend.entered(entity.account_id).get_groups_for_user(entity.name):
             yield from _attached("group", group, backend)

@@ -17,10 +17,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from labkit.simulator.aws.actions import requests
-from labkit.simulator.aws.actions.permission import CannotDerive
 from labkit.simulator.aws.actions.sqs import queue_name
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import AwsRequest, ParsedRequest, Response
+from labkit.simulator.aws.call import AwsRequest, CannotDerive, ParsedRequest, Response
 
 LONGEST_WAIT = 20
 BETWEEN_LOOKS = 0.1

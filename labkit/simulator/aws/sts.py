@@ -5,6 +5,10 @@ What differs from AWS:
 - AssumeRoleWithSAML, AssumeRoot, GetDelegatedAccessToken, GetFederationToken, GetSessionToken and GetWebIdentityToken
   answer NotImplemented.
 - DecodeAuthorizationMessage refuses every message as invalid, because the lab's denials have no encoded messages.
+- Accounts: every 12-digit id is an account. The lab creates an account and its `OrganizationAccountAccessRole` when an
+  administrator first assumes this role. On AWS, only administrators of the management account may. In the lab,
+  administrators of the learner's own account may also enter any account, except the management account.
+  https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
 - MFA: `SerialNumber` and `TokenCode` are ignored, and `aws:MultiFactorAuthPresent` is always false.
 - Tokens of Amazon, Facebook and Google: AWS needs no OIDC provider for them (see `ProviderId`); the lab refuses them.
 - Regional endpoints: the lab's one endpoint takes the place of the global endpoint and of all regional ones.
@@ -18,25 +22,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labkit.policy import Control, Decision, MalformedPolicy, Policy, Principal, Request, evaluate_trust, within
+from labkit.connection import ENTRANCE
+from labkit.policy import (
+    Control,
+    Decision,
+    MalformedPolicy,
+    Policy,
+    Principal,
+    Request,
+    evaluate_trust,
+    resource_tags,
+    within,
+)
 from labkit.policy.arn import Arn
-from labkit.simulator.aws import session_tags
-from labkit.simulator.aws.accounts import Accounts
-from labkit.simulator.aws.actions.permission import Context, Permission, as_dict, resource_tags
-from labkit.simulator.aws.answers import done, xml
-from labkit.simulator.aws.authorization import Authorization, Grant, stored_policy
-from labkit.simulator.aws.backend import Backend, Role
-from labkit.simulator.aws.call import AwsRequest, Response
-from labkit.simulator.aws.issuers import Issuers
-from labkit.simulator.aws.refusals import (
+from labkit.simulator.aws import managed_policies, session_tags
+from labkit.simulator.aws.answers import (
     Claimed,
     Refusal,
     constraint_violation,
+    done,
     fault,
     invalid,
     missing_required,
     out_of_range,
+    xml,
 )
+from labkit.simulator.aws.authorization import ADMINISTRATOR_ACCESS, Authorization, Grant, stored_policy
+from labkit.simulator.aws.backend import Backend, Role
+from labkit.simulator.aws.call import AwsRequest, Context, Permission, Response, as_dict
+from labkit.simulator.aws.iam import Iam
+from labkit.simulator.aws.issuers import Issuers
+from labkit.simulator.aws.organizations import MANAGEMENT_ID
 from labkit.simulator.aws.session_tags import SessionTags
 from labkit.simulator.aws.sessions import Caller, Session, Sessions
 from labkit.simulator.aws.web_identity import WebIdentity, parse_token, verify
@@ -73,7 +89,7 @@ class Sts:
     issuers: Issuers
     clock: Clock
     authorization: Authorization
-    accounts: Accounts
+    iam: Iam
 
     async def identify(self, request: AwsRequest) -> WebIdentity:
         """Verify the web identity token of an unsigned call, and return the token's content. Raises ``Refusal``."""
@@ -229,7 +245,7 @@ class Sts:
         role_arn = given["RoleArn"]
         inherited = caller.transitive_tags if isinstance(caller, Session) else {}
         tags = session_tags.of_call(given, inherited)
-        await self.accounts.open(caller, role_arn)
+        await self._open_account(caller, role_arn)
         role = self.backend.role(role_arn)
         if role is None:
             raise _denied(request, caller, role_arn, "sts:AssumeRole", f"the role {role_arn} does not exist")
@@ -247,6 +263,25 @@ class Sts:
         if source_identity:
             self._admitted(request, caller, role, SET_SOURCE_IDENTITY, context)
         return Grant(request, reason, role=role, tags=tags, source_identity=source_identity)
+
+    async def _open_account(self, caller: Caller, role_arn: str) -> None:
+        """Create an account and its role when an administrator first assumes this role.
+
+        Do nothing if ``role_arn`` isn't the role `ENTRANCE`, or if the caller may not enter the account.
+        """
+        account_id = Arn.parse(role_arn).account
+        admitted = [each for each in (self.backend.account_id, MANAGEMENT_ID) if each != account_id]
+        if account_id == MANAGEMENT_ID or caller.account_id not in admitted:
+            return
+        if role_arn != f"arn:aws:iam::{account_id}:role/{ENTRANCE}":
+            return
+        statements = [
+            {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{each}:root"}, "Action": "sts:AssumeRole"}
+            for each in admitted
+        ]
+        trust = {"Version": "2012-10-17", "Statement": statements}
+        await self.backend.run(self.iam.ensure_role, ENTRANCE, trust, [ADMINISTRATOR_ACCESS], account_id)
+        await self.backend.run(self.authorization.organization.enroll, account_id)
 
     def _admitted(self, request: AwsRequest, caller: Caller, role: Role, action: str, context: Context) -> str:
         """Return the reason to let the caller take this action on the role."""
@@ -269,7 +304,11 @@ class Sts:
             raise invalid(constraint_violation("'policyArns'", must))
         for arn in arns:
             named = Arn.find(arn)
-            stored = self.backend.managed_policy(arn) if named and named.account in ("aws", role.account_id) else None
+            stored = (
+                managed_policies.document(self.backend, arn)
+                if named and named.account in ("aws", role.account_id)
+                else None
+            )
             if stored is None:
                 raise Refusal(400, "MalformedPolicyDocument", f"The session policy {arn} does not exist")
             documents.append(stored)

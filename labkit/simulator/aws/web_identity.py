@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import jwt
 
+from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.call import no_number
 from labkit.simulator.aws.issuers import Issuers, IssuerUnreachable, ThumbprintMismatch
-from labkit.simulator.aws.refusals import Refusal
 from labkit.tokens import LATEST, NO_JWT, Claims, refused
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512")

@@ -10,20 +10,20 @@ import pytest
 import labkit
 from labkit.errors import LabError
 from labkit.simulator import process
-from labkit.simulator.aws import moto_line
+from labkit.simulator.aws import moto_guard
 from labkit.simulator.folder import Folder
 
 
 def test_the_lab_accepts_the_moto_version_that_pyproject_requires():
-    moto_line.check()
-    moto_line.check(f"{moto_line.CHECKED_WITH}.99")
-    assert f'"{moto_line.REQUIREMENT}"' in (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    moto_guard.check_release()
+    moto_guard.check_release(f"{moto_guard.CHECKED_WITH}.99")
+    assert f'"{moto_guard.REQUIREMENT}"' in (Path(__file__).parents[3] / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize("other", ["5.3.0", "5.1.9", "6.0.0", "4.2.14", "5"])
 def test_another_moto_version_is_refused_with_the_command_that_installs_it(other):
     with pytest.raises(LabError) as caught:
-        moto_line.check(other)
+        moto_guard.check_release(other)
     assert str(caught.value).startswith(f"moto {other} is installed; the lab was tested with moto")
     assert caught.value.next.startswith('pip install "moto>=5.2,<5.3"')
     # Without -B, make thinks that the environment is up to date.
@@ -31,7 +31,7 @@ def test_another_moto_version_is_refused_with_the_command_that_installs_it(other
 
 
 def test_a_start_with_another_moto_leaves_no_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(moto_line, "CHECKED_WITH", "4.0")
+    monkeypatch.setattr(moto_guard, "CHECKED_WITH", "4.0")
     with pytest.raises(LabError, match=r"the lab was tested with moto 4\.0"):
         process.start(Folder(tmp_path / ".lab"))
     assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,7 @@ def permit(*actions, resource="*"):
 
 def test_the_gate_answers_a_call_stage_by_stage():
     source = inspect.getsource(Gate.respond)
-    stages = [f"self.{name}" for name in ("_address", "_authenticate", "_read", "_authorize", "_answer", "_record")]
+    stages = [f"self.{name}" for name in ("_address", "_authentication", "_parse", "_authorize", "_answer", "_record")]
     assert sorted(stages, key=source.index) == stages
     assert len(source.splitlines()) <= 50
 

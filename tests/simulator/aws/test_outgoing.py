@@ -5,7 +5,7 @@ import socket
 import pytest
 from botocore.exceptions import ClientError
 
-from labkit.simulator.aws import outgoing
+from labkit.simulator.aws import moto_guard
 from tests.simulator.aws.conftest import ACCOUNT
 
 SENTENCE = "The lab's AWS opens no connections and starts no processes"
@@ -67,7 +67,7 @@ def test_every_way_out_is_closed_for_moto(aws, outside, way, threaded):
     module = {"__name__": "moto.some.models", "found": found}
     exec(code, module)
     module["in_a_thread" if threaded else "try_to"](outside.getsockname()[1])
-    assert outgoing.closed(found[0]).strerror.startswith(SENTENCE)
+    assert moto_guard.closed(found[0]).strerror.startswith(SENTENCE)
 
 
 def test_the_lab_itself_may_open_connections():

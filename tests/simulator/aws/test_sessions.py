@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from labkit.simulator.aws import sessions
-from labkit.simulator.aws.state.own import Own
+from labkit.simulator.aws.state.own import OwnState
 from labkit.simulator.clock import Clock
 from labkit.simulator.identifiers import Identifiers
 from tests.simulator.aws.conftest import ACCOUNT, Irsa
@@ -16,7 +16,7 @@ def opened(tmp_path):
     """The sessions, their clock, and a function that opens a session."""
     clock = Clock(tmp_path / "clock")
     role = SimpleNamespace(id="AROAEXAMPLE", arn=Irsa.role_arn, name=Irsa.role_name, account_id=ACCOUNT)
-    kept = sessions.Sessions(clock, Identifiers("test"), lambda _: role, Own(None))
+    kept = sessions.Sessions(clock, Identifiers("test"), lambda _: role, OwnState(None))
     return kept, clock, lambda name: kept.issue(role.arn, name, 3600)
 
 
@@ -42,9 +42,9 @@ def test_of_too_many_sessions_the_oldest_is_forgotten(opened, monkeypatch):
 
 
 def test_a_forgotten_session_is_removed_from_the_lab_s_file(tmp_path):
-    own = Own(tmp_path / "own.db")
+    own = OwnState(tmp_path / "own.db")
     for key in ("first", "second", "third"):
         own.keep_session(key, {"key": key})
     own.forget_session("first")
     own.close()
-    assert Own(tmp_path / "own.db").sessions() == [{"key": "second"}, {"key": "third"}]
+    assert OwnState(tmp_path / "own.db").sessions() == [{"key": "second"}, {"key": "third"}]

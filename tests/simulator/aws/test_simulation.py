@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labkit.policy import Principal
-from labkit.simulator.aws.actions.permission import Permission
-from labkit.simulator.aws.call import AwsRequest, Call
+from labkit.simulator.aws.call import AwsRequest, Call, Permission
 from tests.simulator.aws.conftest import ACCOUNT, ADMINISTRATOR, REGION, refused
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/my-role"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from labkit.policy import Principal, Request, evaluate
 from labkit.simulator.aws import session_tags, simulation
 from labkit.simulator.aws.actions import requests
+from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.call import AwsRequest, Call
 from labkit.simulator.aws.organizations import Organization
-from labkit.simulator.aws.refusals import Refusal
 from tests.policy.test_properties import read
 from tests.simulator.aws.conftest import ACCOUNT
 

@@ -13,9 +13,9 @@ import base64
 import re
 from typing import Any
 
-from labkit.simulator.aws.actions.permission import CannotDerive, Context, Permission, as_dict, resource_tags, tag_keys
+from labkit.policy import resource_tags
 from labkit.simulator.aws.backend import Backend, partition_keys
-from labkit.simulator.aws.call import ParsedRequest
+from labkit.simulator.aws.call import CannotDerive, Context, ParsedRequest, Permission, as_dict, tag_keys
 
 ON_NOTHING = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListExports", "ListImports"}
 ON_TABLE = {

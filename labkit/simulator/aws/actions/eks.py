@@ -5,20 +5,20 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonel
 
 from typing import Any
 
+from labkit.policy import resource_tags
+from labkit.policy.arn import Arn
 from labkit.simulator.aws.access_entries import entry_arn
-from labkit.simulator.aws.actions.permission import (
+from labkit.simulator.aws.backend import Backend
+from labkit.simulator.aws.call import (
     CannotDerive,
     Context,
+    ParsedRequest,
     Permission,
     as_text,
     pass_role,
-    resource_tags,
     tag_keys,
 )
-from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import ParsedRequest
 from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts
-from labkit.simulator.aws.eks_tags import cluster_of, tags_of
 from labkit.simulator.aws.identity_provider_configs import config_arn
 from labkit.simulator.aws.pod_identity import association_arn
 
@@ -182,3 +182,40 @@ def _from_parameters(operation: str, parameters: dict[str, Any]) -> Context:
     if "principalArn" in parameters:
         context["eks:accessEntryType"] = parameters.get("type", "STANDARD")
     return context
+
+
+def cluster_of(arn: str, region: str, account_id: str) -> str:
+    """Return the cluster's name in an ARN of EKS; empty for an ARN of another service, region or account."""
+    named = Arn.find(arn)
+    if named is None or (named.service, named.region, named.account) != ("eks", region, account_id):
+        return ""
+    return named.resource.partition("/")[2].partition("/")[0]
+
+
+def tags_of(arn: str, backend: Backend) -> dict[str, str] | None:
+    """Return the tags of the EKS resource with this ARN, such as a cluster or a node group; None if it doesn't exist.
+
+    If you change the returned dict, you change the resource's tags.
+    """
+    named = Arn.parse(arn)
+    name = cluster_of(arn, named.region, named.account)
+    if facts := backend.clusters.get(named.region, name):
+        if entry := facts.access.of_arn(arn, facts.arn):
+            return entry.tags
+        for kept in (facts.pod_identity, facts.identity_providers):
+            if (tags := kept.tags_of(arn)) is not None:
+                return tags
+    cluster = backend.store("eks", named.region, named.account).clusters.get(name)
+    if cluster is None:
+        return None
+    known = {cluster.arn: cluster}
+    known |= {group.arn: group for group in cluster.nodegroups.values()}
+    known |= {profile.fargate_profile_arn: profile for profile in cluster.fargate_profiles.values()}
+    return _moto_tags(known[arn]) if arn in known else None
+
+
+def _moto_tags(thing: Any) -> dict[str, str]:
+    if thing.tags is None:
+        thing.tags = {}
+    tags: dict[str, str] = thing.tags
+    return tags

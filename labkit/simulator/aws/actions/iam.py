@@ -3,22 +3,22 @@
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
-from labkit.simulator.aws.actions.permission import (
+from labkit.policy import resource_tags
+from labkit.simulator.aws.answers import Refusal
+from labkit.simulator.aws.backend import Backend, find, get_service_model
+from labkit.simulator.aws.call import (
     CannotDerive,
     Context,
+    ParsedRequest,
     Permission,
     as_dict,
     pass_role,
-    resource_tags,
     tag_keys,
 )
-from labkit.simulator.aws.backend import BY_NAME, Backend, Resource, get_service_model
-from labkit.simulator.aws.call import ParsedRequest
-from labkit.simulator.aws.refusals import Refusal
 
 # The parameters that name a resource, and the resource's kind. If an operation has several, the first one here counts.
 KINDS = {
@@ -70,12 +70,26 @@ KNOWN = frozenset({
     "iam:delegationrequestowner", "iam:notificationchannel", "iam:organizationspolicyid", "iam:passedtoservice",
     BOUNDARY, "iam:policyarn", "iam:resourcetag/", "iam:roletemplatearn", "iam:templatearn",
 })  # fmt: skip
+# moto's stores of the IAM objects that are identified by their names, by kind of object.
+BY_NAME = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
+
+
+@dataclass(frozen=True)
+class IamResource:
+    """The fields of an IAM object that permissions depend on."""
+
+    arn: str
+    path: str
+    """The path with its slashes; ``/`` for an object without a path."""
+    boundary_arn: str
+    """The ARN of the object's permissions boundary; empty if the object has no boundary."""
+    tags: dict[str, str]
 
 
 def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
     """Return the permissions that an operation of IAM needs."""
     operation, parameters = request.operation, request.parameters
-    account, resource = f"arn:aws:iam::{request.account_id}:", partial(backend.resource, request.account_id)
+    account, resource = f"arn:aws:iam::{request.account_id}:", partial(_resource, backend, request.account_id)
     if operation == "ListPolicies":
         return [_permission(operation, "*", {}, f"policy path {parameters.get('PathPrefix', '/')}")]
     if operation in LISTS:
@@ -123,7 +137,7 @@ def _named_by(operation: str) -> str:
 
 
 def _arn(
-    operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Resource | None
+    operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: IamResource | None
 ) -> tuple[str, str | None]:
     """Return the ARN of an operation's resource, and IAM's name for the resource in a denial.
 
@@ -138,7 +152,7 @@ def _arn(
     return arn, None if operation in MADE else f"{kind} {name}"
 
 
-def _context(request: ParsedRequest, kind: str, thing: Resource | None) -> Context:
+def _context(request: ParsedRequest, kind: str, thing: IamResource | None) -> Context:
     parameters = request.parameters
     context = tag_keys(as_dict(parameters.get("Tags")), parameters.get("TagKeys"))
     if "PolicyArn" in parameters and kind != "policy":
@@ -153,3 +167,21 @@ def _context(request: ParsedRequest, kind: str, thing: Resource | None) -> Conte
 
 def _permission(operation: str, resource: str, context: Context, shown: str | None = None) -> Permission:
     return Permission(f"iam:{operation}", resource, context, KNOWN, shown)
+
+
+def _resource(backend: Backend, account_id: str, kind: str, name: str) -> IamResource | None:
+    """Return an object of IAM; None if it doesn't exist. For a policy or a provider, ``name`` is its ARN."""
+    iam = backend.iam(account_id)
+    if iam is None:
+        return None
+    by_arn: dict[str, dict[str, Any]] = {"policy": iam.managed_policies, "provider": iam.open_id_providers}
+    resource = find(iam, BY_NAME[kind], name) if kind in BY_NAME else by_arn.get(kind, {}).get(name)
+    if resource is None:
+        return None
+    boundary_arn, path = getattr(resource, "permissions_boundary_arn", None), getattr(resource, "path", None)
+    # moto keeps a user's tags outside the user, and those of other objects as a list or by key.
+    tags: Any = getattr(resource, "tags", [])
+    listed = tags.values() if isinstance(tags, dict) else tags
+    of_user = iam.tagger.get_tag_dict_for_resource(resource.arn) if kind == "user" else None
+    given = {tag["Key"]: tag["Value"] for tag in listed} if of_user is None else dict(of_user)
+    return IamResource(resource.arn, path or "/", boundary_arn or "", given)

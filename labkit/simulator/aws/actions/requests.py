@@ -17,18 +17,16 @@ from botocore.model import OperationNotFoundError
 from botocore.serialize import create_serializer
 from werkzeug.exceptions import HTTPException
 
-from labkit.simulator.aws.actions.permission import CannotDerive
+from labkit.simulator.aws.answers import Refusal, not_emulated
 from labkit.simulator.aws.backend import (
     OperationModel,
     RoutedRequest,
     ServiceModel,
     get_service_model,
     get_service_router,
-    not_emulated,
     parse_parameters,
 )
-from labkit.simulator.aws.call import QUEUE_PATH, AwsRequest, Call, ParsedRequest, no_number, protocol
-from labkit.simulator.aws.refusals import Refusal
+from labkit.simulator.aws.call import QUEUE_PATH, AwsRequest, Call, CannotDerive, ParsedRequest, no_number, protocol
 
 # The paths of EKS that the lab itself answers.
 OWN_PATH = re.compile(

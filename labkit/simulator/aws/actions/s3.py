@@ -10,10 +10,18 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 from xml.etree import ElementTree
 
-from labkit.simulator.aws.actions.permission import CannotDerive, Context, Permission, pass_role
-from labkit.simulator.aws.call import AwsRequest, Call
-from labkit.simulator.aws.refusals import Refusal
-from labkit.simulator.aws.s3_path import BUCKET, CONTROL, copy_source
+from labkit.simulator.aws.answers import Refusal
+from labkit.simulator.aws.call import (
+    BUCKET_NAME,
+    S3_CONTROL,
+    AwsRequest,
+    Call,
+    CannotDerive,
+    Context,
+    Permission,
+    copy_source,
+    pass_role,
+)
 from labkit.simulator.clock import Clock
 
 # For each sub-resource of a bucket: the word in the operations' names, and the word in the actions' names if different.
@@ -154,9 +162,9 @@ def derive(request: AwsRequest, deleted_keys: list[tuple[str, str | None]]) -> A
     Raises :class:`CannotDerive` if the lab doesn't know the permissions.
     """
     call, bucket, key = request.call, request.bucket, request.key
-    if not BUCKET.fullmatch(bucket) and (bucket or key):
+    if not BUCKET_NAME.fullmatch(bucket) and (bucket or key):
         raise CannotDerive("S3 calls on a bucket with an invalid name")
-    if call.path.startswith(CONTROL):
+    if call.path.startswith(S3_CONTROL):
         return _on_account(request)
     if call.method in ("POST", "PUT") and call.headers.get("content-type", "").lower().startswith(_FORMS):
         raise CannotDerive("S3 calls with a form as the body")
@@ -315,7 +323,7 @@ def _create_actions(call: Call) -> tuple[str, ...]:
 
 def _on_account(request: AwsRequest) -> AwsRequest:
     call, what = request.call, "AccountPublicAccessBlock"
-    if call.path != f"{CONTROL}configuration/publicAccessBlock" or call.method not in ON_ACCOUNT:
+    if call.path != f"{S3_CONTROL}configuration/publicAccessBlock" or call.method not in ON_ACCOUNT:
         raise CannotDerive("this S3 Control call")
     _subresource(call, set())
     operation, action = ON_ACCOUNT[call.method]

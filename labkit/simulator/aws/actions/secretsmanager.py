@@ -12,18 +12,18 @@ https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_RotateSecret.
 
 from typing import Any
 
-from labkit.simulator.aws.actions.permission import (
+from labkit.policy import resource_tags
+from labkit.simulator.aws.backend import Backend
+from labkit.simulator.aws.call import (
     CannotDerive,
     Context,
+    ParsedRequest,
     Permission,
     as_dict,
     as_text,
     pass_role,
-    resource_tags,
     tag_keys,
 )
-from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import ParsedRequest
 
 ON_NOTHING = {"GetRandomPassword", "ListSecrets"}
 # Condition keys that have the value of a request's parameter, by the parameter's name.

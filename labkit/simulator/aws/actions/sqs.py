@@ -6,9 +6,9 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-a
 
 import re
 
-from labkit.simulator.aws.actions.permission import CannotDerive, Context, Permission, resource_tags, tag_keys
+from labkit.policy import resource_tags
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import ParsedRequest
+from labkit.simulator.aws.call import CannotDerive, Context, ParsedRequest, Permission, tag_keys
 
 BY_NAME = {"CreateQueue", "GetQueueUrl"}
 BY_SOURCE = {"ListMessageMoveTasks", "StartMessageMoveTask"}

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from labkit.simulator.aws.backend import BaseBackend, IAMBackend, get_backend, policies_in_use, tell_uses
+from labkit.simulator.aws import managed_policies
+from labkit.simulator.aws.backend import BaseBackend, IAMBackend, get_backend, tell_uses
 
 
 class Store(NamedTuple):
@@ -92,7 +93,7 @@ def _held(backend: BaseBackend) -> dict[str, Any]:
     """Return a backend's state, without AWS's unused managed policies, which are loaded on demand."""
     held = backend.__dict__
     if isinstance(backend, IAMBackend):
-        policies, of_aws = policies_in_use(backend)
+        policies, of_aws = managed_policies.in_use(backend)
         return held | {"managed_policies": policies, "aws_managed_policies": of_aws}
     return held
 

@@ -1,7 +1,8 @@
-"""Refuse documents that IAM would refuse, but moto would accept.
+"""Refuse documents, names and ARNs that IAM would refuse, but moto would accept.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-names
 """
 
 import json
@@ -12,11 +13,12 @@ from urllib.parse import urlsplit
 from labkit.policy import Kind, MalformedPolicy, Policy
 from labkit.policy.arn import Arn
 from labkit.policy.validation import listed, texts
-from labkit.simulator.aws import session_tags
-from labkit.simulator.aws.backend import Backend, boundaries, find, why_moto_refuses
+from labkit.simulator.aws import managed_policies, session_tags
+from labkit.simulator.aws.answers import Refusal, constraint_violation, fault, invalid, out_of_range
+from labkit.simulator.aws.backend import Backend, IAMBackend, every, find, get_backend, why_moto_refuses
 from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.issuers import Issuers, IssuerUnreachable
-from labkit.simulator.aws.refusals import Refusal, constraint_violation, invalid, out_of_range
+from labkit.simulator.aws.sessions import Caller
 
 # The parameter that holds a document, and the document's kind.
 DOCUMENTS: dict[str, tuple[str, Kind]] = {
@@ -42,6 +44,29 @@ WORDS = (
     (re.compile(r"Role ([\w+=,.@-]+) not found"), r"The role with name \1 cannot be found."),
     (re.compile(r"Policy (arn:[^<\s]+) not found"), r"Policy \1 was not found."),
 )
+AWS_MANAGED = "arn:aws:iam::aws:policy/"
+POLICY_ARN = re.compile(r"arn:(aws[a-z-]*):iam::(?:\d{12}|aws):policy/\S+", re.ASCII)
+# The operations that change a policy itself. Customers can't change AWS's own policies.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html#aws-managed-policies
+POLICY_WRITES = (
+    "CreatePolicyVersion", "DeletePolicy", "DeletePolicyVersion", "SetDefaultPolicyVersion", "TagPolicy", "UntagPolicy",
+)  # fmt: skip
+ATTACHMENTS = ("AttachGroupPolicy", "AttachRolePolicy", "AttachUserPolicy")
+# The operations on a role that IAM refuses for a service-linked role.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_terms-and-concepts.html#iam-term-service-linked-role
+ROLE_WRITES = (
+    "AttachRolePolicy", "DeleteRole", "DeleteRolePermissionsBoundary", "DeleteRolePolicy", "DetachRolePolicy",
+    "PutRolePermissionsBoundary", "PutRolePolicy", "UpdateAssumeRolePolicy",
+)  # fmt: skip
+SERVICE_LINKED = "/aws-service-role/"
+# moto's store of the objects that an operation makes, the parameter with the name, and IAM's message for a name in use.
+MADE = {
+    "CreateGroup": ("groups", "GroupName", "Group with name {} already exists."),
+    "CreateInstanceProfile": ("instance_profiles", "InstanceProfileName", "Instance Profile {} already exists."),
+    "CreatePolicy": ("managed_policies", "PolicyName", "A policy called {} already exists."),
+    "CreateRole": ("roles", "RoleName", "Role with name {} already exists."),
+    "CreateUser": ("users", "UserName", "User with name {} already exists."),
+}
 
 
 async def checked(request: AwsRequest, backend: Backend, issuers: Issuers) -> dict[str, str]:
@@ -135,7 +160,7 @@ def _check_unused(request: AwsRequest, backend: Backend) -> None:
     iam, arn = backend.iam(request.account_id), request.parameters["PolicyArn"]
     if iam is None or (policy := iam.managed_policies.get(arn)) is None:
         return
-    if policy.attachment_count or arn in boundaries(iam):
+    if policy.attachment_count or arn in managed_policies.boundaries(iam):
         raise Refusal(409, "DeleteConflict", "Cannot delete a policy attached to entities.")
     if len(policy.versions) > 1:
         message = "This policy has more than one version. Before you delete a policy, you must delete the policy's "
@@ -212,3 +237,77 @@ def _check_thumbprints(given: list[str]) -> None:
             raise invalid(constraint_violation("'thumbprintList'", must, f"'[{value}]'"))
     if len(given) > MOST_THUMBPRINTS:
         raise Refusal(400, "InvalidInput", f"Thumbprint list must contain fewer than {MOST_THUMBPRINTS} entries.")
+
+
+def check_names(request: AwsRequest, caller: Caller, backend: Backend) -> None:
+    """Check the names and the policy's ARN in a call. Raises ``Refusal`` if IAM would refuse one of them."""
+    parameters, iam = request.parameters, backend.iam(request.account_id)
+    if request.operation == "CreateRole" and parameters.get("Path", "/").startswith(SERVICE_LINKED):
+        message = f"Path prefix '{SERVICE_LINKED}' can only be used for AWS Service linked Roles"
+        raise Refusal(400, "InvalidInput", message)
+    if request.operation in MADE:
+        _check_unused_name(request, iam)
+    role = find(iam, "roles", parameters.get("RoleName")) if request.operation in ROLE_WRITES else None
+    if role is not None and role.path.startswith(SERVICE_LINKED):
+        message = (
+            f"Cannot perform the operation on the protected role '{role.name}' - this role is only modifiable by AWS"
+        )
+        raise Refusal(400, "UnmodifiableEntity", message)
+    if arn := parameters.get("PolicyArn"):
+        _check_policy_arn(request, caller, arn)
+
+
+def _check_unused_name(request: AwsRequest, iam: IAMBackend | None) -> None:
+    """Refuse a name that differs only in upper and lower case from the name of another object of the same kind."""
+    store, parameter, message = MADE[request.operation]
+    name = request.parameters[parameter]
+    others = (one.name for one in every(iam, store) if not one.arn.startswith(AWS_MANAGED))
+    if any(other != name and other.lower() == name.lower() for other in others):
+        raise Refusal(409, "EntityAlreadyExists", message.format(name))
+
+
+def _check_policy_arn(request: AwsRequest, caller: Caller, arn: str) -> None:
+    parts = POLICY_ARN.fullmatch(arn)
+    if parts is None:
+        raise Refusal(400, "InvalidInput", f"ARN {arn} is not valid.")
+    if parts[1] != "aws":
+        raise Refusal(400, "ValidationError", "Invalid ARN partition", f"{arn}: the lab's accounts are in aws")
+    if request.operation in POLICY_WRITES and arn.startswith(AWS_MANAGED):
+        message = f"User: {caller.arn} is not authorized to perform: iam:{request.operation} on resource: policy {arn}"
+        raise fault(request, "denied", "nobody but AWS can change AWS's managed policies", message=message)
+    if request.operation in ATTACHMENTS and arn.startswith(f"{AWS_MANAGED}{SERVICE_LINKED[1:]}"):
+        raise Refusal(400, "PolicyNotAttachable", "Cannot attach a Service Role Policy to a Customer Role.")
+
+
+def orphan(arn: str, unique_id: str) -> None:
+    """Replace a deleted principal's ARN with its unique id, in all trust policies and bucket policies.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-roles
+    """
+    for iam in list(get_backend("iam").values()):
+        for role in iam["aws"].roles.values():
+            role.assume_role_policy_document = _renamed(role.assume_role_policy_document, arn, unique_id)
+    for s3 in list(get_backend("s3").values()):
+        for bucket in s3["aws"].buckets.values():
+            if bucket.policy:
+                text = bucket.policy.decode() if isinstance(bucket.policy, bytes) else bucket.policy
+                bucket.policy = _renamed(text, arn, unique_id).encode()
+
+
+def _renamed(document: str, arn: str, unique_id: str) -> str:
+    """Return the policy ``document`` with ``unique_id`` instead of ``arn``, the ARN of a deleted principal."""
+    if arn not in document:
+        return document
+    policy = json.loads(document)
+    for statement in listed(policy.get("Statement", [])):
+        for element in ("Principal", "NotPrincipal"):
+            principal = statement.get(element)
+            if isinstance(principal, dict) and (named := principal.get("AWS")):
+                principal["AWS"] = _replaced(named, arn, unique_id)
+    return json.dumps(policy)
+
+
+def _replaced(named: Any, arn: str, unique_id: str) -> Any:
+    if isinstance(named, list):
+        return [_replaced(name, arn, unique_id) for name in named]
+    return unique_id if named == arn else named
