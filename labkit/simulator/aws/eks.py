@@ -227,14 +227,15 @@ def _tags(request: AwsRequest, backend: Backend) -> Response:
 
     https://docs.aws.amazon.com/eks/latest/userguide/eks-using-tags.html
     """
-    parameters = request.parameters
+    parsed = request.require_parsed()
+    parameters = parsed.parameters
     arn, removed = parameters["resourceArn"], parameters.get("tagKeys")
     if removed == []:
         raise invalid_parameter("tagKeys can't be empty")
     is_here = bool(cluster_of(arn, request.region, request.account_id))
     if not is_here or (tags := tags_of(arn, backend)) is None:
         raise Refusal(404, "NotFoundException", f"Resource not found: {arn}")
-    if request.operation == "ListTagsForResource":
+    if parsed.operation == "ListTagsForResource":
         return respond({"tags": tags})
     tags |= parameters.get("tags") or {}
     for key in removed or ():

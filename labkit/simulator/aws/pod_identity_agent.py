@@ -85,7 +85,8 @@ class PodIdentityAgent:
         try:
             expires = Claims.parse(token).expires
         except NotAToken as error:
-            return f"Service account token cannot be parsed: token is malformed: {error}"
+            reason = "Not enough segments" if token.count(".") < 2 else error
+            return f"Service account token cannot be parsed: token is malformed: {reason}"
         if expires is not None and expires <= self._clock.now():
             message = "token has invalid claims: token is expired"
             return f"Service account token failed basic claim validations: {message}"
