@@ -6,18 +6,14 @@ import re
 import shlex
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from labkit.connection import Connection
-    from labkit.doctor.report import Diagnosis
-    from labkit.doctor.survey import Survey
     from labkit.run_parameters import Parameters
 
 COULD_NOT_LOOK = 2
@@ -90,47 +86,59 @@ def doctor(
     """
     # urllib3 logs each new attempt. The doctor itself tells once which system didn't answer.
     logging.getLogger("urllib3").addHandler(logging.NullHandler())
+    names = {"namespace": namespace, "service_account": service_account, "pod": pod, "role": role}
     try:
         if explain is not None:
             _refuse_with_explain({"--all": everything, "--action": action, "--probe": probe, "--repair": repair})
-            named = {"namespace": namespace, "service_account": service_account, "pod": pod, "role": role}
-            raise typer.Exit(_explain(explain, as_json, named))
+            _print_explanations(explain, as_json, names)
+            return
         _refuse_repair_with(repair, {"--all": everything, "--json": as_json})
         _refuse_nonsense(everything, service_account or pod or role or action, pod, action, resource)
         _refuse_path(role)
         if target == "moto":
             _refuse_for_moto({"--kubeconfig": kubeconfig, "--context": context})
-        names = {
-            "target": target,
-            "cluster": cluster,
-            "region": region,
-            "namespace": namespace,
-            "service_account": service_account,
-            "role_name": role,
-            "account_id": account_id,
-            "kubeconfig": kubeconfig,
-            "context": context,
-        }
-        parameters, connection = _connect({name: value for name, value in names.items() if value})
-        if connection.is_embedded:
-            _note_for_an_examination()
+        parameters, connection = _connect(
+            target=target,
+            cluster=cluster,
+            region=region,
+            namespace=namespace,
+            service_account=service_account,
+            role_name=role,
+            account_id=account_id,
+            kubeconfig=kubeconfig,
+            context=context,
+        )
+        # Import only now: these modules load slow packages.
+        from labkit.cli import doctor_output, doctor_repair
+        from labkit.doctor import survey
+        from labkit.doctor.examination import diagnose
+
         if everything:
-            code = _all(parameters, connection, namespace, probe, as_json)
+            subjects = survey.Survey(connection, parameters, namespace, probe=probe)
+            code = doctor_output.show_all(subjects, namespace, connection.commands_after, as_json=as_json)
         else:
-            options = {"pod": pod, "role": role, "action": action, "resource": resource, "probe": probe}
             if namespace and not service_account:
-                parameters = _meant(parameters, connection, pod)
-            code = _one(parameters, connection, as_json, repair, **options)
+                service_account = survey.meant_account(connection, parameters, pod)
+            look = partial(
+                diagnose,
+                namespace=parameters.namespace,
+                service_account=service_account or parameters.service_account,
+                connection=connection,
+                cluster=parameters.cluster,
+                pod=pod,
+                role=role,
+                action=action,
+                resource=resource,
+                probe=probe,
+            )
+            if repair:
+                code = doctor_repair.repair(look, connection)
+            else:
+                code = doctor_output.show(look(), connection.commands_after, as_json=as_json)
     except LabError as error:
-        _could_not_look(error, as_json)
+        _print_error(error, as_json)
         code = COULD_NOT_LOOK
     raise typer.Exit(code)
-
-
-def _note_for_an_examination() -> None:
-    from labkit.course import examination
-
-    examination.note_the_doctor()
 
 
 def _refuse_with_explain(options: "dict[str, object]") -> None:
@@ -208,100 +216,45 @@ def _refuse_for_moto(options: dict[str, str]) -> None:
         )
 
 
-def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
+def _connect(**names: str) -> "tuple[Parameters, Connection]":
+    """Return the parameters that have a value in `names`, and a connection to AWS and to the cluster."""
     from labkit import targets
     from labkit.run_parameters import Parameters
 
-    parameters = Parameters.checked(**names)
+    parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
     if "region" not in parameters.given and (region := targets.target(parameters.target).own_region()):
         parameters = Parameters.checked(**parameters.given, region=region)
-    return parameters, targets.look(parameters)
+    connection = targets.look(parameters)
+    if connection.is_embedded:
+        from labkit.course import examination
+
+        examination.note_the_doctor()
+    return parameters, connection
 
 
-def _meant(parameters: "Parameters", connection: "Connection", pod: str) -> "Parameters":
-    """Return a copy of `parameters` with the service account that `meant.service_account` finds.
-
-    Raises `LabError` if the pod and the namespace don't show which service account is meant.
-    """
-    from labkit.doctor import meant
-    from labkit.doctor.survey import Survey
-
-    survey = Survey(connection, parameters, parameters.namespace)
-    return parameters.model_copy(update={"service_account": meant.service_account(survey, parameters, pod)})
-
-
-def _one(parameters: "Parameters", connection: "Connection", as_json: bool, repair: bool, **options: Any) -> int:
-    from labkit.cli import doctor_output, doctor_repair
-    from labkit.doctor.examination import diagnose
-
-    look = partial(
-        diagnose,
-        namespace=parameters.namespace,
-        service_account=parameters.service_account,
-        connection=connection,
-        cluster=parameters.cluster,
-        **options,
-    )
-    if repair:
-        return doctor_repair.repair(look, connection)
-    found = look()
+def _print_error(error: LabError, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
-    else:
-        doctor_output.show(found, connection.commands_after)
-    return found.exit_code
-
-
-def _all(parameters: "Parameters", connection: "Connection", namespace: str, probe: bool, as_json: bool) -> int:
-    from labkit.cli import doctor_output
-    from labkit.doctor.survey import Survey
-
-    survey = Survey(connection, parameters, namespace, probe=probe)
-    found = []
-    for diagnosis in _with_progress(survey):
-        found.append(diagnosis)
-        if as_json:
-            typer.echo(json.dumps(diagnosis.as_json()))
-    if not as_json:
-        where = f"namespace {namespace}" if namespace else "the cluster"
-        doctor_output.show_all(found, where, connection.commands_after)
-    return max((diagnosis.exit_code for diagnosis in found), default=0)
-
-
-def _with_progress(survey: "Survey") -> "Iterator[Diagnosis]":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("service accounts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as progress:
-        yield from progress.track(survey, total=len(survey))
-
-
-def _could_not_look(error: LabError, as_json: bool) -> None:
-    if as_json:
-        said = {"what": error.what, "where": error.where, "next": error.next}
-        typer.echo(json.dumps({"ok": False, "exit_code": COULD_NOT_LOOK, "could_not_look": said}))
+        reason = {"what": error.what, "where": error.where, "next": error.next}
+        typer.echo(json.dumps({"ok": False, "exit_code": COULD_NOT_LOOK, "could_not_look": reason}))
     typer.secho(f"labkit doctor: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
 
 
-def _explain(text: str, as_json: bool, named: dict[str, str]) -> int:
+def _print_explanations(text: str, as_json: bool, names: dict[str, str]) -> None:
     from labkit.doctor import explanations
 
     if text == "-":
         text = sys.stdin.read()
-    found = explanations.explain(text, **{kind: name for kind, name in named.items() if name})
-    if not found:
+    errors = explanations.explain(text, **{kind: name for kind, name in names.items() if name})
+    if not errors:
         raise LabError(
             "The doctor doesn't recognise this error.",
             where="--explain",
-            next=f"{_with_names(**named)}, which looks at the service account itself",
+            next=f"{_with_names(**names)}, which looks at the service account itself",
         )
     if as_json:
-        typer.echo(json.dumps([each.as_json() for each in found], indent=2))
+        typer.echo(json.dumps([each.as_json() for each in errors], indent=2))
     else:
-        typer.echo("\n\n".join(str(each) for each in found))
-    return 0
+        typer.echo("\n\n".join(str(each) for each in errors))
 
 
 def _with_names(*, namespace: str, service_account: str, **more: str) -> str:

@@ -1,9 +1,11 @@
 """`labkit doctor --repair`: show the repairs one by one, and run those that the user confirms."""
 
 import os
+import re
 import shlex
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 STARTS_WITHIN = 60  # seconds until a pod that a repair created runs
 STARTING = "pod-not-running"
+# A value that the user has to fill in: a role's name, a bucket, a secret that isn't shown.
+PLACEHOLDER = re.compile(r"<[A-Z][A-Z0-9_]*>|\bNOT-SHOWN\b")
 
 
 def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
@@ -30,8 +34,6 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
 
     Raises `LabError` if stdin or stdout isn't a terminal.
     """
-    from labkit.doctor import repairing
-
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         without = shlex.join(["labkit", *(each for each in sys.argv[1:] if each != "--repair")])
         raise LabError(
@@ -43,13 +45,13 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
         # Show a finding only once, even if its repair doesn't help.
         shown.add(_key(finding))
         _show(finding)
-        if why := repairing.why_not_run(finding.repair):
+        if why := why_not_run(finding.repair):
             typer.echo(f"Not run: {why}\n")
             continue
         if not typer.confirm("Run these lines?", default=False):
             typer.echo("Left as it is.\n")
             continue
-        failed = repairing.run(finding.repair, _environment(connection))
+        failed = run(finding.repair, _environment(connection))
         typer.echo(f"{failed or 'Done. Looking again …'}\n")
         found = _settled(look, found)
         if failed:
@@ -57,6 +59,30 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
     typer.echo("What is left:\n")
     doctor_output.show(found, connection.commands_after)
     return found.exit_code
+
+
+def why_not_run(repair: str) -> str:
+    """Return why a repair can't be run, as sentences; empty if it has a command and all values."""
+    commands = "\n".join(line for line in repair.splitlines() if not line.lstrip().startswith("#"))
+    if not commands.strip():
+        return "the repair has no command. Someone has to decide first what to do."
+    if lacking := PLACEHOLDER.search(commands):
+        return f"the repair lacks a value. Replace {lacking[0]} with your value, and run the lines yourself."
+    return ""
+
+
+def run(script: str, environment: Mapping[str, str]) -> str:
+    """Run a script in a shell until a line fails. Return the failure as a sentence; empty if no line failed.
+
+    https://www.gnu.org/software/bash/manual/html_node/The-Set-Builtin.html
+    """
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail"], input=script, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return ""
+    printed = " ".join((done.stderr.strip() or done.stdout.strip() or "nothing").split())
+    return f"The repair failed with exit code {done.returncode}; it printed: {printed}"
 
 
 def _key(finding: "Finding") -> tuple[str, str]:

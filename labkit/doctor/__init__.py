@@ -1,13 +1,12 @@
 """The doctor finds out why a service account's pods don't get their role, and how to repair it.
 
 `evidence` reads facts from AWS and Kubernetes, each fact once. `findings` has the causes: each is a function that looks
-at the evidence. `finding` defines a finding (one thing that is wrong) and a cause (a possible reason). `stages` lists
-the stages of an examination, `order` sorts the findings, and `repairs` writes the repair of a finding, as lines for a
+at the evidence. `finding` defines a finding (one thing that is wrong) and a cause (a possible reason), and sorts
+findings. `stages` lists the stages of an examination, and `repairs` writes the repair of a finding, as lines for a
 shell. `checks` compares a step's expected and found values.
 
 `examination` examines one service account, and `survey` all service accounts of a cluster. `report` defines the result,
-a `Diagnosis`. `explanations` explains an error's text. `meant` finds the service account that a user means. `repairing`
-runs repairs.
+a `Diagnosis`. `explanations` explains an error's text.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from labkit.doctor.evidence import Evidence, NotRead
-from labkit.doctor.finding import Cause, Finding, causes_of
+from labkit.doctor.finding import Cause, Finding, causes_of, findings_of
 from labkit.doctor.findings import catalogue, provider, trust_policy
 from labkit.doctor.findings import credentials as of_the_credentials
 from labkit.doctor.findings import service_account as accounts
-from labkit.doctor.order import found
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.policy.trust import WEB_IDENTITY
 
@@ -44,7 +43,7 @@ def findings(step: str, evidence: Evidence, unread: list[NotRead] | None = None)
 
     If a fact can't be read, add its `NotRead` to `unread`. Without `unread`, raise the `NotRead`.
     """
-    return found(CAUSES[step], evidence, unread)
+    return findings_of(CAUSES[step], evidence, unread)
 
 
 def oidc_provider(evidence: Evidence) -> list[Comparison]:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 from labkit.connection import Connection
 from labkit.doctor.evidence import Evidence, NotRead, Reads, workloads
 from labkit.doctor.evidence.account import ROLE_ARN
-from labkit.doctor.evidence.objects import Container, Metadata, Pod, ServiceAccount
+from labkit.doctor.evidence.objects import ContainerDocument, ObjectMeta, PodDocument, ServiceAccountDocument
 from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.evidence.reading import Read
-from labkit.doctor.finding import Cause, Finding, look_for
+from labkit.doctor.finding import Cause, Finding, in_order, look_for
 from labkit.doctor.findings.catalogue import CAUSES
-from labkit.doctor.order import in_order
-from labkit.doctor.report import Check, Diagnosis, each_once
+from labkit.doctor.report import Diagnosis, StageResult, each_once
 from labkit.doctor.stages import RESULTS, STAGES, Stage
 from labkit.errors import LabError
 from labkit.policy.arn import Arn
@@ -270,7 +269,7 @@ def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosi
 def examine(evidence: Evidence) -> Diagnosis:
     """Examine one service account and one pod, stage by stage, and return the diagnosis."""
     outcomes: Outcomes = {}
-    checks: dict[Stage, Check] = {}
+    checks: dict[Stage, StageResult] = {}
     for stage in STAGES:
         evidence.reads.used.clear()
         here = dict(look_for((each for each in CAUSES if each.stage is stage), evidence))
@@ -306,7 +305,7 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
     return [finding for cause, finding in found.items() if not cause.follows_from or STAGES.index(cause.stage) < first]
 
 
-def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
+def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> StageResult:
     """Return the stage's result, with the facts that were read or are missing."""
     told = [outcome.severity for outcome in outcomes.values() if isinstance(outcome, Finding)]
     result = min(told, key=RESULTS.index) if told else stage.at_best(evidence)
@@ -316,7 +315,7 @@ def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
     unasked = [kinds[0] for kinds in needed if not told_of.intersection(kinds)]
     if result == "right" and (not outcomes or unread or unasked):
         result = "not looked at"
-    return Check(result, list(evidence.reads.used), unread, unasked)
+    return StageResult(result, list(evidence.reads.used), unread, unasked)
 
 
 def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
@@ -335,9 +334,9 @@ def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
     )
 
 
-def _check_of_all(checks: list[Check]) -> Check:
-    """Return one stage's `Check` for several pods, with the worst result."""
-    return Check(
+def _check_of_all(checks: list[StageResult]) -> StageResult:
+    """Return one stage's `StageResult` for several pods, with the worst result."""
+    return StageResult(
         min((each.result for each in checks), key=RESULTS.index),
         list(dict.fromkeys(read for each in checks for read in each.read)),
         each_once(error for each in checks for error in each.unread),
@@ -362,7 +361,7 @@ def _facts(evidence: Evidence, pod_name: str) -> dict[str, Any]:
     return facts
 
 
-def _metadata(account: ServiceAccount) -> dict[str, Any]:
+def _metadata(account: ServiceAccountDocument) -> dict[str, Any]:
     kept = ("namespace", "name", "annotations", "labels")
     return {key: value for key, value in account["metadata"].items() if key in kept}
 
@@ -371,7 +370,7 @@ def _without(document: Mapping[str, Any], changing: str) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key != changing}
 
 
-def _of_pod(pod: Pod) -> dict[str, Any]:
+def _of_pod(pod: PodDocument) -> dict[str, Any]:
     containers = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
     return {
         "serviceAccountName": service_account_of(pod["spec"]),
@@ -386,7 +385,7 @@ def _of_pod(pod: Pod) -> dict[str, Any]:
     }
 
 
-def _variables(container: Container) -> dict[str, str]:
+def _variables(container: ContainerDocument) -> dict[str, str]:
     return {
         variable["name"]: variable.get("value", "(a reference)") if variable["name"] in TOLD else "(not shown)"
         for variable in container.get("env") or []
@@ -408,11 +407,11 @@ def _pods(evidence: Evidence) -> list[str]:
     return list(newest.values())
 
 
-def _has_ended(pod: Pod) -> bool:
+def _has_ended(pod: PodDocument) -> bool:
     return (pod.get("status") or {}).get("phase") in ENDED or bool(pod["metadata"].get("deletionTimestamp"))
 
 
-def _owner(metadata: Metadata) -> tuple[str, str]:
+def _owner(metadata: ObjectMeta) -> tuple[str, str]:
     for owner in metadata.get("ownerReferences") or []:
         if owner.get("controller"):
             return owner["kind"], owner["name"]

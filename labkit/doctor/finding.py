@@ -1,11 +1,11 @@
-"""Define findings and causes.
+"""Define findings and causes, and sort findings.
 
 A finding is one thing that is wrong. A cause is one possible reason for a finding. `@cause` turns a function that looks
-for a reason into a `Cause`.
+for a reason into a `Cause`. A step's check, a notebook and the report show findings in the same order.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from types import ModuleType
 from typing import Literal, get_args
@@ -14,11 +14,12 @@ from weakref import WeakKeyDictionary
 from labkit.doctor.evidence import Evidence, NotRead
 from labkit.doctor.evidence.kinds import Kinds
 from labkit.doctor.repairs.repair import Lines, Repair
-from labkit.doctor.stages import STAGES, Stage
+from labkit.doctor.stages import ANNOTATION, PERMISSIONS, PROVIDER, ROLE, STAGES, WEBHOOK, Stage
 from labkit.showing import Code, Name, block, table
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
+OF_NO_POD = (ANNOTATION, PROVIDER, ROLE, PERMISSIONS)
 MARKS: dict[str, str] = {"error": "✗", "warning": "!", "note": "i"}
 # A summary's first word, if it's one of these, gets a small letter after a service account's name.
 ARTICLES = ("A", "An", "No", "Something", "The")
@@ -207,3 +208,49 @@ def any_found(evidence: Evidence, *causes: Cause) -> bool:
     A cause has no finding if a fact that the cause needs can't be read.
     """
     return any(isinstance(outcome, Finding) for _, outcome in look_for(causes, evidence))
+
+
+def findings_of(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:
+    """Return the findings of these causes, sorted by `in_order`.
+
+    If a cause can't read a fact, add its `NotRead` to the list `unread`. Without this list, raise the first `NotRead`.
+    """
+    outcomes = [outcome for _, outcome in look_for(causes, evidence)]
+    lacking = [outcome for outcome in outcomes if isinstance(outcome, NotRead)]
+    if unread is not None:
+        unread += lacking
+    elif lacking:
+        raise lacking[0]
+    return in_order(outcome for outcome in outcomes if isinstance(outcome, Finding))
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Return each finding once, in the order in which the user should run the repairs.
+
+    Errors come first. Among findings of the same severity, repairs that replace pods come after repairs that affect
+    new pods. A repair leaves out the parts that an earlier repair has done.
+    """
+    ordered = sorted(_merged(findings), key=_sort_key)
+    done: dict[str, str] = {}
+    result = []
+    for number, finding in enumerate(ordered, 1):
+        later = [each.repaired_by for each in ordered[number:] if each.severity == finding.severity]
+        result.append(replace(finding, repaired_by=finding.repaired_by.without(done).before(later)))
+        done = dict.fromkeys(finding.repaired_by.does, finding.id) | done
+    return result
+
+
+def _merged(findings: Iterable[Finding]) -> list[Finding]:
+    """Merge equal findings, such as several pods' findings about the same role."""
+    repairs: dict[Finding, Repair] = {}
+    for finding in findings:
+        same = replace(finding, repaired_by=Repair(())) if finding.stage in OF_NO_POD else finding
+        repairs[same] = repairs[same].also(finding.repaired_by) if same in repairs else finding.repaired_by
+    return [replace(finding, repaired_by=repair) for finding, repair in repairs.items()]
+
+
+def _sort_key(finding: Finding) -> tuple[int, int, int]:
+    """Return a finding's sort key, made from the severity, the repair and the stage."""
+    stage, repair = STAGES.index(finding.stage), finding.repaired_by
+    when = 2 if stage > STAGES.index(WEBHOOK) else 1 if repair.makes_pods else 0
+    return SEVERITIES.index(finding.severity), 3 if repair.waits else when, stage

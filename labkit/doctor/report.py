@@ -27,7 +27,7 @@ OF_THE_ORGANIZATION = (
 
 
 @dataclass(frozen=True)
-class Check:
+class StageResult:
     """The result of one stage."""
 
     result: Result
@@ -52,7 +52,7 @@ class Diagnosis:
     subject: str
     """`system:serviceaccount:NAMESPACE:NAME`"""
     findings: Sequence[Finding]
-    checks: Mapping[Stage, Check]
+    checks: Mapping[Stage, StageResult]
     """The result of each stage, in the stages' order."""
     read: Sequence[Read] = ()
     """The answered calls that the diagnosis relies on, in the order of their first use."""

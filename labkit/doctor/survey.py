@@ -8,7 +8,7 @@ from labkit.connection import Connection
 from labkit.doctor.evidence import Evidence, NotRead, Reads
 from labkit.doctor.evidence.account import Account
 from labkit.doctor.evidence.cluster_api import ClusterApi
-from labkit.doctor.evidence.objects import Metadata, Pod
+from labkit.doctor.evidence.objects import ObjectMeta, PodDocument
 from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.evidence.reading import Document
 from labkit.doctor.examination import examine_pods
@@ -21,6 +21,7 @@ from labkit.run_parameters import Parameters
 VARIABLES = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
 # For more service accounts than this, read all roles with two calls. For fewer, read each role separately.
 MANY = 5
+NO_CHOICE = "default"  # the service account of a pod whose manifest names no service account
 
 
 class Survey:
@@ -146,7 +147,54 @@ class Survey:
         return {arn.name for arn in named if arn.account == account_id and arn.resource.startswith("role/")}
 
 
-def _wants_a_role(metadata: Metadata) -> bool:
+def meant_account(connection: Connection, parameters: Parameters, pod: str) -> str:
+    """Return the name of the service account that the user means.
+
+    If the pod can be read, and the pod's service account isn't `default`, return the pod's service account. In all
+    other cases, the candidates decide. Each surveyed service account is a candidate. The service account in
+    `parameters` is a candidate too if it exists in the namespace.
+
+    - One candidate: return its name.
+    - No candidates, and `parameters.is_usual` is true: return the name in `parameters`.
+    - Otherwise: raise `LabError`.
+    """
+    survey = Survey(connection, parameters, parameters.namespace)
+    namespace, own = parameters.namespace, parameters.service_account
+    if (of_pod := _account_of_pod(survey, namespace, pod)) not in ("", NO_CHOICE):
+        return of_pod
+    accounts = [each["metadata"]["name"] for each in survey.cluster.service_accounts(namespace)]
+    candidates = {name for _, name in survey.subjects} | {own}.intersection(accounts)
+    if parameters.is_usual and not candidates:
+        return own
+    if len(candidates) == 1:
+        return candidates.pop()
+    if candidates:
+        raise LabError(
+            f"{namespace}: the doctor cannot choose between {len(candidates)} service accounts: "
+            f"{', '.join(sorted(candidates))}.",
+            where=f"the service accounts of the namespace {namespace} that should have a role",
+            next=f"name the right service account with -s, or examine all of them:  labkit doctor --all -n {namespace}",
+        )
+    others = sorted(set(accounts) - {NO_CHOICE})
+    meant = others[0] if len(others) == 1 else "<SERVICE_ACCOUNT>"
+    noun = "service account" if len(others) == 1 else "service accounts"
+    there = f"; the namespace has the {noun} {', '.join(others)}" if others else ""
+    raise LabError(
+        f"{namespace}: neither an annotation nor a pod tells which service account should have a role{there}.",
+        where=f"the service accounts of the namespace {namespace}, cluster {parameters.cluster}",
+        next=f"labkit doctor -n {namespace} -s {meant}" if others else "kubectl get serviceaccounts --all-namespaces",
+    )
+
+
+def _account_of_pod(survey: Survey, namespace: str, pod: str) -> str:
+    try:
+        document = survey.cluster.pod(namespace, pod) if pod else None
+    except NotRead:
+        return ""
+    return service_account_of(document["spec"]) if document else ""
+
+
+def _wants_a_role(metadata: ObjectMeta) -> bool:
     return any(
         key.endswith(("/role-arn", "iam.amazonaws.com/role"))
         or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85
@@ -154,7 +202,7 @@ def _wants_a_role(metadata: Metadata) -> bool:
     )
 
 
-def _has_variables(pod: Pod) -> bool:
+def _has_variables(pod: PodDocument) -> bool:
     return any(
         variable["name"] in VARIABLES
         for container in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]

@@ -17,8 +17,8 @@ from labkit.doctor import checks, finding, findings
 from labkit.doctor import explanations as families
 from labkit.doctor.evidence import Evidence, Reads
 from labkit.doctor.evidence.reading import NotRead, Read
+from labkit.doctor.finding import in_order
 from labkit.doctor.findings.catalogue import CATALOGUE, CAUSES
-from labkit.doctor.order import in_order
 from labkit.doctor.stages import ANNOTATION, EXCHANGE, IDENTITY, PROVIDER, STAGES, TOKEN
 from labkit.documents import ROLE_ANNOTATION
 from tests.doctor import recording

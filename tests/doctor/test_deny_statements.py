@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from labkit.doctor.repairs.deny_statements import excepting
+from labkit.doctor.repairs.policies import excepting
 from labkit.policy import Policy, Principal, Request, verdict
 from tests.doctor.recording import ACCOUNT_ID, ROLE_ARN, healthy
 from tests.doctor.repairing import commands

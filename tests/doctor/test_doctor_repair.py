@@ -6,7 +6,7 @@ import os
 import pexpect
 import pytest
 
-from labkit.doctor import repairing
+from labkit.cli import doctor_repair
 from tests.commands import LABKIT
 from tests.commands import labkit as labkit_command
 
@@ -168,14 +168,14 @@ def test_repair_cannot_be_combined_with_json_or_all(lab, option):
     ],
 )
 def test_an_incomplete_repair_is_not_run(repair, why):
-    assert why in repairing.why_not_run(repair)
-    assert bool(why) == bool(repairing.why_not_run(repair))
+    assert why in doctor_repair.why_not_run(repair)
+    assert bool(why) == bool(doctor_repair.why_not_run(repair))
 
 
 def test_a_failing_command_stops_the_repair_and_the_message_quotes_its_output(tmp_path):
     script = f"# words\nfalse || echo 'no such\nrole' >&2\nfalse\ntouch {tmp_path}/after"
-    said = repairing.run(script, {"PATH": os.environ["PATH"]})
+    said = doctor_repair.run(script, {"PATH": os.environ["PATH"]})
     assert said == "The repair failed with exit code 1; it printed: no such role"
     assert list(tmp_path.iterdir()) == []
-    assert repairing.run("(\nfalse | true\n)", {"PATH": os.environ["PATH"]}).startswith("The repair failed")
-    assert repairing.run('test "$ONLY" = this', {"PATH": os.environ["PATH"], "ONLY": "this"}) == ""
+    assert doctor_repair.run("(\nfalse | true\n)", {"PATH": os.environ["PATH"]}).startswith("The repair failed")
+    assert doctor_repair.run('test "$ONLY" = this', {"PATH": os.environ["PATH"], "ONLY": "this"}) == ""

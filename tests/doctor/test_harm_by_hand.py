@@ -9,9 +9,9 @@ import json
 import pytest
 from kubernetes.client import AdmissionregistrationV1Api, ApiException, AppsV1Api, CoreV1Api, RbacAuthorizationV1Api
 
+from labkit.cli import doctor_repair
 from labkit.connection import awaited
 from labkit.course.faults.situation import new_role
-from labkit.doctor import repairing
 from tests.commands import labkit
 
 WEBHOOK = "pod-identity-webhook"
@@ -101,7 +101,7 @@ class Shop:
             "findings"
         ]
         for finding in findings:
-            if not repairing.why_not_run(finding["repair"]):
+            if not doctor_repair.why_not_run(finding["repair"]):
                 self.shell(finding["repair"])
         return [finding["id"] for finding in findings], "\n".join(finding["repair"] for finding in findings)
 

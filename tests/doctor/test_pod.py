@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from labkit.doctor import repairing
+from labkit.cli import doctor_repair
 from labkit.steps import pod
 from tests.doctor.applying import applied, made
 from tests.doctor.pods import (
@@ -365,7 +365,7 @@ def test_the_repair_does_not_recreate_a_pod_that_would_lose_hidden_values(change
     assert "#   kubectl delete pod my-pod -n default --grace-period=1" in told
     assert "NOT-SHOWN" in told[-1]
     assert commands(finding.repair) == []
-    assert repairing.why_not_run(finding.repair)
+    assert doctor_repair.why_not_run(finding.repair)
 
 
 def test_a_secret_in_env_from_is_not_read_and_is_listed_as_unread():

@@ -1,8 +1,9 @@
 """The evidence: the facts about one service account, its role and its pod. Each fact is read once, when first needed.
 
-`evidence` combines the facts. `account` reads AWS, `cluster` reads Kubernetes, and `issuer` reads the documents that
-the cluster's issuer publishes. `registration` tests whether the API server can reach the webhook. `probe` runs commands
-in the pod. `dry_run` creates a similar pod as a dry run. `reading` makes the calls and keeps their answers.
+`Evidence` has four readings: `expected` (what the service account should have), `aws`, `cluster` and `pod`. `account`
+reads AWS, `cluster_api` reads Kubernetes, and `issuer` reads the documents that the cluster's issuer publishes.
+`registration` tests whether the API server can reach the webhook. `probe` runs commands in the pod, and creates a
+similar pod as a dry run. `reading` makes the calls and keeps their answers.
 
 `pod_spec` interprets a pod's spec, and `trust` a trust policy. `opt_out`, `variables` and `missed_role` find settings
 that keep a container from getting its role. `workloads` finds the Deployments and other objects that create the pods.

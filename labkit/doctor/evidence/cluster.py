@@ -7,7 +7,7 @@ from labkit.connection import Connection
 from labkit.doctor.evidence.account import ROLE_ARN
 from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.issuer import Issuer
-from labkit.doctor.evidence.objects import Pod, ServiceAccount, WebhookConfiguration
+from labkit.doctor.evidence.objects import PodDocument, ServiceAccountDocument, WebhookConfiguration
 from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.evidence.reading import NotRead, Reads
 from labkit.doctor.evidence.registration import Registration
@@ -30,7 +30,7 @@ class ClusterReading:
         self.registration = Registration(connection.kubernetes, self.api, reads)
 
     @property
-    def service_account(self) -> ServiceAccount | None:
+    def service_account(self) -> ServiceAccountDocument | None:
         return self.api.service_account(self._parameters.namespace, self._parameters.service_account)
 
     @property
@@ -90,7 +90,7 @@ class ClusterReading:
         return bool(namespace and namespace["metadata"].get("deletionTimestamp"))
 
     @cached_property
-    def pods(self) -> list[Pod]:
+    def pods(self) -> list[PodDocument]:
         """The pods that run as the service account, the newest first."""
         name = self._parameters.service_account
         mine = [pod for pod in self.api.pods(self._parameters.namespace) if service_account_of(pod["spec"]) == name]

@@ -4,7 +4,14 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from labkit.doctor.evidence.objects import Binding, Event, Pod, ServiceAccount, WebhookConfiguration, Workload
+from labkit.doctor.evidence.objects import (
+    Binding,
+    Event,
+    PodDocument,
+    ServiceAccountDocument,
+    WebhookConfiguration,
+    Workload,
+)
 from labkit.doctor.evidence.reading import Document, NotRead, Read, Reads
 
 if TYPE_CHECKING:
@@ -40,15 +47,15 @@ class ClusterApi:
         self.everywhere = False
         """Whether one call lists the objects of all namespaces. Set it to examine many namespaces."""
 
-    def service_accounts(self, namespace: str) -> list[ServiceAccount]:
+    def service_accounts(self, namespace: str) -> list[ServiceAccountDocument]:
         return self._listed("serviceaccounts", namespace)
 
-    def service_account(self, namespace: str, name: str) -> ServiceAccount | None:
-        account: ServiceAccount | None = self._named("serviceaccounts", namespace, name)
+    def service_account(self, namespace: str, name: str) -> ServiceAccountDocument | None:
+        account: ServiceAccountDocument | None = self._named("serviceaccounts", namespace, name)
         return account
 
     @property
-    def all_service_accounts(self) -> list[ServiceAccount]:
+    def all_service_accounts(self) -> list[ServiceAccountDocument]:
         return self._listed_everywhere("serviceaccounts")
 
     def all_of(self, resource: str) -> list[Document]:
@@ -60,11 +67,11 @@ class ClusterApi:
         """All RoleBindings and ClusterRoleBindings."""
         return [each for resource in BINDINGS for each in self._listed_everywhere(resource) or []]
 
-    def pods(self, namespace: str) -> list[Pod]:
+    def pods(self, namespace: str) -> list[PodDocument]:
         return self._listed("pods", namespace)
 
-    def pod(self, namespace: str, name: str) -> Pod | None:
-        pod: Pod | None = self._named("pods", namespace, name)
+    def pod(self, namespace: str, name: str) -> PodDocument | None:
+        pod: PodDocument | None = self._named("pods", namespace, name)
         return pod
 
     def events(self, namespace: str) -> list[Event]:
@@ -105,12 +112,12 @@ class ClusterApi:
             for each in self._listed(resource, namespace) or []
         ]
 
-    def created_as_dry_run(self, namespace: str, pod: Document) -> Pod:
+    def created_as_dry_run(self, namespace: str, pod: Document) -> PodDocument:
         """Create the pod as a dry run, which stores nothing. Return the resulting pod. Raises `ApiException`.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         """
-        made: Pod = json.loads(self._call("POST", _path("pods", namespace), pod, dryRun="All"))
+        made: PodDocument = json.loads(self._call("POST", _path("pods", namespace), pod, dryRun="All"))
         return made
 
     def raw(self, path: str) -> str:

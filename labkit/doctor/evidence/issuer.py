@@ -17,7 +17,7 @@ CLUSTER_KEYS = "/openid/v1/jwks"
 TIMEOUT = 10.0  # seconds
 
 
-class Published(TypedDict, total=False):
+class IssuerDocument(TypedDict, total=False):
     """Either `document`, the parsed JSON from an issuer's host, or `error`, the reason why the document is missing."""
 
     document: object
@@ -42,7 +42,7 @@ class Issuer:
         return (urlsplit(self.url).hostname or "").startswith("oidc.eks.")
 
     @property
-    def discovery(self) -> Published:
+    def discovery(self) -> IssuerDocument:
         """The discovery document.
 
         Raises `NotRead` if EKS hosts the issuer and the doctor can't reach the host.
@@ -52,7 +52,7 @@ class Issuer:
         return self._got("its discovery document", self.url + DISCOVERY)
 
     @property
-    def keys(self) -> Published:
+    def keys(self) -> IssuerDocument:
         """The published keys, from the URL in the discovery document.
 
         Raises `NotRead` if EKS hosts the issuer and the doctor can't reach the host.
@@ -107,11 +107,11 @@ class Issuer:
 
         return self._reads.once(read, look)
 
-    def _got(self, kind: str, url: str) -> Published:
+    def _got(self, kind: str, url: str) -> IssuerDocument:
         read = _read(kind, url)
         return self._reads.once(read, lambda: self._get(read))
 
-    def _get(self, read: Read) -> Published:
+    def _get(self, read: Read) -> IssuerDocument:
         import httpx
 
         fetch = self._connection.fetch or _fetch

@@ -12,7 +12,7 @@ class OwnerReference(TypedDict, total=False):
     controller: bool
 
 
-class Metadata(TypedDict, total=False):
+class ObjectMeta(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/"""
 
     name: str
@@ -27,10 +27,10 @@ class Metadata(TypedDict, total=False):
     managedFields: list[dict[str, Any]]
 
 
-class ServiceAccount(TypedDict, total=False):
+class ServiceAccountDocument(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/service-account-v1/"""
 
-    metadata: Metadata
+    metadata: ObjectMeta
 
 
 class BindingSubject(TypedDict, total=False):
@@ -45,12 +45,12 @@ class Binding(TypedDict, total=False):
     https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/role-binding-v1/
     """
 
-    metadata: Metadata
+    metadata: ObjectMeta
     roleRef: dict[str, str]
     subjects: list[BindingSubject]
 
 
-class PodStatus(TypedDict, total=False):
+class PodStatusDocument(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodStatus"""
 
     phase: str
@@ -102,7 +102,7 @@ class VolumeMount(TypedDict, total=False):
     subPath: str
 
 
-class Container(TypedDict, total=False):
+class ContainerDocument(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#Container"""
 
     name: str
@@ -163,31 +163,31 @@ class Volume(TypedDict, total=False):
     secret: Files
 
 
-class PodSpec(TypedDict, total=False):
+class PodSpecDocument(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec"""
 
     serviceAccountName: str
     nodeName: str
     nodeSelector: dict[str, str]
     affinity: dict[str, Any]
-    containers: list[Container]
-    initContainers: list[Container]
+    containers: list[ContainerDocument]
+    initContainers: list[ContainerDocument]
     volumes: list[Volume]
 
 
-class Pod(TypedDict, total=False):
+class PodDocument(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/"""
 
-    metadata: Metadata
-    spec: PodSpec
-    status: PodStatus
+    metadata: ObjectMeta
+    spec: PodSpecDocument
+    status: PodStatusDocument
 
 
 class PodTemplate(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-template-v1/#PodTemplateSpec"""
 
-    metadata: Metadata
-    spec: PodSpec
+    metadata: ObjectMeta
+    spec: PodSpecDocument
 
 
 class JobTemplate(TypedDict, total=False):
@@ -214,7 +214,7 @@ class Workload(TypedDict, total=False):
     """An object that makes pods: a Deployment, ReplicaSet, StatefulSet, DaemonSet, CronJob or Job."""
 
     kind: str
-    metadata: Metadata
+    metadata: ObjectMeta
     spec: WorkloadSpec
     status: dict[str, Any]
 
@@ -274,7 +274,7 @@ class Webhook(TypedDict, total=False):
 class WebhookConfiguration(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
 
-    metadata: Metadata
+    metadata: ObjectMeta
     webhooks: list[Webhook]
 
 

@@ -4,10 +4,9 @@ from functools import cached_property
 
 from labkit.connection import Connection
 from labkit.doctor.evidence.cluster import ClusterReading
-from labkit.doctor.evidence.dry_run import DryRun
-from labkit.doctor.evidence.objects import Event, Pod
+from labkit.doctor.evidence.objects import Event, PodDocument
 from labkit.doctor.evidence.pod_spec import TOKEN_VOLUME, Container, PodSpec
-from labkit.doctor.evidence.probe import CallerIdentity, Probe
+from labkit.doctor.evidence.probe import CallerIdentity, DryRun, Probe
 from labkit.doctor.evidence.reading import NotRead, Reads
 from labkit.run_parameters import Parameters
 
@@ -40,7 +39,7 @@ class PodReading:
         return self._name or next((pod["metadata"]["name"] for pod in self._cluster.pods), "")
 
     @property
-    def document(self) -> Pod | None:
+    def document(self) -> PodDocument | None:
         """The pod as the API server returns it; None if it doesn't exist."""
         return self._cluster.api.pod(self._parameters.namespace, self.name) if self.name else None
 

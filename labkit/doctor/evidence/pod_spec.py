@@ -15,9 +15,9 @@ from labkit.doctor.evidence import objects
 from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.objects import (
     EnvVar,
-    Metadata,
+    ObjectMeta,
     OwnerReference,
-    Pod,
+    PodDocument,
     TokenProjection,
     Volume,
     VolumeMount,
@@ -44,7 +44,7 @@ WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")
 
 
 @dataclass(frozen=True)
-class Variable:
+class EnvVariable:
     """A container's environment variable. `value`: None if the doctor can't read it, as with a Secret's values."""
 
     name: str
@@ -74,13 +74,13 @@ class AwsConfig:
 class Container:
     """One container of a pod. A ConfigMap is read only when a property or method needs it."""
 
-    def __init__(self, pod: "PodSpec", document: objects.Container, *, is_init: bool):
+    def __init__(self, pod: "PodSpec", document: objects.ContainerDocument, *, is_init: bool):
         self.name = document["name"]
         self.document = document
         self.is_init = is_init
         self._pod = pod
 
-    def variable(self, name: str) -> Variable | None:
+    def variable(self, name: str) -> EnvVariable | None:
         """Return the variable that the container gets; None if unset. `env` wins over `envFrom`. Raises `NotRead`."""
         return self._variable(name, self.document.get("env") or [])
 
@@ -186,44 +186,44 @@ class Container:
                 return names[0]
         return ""
 
-    def _variable(self, name: str, entries: list[EnvVar]) -> Variable | None:
+    def _variable(self, name: str, entries: list[EnvVar]) -> EnvVariable | None:
         # The last entry of `env` wins, and `env` wins over `envFrom`.
         for at in reversed(range(len(entries))):
             if entries[at]["name"] == name:
                 return self._of_env(entries[at], entries[:at])
         return next((variable for variable in self._of_sources() if variable.name == name), None)
 
-    def _of_env(self, entry: EnvVar, earlier: list[EnvVar]) -> Variable:
+    def _of_env(self, entry: EnvVar, earlier: list[EnvVar]) -> EnvVariable:
         name, source = entry["name"], entry.get("valueFrom") or {}
         if reference := source.get("configMapKeyRef"):
             data = self._pod.config_map(reference.get("name", ""))
-            return Variable(name, data.get(reference["key"]), f"ConfigMap {reference.get('name', '')}")
+            return EnvVariable(name, data.get(reference["key"]), f"ConfigMap {reference.get('name', '')}")
         if reference := source.get("secretKeyRef"):
-            return Variable(name, None, f"Secret {reference.get('name', '')}")
+            return EnvVariable(name, None, f"Secret {reference.get('name', '')}")
         if reference := source.get("fieldRef"):
             path = reference.get("fieldPath", "")
-            return Variable(name, self._pod.field(path), f"field {path}")
-        return Variable(name, None, "resources") if source else self._filled_in(entry, earlier)
+            return EnvVariable(name, self._pod.field(path), f"field {path}")
+        return EnvVariable(name, None, "resources") if source else self._filled_in(entry, earlier)
 
-    def _filled_in(self, entry: EnvVar, earlier: list[EnvVar]) -> Variable:
+    def _filled_in(self, entry: EnvVar, earlier: list[EnvVar]) -> EnvVariable:
         """Return the variable with each `$(NAME)` replaced by an earlier variable's value, as the node does."""
         name, text, known = entry["name"], entry.get("value") or "", {"": "$"}
         for other in filter(None, REFERENCE.findall(text)):
             variable = self._variable(other, earlier)
             if variable is None and self.secrets:
-                return Variable(name, None, f"Secret {self.secrets[0]}")
+                return EnvVariable(name, None, f"Secret {self.secrets[0]}")
             if variable and variable.value is None:
-                return Variable(name, None, variable.source)
+                return EnvVariable(name, None, variable.source)
             known[other] = variable.value if variable and variable.value is not None else f"$({other})"
-        return Variable(name, REFERENCE.sub(lambda found: known[found[1] or ""], text), "env")
+        return EnvVariable(name, REFERENCE.sub(lambda found: known[found[1] or ""], text), "env")
 
-    def _of_sources(self) -> Iterator[Variable]:
+    def _of_sources(self) -> Iterator[EnvVariable]:
         # The last source wins.
         for source in reversed(self.document.get("envFrom") or []):
             if reference := source.get("configMapRef"):
                 name, prefix = reference.get("name", ""), source.get("prefix") or ""
                 for key, value in self._pod.config_map(name).items():
-                    yield Variable(prefix + key, value, f"ConfigMap {name}", name, key)
+                    yield EnvVariable(prefix + key, value, f"ConfigMap {name}", name, key)
 
     def _found_configs(self) -> Iterator[AwsConfig]:
         for mount in self.mounts:
@@ -253,7 +253,7 @@ class Container:
 class PodSpec:
     """A pod's spec."""
 
-    def __init__(self, pod: Pod, cluster: ClusterApi):
+    def __init__(self, pod: PodDocument, cluster: ClusterApi):
         self.document = pod
         self._cluster = cluster
 
@@ -274,7 +274,7 @@ class PodSpec:
         return self.document["metadata"].get("annotations") or {}
 
     @property
-    def spec(self) -> objects.PodSpec:
+    def spec(self) -> objects.PodSpecDocument:
         return self.document["spec"]
 
     @property
@@ -382,7 +382,7 @@ def workload(cluster: ClusterApi, namespace: str, reference: Mapping[str, object
     return {**found, "kind": kind, "metadata": {"name": name, **(found.get("metadata") or {})}}
 
 
-def service_account_of(spec: objects.PodSpec) -> str:
+def service_account_of(spec: objects.PodSpecDocument) -> str:
     """Return the name of the service account that a pod with this spec runs as.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
@@ -404,17 +404,17 @@ def normal(path: str) -> str:
 # Paths and files.
 
 
-def _spec_applied(note: str) -> objects.PodSpec:
+def _spec_applied(note: str) -> objects.PodSpecDocument:
     """Return the pod spec in `note`, the text of kubectl's last-applied annotation."""
     try:
         manifest = json.loads(note)
     except ValueError:
         return {}
-    spec: objects.PodSpec = manifest.get("spec") or {} if isinstance(manifest, dict) else {}
+    spec: objects.PodSpecDocument = manifest.get("spec") or {} if isinstance(manifest, dict) else {}
     return spec
 
 
-def _controller(metadata: Metadata) -> OwnerReference | None:
+def _controller(metadata: ObjectMeta) -> OwnerReference | None:
     references = metadata.get("ownerReferences") or []
     return next((reference for reference in references if reference.get("controller")), None)
 

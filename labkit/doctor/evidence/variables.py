@@ -20,10 +20,10 @@ from labkit.doctor.evidence.pod_spec import (
     TOKEN_FILE,
     TOKEN_VOLUME,
     Container,
-    Variable,
+    EnvVariable,
     is_token_volume,
 )
-from labkit.doctor.evidence.probe import Token
+from labkit.doctor.evidence.probe import ProbedToken
 from labkit.doctor.evidence.reading import Document, NotRead
 from labkit.tokens import NotAToken, read_jwt
 
@@ -49,14 +49,14 @@ ON = ("opt-in-not-required", "opted-in")
 class Wrong:
     """A mistake in a container's variables. A repair removes `variables`; the finding shows `expected` and `found`."""
 
-    variables: tuple[Variable, ...]
+    variables: tuple[EnvVariable, ...]
     expected: str
     found: str
     may_work: bool = False
     """Whether the container may get its role in spite of the mistake."""
 
 
-Check = Callable[[Evidence, Container], Wrong | None]
+VariableCheck = Callable[[Evidence, Container], Wrong | None]
 
 
 def superfluous(evidence: Evidence, container_name: str) -> set[str]:
@@ -288,7 +288,7 @@ def inactive_region(evidence: Evidence, container: Container) -> Wrong | None:
     return Wrong(variables, evidence.expected.region, f"{region}: {status}")
 
 
-IDENTITY: tuple[Check, ...] = (
+IDENTITY: tuple[VariableCheck, ...] = (
     api_server_token,
     token_variable_missing,
     role_variable_missing,
@@ -297,7 +297,7 @@ IDENTITY: tuple[Check, ...] = (
     copied_token,
     role_by_hand,
 )
-CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[VariableCheck, ...] = (
     static_keys,
     unknown_profile,
     *IDENTITY,
@@ -308,7 +308,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def _superfluous(evidence: Evidence) -> list[tuple[str, Variable]]:
+def _superfluous(evidence: Evidence) -> list[tuple[str, EnvVariable]]:
     found = []
     for container in evidence.pod.containers:
         for check in CHECKS:
@@ -362,7 +362,7 @@ def _works_by_hand(evidence: Evidence, container: Container) -> bool:
     )
 
 
-def _seen_token(evidence: Evidence, container: Container) -> Token | None:
+def _seen_token(evidence: Evidence, container: Container) -> ProbedToken | None:
     if not evidence.pod.probe_allowed or evidence.pod.probe.container is not container:
         return None
     try:
@@ -393,7 +393,7 @@ def _claims(text: str | None) -> Document:
         return {}
 
 
-def _identity(container: Container) -> tuple[Variable, ...]:
+def _identity(container: Container) -> tuple[EnvVariable, ...]:
     return tuple(variable for name in (ROLE, TOKEN_FILE) if (variable := container.variable(name)))
 
 
@@ -404,7 +404,7 @@ def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
     return Wrong(_identity(container), WEB_IDENTITY, f"{name} alone ({variable.source})")
 
 
-def _set_ones(container: Container, names: tuple[str, ...]) -> tuple[Variable, ...]:
+def _set_ones(container: Container, names: tuple[str, ...]) -> tuple[EnvVariable, ...]:
     return tuple(each for name in names if (each := container.variable(name)) and each.value != "")
 
 
@@ -412,6 +412,6 @@ def _is_set(container: Container, name: str) -> bool:
     return bool(_set_ones(container, (name,)))
 
 
-def _named(variables: tuple[Variable, ...]) -> str:
+def _named(variables: tuple[EnvVariable, ...]) -> str:
     """List the variables without their values, which may be secret."""
     return ", ".join(f"{variable.name} ({variable.source})" for variable in variables)

@@ -4,10 +4,11 @@ https://kubernetes.io/docs/concepts/workloads/controllers/
 """
 
 import re
+from typing import Any
 
 from labkit.doctor.evidence import accounts
 from labkit.doctor.evidence.evidence import Evidence
-from labkit.doctor.evidence.objects import Metadata, Pod, PodSpec, PodTemplate, Workload
+from labkit.doctor.evidence.objects import ObjectMeta, PodDocument, PodSpecDocument, Workload
 from labkit.doctor.evidence.pod_spec import ROLE, service_account_of
 from labkit.doctor.evidence.reading import NotRead
 
@@ -32,7 +33,7 @@ def jobs_of_account(evidence: Evidence) -> list[str]:
     except NotRead:
         return []
     mine = evidence.parameters.service_account
-    return [called(each) for each in jobs if service_account_of(_template(each).get("spec") or PodSpec()) == mine]
+    return [called(each) for each in jobs if service_account_of(_pod_spec(each)) == mine]
 
 
 def without_account(evidence: Evidence) -> list[Workload]:
@@ -118,7 +119,7 @@ def pods_of(evidence: Evidence, workload: Workload) -> list[str]:
     return [metadata["name"] for metadata in newest]
 
 
-def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
+def pod_specs(evidence: Evidence) -> dict[str, PodSpecDocument]:
     """Return the pod specs of the workloads, CronJobs, Jobs and ReplicaSets, by names such as `deployment/cart`.
 
     ReplicaSets that have an owner are left out. Raises `NotRead` if one of these kinds can't be listed.
@@ -127,14 +128,34 @@ def pod_specs(evidence: Evidence) -> dict[str, PodSpec]:
     """
     cluster, namespace = evidence.cluster.api, evidence.parameters.namespace
     return {
-        called(each): _template(each).get("spec") or PodSpec()
+        called(each): _pod_spec(each)
         for each in (*cluster.workloads(namespace), *cluster.jobs(namespace), *cluster.replica_sets(namespace))
     }
 
 
-def successors(evidence: Evidence) -> list[Pod]:
+def other_users(evidence: Evidence, config_map: str) -> list[str]:
+    """Return the names of the pods and workloads that use a ConfigMap, but don't run as the examined service account.
+
+    All are in the examined namespace. If the pods or the workloads can't be listed, a text in the list says so.
+
+    https://kubernetes.io/docs/concepts/configuration/configmap/#using-configmaps
+    """
+    users = []
+    for kind, specs in (("pods", _specs_of_pods), ("workloads", pod_specs)):
+        try:
+            users += [
+                name
+                for name, spec in specs(evidence).items()
+                if service_account_of(spec) != evidence.parameters.service_account and _refers(spec, config_map)
+            ]
+        except NotRead:
+            users.append(f"{kind} that the doctor could not list")
+    return users
+
+
+def successors(evidence: Evidence) -> list[PodDocument]:
     """Return the examined pod's successors in a rollout: newer pods of its Deployment, from another template."""
-    metadata = evidence.pod.document["metadata"] if evidence.pod.document else Metadata()
+    metadata = evidence.pod.document["metadata"] if evidence.pod.document else ObjectMeta()
     mine = _deployment_of(metadata)
     if not mine:
         return []
@@ -153,6 +174,22 @@ def called(workload: Workload) -> str:
     return f"{workload['kind'].lower()}/{workload['metadata']['name']}"
 
 
+def _specs_of_pods(evidence: Evidence) -> dict[str, PodSpecDocument]:
+    pods = evidence.cluster.api.pods(evidence.parameters.namespace)
+    return {f"pod {pod['metadata']['name']}": pod["spec"] for pod in pods}
+
+
+def _refers(part: Any, config_map: str) -> bool:
+    if isinstance(part, list):
+        return any(_refers(each, config_map) for each in part)
+    if not isinstance(part, dict):
+        return False
+    references = (part.get(key) for key in ("configMap", "configMapRef", "configMapKeyRef"))
+    if any(isinstance(each, dict) and each.get("name") == config_map for each in references):
+        return True
+    return any(_refers(each, config_map) for each in part.values())
+
+
 def _all(evidence: Evidence) -> list[Workload]:
     try:
         return evidence.cluster.api.workloads(evidence.parameters.namespace)
@@ -160,13 +197,13 @@ def _all(evidence: Evidence) -> list[Workload]:
         return []
 
 
-def _template(workload: Workload) -> PodTemplate:
+def _pod_spec(workload: Workload) -> PodSpecDocument:
     spec = workload["spec"]["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else workload["spec"]
-    return spec["template"]
+    return spec["template"].get("spec") or PodSpecDocument()
 
 
 def _account(workload: Workload) -> str:
-    return service_account_of(workload["spec"]["template"].get("spec") or PodSpec())
+    return service_account_of(workload["spec"]["template"].get("spec") or PodSpecDocument())
 
 
 def _names(workload: Workload) -> set[str]:
@@ -182,13 +219,13 @@ def _sets_role(evidence: Evidence, workload: Workload) -> bool:
         role_arn = evidence.expected.role_arn
     except NotRead:
         return False
-    spec = _template(workload).get("spec") or PodSpec()
+    spec = _pod_spec(workload)
     there = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
     variables = [variable for container in there for variable in container.get("env") or []]
     return bool(role_arn) and any((each["name"], each.get("value")) == (ROLE, role_arn) for each in variables)
 
 
-def _deployment_of(metadata: Metadata) -> str:
+def _deployment_of(metadata: ObjectMeta) -> str:
     """Return the name of the Deployment that owns the pod's ReplicaSet."""
     for owner in metadata.get("ownerReferences") or []:
         suffix = f"-{_template_hash(metadata)}"
@@ -197,5 +234,5 @@ def _deployment_of(metadata: Metadata) -> str:
     return ""
 
 
-def _template_hash(metadata: Metadata) -> str:
+def _template_hash(metadata: ObjectMeta) -> str:
     return (metadata.get("labels") or {}).get("pod-template-hash") or ""

@@ -1,6 +1,6 @@
 """Explain an error's text: its possible causes, and the next command. This needs no connection.
 
-`aws`, `programs` and `documents` have the texts that the doctor recognizes, in families: the texts of one family have
+`aws` and `programs` have the texts that the doctor recognizes, in families: the texts of one family have
 the same meaning. Since about June 2026, STS seems to answer most faults of a token with the same sentence. Older
 threads on the web show the earlier messages, which name the cause.
 """
@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-from labkit.doctor.explanations import aws, documents, programs
+from labkit.doctor.explanations import aws, programs
 from labkit.doctor.explanations.family import Family
 
-FAMILIES: tuple[Family, ...] = (*aws.FAMILIES, *programs.FAMILIES, *documents.FAMILIES)
+FAMILIES: tuple[Family, ...] = (*aws.FAMILIES, *programs.FAMILIES)
 """If several general families match a text, the first one counts."""
 
 # The number of characters. A terminal has at least this width.

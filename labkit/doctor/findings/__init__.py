@@ -5,7 +5,6 @@ docstring says what is wrong. Each module has one family of causes. `catalogue` 
 the doctor looks for them.
 """
 
-from labkit.doctor.finding import Finding, causes_of
-from labkit.doctor.order import found
+from labkit.doctor.finding import Finding, causes_of, findings_of
 
-__all__ = ["Finding", "causes_of", "found"]
+__all__ = ["Finding", "causes_of", "findings_of"]

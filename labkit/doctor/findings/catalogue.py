@@ -5,7 +5,6 @@ They are sorted by stage (see `stages`), then by family as listed below, then by
 
 from labkit.doctor.finding import Cause, causes_of
 from labkit.doctor.findings import (
-    another_run,
     containers,
     credentials,
     permissions,
@@ -13,16 +12,13 @@ from labkit.doctor.findings import (
     provider,
     role,
     service_account,
-    trust_conditions,
     trust_policy,
     trust_statement,
-    trust_writes,
     webhook,
 )
 
-# Another run's role comes first: if it's found, nothing else about the role is reported.
 OF_THE_POD = (pod, webhook, containers)
-OF_THE_ROLE = (another_run, trust_statement, trust_conditions, trust_policy, trust_writes, role, permissions)
+OF_THE_ROLE = (trust_statement, trust_policy, role, permissions)
 FAMILIES = (*OF_THE_POD, service_account, provider, *OF_THE_ROLE, credentials)
 
 CAUSES = causes_of(*FAMILIES)

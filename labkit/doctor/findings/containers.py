@@ -5,12 +5,11 @@ https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds, variables, workloads
-from labkit.doctor.evidence.objects import Metadata, Pod, Workload
+from labkit.doctor.evidence.objects import ObjectMeta, PodDocument, Workload
 from labkit.doctor.evidence.pod_spec import ROLE, Container, PodSpec
 from labkit.doctor.evidence.reading import NOBODY, Document, Read
 from labkit.doctor.finding import Cause, Symptom, cause
 from labkit.doctor.repairs import advice, pod_commands
-from labkit.doctor.repairs.commands import others_with
 from labkit.doctor.repairs.manifest import containers_of, set_list
 from labkit.doctor.repairs.repair import Repair
 from labkit.doctor.repairs.words import said
@@ -27,7 +26,7 @@ KEYS_FIRST = "The container has its own access keys, and the SDK uses them inste
 CHAINED_FOR = 3600  # seconds; chained sessions never last longer
 
 
-def in_variables(id: str, stage: Stage, check: variables.Check, summary: str, *, learn: str = LEARN) -> Cause:
+def in_variables(id: str, stage: Stage, check: variables.VariableCheck, summary: str, *, learn: str = LEARN) -> Cause:
     """Return the `Cause` for a mistake in a container's variables. The function `check` finds the mistake."""
     return cause(id, stage, learn, reads=(kinds.PODS,))(lambda evidence: symptom(evidence, summary, check))
 
@@ -35,7 +34,7 @@ def in_variables(id: str, stage: Stage, check: variables.Check, summary: str, *,
 def symptom(
     evidence: Evidence,
     summary: str,
-    check: variables.Check,
+    check: variables.VariableCheck,
     *,
     source: str = SOURCE,
     hint: str = "",
@@ -238,8 +237,8 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
 def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
     """Return the symptom of access keys in a workload that has no pods yet."""
     template = workload["spec"]["template"]
-    metadata: Metadata = template.get("metadata") or Metadata()
-    pod: Pod = {"metadata": {**metadata, "namespace": evidence.parameters.namespace}, "spec": template["spec"]}
+    metadata: ObjectMeta = template.get("metadata") or ObjectMeta()
+    pod: PodDocument = {"metadata": {**metadata, "namespace": evidence.parameters.namespace}, "spec": template["spec"]}
     spec = PodSpec(pod, evidence.cluster.api)
     wrong = {each.name: keys for each in spec.containers if (keys := _static_keys_read(evidence, each))}
     if not wrong:
@@ -358,7 +357,7 @@ def _secret(evidence: Evidence, name: str) -> Read:
 
 def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) -> str | Repair:
     """Return commands that set `duration_seconds` to `longest` in a ConfigMap's AWS config."""
-    if users := others_with(evidence, config_map):
+    if users := workloads.other_users(evidence, config_map):
         return advice.config_map_stays(evidence, config_map, ["duration_seconds"], users)
     # The commands don't print the AWS config, because it may contain access keys.
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace

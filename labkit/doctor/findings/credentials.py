@@ -9,7 +9,7 @@ from labkit.doctor.evidence import Evidence, accounts, kinds
 from labkit.doctor.evidence.cluster import AUDIENCE_KEY
 from labkit.doctor.evidence.objects import TokenProjection
 from labkit.doctor.evidence.pod_spec import TOKEN_FILE, Container
-from labkit.doctor.evidence.probe import Exchange, Token
+from labkit.doctor.evidence.probe import Exchange, ProbedToken
 from labkit.doctor.evidence.reading import Document
 from labkit.doctor.finding import Cause, Symptom, any_found, cause, causes_of
 from labkit.doctor.findings import containers
@@ -342,7 +342,7 @@ def _malformed(evidence: Evidence) -> tuple[str, str]:
     return (token.malformed, CAT) if token else ("", "")
 
 
-def _token(evidence: Evidence) -> Token | None:
+def _token(evidence: Evidence) -> ProbedToken | None:
     return evidence.pod.probe.token if evidence.pod.spec else None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds
 from labkit.doctor.finding import Symptom, cause
-from labkit.doctor.repairs import advice, deny_statements, words
+from labkit.doctor.repairs import advice, policies, words
 from labkit.doctor.repairs.commands import Commands
 from labkit.policy import RESOURCE_CONTROLLED, Policy, Principal, Request, evaluate, matching, verdict
 from labkit.policy.arn import Arn
@@ -350,7 +350,7 @@ def _excepting(document: dict[str, Any], policy: Policy, request: Request) -> li
     for position, statement in enumerate(listed(document.get("Statement")), 1):
         replacing = [statement]
         if position in positions:
-            excepted = deny_statements.excepting(statement, request.action, request.resource)
+            excepted = policies.excepting(statement, request.action, request.resource)
             if excepted is None:
                 return None
             replacing = excepted

@@ -5,7 +5,7 @@ from typing import Any
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds, missed_role, workloads
-from labkit.doctor.evidence.objects import Event, Pod, PodSpec, Workload
+from labkit.doctor.evidence.objects import Event, PodDocument, PodSpecDocument, Workload
 from labkit.doctor.evidence.pod import FAILED
 from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.doctor.finding import Severity, Symptom, cause
@@ -343,7 +343,7 @@ def _is_unsettled(evidence: Evidence) -> bool:
     return evidence.pod.phase not in ("Running", "Succeeded") or _is_ending(evidence.pod.document)
 
 
-def _is_ending(pod: Pod) -> bool:
+def _is_ending(pod: PodDocument) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
@@ -391,7 +391,7 @@ def _selecting_windows(_: Evidence, manifest: dict[str, Any]) -> None:
     manifest["spec"]["nodeSelector"] = {**(manifest["spec"].get("nodeSelector") or {}), SYSTEM: "windows"}
 
 
-def _node_terms(spec: PodSpec) -> list[dict[str, Any]]:
+def _node_terms(spec: PodSpecDocument) -> list[dict[str, Any]]:
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     return required.get("nodeSelectorTerms") or []

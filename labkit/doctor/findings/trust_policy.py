@@ -1,21 +1,21 @@
 """The trust policy: does it admit this service account, and only this one?
 
 The doctor evaluates the policy as STS would. If the policy refuses the token, the functions in `trust_statement`
-and `trust_conditions` look for the reason.
+look for the reason.
 """
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds
 from labkit.doctor.evidence.trust import EVERYBODY, NOBODY, STRANGER, account_of
 from labkit.doctor.finding import Symptom, any_found, cause, causes_of
-from labkit.doctor.findings import provider, trust_conditions, trust_statement, trust_writes
+from labkit.doctor.findings import provider, role, trust_statement
 from labkit.doctor.findings.trust_statement import LEARN, symptom
-from labkit.doctor.repairs import advice, trust_documents
+from labkit.doctor.repairs import advice, policies
 from labkit.doctor.repairs.commands import Commands
 from labkit.policy.written import actions_of, conditions_of, federated_of
 from labkit.showing import few
 
-NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_conditions))
+NAMED = (*role.REFUSED, *causes_of(trust_statement))
 
 
 @cause("trust-policy-refuses", stages.ROLE, LEARN, reads=(kinds.ROLE,))
@@ -98,7 +98,7 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
         or not evidence.aws.trust.admits_other(audience=NOBODY)
     ):
         return None
-    wanted = trust_documents.with_audience(evidence)
+    wanted = policies.with_audience(evidence)
     told = f"This makes the trust policy of {expected.role_name} require tokens for {expected.audience}."
     return symptom(
         evidence,

@@ -14,11 +14,9 @@ from labkit import documents
 from labkit.connection import ENTRANCE
 from labkit.doctor.evidence import Evidence, NotRead, workloads
 from labkit.doctor.evidence.account import run_of
-from labkit.doctor.evidence.objects import PodSpec
-from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.evidence.reading import Document
 from labkit.doctor.evidence.trust import Trust
-from labkit.doctor.repairs import advice, deny_statements, trust_documents, words
+from labkit.doctor.repairs import advice, policies, words
 from labkit.doctor.repairs.repair import Lines, Repair
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.policy.arn import Arn
@@ -153,10 +151,10 @@ class Commands:
         """
         if self._evidence.aws.has_only_the_name:
             return advice.named_role_stays(self._evidence, self._role_arn)
-        restricting = list(trust_documents.restrictions(self._evidence))
+        restricting = list(policies.restrictions(self._evidence))
         if restricting:
             return advice.restriction_stays(self._evidence, *restricting)
-        return self.update_trust_policy(trust_documents.corrected(self._evidence))
+        return self.update_trust_policy(policies.corrected(self._evidence))
 
     def admit_or_create(self) -> Repair:
         """Return lines that add the service account to the role's trust policy.
@@ -165,7 +163,7 @@ class Commands:
         """
         if self._role_is_there:
             return Repair.of(self.admit())
-        return Repair.of(self.create_role(trust_documents.alone(self._evidence)), self.attach_policy())
+        return Repair.of(self.create_role(policies.alone(self._evidence)), self.attach_policy())
 
     def attach_policy(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/attach-role-policy.html"""
@@ -228,7 +226,7 @@ class Commands:
             if position not in denying:
                 statements.append(each)
                 continue
-            statements.append({**trust_documents.without(each, "ArnNotEquals", PRINCIPAL, evidence.expected.role_arn)})
+            statements.append({**policies.without(each, "ArnNotEquals", PRINCIPAL, evidence.expected.role_arn)})
             if evidence.expected.action:
                 narrowed = self._of_role_in_bucket(each, bucket)
                 if narrowed is None:
@@ -337,8 +335,8 @@ class Commands:
             "ArnEquals": {**(conditions.get("ArnEquals") or {}), PRINCIPAL: evidence.expected.role_arn},
         }
         narrowed = {**{key: value for key, value in statement.items() if key != "Sid"}, "Condition": own}
-        whole = deny_statements.of_bucket(f"arn:{Arn.parse(evidence.expected.role_arn).partition}:s3:::{bucket}")
-        return deny_statements.excepting(narrowed, evidence.expected.action, evidence.expected.resource, whole=whole)
+        whole = policies.of_bucket(f"arn:{Arn.parse(evidence.expected.role_arn).partition}:s3:::{bucket}")
+        return policies.excepting(narrowed, evidence.expected.action, evidence.expected.resource, whole=whole)
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
         """Return a repair that gives permissions to the role: the comment `what`, and below it `lines`.
@@ -428,7 +426,7 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
 
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
     """
-    if users := others_with(evidence, name):
+    if users := workloads.other_users(evidence, name):
         return advice.config_map_stays(evidence, name, list(data), users)
     deleted = [key for key, value in data.items() if value is None]
     changed = [key for key in data if key not in deleted]
@@ -453,44 +451,8 @@ def _roles_to_choose_from(evidence: Evidence) -> list[str]:
     return [f"# these roles may be meant for {account}; choose one, and {put}:", *(f"#   {arn}" for arn in candidates)]
 
 
-def others_with(evidence: Evidence, config_map: str) -> list[str]:
-    """Return the names of the pods and workloads that use a ConfigMap, but don't run as the examined service account.
-
-    All are in the examined namespace. If the pods or the workloads can't be listed, a text in the list says so.
-
-    https://kubernetes.io/docs/concepts/configuration/configmap/#using-configmaps
-    """
-    users = []
-    for kind, specs in (("pods", _specs_of_pods), ("workloads", workloads.pod_specs)):
-        try:
-            users += [
-                name
-                for name, spec in specs(evidence).items()
-                if service_account_of(spec) != evidence.parameters.service_account and _refers(spec, config_map)
-            ]
-        except NotRead:
-            users.append(f"{kind} that the doctor could not list")
-    return users
-
-
-def _specs_of_pods(evidence: Evidence) -> dict[str, PodSpec]:
-    pods = evidence.cluster.api.pods(evidence.parameters.namespace)
-    return {f"pod {pod['metadata']['name']}": pod["spec"] for pod in pods}
-
-
 def _keys(names: list[str]) -> str:
     return f"the keys {words.listed(names)}" if len(names) > 1 else f"the key {names[0]}"
-
-
-def _refers(part: Any, config_map: str) -> bool:
-    if isinstance(part, list):
-        return any(_refers(each, config_map) for each in part)
-    if not isinstance(part, dict):
-        return False
-    references = (part.get(key) for key in ("configMap", "configMapRef", "configMapKeyRef"))
-    if any(isinstance(each, dict) and each.get("name") == config_map for each in references):
-        return True
-    return any(_refers(each, config_map) for each in part.values())
 
 
 def _is_run_of_lab(evidence: Evidence) -> bool:

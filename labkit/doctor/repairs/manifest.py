@@ -2,7 +2,7 @@
 
 import copy
 
-from labkit.doctor.evidence.objects import Metadata, Pod
+from labkit.doctor.evidence.objects import ObjectMeta, PodDocument
 from labkit.doctor.evidence.pod_spec import (
     API_VOLUME,
     MOUNT_PATH,
@@ -40,7 +40,7 @@ FIRST_OF_CONTAINER = ("name", "image", "command", "args", "env", "envFrom", "vol
 NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "kubectl.kubernetes.io/restartedAt")
 
 
-def restored_manifest(pod: Pod, region: str) -> Document:
+def restored_manifest(pod: PodDocument, region: str) -> Document:
     """Return a manifest with which a live pod can be created again.
 
     It has no status, no defaults, and nothing that admission or the webhook added. `region` is the region that the
@@ -133,7 +133,7 @@ def _mounted(spec: Document, volume: str) -> bool:
     return any(mount["name"] == volume for each in containers_of(spec) for mount in each.get("volumeMounts") or [])
 
 
-def _annotations(metadata: Metadata) -> dict[str, str]:
+def _annotations(metadata: ObjectMeta) -> dict[str, str]:
     return {key: value for key, value in (metadata.get("annotations") or {}).items() if key not in NOTED}
 
 

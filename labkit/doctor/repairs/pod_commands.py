@@ -22,7 +22,7 @@ from labkit.doctor.evidence.pod_spec import (
 )
 from labkit.doctor.evidence.reading import Document
 from labkit.doctor.repairs import advice
-from labkit.doctor.repairs.commands import Commands, applied, others_with, patch_config_map
+from labkit.doctor.repairs.commands import Commands, applied, patch_config_map
 from labkit.doctor.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.doctor.repairs.repair import Lines, Repair
 from labkit.doctor.repairs.words import changes_in, listed, managed, name_of_account, said, shown
@@ -244,7 +244,7 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
     """Replace a ConfigMap in `envFrom` with variables in `env`, if it has superfluous keys that can't be deleted.
 
-    They can't be deleted if pods or workloads of another service account may use the ConfigMap (`others_with`).
+    They can't be deleted if pods or workloads of another service account may use the ConfigMap.
 
     `env` gets a variable for each key of the ConfigMap that isn't superfluous. Variables that `env` already has,
     variables that the webhook sets, and variables with an invalid name aren't added.
@@ -252,7 +252,11 @@ def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
     spec = evidence.pod.spec
-    shared = {name: gone for name, gone in variables.superfluous_keys(evidence).items() if others_with(evidence, name)}
+    shared = {
+        name: gone
+        for name, gone in variables.superfluous_keys(evidence).items()
+        if workloads.other_users(evidence, name)
+    }
     if spec is None or not shared:
         return
     for container in containers_of(manifest["spec"]):
@@ -446,7 +450,7 @@ def _config_map_lines(evidence: Evidence) -> list[str]:
             f"The ConfigMap {name} is not changed: {listed(users)} may need it. "
             f"The new pod ignores {listed(sorted(keys))}."
         )
-        if (users := others_with(evidence, name))
+        if (users := workloads.other_users(evidence, name))
         else patch_config_map(evidence, name, dict.fromkeys(sorted(keys)))
         for name, keys in variables.superfluous_keys(evidence).items()
     ]

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from labkit.doctor.evidence import Evidence, NotRead, accounts, opt_out, selectors
+from labkit.doctor.evidence import Evidence, NotRead, accounts, opt_out
 from labkit.doctor.evidence.objects import WebhookConfiguration
 from labkit.doctor.evidence.opt_out import ON_EKS, Requirement, Subject, labels_of
 from labkit.doctor.evidence.pod_spec import service_account_of
@@ -33,6 +33,16 @@ MANY = 4  # the most service accounts that one line names
 # Kubernetes' own labels, which have effects of their own: pod-security.kubernetes.io/enforce.
 OF_KUBERNETES = re.compile(r"(^|\.)k(8s|ubernetes)\.io/")
 Path = tuple[str | int, ...]
+# Kinds of objects that select pods or namespaces by a label.
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
+SELECTING = (
+    "services",
+    "networkpolicies",
+    "poddisruptionbudgets",
+    "mutatingwebhookconfigurations",
+    "validatingwebhookconfigurations",
+)
+OWN = "pod-identity-webhook"
 
 
 def with_its_client(evidence: Evidence) -> str:
@@ -110,7 +120,7 @@ def labels_that_harm_nobody(
     try:
         for each in requirements:
             is_taken = each.key in labels_of(evidence, each.subject) or bool(OF_KUBERNETES.search(each.key))
-            if each.is_opt_out or is_taken or selectors.by_label(evidence, each.key):
+            if each.is_opt_out or is_taken or _selecting_by_label(evidence, each.key):
                 return None
             wanted.setdefault(each.subject, {})[each.key] = each.values[0] if each.values else "true"
         if "namespace" in wanted and not _is_alone(evidence):
@@ -292,3 +302,23 @@ def _pointer(path: Path) -> str:
 
 def _unescaped(step: str) -> str:
     return step.replace("~1", "/").replace("~0", "~")
+
+
+def _selecting_by_label(evidence: Evidence, key: str) -> list[str]:
+    """Return the names of the objects that contain this label key anywhere in `spec` or `webhooks`.
+
+    Search the objects of `SELECTING` in all namespaces, and the workloads in the parameters' namespace. Leave out the
+    webhook itself. Raises `NotRead`.
+    """
+    others = [each for kind in SELECTING for each in evidence.cluster.api.all_of(kind)]
+    found = [*others, *evidence.cluster.api.workloads(evidence.parameters.namespace)]
+    named = [each["metadata"]["name"] for each in found if _mentions([each.get("spec"), each.get("webhooks")], key)]
+    return [name for name in named if name != OWN]
+
+
+def _mentions(part: Any, key: str) -> bool:
+    if isinstance(part, list):
+        return any(_mentions(each, key) for each in part)
+    if not isinstance(part, dict):
+        return False
+    return key in part or part.get("key") == key or any(_mentions(each, key) for each in part.values())

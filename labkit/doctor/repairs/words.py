@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from labkit.doctor.evidence.objects import Metadata
+from labkit.doctor.evidence.objects import ObjectMeta
 
 SUBJECT = "system:serviceaccount:"
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -54,7 +54,7 @@ def changes_in(before: object, after: object) -> str:
     return "\n".join(f"#   {line[:1]} {line[1:]}" for line in told if not line.startswith("@@"))
 
 
-def managed(metadata: Metadata) -> list[str]:
+def managed(metadata: ObjectMeta) -> list[str]:
     """Return a list with a warning if a tool manages the object, because the tool may undo a repair.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
