@@ -9,6 +9,8 @@ When the gate is created, this module replaces these methods of moto:
 - `FakeBucket.get_permission`, `FakeAccount.__init__`: see `adopt`.
 - `AccountSpecificBackend.__getitem__`: see `tell_uses`.
 
+`adopt` also caches `method_names_from_class`, which moto calls for each request.
+
 `adopt` also adds to moto's list of the S3 resources whose ARNs may have a region.
 
 This module reads or sets these private attributes of moto's objects:
@@ -27,7 +29,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
+from functools import cache, lru_cache, partial
 from operator import itemgetter
 from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote_to_bytes
@@ -42,6 +44,7 @@ from labkit.simulator.aws.one_thread import OneThread, Stuck
 
 try:
     from moto.backends import get_backend
+    from moto.core import responses
     from moto.core.base_backend import AccountSpecificBackend, BackendDict, BaseBackend
     from moto.core.model import OperationModel, ServiceModel, Shape
     from moto.core.parse import PROTOCOL_PARSERS
@@ -52,7 +55,7 @@ try:
     )
     from moto.core.request import Request as RoutedRequest
     from moto.core.routing import get_service_router
-    from moto.core.utils import get_service_model, utcnow
+    from moto.core.utils import get_service_model, method_names_from_class, utcnow
     from moto.iam.access_control import PermissionResult
     from moto.iam.aws_managed_policies import aws_managed_policies_data
     from moto.iam.exceptions import MalformedPolicyDocument
@@ -104,6 +107,7 @@ PARAMETERS = ("moto.ssm.models", "ParameterDict")
 """The module and the name of moto's class for SSM's parameters. moto loads the class only when a call needs SSM."""
 AWS_PARAMETERS = "/aws/"
 _stores_by_region = AccountSpecificBackend.__getitem__
+_method_names = cache(method_names_from_class)
 # The beginnings of the S3 resources whose ARNs have a region.
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html#amazons3-resources-for-iam-policies
 S3_WITH_REGION = ["accesspoint/", "access-grants/", "job/", "storage-lens/", "storage-lens-group/"]
@@ -119,6 +123,8 @@ class Backend:
         # With this variable, moto would use one account for all calls.
         os.environ.pop("MOTO_ACCOUNT_ID", None)
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
+        # For each request, moto would look through its folders and match the host with 200 patterns.
+        self._service_at = lru_cache(1000)(self._dispatcher.get_backend_for_host)
         self._apps: dict[str, Any] = {}
         # moto isn't thread-safe: one call at a time, outside the event loop's thread.
         self.thread = OneThread("moto")
@@ -297,7 +303,7 @@ class Backend:
         name = "s3" if request.service == "s3" and not request.call.path.startswith(S3_CONTROL) else None
         if name is None:
             host = self._dispatcher.infer_service_region_host(environ, request.call.path)
-            name = self._dispatcher.get_backend_for_host(host) if host else None
+            name = self._service_at(host) if host else None
         if name is None or name in ("moto_api", "instance_metadata"):
             raise Refusal(501, "NotImplemented", NO_SERVICE.format(request.service))
         return self._load(name)
@@ -361,7 +367,7 @@ class Backend:
 
 
 def adopt() -> None:
-    """Replace two of moto's functions, and keep moto from opening connections.
+    """Replace three of moto's functions, and keep moto from opening connections.
 
     Afterwards moto doesn't evaluate bucket policies, and creates accounts with the ids that the lab chooses.
 
@@ -371,6 +377,7 @@ def adopt() -> None:
     moto_guard.close()
     # The gate has evaluated the bucket policy. moto's own evaluation ignores principals and conditions.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
+    responses.method_names_from_class = _method_names  # type: ignore[attr-defined]  # imported there
     FakeAccount.__init__ = _enroll  # type: ignore[method-assign, assignment]  # see there
     # moto's list only has access points.
     SERVICE_TYPE_REGION_INFORMATION_ERROR_ASSOCIATIONS["s3"]["valid_starting_values"] = S3_WITH_REGION
