@@ -133,11 +133,12 @@ def _run_server(
     with Path(os.devnull).open("rb") as nothing, Path(log).open("ab") as file:
         for descriptor, of in enumerate((nothing, file, file)):
             os.dup2(of.fileno(), descriptor)
-    gc.freeze()
     runpy.run_module("labkit.simulator", run_name="__main__")
 
 
 def _become(argv: list[str], env: dict[str, str], cwd: str | None, ready: Connection) -> None:
+    # A collection of garbage would copy every page of the modules that this process shares with its fork server.
+    gc.freeze()
     # multiprocessing lets no daemon have children, but this program may need some.
     multiprocessing.current_process()._config["daemon"] = False
     os.setsid()
