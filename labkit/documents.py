@@ -8,6 +8,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from labkit.connection import IMAGE
 from labkit.policy.arn import Arn
+from labkit.policy.written import PolicyDocument
 from labkit.run_parameters import Parameters
 
 AUDIENCE = "sts.amazonaws.com"
@@ -23,25 +24,6 @@ class OidcProvider(TypedDict):
 
     Url: str
     ClientIDList: list[str]
-
-
-class Statement(TypedDict, total=False):
-    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_statement.html"""
-
-    Sid: str
-    Effect: Literal["Allow", "Deny"]
-    Principal: dict[str, str | list[str]]
-    Action: str | list[str]
-    Resource: str | list[str]
-    Condition: dict[str, dict[str, str | list[str]]]
-    """The values that a request must have, by operator and condition key."""
-
-
-class PolicyDocument(TypedDict):
-    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html"""
-
-    Version: str
-    Statement: list[Statement]
 
 
 class Metadata(TypedDict):

@@ -1,5 +1,6 @@
 """The lab's own errors. Each error says what happened, where, and what to do next."""
 
+import copyreg
 import json
 import re
 import sys
@@ -19,7 +20,6 @@ DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403
 SOME_NAMESPACE = "NAMESPACE"
 # The websocket client's text about a refused exec: the status, the headers and the body of the answer.
 HANDSHAKE = re.compile(r"Handshake status (\d+) .* -\+-\+- (.*)", re.DOTALL)
-
 # AWS's names for an organization's policies, in a denial's message.
 BY_THE_ORGANIZATION = re.compile(r"(service|resource) control policy")
 
@@ -49,7 +49,7 @@ class LabError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Rebuild it from its attributes: the constructors of the errors below take other arguments.
-        return _restored, (type(self), self.args, self.__dict__)
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # typeshed lacks it
 
     def _render_traceback_(self) -> list[str]:
         # IPython calls this instead of printing a traceback of its own.
@@ -62,11 +62,13 @@ def in_a_terminal(name: str, value: str) -> str:
 
 
 class UnknownName(LabError):
-    """A name isn't known. The message proposes the most similar known name."""
+    """A name isn't known. The message proposes the known name that begins with it, or else the most similar one."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", next: str = ""):
         known = list(known)
-        self.nearest = _nearest(name, known)
+        longer = [each for each in known if name and each.startswith(name)]
+        similar = longer or get_close_matches(name, known, n=1, cutoff=0.5)
+        self.nearest = similar[0] if similar else None
         hint = f" Did you mean {self.nearest!r}?" if self.nearest else ""
         article = "an" if kind[0] in "aeiou" else "a"
         what = f"{name!r} is not {article} {kind}.{hint} There are: {', '.join(known)}."
@@ -305,12 +307,6 @@ def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
         )
 
 
-def _nearest(name: str, known: list[str]) -> str | None:
-    """Return the known name that begins with `name`, or else the most similar known name."""
-    longer = [each for each in known if name and each.startswith(name)]
-    return next(iter(longer or get_close_matches(name, known, n=1, cutoff=0.5)), None)
-
-
 def _endpoint(error: Exception) -> str:
     """Return the request or the endpoint that the error names."""
     if isinstance(error, LabError):
@@ -319,10 +315,3 @@ def _endpoint(error: Exception) -> str:
         return str(url)
     pool = getattr(error, "pool", None)
     return f"{pool.scheme}://{pool.host}:{pool.port}" if pool else ""
-
-
-def _restored(kind: type[LabError], args: tuple[Any, ...], attributes: dict[str, Any]) -> LabError:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(attributes)
-    return error

@@ -1,26 +1,27 @@
 """The lab: the only object that a notebook has to open."""
 
 from collections import Counter
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from io import StringIO
-from itertools import chain, takewhile
+from itertools import chain
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from labkit import steps, targets
 from labkit.connection import Connection
-from labkit.course import exercises, progress
+from labkit.course import capabilities, exercises, progress
+from labkit.course.exercises import the_problem
 from labkit.course.widgets import short_errors
 from labkit.course.widgets.check import Check
 from labkit.course.widgets.question import Answer, Question, Questions
 from labkit.doctor import checks
 from labkit.doctor.evidence import Evidence
-from labkit.errors import LabError, UnknownName, answering
+from labkit.errors import LabError, answering
 from labkit.run_parameters import Parameters
-from labkit.showing import doing, say, show, stable
-from labkit.simulator import nodes
+from labkit.showing import doing, say, show
 from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,18 +33,6 @@ if TYPE_CHECKING:
     from labkit.course.widgets.watch import Watch
     from labkit.course.widgets.who_gets_in import WhoGetsIn
     from labkit.doctor.report import Diagnosis
-
-CAPABILITIES = {
-    "clock": "a clock of its own that can be moved",
-    "trail": "a trail that holds the reason of each decision",
-    "node_identity": "a node role whose credentials a pod can reach",
-    "pod_identity": "an EKS Pod Identity Agent of the lab's own",
-    "other_account": "a second account that you administer",
-    "any_cluster": "clusters that exist as soon as you name them",
-}
-
-# https://docs.aws.amazon.com/awscloudtrail/latest/userguide/view-cloudtrail-events-cli.html
-LOOKUP = "aws cloudtrail lookup-events"
 
 
 class Lab(Workspace):
@@ -84,7 +73,10 @@ class Lab(Workspace):
         lab = cls(parameters, targets.target(parameters.target).start_and_look(parameters))
         lab._is_only_looked_at = True
         with answering(parameters.namespace), redirect_stdout(StringIO()):
-            if lab.connection.is_embedded and lab._is_empty():
+            evidence = lab.evidence()
+            if lab.connection.is_embedded and not (
+                evidence.aws.role or evidence.cluster.service_account or evidence.pod.document
+            ):
                 lab.ready(through="pod")
         return lab
 
@@ -122,13 +114,15 @@ class Lab(Workspace):
                 where="lab.ready",
                 next='lab.ready(before="iam_role")',
             )
+        from labkit.course.faults import breaking
+
         self._note()
         with answering(self.parameters.namespace), doing("Preparing the lab"):
             # Without this, an exercise of another notebook would leave its objects in this notebook's run.
             for _ in exercises.close_all(self) if self.connection.is_embedded else ():
                 pass
-            self._mend_what_was_left()
-            self._detach_from_the_node()
+            breaking.mend_what_was_left(self)
+            the_problem.detach_from_the_node(self)
             if account:
                 steps.empty(self.in_account(account))
             for line in steps.ready_before(self, before) if before else steps.ready_through(self, through):
@@ -218,12 +212,8 @@ class Lab(Workspace):
         from labkit.course.widgets import who_gets_in
 
         with answering(self.parameters.namespace):
-            return who_gets_in.read(self.evidence(), self.who_gets_in, self._trust if self.takes_untagged else None)
-
-    def _trust(self, policy: str) -> None:
-        with answering(self.parameters.namespace):
-            steps.step("iam_role").make_way(self)
-            self.aws.client("iam").update_assume_role_policy(RoleName=self.parameters.role_name, PolicyDocument=policy)
+            write = partial(who_gets_in.write_trust_policy, self) if self.takes_untagged else None
+            return who_gets_in.read(self.evidence(), self.who_gets_in, write)
 
     def diagnose(self, *, probe: bool = False, repair: bool = False) -> "Diagnosis":
         """Find out why the pod doesn't get its role, and change nothing.
@@ -269,7 +259,7 @@ class Lab(Workspace):
         Raises `UnknownName`. Raises `LabError`, and changes nothing, if the target isn't moto.
         """
         opened = exercises.by_id(id)
-        self._needs_the_embedded_lab()
+        capabilities.require_exercises(self)
         with answering(opened.name), doing(f"Opening exercise {id}"):
             opened.open(self)
         progress.kept("opened", id)
@@ -304,13 +294,13 @@ class Lab(Workspace):
         """
         from labkit.course.examination import Examination
 
-        self._needs_the_embedded_lab()
+        capabilities.require_exercises(self)
         with answering(self.parameters.namespace):
             return Examination(self, seed=seed, count=count)
 
     def _check_exercise(self, id: str) -> Check:
         judged = exercises.by_id(id)
-        self._needs_the_embedded_lab()
+        capabilities.require_exercises(self)
         with answering(judged.name), doing(f"Checking exercise {id}"):
             check = Check(id, f"exercise {id}, {judged.title}", judged.rows(self), [], lambda: self.check(id))
         progress.kept("tried", id, right=bool(check))
@@ -320,7 +310,7 @@ class Lab(Workspace):
 
     def to_break(self) -> "Lab":
         """Return this lab. Raises `LabError` if the cluster isn't the lab's own: faults may hurt other people."""
-        self._needs_own_cluster()
+        capabilities.require_own_cluster(self)
         return self
 
     def break_(self, fault: str = "", *, seed: int | None = None) -> None:
@@ -340,16 +330,10 @@ class Lab(Workspace):
                 next=f'lab.break_("{fault}")',
             )
         chosen = faults.named(fault) if fault else faults.drawn(seed)
-        self._needs_own_cluster()
+        capabilities.require_own_cluster(self)
         self._note()
         with answering(self.parameters.namespace), doing("Breaking one thing, and asking AWS in the pod"):
-            if breaking.faults_in(self) and (taken := breaking.mend(self)).was_broken:
-                # Without `fault`, the earlier fault may be the one that is chosen again.
-                print(f"The earlier fault is mended first.{f' {taken}' if fault else ''}")
-            breaking.break_lab(self, chosen)
-            print(f"{chosen.id}: {chosen.description}" if fault else f"What happened: {chosen.description}")
-            for command, answer in breaking.what_aws_says(self):
-                print(f"$ {command}\n{stable(answer)}")
+            breaking.break_and_print(self, chosen, is_named=bool(fault))
 
     def mended(self) -> "MendReport":
         """Report whether the run is mended, and which objects are still broken or left behind.
@@ -358,20 +342,17 @@ class Lab(Workspace):
         """
         from labkit.course.faults import breaking, report
 
-        self._needs_own_cluster()
+        capabilities.require_own_cluster(self)
         with answering(self.parameters.namespace):
             if breaking.faults_in(self):
                 say("Asking AWS in the pod")
-            left = report.of(self)
-        if left is None:
-            raise LabError(f"Nothing is broken in {self.run}.", where="lab.mended", next="lab.break_()")
-        return left
+            return report.of(self)
 
     def mend(self) -> None:
         """Mend all faults, so that the run is exactly as before the first fault. Print the mended objects."""
         from labkit.course.faults import breaking
 
-        self._needs_own_cluster()
+        capabilities.require_own_cluster(self)
         self._note()
         with answering(self.parameters.namespace), doing("Mending the run"):
             print(breaking.mend(self) if breaking.faults_in(self) else "Nothing is broken in this run.")
@@ -403,12 +384,11 @@ class Lab(Workspace):
 
         If the target records no calls, show how to find them in AWS CloudTrail.
         """
-        from labkit.course.widgets.trail import Calls, NoCalls
+        from labkit.course.widgets.trail import NoCalls, calls
 
-        if self.connection.trail is None:
-            return NoCalls([], self._no_trail)
-        since = [*takewhile(lambda record: record.get("eventID") != self._seen, self.connection.trail())][::-1]
-        return Calls(since).of_issuer(self.provider_arn).only(event=event, who=who, decision=decision, last=last)
+        if no_trail := capabilities.no_trail(self):
+            return NoCalls([], no_trail)
+        return calls(self.connection, self._seen).only(event=event, who=who, decision=decision, last=last)
 
     def watch(self) -> "Watch":
         """Show the calls to AWS as arrows between you, the pod and AWS. A running notebook adds each new call.
@@ -422,12 +402,8 @@ class Lab(Workspace):
             self.connection.trail,
             self._seen,
             lambda record: bool(Calls([record]).of_issuer(self.provider_arn).records),
-            self._no_trail if self.connection.trail is None else "",
+            capabilities.no_trail(self),
         )
-
-    @property
-    def _no_trail(self) -> str:
-        return f"{self._lacks('trail')} CloudTrail has the calls, some minutes later: {LOOKUP}"
 
     @property
     def clock(self) -> Any:
@@ -444,40 +420,15 @@ class Lab(Workspace):
 
     def has(self, capability: str) -> bool:
         """Return whether the target has this capability: `if lab.has("clock"):`. If not, print a message about it."""
-        if getattr(self.connection, _known(capability)) is not None:
+        if capabilities.has(self, capability):
             return True
-        print(f"{self._lacks(capability)} This cell shows it on moto.")
+        print(f"{capabilities.lacks(self, capability)} This cell shows it on moto.")
         return False
 
     def needs(self, capability: str) -> "Lab":
         """Return this lab. Raises `LabError` if the target doesn't have this capability."""
-        if getattr(self.connection, _known(capability)) is None:
-            raise LabError(
-                self._lacks(capability),
-                where="this cell, and those that build on it",
-                next='skip them, or set target = "moto", and run the notebook again',
-            )
+        capabilities.require(self, capability)
         return self
-
-    def _mend_what_was_left(self) -> None:
-        """Mend the run's fault if one of the objects that it broke is still broken."""
-        from labkit.course.faults import breaking
-
-        left = breaking.progress(self) if self.takes_untagged else None
-        if left and left.still_broken:
-            print(f"A fault was still in this run. {breaking.mend(self)}")
-
-    def _detach_from_the_node(self) -> None:
-        """Detach the run's policy from the lab's own node role. Notebook 00 attaches it, and may end before its end."""
-        role, policy = self.connection.node_role, self.parameters.policy_arn
-        if not role or policy in nodes.POLICIES:
-            return
-        iam = self.aws.client("iam")
-        with suppress(iam.exceptions.NoSuchEntityException):
-            attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
-            if policy in [each["PolicyArn"] for each in attached]:
-                iam.detach_role_policy(RoleName=role, PolicyArn=policy)
-                print(f"{policy.rpartition('/')[2]} was still attached to the node's role, {role}. It's detached now.")
 
     def _note(self) -> None:
         """Record that a lab command changes this run. An examination reads this record."""
@@ -492,30 +443,6 @@ class Lab(Workspace):
         if self.connection.is_embedded:
             examination.note_the_doctor(self)
 
-    def _needs_own_cluster(self) -> None:
-        """Raise `LabError` if the cluster isn't the lab's own, because faults may hurt other people."""
-        if not self.takes_untagged:
-            raise LabError(
-                f"The target {self.parameters.target} lacks a cluster of the lab's own, which can be broken.",
-                where="this cell, and those that build on it",
-                next='set target = "moto", and run the notebook again',
-            )
-
-    def _needs_the_embedded_lab(self) -> None:
-        if not self.connection.is_embedded:
-            raise LabError(
-                f"The target {self.parameters.target} lacks exercises, which break things. Nothing was changed.",
-                where="this cell and the next one",
-                next='skip them, or set target = "moto", and run the notebook again',
-            )
-
-    def _lacks(self, capability: str) -> str:
-        return f"The target {self.parameters.target} lacks {CAPABILITIES[capability]}."
-
-    def _is_empty(self) -> bool:
-        evidence = self.evidence()
-        return not (evidence.aws.role or evidence.cluster.service_account or evidence.pod.document)
-
     def close(self) -> None:
         """Close the connections to the cluster. The lab keeps running; `labkit down` ends it."""
         self.connection.close()
@@ -523,9 +450,3 @@ class Lab(Workspace):
 
 def _answered(question: Question, answer: Answer) -> None:
     progress.kept("answered", question.id, right=answer.right)
-
-
-def _known(capability: str) -> str:
-    if capability not in CAPABILITIES:
-        raise UnknownName("capability of a target", capability, CAPABILITIES)
-    return capability

@@ -17,8 +17,6 @@ from labkit.errors import LabError, UnknownName, in_a_terminal
 
 # The first line of the cell that papermill injects.
 INJECTED = "# Parameters"
-
-
 # Marks on everything that a run makes: tags in AWS, labels (in which a colon isn't allowed) in Kubernetes.
 LAB, LAB_TAG, RUN_TAG = "irsa", "labkit:lab", "labkit:run"
 LAB_LABEL, RUN_LABEL = "labkit/lab", "labkit/run"
@@ -63,7 +61,10 @@ def read_cells(cells: Iterable[str], namespace: Mapping[str, object]) -> dict[st
     known = Parameters.names()
     values: dict[str, Any] = {}
     for cell in cells:
-        statements = _parse(cell)
+        try:
+            statements = ast.parse(cell).body
+        except SyntaxError:
+            continue
         assigned = _assignments(statements)
         injected = cell.lstrip().startswith(INJECTED)
         # A kernel doesn't see tags. So a cell of parameters is one that only assigns names, most of them parameters.
@@ -309,8 +310,7 @@ def tag_value(run: str) -> str:
     """
     if re.fullmatch(r"[A-Za-z0-9_.:/=+@-]{1,256}", run):
         return run
-    kept = re.sub(r"[^A-Za-z0-9_.:/=+@-]", "_", run)[:240]
-    return f"{kept}-{hashlib.sha256(run.encode()).hexdigest()[:10]}"
+    return f"{re.sub(r'[^A-Za-z0-9_.:/=+@-]', '_', run)[:240]}-{hashlib.sha256(run.encode()).hexdigest()[:10]}"
 
 
 def label_value(run: str) -> str:
@@ -336,13 +336,6 @@ def _explain(fault: Any) -> str:
         rule = f"text, not {type(value).__name__}"
     shown = repr(value) if len(repr(value)) <= 80 else f"{value!r:.70}… ({len(str(value))} characters)"
     return f"parameter {name} = {shown} breaks its rule: {rule}."
-
-
-def _parse(cell: str) -> list[ast.stmt]:
-    try:
-        return ast.parse(cell).body
-    except SyntaxError:
-        return []
 
 
 def _assignments(statements: Iterable[ast.stmt]) -> list[tuple[str, ast.expr]]:

@@ -258,17 +258,10 @@ class Name(str):
     __slots__ = ()
 
 
-class Marked(str):
-    """The text of a table cell, which `table` shows as code with one part underlined."""
+class Html(str):
+    """The HTML of a table cell, which `table` doesn't escape."""
 
-    parts: tuple[str, str, str]
-
-    @classmethod
-    def of(cls, before: str, part: str, after: str) -> "Marked":
-        """Return the text made of three parts, of which `part` is underlined."""
-        made = cls(before + part + after)
-        made.parts = (before, part, after)
-        return made
+    __slots__ = ()
 
 
 def table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
@@ -280,9 +273,8 @@ def table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
 def _cell(text: str) -> str:
     if isinstance(text, Name):
         return f"<th>{escape(text)}</th>"
-    if isinstance(text, Marked):
-        before, part, after = map(escape, text.parts)
-        return f"<td><code>{before}<u><strong>{part}</strong></u>{after}</code></td>"
+    if isinstance(text, Html):
+        return f"<td>{text}</td>"
     return f"<td><code>{escape(text)}</code></td>" if isinstance(text, Code) else f"<td>{escape(text)}</td>"
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labkit.documents import AUDIENCE, PolicyDocument, Statement
+from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
+from labkit.policy.written import PolicyDocument, StatementDocument
 from labkit.run_parameters import Parameters
 
 SOURCE = "terraform-aws-modules/iam/aws//modules/iam-role-for-service-accounts"
@@ -54,8 +55,10 @@ def hcl(module_variables: Variables) -> str:
 
     https://developer.hashicorp.com/terraform/language/modules/syntax
     """
-    source = _attributes({"source": SOURCE, "version": VERSION}, 1)
-    groups = [source, *_groups(module_variables)]
+    simple = {name: value for name, value in module_variables.items() if not isinstance(value, Mapping)}
+    maps = [{name: value} for name, value in module_variables.items() if isinstance(value, Mapping)]
+    # A group of lines for the simple attributes, and a group for each map.
+    groups = [_attributes(group, 1) for group in [{"source": SOURCE, "version": VERSION}, simple, *maps] if group]
     return (
         'module "irsa" {\n' + "\n\n".join(groups) + "\n}\n\n"
         'output "role_arn" {\n'
@@ -84,7 +87,7 @@ def rendered(module_variables: Variables) -> Rendered:
     )
 
 
-def _statement(provider: Mapping[str, Any], operator: str) -> Statement:
+def _statement(provider: Mapping[str, Any], operator: str) -> StatementDocument:
     arn = provider["provider_arn"]
     # The module removes everything up to the last "provider/". The condition keys start with the rest.
     issuer = re.sub(r"^.*provider/", "", arn)
@@ -100,13 +103,6 @@ def _statement(provider: Mapping[str, Any], operator: str) -> Statement:
             }
         },
     }
-
-
-def _groups(values: Variables) -> list[str]:
-    """Return a group of lines for the simple attributes, and a group for each map."""
-    simple = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
-    maps = [{name: value} for name, value in values.items() if isinstance(value, Mapping)]
-    return [_attributes(group, 1) for group in [simple, *maps] if group]
 
 
 def _attributes(values: Variables, depth: int) -> str:

@@ -11,11 +11,7 @@ import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
-
-from labkit.policy import Policy, Principal, Request
-from labkit.policy.conditions import quoted
 
 
 class NotAToken(ValueError):
@@ -159,84 +155,6 @@ def refused(
 
 
 _INVALID = "InvalidIdentityToken"
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimComparison:
-    """A row of the token view: a required value (`wanted`), and the value that was `found`.
-
-    `field` names what is compared: mostly a claim of the token. `where` names the setting, the policy statement or the
-    check that requires the value.
-    """
-
-    field: str
-    wanted: str
-    found: str
-    matches: bool
-    where: str
-
-
-def compare(
-    claims: Claims,
-    provider_url: str | None,
-    client_ids: list[str],
-    trust: Policy | None,
-    provider_arn: str,
-    *,
-    now: float | None = None,
-) -> list[ClaimComparison]:
-    """Return the rows of the token view, in the order of STS's checks.
-
-    Without `provider_url`, the role's account has no OIDC provider for the token's issuer. `now` is the lab's time in
-    epoch seconds. Without `now`, the view has no row for the expiry.
-    """
-    url = f"https://{provider_url.removeprefix('https://')}" if provider_url else ""
-    rows = [
-        ClaimComparison("iss", url or "an OIDC provider", claims.issuer or "", bool(url) and url == claims.issuer, _URL)
-    ]
-    field = "azp" if claims.authorized_party else "aud"
-    known = any(audience in client_ids for audience in claims.compared)
-    rows.append(ClaimComparison(field, " or ".join(client_ids), ", ".join(claims.compared), known, _CLIENT_IDS))
-    if now is not None:
-        expires = claims.expires
-        shown = "" if expires is None else _utc(expires)
-        rows.append(ClaimComparison("exp", f"after {_utc(now)}", shown, expires is not None and now < expires, _CLOCK))
-    return rows + (_trust_rows(claims, trust, provider_arn) if trust else [])
-
-
-_URL = "OIDC provider: URL"
-_CLIENT_IDS = "OIDC provider: client ids"
-_CLOCK = "STS: the time"
-
-
-def _trust_rows(claims: Claims, trust: Policy, provider_arn: str) -> list[ClaimComparison]:
-    request = Request(Principal.federated(provider_arn), "sts:AssumeRoleWithWebIdentity", "*", {**claims.context()})
-    rows = []
-    for statement in trust.statements:
-        where = "trust policy" if len(trust.statements) == 1 else f"trust policy, {statement}"
-        where += "" if statement.allow else " (Deny)"
-        if statement.fault:
-            rows.append(ClaimComparison("statement", "a readable statement", statement.fault, False, where))
-            continue
-        principals = statement.principals
-        trusted = bool(principals and principals.match(request.principal, allow=statement.allow))
-        rows.append(ClaimComparison("provider", str(principals), provider_arn, trusted, f"{where}: Principal"))
-        for condition in statement.conditions:
-            result = condition.result(request.values)
-            issuer, _, claim = result.key.rpartition(":")
-            if "." not in issuer.partition("/")[0] and issuer.lower() != claims.provider.lower():
-                continue  # a key about the request, such as aws:SourceIp, or about the role
-            wanted = f"{result.operator} {quoted(result.wanted)}"
-            found = ", ".join(result.found)
-            rows.append(ClaimComparison(claim, wanted, found, result.matched, f"{where}: {result.key}"))
-    return rows
-
-
-def _utc(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return str(seconds)
 
 
 def _decode(part: str, name: str) -> dict[str, Any]:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit.course.widgets.token import compare
 from labkit.policy import Policy
-from labkit.tokens import Claims, NotAToken, compare, refused
+from labkit.tokens import Claims, NotAToken, refused
 
 PROVIDER = "oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
 ARN = f"arn:aws:iam::123456789012:oidc-provider/{PROVIDER}"
@@ -47,8 +48,8 @@ def rows(claims=None, url=PROVIDER, client_ids=("sts.amazonaws.com",), policy=No
     return compare(claims, url, list(client_ids), policy or trust(), ARN, now=now)
 
 
-def row(field, found):
-    (result,) = [comparison for comparison in found if comparison.field == field]
+def row(field, compared):
+    (result,) = [comparison for comparison in compared if comparison.field == field]
     return result
 
 
@@ -111,21 +112,21 @@ def test_a_token_s_claims_become_condition_keys():
 
 
 def test_every_claim_of_a_valid_token_matches():
-    found = rows()
-    assert [comparison.field for comparison in found] == ["iss", "aud", "exp", "provider", "sub", "aud"]
-    assert all(comparison.matches for comparison in found)
+    compared = rows()
+    assert [comparison.field for comparison in compared] == ["iss", "aud", "exp", "provider", "sub", "aud"]
+    assert all(comparison.matches for comparison in compared)
 
 
-def test_a_row_shows_the_wanted_and_the_found_value_and_where():
-    found = row("sub", rows(policy=trust(sub="system:serviceaccount:default:other")))
-    assert found.wanted == 'StringEquals "system:serviceaccount:default:other"'
-    assert found.found == SUBJECT
-    assert not found.matches
-    assert found.where == f"trust policy: {PROVIDER}:sub"
+def test_a_row_shows_the_wanted_and_the_presented_value_and_where():
+    compared = row("sub", rows(policy=trust(sub="system:serviceaccount:default:other")))
+    assert compared.wanted == 'StringEquals "system:serviceaccount:default:other"'
+    assert compared.presented == SUBJECT
+    assert not compared.matches
+    assert compared.where == f"trust policy: {PROVIDER}:sub"
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "wanted", "found"),
+    ("changes", "field", "wanted", "presented"),
     [
         ({"url": None}, "iss", "an OIDC provider", f"https://{PROVIDER}"),
         ({"url": f"https://{PROVIDER}/"}, "iss", f"https://{PROVIDER}/", f"https://{PROVIDER}"),
@@ -134,21 +135,21 @@ def test_a_row_shows_the_wanted_and_the_found_value_and_where():
         ({"policy": trust("system:serviceaccount:*:*")}, "sub", 'StringEquals "system:serviceaccount:*:*"', SUBJECT),
     ],
 )
-def test_a_row_shows_why_a_claim_does_not_match(changes, field, wanted, found):
+def test_a_row_shows_why_a_claim_does_not_match(changes, field, wanted, presented):
     result = row(field, rows(**changes))
-    assert (result.wanted, result.found, result.matches) == (wanted, found, False)
+    assert (result.wanted, result.presented, result.matches) == (wanted, presented, False)
 
 
 def test_the_audience_is_compared_with_the_client_ids_and_with_the_trust_policy():
-    by_provider, by_policy = [found for found in rows(client_ids=["a", "b"]) if found.field == "aud"]
-    assert (by_provider.wanted, by_provider.found, by_provider.matches) == ("a or b", "sts.amazonaws.com", False)
+    by_provider, by_policy = [compared for compared in rows(client_ids=["a", "b"]) if compared.field == "aud"]
+    assert (by_provider.wanted, by_provider.presented, by_provider.matches) == ("a or b", "sts.amazonaws.com", False)
     assert by_provider.where == "OIDC provider: client ids"
     assert by_policy.matches
 
 
 def test_the_authorized_party_is_compared_in_place_of_the_audience():
-    found = row("azp", rows(Claims.parse(token(azp="app"))))
-    assert (found.found, found.matches) == ("app", False)
+    compared = row("azp", rows(Claims.parse(token(azp="app"))))
+    assert (compared.presented, compared.matches) == ("app", False)
 
 
 def test_a_wildcard_in_string_like_matches():
@@ -157,23 +158,23 @@ def test_a_wildcard_in_string_like_matches():
 
 def test_a_missing_expiry_does_not_match_and_a_huge_one_is_shown_as_a_number():
     assert not row("exp", rows(Claims.parse(token(exp=None)))).matches
-    assert row("exp", rows(Claims.parse(token(exp=10**18)))).found == str(10**18)
+    assert row("exp", rows(Claims.parse(token(exp=10**18)))).presented == str(10**18)
 
 
 def test_without_a_trust_policy_or_a_time_there_are_no_rows_for_them():
-    found = compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], None, ARN)
-    assert [comparison.field for comparison in found] == ["iss", "aud"]
+    compared = compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], None, ARN)
+    assert [comparison.field for comparison in compared] == ["iss", "aud"]
 
 
 def test_another_provider_in_the_trust_policy_does_not_match():
-    found = compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], trust(), ARN + "0")
-    assert not row("provider", found).matches
+    compared = compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], trust(), ARN + "0")
+    assert not row("provider", compared).matches
 
 
 def test_an_unreadable_statement_gets_a_row_of_its_own():
     broken = Policy.read({"Statement": [{"Effect": "Allow"}]}, kind="trust", name="my-role")
-    found = row("statement", rows(policy=broken))
-    assert (found.found, found.matches) == ("Missing required field Principal", False)
+    compared = row("statement", rows(policy=broken))
+    assert (compared.presented, compared.matches) == ("Missing required field Principal", False)
 
 
 def test_a_row_names_its_statement_if_the_policy_has_several():
@@ -186,8 +187,8 @@ def test_a_row_names_its_statement_if_the_policy_has_several():
 
 
 def why(audiences=("sts.amazonaws.com",), client_ids=("sts.amazonaws.com",), expires=NOW + 1, not_before=NOW):
-    found = refused(PROVIDER, audiences, client_ids=client_ids, expires=expires, not_before=not_before, now=NOW)
-    return found and (found.check, found.code, found.message, found.detail)
+    compared = refused(PROVIDER, audiences, client_ids=client_ids, expires=expires, not_before=not_before, now=NOW)
+    return compared and (compared.check, compared.code, compared.message, compared.detail)
 
 
 def test_a_token_is_accepted_to_its_last_second_and_five_seconds_early():
@@ -197,8 +198,8 @@ def test_a_token_is_accepted_to_its_last_second_and_five_seconds_early():
 
 
 def test_without_a_provider_nothing_else_is_checked():
-    told = f"No OpenIDConnect provider found in your account for {PROVIDER}"
-    assert why(client_ids=None, audiences=(), expires=0) == ("provider", "InvalidIdentityToken", told, "")
+    message = f"No OpenIDConnect provider found in your account for {PROVIDER}"
+    assert why(client_ids=None, audiences=(), expires=0) == ("provider", "InvalidIdentityToken", message, "")
 
 
 @pytest.mark.parametrize(("client_ids", "listed"), [((), "none"), (("a", "b"), "a, b")])
@@ -209,13 +210,13 @@ def test_a_token_is_refused_if_the_provider_does_not_list_its_audience(client_id
 
 
 def test_a_token_that_expires_now_has_expired():
-    told = f"Token expired: current date/time {NOW} must be before the expiration date/time {NOW}"
-    assert why(expires=NOW) == ("expiry", "ExpiredTokenException", told, "")
+    message = f"Token expired: current date/time {NOW} must be before the expiration date/time {NOW}"
+    assert why(expires=NOW) == ("expiry", "ExpiredTokenException", message, "")
 
 
 def test_a_token_that_is_not_valid_yet_is_refused():
-    told = f"The token is not valid before {NOW + 6}; it is {NOW} now"
-    assert why(not_before=NOW + 6) == ("expiry", "InvalidIdentityToken", told, "")
+    message = f"The token is not valid before {NOW + 6}; it is {NOW} now"
+    assert why(not_before=NOW + 6) == ("expiry", "InvalidIdentityToken", message, "")
 
 
 def test_amr_becomes_a_condition_key_only_if_it_is_a_list_of_strings():

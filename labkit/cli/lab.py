@@ -1,13 +1,14 @@
-"""The running lab in a terminal: `env`, `status`, `clock`, `fetch`, `reset` and `down`."""
+"""The running lab in a terminal: `env`, `status`, `trail`, `clock`, `fetch`, snapshots, `reset` and `down`."""
 
 import datetime
 import json
 import os
 import re
-import shlex
 import shutil
 import sys
+from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from labkit.errors import LabError
 from labkit.simulator import environment, process
 from labkit.simulator.folder import Folder
 
+SNAPSHOT = "The snapshot's name (its file is kept beside the lab's folder), or the path of the file to write."
 # Without this option, zsh rejects a comment that is typed in. Other shells skip the line.
 # https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
 COMMENTS = '[ -z "${ZSH_VERSION-}" ] || setopt interactive_comments'
@@ -32,7 +34,7 @@ def env() -> None:
         if environment.is_open(name) and name not in leading:
             typer.echo(f"unset {name}")
     for name, value in leading.items():
-        typer.echo(f"export {name}={shlex.quote(value)}")
+        typer.echo(f"export {name}={quote(value)}")
     typer.echo(COMMENTS)
 
 
@@ -55,7 +57,7 @@ def command() -> str:
     if shutil.which("labkit") == str(path):
         return "labkit"
     here = Path.cwd()
-    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+    return quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def status(
@@ -66,6 +68,47 @@ def status(
 
     folder = Folder.find()
     typer.echo(status_of.report(folder) if report else status_of.summary(folder))
+
+
+def trail(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    last: Annotated[int, typer.Option(min=0, help="The number of newest calls to show, the newest last. 0: all.")] = 20,
+    event: Annotated[str, typer.Option(help="Only calls with this name, such as AssumeRoleWithWebIdentity.")] = "",
+    role: Annotated[str, typer.Option(help="Only calls by this role, service account or user.")] = "",
+    refused: Annotated[bool, typer.Option("--refused", help="Only calls that ended with an error.")] = False,
+) -> None:
+    """Show each call to AWS with its caller, decision and reason. Real AWS doesn't show the reason."""
+    from labkit.course.widgets import trail as shown
+    from labkit.simulator.aws.trail import Trail
+
+    folder = Folder.find()
+    if not folder.trail_file.exists() and not folder.is_running():
+        raise LabError(f"No lab runs in {folder.path}, and no lab has left a trail there.", next="labkit up")
+    newest = (
+        record
+        for record in Trail.newest(folder.trail_file, containing=role)
+        if event in ("", record.get("eventName"))
+        and role in ("", shown.who(record))
+        and (not refused or shown.is_refused(record))
+    )
+    records = [*islice(newest, last or None)][::-1]
+    if as_json:
+        for record in records:
+            typer.echo(json.dumps(record))
+        return
+    if not records:
+        is_filtered = event or role or refused
+        typer.echo("The trail has no such call." if is_filtered else "The trail is empty: nothing has called AWS yet.")
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("time", "event", "who", "decision", "reason", box=None, header_style="bold")
+    for record in records:
+        row = (record.get("eventTime", ""), record.get("eventName", ""), shown.session_of(record))
+        table.add_row(*map(escape, (*row, shown.decision(record), shown.reason(record))))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def clock(
@@ -94,6 +137,44 @@ def fetch(url: Annotated[str, typer.Argument(help="The URL of the issuer's disco
     from labkit.targets.kind import issuer as kind_issuer
 
     typer.echo(json.dumps(kind_issuer.fetch(*running(), url), indent=2))
+
+
+def snapshot(name: Annotated[str, typer.Argument(help=SNAPSHOT)]) -> None:
+    """Save the lab's state in a file. You can restore it later, or give it to others. The lab keeps running.
+
+    The file contains AWS resources and Kubernetes objects, including Secrets, KMS keys and IAM users' access keys.
+
+    It doesn't contain the lab's own keys, role sessions or pods' files.
+    """
+    from labkit.simulator import snapshots
+
+    file = snapshots.take(Folder.find(), name)
+    typer.echo(
+        f"The lab's state is saved in {file} ({max(1, file.stat().st_size // 1024)} kB).\n"
+        "The file contains everything that the lab's users created, including their access keys.\n"
+        f"Next:  {command()} restore {quote(name)}"
+    )
+
+
+def restore(
+    name: Annotated[str, typer.Argument(help="The name that you gave to `labkit snapshot`, or a snapshot's path.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the lab's present state.")] = False,
+) -> None:
+    """Start the lab with a snapshot's state. The lab's own keys and certificates are new, so older tokens fail.
+
+    The pods in a snapshot run as processes of your user. Restore a snapshot only if you trust its author.
+    """
+    from labkit.simulator import snapshots
+
+    state = snapshots.restore(Folder.find(), name, force=force)
+    clusters = ", ".join(sorted(state.clusters))
+    typer.echo(
+        f"The lab is up with the state of {name}: {f'cluster {clusters}' if clusters else 'no cluster'}, account "
+        f"{state.account_id}.\n"
+        "The lab's keys and certificates are new, so it refuses older tokens and sessions. In notebooks, open the lab "
+        "again.\n"
+        f'Next:  eval "$({command()} env)"'
+    )
 
 
 def reset() -> None:

@@ -11,11 +11,8 @@ from typing import Annotated
 import typer
 
 from labkit.cli import account, doctor, faults, lab, learning, webhook
-from labkit.cli.diff import diff
 from labkit.cli.fleet import fleet
-from labkit.cli.run import run
-from labkit.cli.snapshot import restore, snapshot
-from labkit.cli.trail import trail
+from labkit.cli.run import diff, run
 from labkit.cli.up import up
 from labkit.course.contents import MANUAL, NOTEBOOKS
 from labkit.errors import LabError, by_the_cluster
@@ -65,10 +62,10 @@ def _labkit(
 
 
 command: Callable[..., None]
-for command in (up, lab.env, run, fleet, diff, lab.status, trail):
+for command in (up, lab.env, run, fleet, diff, lab.status, lab.trail):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True})(lab.clock)  # -30m is a value
-for command in (lab.fetch, snapshot, restore, lab.reset, lab.down):
+for command in (lab.fetch, lab.snapshot, lab.restore, lab.reset, lab.down):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True})(learning.lab)  # they are JupyterLab's
 app.command()(learning.progress)

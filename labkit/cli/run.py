@@ -1,5 +1,9 @@
-"""`labkit run`: run a notebook through papermill, and show its checks and the pod's answers."""
+"""`labkit run`: run a notebook through papermill, and show its checks and the pod's answers.
 
+`labkit diff`: show the changes between two runs of one notebook.
+"""
+
+import json
 import os
 import sys
 from pathlib import Path
@@ -57,6 +61,25 @@ def run(
         raise LabError("A check found something wrong.", where=str(output), next=f"jupyter lab {quote(str(output))}")
     if notebook == WHOLE:
         typer.echo(f"\n{_what_happened(parameters)}")
+
+
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="A.ipynb", help="An executed notebook.")],
+    after: Annotated[Path, typer.Argument(metavar="B.ipynb", help="The same notebook, executed again later.")],
+) -> None:
+    """Show what changed between two executed notebooks: parameters, cells, outputs.
+
+    Exit code 0: nothing changed; 1: something changed; 2: a file can't be compared.
+    """
+    from labkit.runs import differences
+
+    changed = differences.parameters(before, after)
+    for name, (old, new) in changed.items():
+        typer.echo(f"parameter {name}: {json.dumps(old)} → {json.dumps(new)}")
+    cells = differences.cells(before, after, colour=sys.stdout.isatty())
+    typer.echo(cells or "No cell and no output changed.")
+    if cells or changed:
+        raise typer.Exit(1)
 
 
 def _what_happened(parameters: "Parameters") -> str:

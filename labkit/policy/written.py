@@ -52,6 +52,13 @@ class StatementDocument(TypedDict, total=False):
     Condition: dict[str, dict[str, Any]]
 
 
+class PolicyDocument(TypedDict):
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html"""
+
+    Version: str
+    Statement: list[StatementDocument]
+
+
 @dataclass(frozen=True)
 class WrittenCondition:
     """One operator and key in a statement's `Condition`, with the values."""

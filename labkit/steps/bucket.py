@@ -1,6 +1,6 @@
 """The bucket that the pod reads, with one object in it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,7 @@ KEY, BODY = "hello.txt", b"hello from the lab\n"
 def ensure(lab: "Workspace") -> None:
     """Create the bucket and the object if they are missing."""
     s3, name = lab.aws.client("s3"), lab.parameters.bucket
-    try:
-        s3.head_bucket(Bucket=name)
-    except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
-            raise
+    if not _exists(s3.head_bucket, Bucket=name):
         create(lab.aws, name)
         try:
             s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": lab.tags})
@@ -31,12 +27,18 @@ def ensure(lab: "Workspace") -> None:
             # Without the tag, the bucket would have no owner, and a removal would keep it.
             s3.delete_bucket(Bucket=name)
             raise
+    if not _exists(s3.head_object, Bucket=name, Key=KEY):
+        s3.put_object(Bucket=name, Key=KEY, Body=BODY)
+
+
+def _exists(head: Callable[..., object], **named: str) -> bool:
     try:
-        s3.head_object(Bucket=name, Key=KEY)
+        head(**named)
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
             raise
-        s3.put_object(Bucket=name, Key=KEY, Body=BODY)
+        return False
+    return True
 
 
 def create(session: "boto3.Session", name: str) -> None:
@@ -50,7 +52,7 @@ def create(session: "boto3.Session", name: str) -> None:
 
 
 def resources(lab: "Workspace") -> Iterator[OwnedResource]:
-    """Yield the account's buckets, each with its owner. `OwnedResource.remove` also deletes a bucket's objects."""
+    """Yield the account's buckets, each with its owner. `OwnedResource.delete` also deletes a bucket's objects."""
     s3 = lab.aws.client("s3")
     for bucket in s3.list_buckets()["Buckets"]:
         name = bucket["Name"]

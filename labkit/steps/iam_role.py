@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from labkit import documents
 from labkit.errors import LabError
 from labkit.showing import few
-from labkit.steps.ownership import OwnedResource, Owner, of_role, of_tags, removed, run_of, trusted_instead
+from labkit.steps.ownership import OwnedResource, Owner, of_role, of_tags, run_of, trusted_instead
 
 if TYPE_CHECKING:
     from types_boto3_iam.type_defs import RoleTypeDef
@@ -48,11 +48,6 @@ def ensure(lab: "Workspace") -> None:
     if "PermissionsBoundary" in present:
         iam.delete_role_permissions_boundary(RoleName=name)
     _set_policies(iam, name, [lab.parameters.policy_arn])
-
-
-def remove(lab: "Workspace") -> list[str]:
-    """Delete this run's roles and policies. Return a line for each deleted or kept resource."""
-    return [*removed(resources(lab))]
 
 
 def resources(lab: "Workspace") -> Iterator[OwnedResource]:

@@ -43,10 +43,11 @@ def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
     """
-    if _is_gone(lab, name, within=SOON):
+    is_gone = partial(awaited, lambda: not _is_terminating(lab, name), every=AGAIN_AFTER)
+    if is_gone(within=SOON):
         return
     yield f"waiting at most {GONE_WITHIN} s until the namespace {name} is gone …"
-    if _is_gone(lab, name, within=GONE_WITHIN):
+    if is_gone(within=GONE_WITHIN):
         return
     left = existing(partial(core_api(lab.kubernetes).read_namespace, name))
     conditions = [each for each in (left and left.status.conditions) or [] if each.status == "True"]
@@ -57,10 +58,6 @@ def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
         next=f"{lab.kubectl} get namespace {name} -o yaml   (its conditions say why it still exists). Once it is gone, "
         "run again",
     )
-
-
-def _is_gone(lab: "Workspace", name: str, *, within: float) -> bool:
-    return awaited(lambda: not _is_terminating(lab, name), within=within, every=AGAIN_AFTER)
 
 
 def _is_terminating(lab: "Workspace", name: str) -> bool:

@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING
 from labkit import documents
 from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
-from labkit.steps.ownership import (
-    GOES,
-    OwnedResource,
-    Owner,
-    in_words,
-    of_role,
-    of_tags,
-    removed,
-    roles_trusting,
-    run_of,
-)
+from labkit.steps.ownership import OwnedResource, Owner, in_words, of_role, of_tags, roles_trusting, run_of
 
 if TYPE_CHECKING:
     from types_boto3_iam.type_defs import TagTypeDef
@@ -46,11 +36,6 @@ def ensure(lab: "Workspace") -> None:
         return
     if AUDIENCE not in audiences:
         iam.add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn, ClientID=AUDIENCE)
-
-
-def remove(lab: "Workspace") -> list[str]:
-    """Delete this run's providers. Return a line for each deleted or kept provider."""
-    return [*removed(resources(lab))]
 
 
 def resources(lab: "Workspace") -> Iterator[OwnedResource]:
@@ -97,13 +82,14 @@ def _kept(lab: "Workspace", arn: str, tags: "list[TagTypeDef]", owner: Owner) ->
     removes that run. Otherwise, the text is empty.
     """
     run = run_of(tags)
-    if owner in GOES and (roles := _others_roles(lab, arn)):
+    if owner.goes and (roles := _others_roles(lab, arn)):
         trust = in_words(roles, "trusts it", "trust it")
         then = f"once no role outside this run trusts the provider, run: {_removal(lab, lab.run)}"
         return Owner.TRUSTED, f"{trust}; {then}"
     # If the cluster is gone, only the run's own role still shows which provider belonged to the cluster.
-    if owner is Owner.STRANGER and run and lab.connection.kubernetes is None and _is_trusted(lab, arn):
-        owner = Owner.ANOTHER_RUN
+    if owner is Owner.STRANGER and run and lab.connection.kubernetes is None:
+        is_trusted = any(run_of(tags) == lab.run for _, tags in roles_trusting(lab, f'"{arn}"'))
+        owner = Owner.ANOTHER_RUN if is_trusted else owner
     if owner is Owner.ANOTHER_RUN and run:
         return owner, f", {run}. To remove that run: {_removal(lab, run)}"
     return owner, ""
@@ -113,11 +99,7 @@ def _others_roles(lab: "Workspace", arn: str) -> list[str]:
     """Return the names of the roles that trust the provider and don't belong to this run."""
     trusting = [(role["RoleName"], role, tags) for role, tags in roles_trusting(lab, f'"{arn}"')]
     own = lab.parameters.role_name
-    return sorted(name for name, role, tags in trusting if of_role(lab, role, tags, same_name=name == own) not in GOES)
-
-
-def _is_trusted(lab: "Workspace", arn: str) -> bool:
-    return any(run_of(tags) == lab.run for _, tags in roles_trusting(lab, f'"{arn}"'))
+    return sorted(name for name, role, tags in trusting if not of_role(lab, role, tags, same_name=name == own).goes)
 
 
 def _removal(lab: "Workspace", run: str) -> str:

@@ -23,7 +23,7 @@ SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
 class Owner(Enum):
-    """The owner of a resource. The value is the line that a removal prints about the resource.
+    """The owner of a resource. The value is the line that a removal prints about it: see `OwnedResource.line`.
 
     A `STRANGER` owns a resource that carries neither this run's tag nor a name that this run uses.
     """
@@ -36,15 +36,10 @@ class Owner(Enum):
     TRUSTED = "left alone {}: {}"
     STRANGER = ""
 
-    def line(self, thing: str, others: str = "") -> str:
-        """Return the line that a removal prints about the resource `thing`; empty for a `STRANGER`.
-
-        The lines of `ANOTHER_RUN`, `UNTAGGED` and `TRUSTED` end with the text `others` (see `OwnedResource.others`).
-        """
-        return self.value.format(thing, others)
-
-
-GOES = (Owner.THIS_RUN, Owner.NOBODY)
+    @property
+    def goes(self) -> bool:
+        """Whether a removal deletes the owner's resources."""
+        return self in (Owner.THIS_RUN, Owner.NOBODY)
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class OwnedResource:
     @property
     def goes(self) -> bool:
         """Whether the removal deletes the resource."""
-        return self.owner in GOES
+        return self.owner.goes
 
     @property
     def listed(self) -> str:
@@ -72,13 +67,7 @@ class OwnedResource:
     @property
     def line(self) -> str:
         """The line about the resource's removal; empty if the owner is `STRANGER`."""
-        return self.owner.line(self.thing, self.others)
-
-    def remove(self) -> str:
-        """Delete the resource if `goes` is true. Return `line`."""
-        if self.goes:
-            self.delete()
-        return self.line
+        return self.owner.value.format(self.thing, self.others)
 
 
 def removed(resources: Iterable[OwnedResource]) -> Iterator[str]:
@@ -88,11 +77,12 @@ def removed(resources: Iterable[OwnedResource]) -> Iterator[str]:
     """
     ending = []
     for each in resources:
-        line = each.remove()
+        if each.goes:
+            each.delete()
         if each.goes and each.until_gone:
             ending.append(each)
-        elif line:
-            yield line
+        elif each.line:
+            yield each.line
     for each in ending:
         if each.until_gone:
             yield from each.until_gone()

@@ -14,7 +14,7 @@ from labkit.documents import POD_NAME as NAME
 from labkit.errors import LabError
 from labkit.showing import doing
 from labkit.steps.namespace import ensure_namespace
-from labkit.steps.ownership import OwnedResource, Owner, existing, of_labels, refuse_another_runs, removed, take_name
+from labkit.steps.ownership import OwnedResource, Owner, existing, of_labels, refuse_another_runs, take_name
 
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
@@ -55,11 +55,6 @@ def ensure(lab: "Workspace") -> None:
         delete(lab, NAME, lab.parameters.namespace)
     core.create_namespaced_pod(lab.parameters.namespace, wanted)
     wait_until_running(lab)
-
-
-def remove(lab: "Workspace") -> list[str]:
-    """Delete this run's pods, and wait until they're gone. Return a line for each deleted or kept pod."""
-    return [*removed(resources(lab))]
 
 
 def resources(lab: "Workspace") -> Iterator[OwnedResource]:

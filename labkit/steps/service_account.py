@@ -11,7 +11,7 @@ from labkit.connection import core_api
 from labkit.documents import ROLE_ANNOTATION as KEY
 from labkit.run_parameters import RUN_LABEL
 from labkit.steps.namespace import ensure_namespace, until_gone
-from labkit.steps.ownership import OwnedResource, Owner, existing, of_labels, refuse_another_runs, removed, take_name
+from labkit.steps.ownership import OwnedResource, Owner, existing, of_labels, refuse_another_runs, take_name
 
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
@@ -39,17 +39,11 @@ def ensure(lab: "Workspace") -> None:
         for key, value in (present.metadata.annotations or {}).items()
         if not key.startswith("eks.amazonaws.com/") and not key.endswith(("/role-arn", "/role"))
     }
-    labels = {**(present.metadata.labels or {}), **lab.labels}
-    if (present.metadata.annotations, present.metadata.labels) == ({**annotations, KEY: lab.role_arn}, labels):
-        return
+    before = present.metadata.annotations, present.metadata.labels
     present.metadata.annotations = {**annotations, KEY: lab.role_arn}
-    present.metadata.labels = labels
-    core.replace_namespaced_service_account(name, namespace, present)
-
-
-def remove(lab: "Workspace") -> list[str]:
-    """Delete this run's service accounts and namespace. Return a line for each deleted or kept object."""
-    return [*removed(resources(lab))]
+    present.metadata.labels = {**(present.metadata.labels or {}), **lab.labels}
+    if before != (present.metadata.annotations, present.metadata.labels):
+        core.replace_namespaced_service_account(name, namespace, present)
 
 
 def resources(lab: "Workspace") -> Iterator[OwnedResource]:

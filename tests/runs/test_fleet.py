@@ -16,12 +16,11 @@ from labkit import Lab, documents
 from labkit.errors import NoCredentials
 from labkit.run_parameters import Parameters
 from labkit.runs.fleet import looking
-from labkit.runs.fleet.access import credentials
 from labkit.runs.fleet.report import Report
 from labkit.runs.fleet.results import Result
 from labkit.runs.fleet.rows import Row, read
 from labkit.runs.fleet.running import Fleet, Outcome
-from labkit.runs.fleet.task import run_row
+from labkit.runs.fleet.task import credentials, run_row
 from labkit.targets.eks.account import open_session
 from tests.commands import LABKIT, labkit
 from tests.notebooks.test_notebook_format import UNSTABLE

@@ -9,6 +9,7 @@ from labkit.course.exercises.asking import ALLOWED, admits, call, credentials, n
 from labkit.course.exercises.exercise import Exercise
 from labkit.course.widgets.question import Answer, Question
 from labkit.doctor.checks import Comparison
+from labkit.policy.written import PolicyDocument
 from labkit.steps import bucket, iam_role, oidc_provider
 from labkit.workspace import Workspace
 
@@ -40,7 +41,7 @@ def _till(place: Workspace) -> Workspace:
     return Workspace(place.parameters.model_copy(update=of_till), place.connection)
 
 
-def _role(account: Workspace, policy: documents.PolicyDocument) -> None:
+def _role(account: Workspace, policy: PolicyDocument) -> None:
     name = account.parameters.role_name
     account.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=account.tags)
 

@@ -4,10 +4,11 @@ import json
 
 from labkit import documents
 from labkit.connection import core_api
+from labkit.policy.written import PolicyDocument
 from labkit.workspace import Workspace
 
 
-def role(place: Workspace, policy: documents.PolicyDocument | None = None, *, name: str = "") -> None:
+def role(place: Workspace, policy: PolicyDocument | None = None, *, name: str = "") -> None:
     """Create a role with this trust policy and this name.
 
     By default, the trust policy admits the run's service account, and the name is `parameters.role_name`.

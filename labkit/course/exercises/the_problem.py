@@ -1,6 +1,7 @@
 """Notebook 00: pods that share their node's role, and keys that anybody can copy."""
 
 from base64 import b64decode
+from contextlib import suppress
 from functools import partial
 
 from botocore.exceptions import ClientError
@@ -10,6 +11,7 @@ from labkit.course.exercises.asking import ALLOWED, Credentials, refusal, simula
 from labkit.course.exercises.exercise import Exercise
 from labkit.course.widgets.question import Answer, Question
 from labkit.doctor.checks import Comparison
+from labkit.simulator import nodes
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 
@@ -20,6 +22,19 @@ READS = ("dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:Descri
 NEEDS = ("ec2:DescribeInstances", "ec2:AssignPrivateIpAddresses")
 NOT_IN_IAM = "not Active in IAM"
 LEAKED_KEY = "leaked-key"  # the namespace's annotation with the leaked key's id: a learner may delete the Secret
+
+
+def detach_from_the_node(lab: Workspace) -> None:
+    """Detach the run's policy from the lab's own node role. The notebook attaches it, and may end before its end."""
+    role, policy = lab.connection.node_role, lab.parameters.policy_arn
+    if not role or policy in nodes.POLICIES:
+        return
+    iam = lab.aws.client("iam")
+    with suppress(iam.exceptions.NoSuchEntityException):
+        attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+        if policy in [each["PolicyArn"] for each in attached]:
+            iam.detach_role_policy(RoleName=role, PolicyArn=policy)
+            print(f"{policy.rpartition('/')[2]} was still attached to the node's role, {role}. It's detached now.")
 
 
 def _node_that_reads_tables(place: Workspace) -> None:

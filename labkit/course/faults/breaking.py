@@ -20,6 +20,7 @@ from labkit.errors import LabError
 from labkit.execution import execute
 from labkit.policy.arn import Arn
 from labkit.run_parameters import label_value
+from labkit.showing import stable
 from labkit.simulator.folder import Folder
 
 if TYPE_CHECKING:
@@ -110,6 +111,20 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
     return faults
 
 
+def break_and_print(lab: "Workspace", fault: Fault, *, is_named: bool) -> None:
+    """Put the fault into the run. Print what happened, and what AWS now answers in the pod.
+
+    An earlier fault is mended first. Without `is_named`, the fault's name isn't printed.
+    """
+    if faults_in(lab) and (mended := mend(lab)).was_broken:
+        # Without a name, the earlier fault may be the one that is chosen again.
+        print(f"The earlier fault is mended first.{f' {mended}' if is_named else ''}")
+    break_lab(lab, fault)
+    print(f"{fault.id}: {fault.description}" if is_named else f"What happened: {fault.description}")
+    for command, answer in what_aws_says(lab):
+        print(f"$ {command}\n{stable(answer)}")
+
+
 def _without_displaced(
     now: Situation, before: Situation, earlier: list[Fault], fault: Fault
 ) -> tuple[Situation, list[Fault]]:
@@ -153,6 +168,13 @@ def mend(lab: "Workspace") -> Mended:
         mended_before=sorted(broken - set(different)),
         left_behind=[thing for thing in different if thing not in broken],
     )
+
+
+def mend_what_was_left(lab: "Workspace") -> None:
+    """Mend the run's fault, and say so, if one of the objects that it broke is still broken."""
+    left = progress(lab) if lab.takes_untagged else None
+    if left and left.still_broken:
+        print(f"A fault was still in this run. {mend(lab)}")
 
 
 def progress(lab: "Workspace") -> MendProgress | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.course.faults import CATALOGUE, breaking
 from labkit.doctor.evidence import Evidence
 from labkit.doctor.examination import examine
+from labkit.errors import LabError
 from labkit.showing import RIGHT, WRONG, Code, stable, table
 
 if TYPE_CHECKING:
@@ -75,14 +76,14 @@ class MendReport:
         return [(command, stable(answer)) for command, answer in self.answers]
 
 
-def of(lab: "Workspace") -> MendReport | None:
-    """Return the report on a run, or None if the run has no fault.
+def of(lab: "Workspace") -> MendReport:
+    """Return the report on a run. Raises `LabError` if the run has no fault.
 
     This function runs AWS commands in the pod, but mends nothing.
     """
     progress = breaking.progress(lab)
     if progress is None:
-        return None
+        raise LabError(f"Nothing is broken in {lab.run}.", where="lab.mended", next="lab.break_()")
     faults = [CATALOGUE[name] for name in progress.faults]
     needs_probe = any(fault.needs_probe for fault in faults)
     diagnosis = examine(Evidence(lab.parameters, lab.connection, probe=needs_probe))

@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit.doctor.checks import Comparison
 from labkit.doctor.findings import Finding
-from labkit.showing import RIGHT, WRONG, Code, Marked, left_aligned, table
+from labkit.showing import RIGHT, WRONG, Code, Html, left_aligned, table
 
 MIME = "application/vnd.labkit.check+json"
 ISSUER_ID = re.compile(r"\b[0-9A-F]{32}\b")
@@ -115,7 +115,8 @@ def marked(row: Comparison, expected: str, actual: str) -> str:
     if row.right or not (part := differing(expected, actual)):
         return Code(actual)
     start, end = part
-    return Marked.of(actual[:start], actual[start:end], actual[end:])
+    before, differs, after = (escape(text) for text in (actual[:start], actual[start:end], actual[end:]))
+    return Html(f"<code>{before}<u><strong>{differs}</strong></u>{after}</code>")
 
 
 def _agreeing(one: Sequence[str], other: Sequence[str]) -> int:

@@ -7,15 +7,17 @@ the service account.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from labkit.course.widgets import who_gets_in
 from labkit.doctor.evidence.account import tags_of
 from labkit.errors import LabError
-from labkit.policy import Policy, evaluate_trust
+from labkit.policy import Policy, Principal, Request, evaluate_trust
+from labkit.policy.conditions import quoted
 from labkit.showing import RIGHT, WRONG, Code, left_aligned, stable, table
-from labkit.tokens import ClaimComparison, Claims, NotAToken, compare
+from labkit.tokens import Claims, NotAToken
 
 if TYPE_CHECKING:
     from labkit.doctor.evidence import Evidence
@@ -25,6 +27,21 @@ TRUST_POLICY = "trust policy"
 NONE = "(none)"
 # The condition keys that only a real request has.
 UNKNOWN = re.compile(rf"{who_gets_in.UNKNOWN.pattern}|\bsts:RoleSessionName\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimComparison:
+    """A row of the token view: a required value (`wanted`), and the token's own (`presented`).
+
+    `field` names what is compared: mostly a claim of the token. `where` names the setting, the policy statement or the
+    check that requires the value.
+    """
+
+    field: str
+    wanted: str
+    presented: str
+    matches: bool
+    where: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,7 +97,7 @@ class TokenView:
         for row in self.rows:
             lines += [
                 f"  {RIGHT if row.matches else WRONG}  {row.field}  ({row.where})",
-                f"           in the token  {stable(row.found) or NONE}",
+                f"           in the token  {stable(row.presented) or NONE}",
                 f"           wanted        {stable(row.wanted) or NONE}",
             ]
         if self._refused:
@@ -98,7 +115,7 @@ class TokenView:
             (
                 RIGHT if row.matches else WRONG,
                 Code(row.field),
-                Code(shown(row.found) or NONE),
+                Code(shown(row.presented) or NONE),
                 Code(shown(row.wanted) or NONE),
                 row.where,
             )
@@ -157,3 +174,71 @@ def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -
     decision = evaluate_trust(trust, provider_arn=evidence.expected.provider_arn, context=context)
     refusal = f"{decision.reason}.{who_gets_in.undecided(trust.text, UNKNOWN, 'This view')}"
     return TokenView(claims, name, rows, "" if decision.allowed else refusal, again)
+
+
+def compare(
+    claims: Claims,
+    provider_url: str | None,
+    client_ids: list[str],
+    trust: Policy | None,
+    provider_arn: str,
+    *,
+    now: float | None = None,
+) -> list[ClaimComparison]:
+    """Return the rows of the token view, in the order of STS's checks.
+
+    Without `provider_url`, the role's account has no OIDC provider for the token's issuer. `now` is the lab's time in
+    epoch seconds. Without `now`, the view has no row for the expiry.
+    """
+    url = f"https://{provider_url.removeprefix('https://')}" if provider_url else ""
+    rows = [
+        ClaimComparison(
+            "iss",
+            url or "an OIDC provider",
+            claims.issuer or "",
+            bool(url) and url == claims.issuer,
+            "OIDC provider: URL",
+        )
+    ]
+    field = "azp" if claims.authorized_party else "aud"
+    known = any(audience in client_ids for audience in claims.compared)
+    rows.append(
+        ClaimComparison(field, " or ".join(client_ids), ", ".join(claims.compared), known, "OIDC provider: client ids")
+    )
+    if now is not None:
+        expires = claims.expires
+        shown = "" if expires is None else _utc(expires)
+        rows.append(
+            ClaimComparison("exp", f"after {_utc(now)}", shown, expires is not None and now < expires, "STS: the time")
+        )
+    return rows + (_trust_rows(claims, trust, provider_arn) if trust else [])
+
+
+def _trust_rows(claims: Claims, trust: Policy, provider_arn: str) -> list[ClaimComparison]:
+    request = Request(Principal.federated(provider_arn), "sts:AssumeRoleWithWebIdentity", "*", {**claims.context()})
+    rows = []
+    for statement in trust.statements:
+        where = "trust policy" if len(trust.statements) == 1 else f"trust policy, {statement}"
+        where += "" if statement.allow else " (Deny)"
+        if statement.fault:
+            rows.append(ClaimComparison("statement", "a readable statement", statement.fault, False, where))
+            continue
+        principals = statement.principals
+        trusted = bool(principals and principals.match(request.principal, allow=statement.allow))
+        rows.append(ClaimComparison("provider", str(principals), provider_arn, trusted, f"{where}: Principal"))
+        for condition in statement.conditions:
+            result = condition.result(request.values)
+            issuer, _, claim = result.key.rpartition(":")
+            if "." not in issuer.partition("/")[0] and issuer.lower() != claims.provider.lower():
+                continue  # a key about the request, such as aws:SourceIp, or about the role
+            wanted = f"{result.operator} {quoted(result.wanted)}"
+            presented = ", ".join(result.found)
+            rows.append(ClaimComparison(claim, wanted, presented, result.matched, f"{where}: {result.key}"))
+    return rows
+
+
+def _utc(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import takewhile
 
-from labkit.connection import Record
+from labkit.connection import Connection, Record
 from labkit.policy.arn import Arn
 from labkit.showing import is_live, stable, table
 
@@ -86,6 +87,12 @@ class NoCalls(Calls):
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(self.why)}</p>"
+
+
+def calls(connection: Connection, since: str | None) -> Calls:
+    """Return the calls after the record with the id `since`, the oldest first, without other clusters' pods."""
+    newest = takewhile(lambda record: record.get("eventID") != since, connection.trail() if connection.trail else ())
+    return Calls([*newest][::-1]).of_issuer(connection.provider_arn)
 
 
 def _provider(record: Record) -> str | None:

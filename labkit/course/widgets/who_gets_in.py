@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.course.widgets.check import ISSUER_ID
 from labkit.doctor.evidence.account import tags_of
-from labkit.errors import LabError
+from labkit.errors import LabError, answering
 from labkit.policy import (
     Decision,
     MalformedPolicy,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import ipywidgets
 
     from labkit.doctor.evidence import Evidence
+    from labkit.workspace import Workspace
 
 ADMITTED, REFUSED = "✓ admitted", "✗ refused"
 TITLE = "Who gets in?"
@@ -284,6 +285,13 @@ class WhoGetsIn:
 
         page = PolicyPage(self.role_name, judge=judge, start_over=start_over, apply=self.apply, correct=CORRECT)
         return framed(page)
+
+
+def write_trust_policy(lab: "Workspace", policy: str) -> None:
+    """Write the policy, a text, to the run's role. Raises `LabError`, for example if the role isn't the run's."""
+    with answering(lab.parameters.namespace):
+        iam_role.make_way(lab)
+        lab.aws.client("iam").update_assume_role_policy(RoleName=lab.parameters.role_name, PolicyDocument=policy)
 
 
 def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[str], None] | None = None) -> WhoGetsIn:

@@ -14,9 +14,9 @@ from labkit import documents
 from labkit.doctor.evidence import Evidence
 from labkit.doctor.evidence.reading import Document
 from labkit.doctor.evidence.trust import CLAIMS, NOBODY
-from labkit.documents import PolicyDocument
 from labkit.policy.wildcards import arn_matcher, tokens, wildcard
 from labkit.policy.written import (
+    PolicyDocument,
     StatementDocument,
     WrittenCondition,
     actions_of,

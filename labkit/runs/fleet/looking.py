@@ -9,10 +9,10 @@ from labkit import runs, steps, targets
 from labkit.connection import NotThereYet
 from labkit.errors import LabError, answering
 from labkit.run_parameters import Parameters
-from labkit.runs.fleet.access import credentials
 from labkit.runs.fleet.results import Result, Results
 from labkit.runs.fleet.rows import Row
 from labkit.runs.fleet.running import Outcome
+from labkit.runs.fleet.task import credentials
 from labkit.steps.ownership import OwnedResource, Owner
 from labkit.workspace import Workspace
 

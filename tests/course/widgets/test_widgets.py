@@ -257,7 +257,7 @@ def test_the_token_view_marks_a_wrong_audience_and_another_service_account(lab, 
     wrong = [(row.field, row.where.partition(": ")[0]) for row in view.rows if not row.matches]
     assert wrong == [("aud", "OIDC provider"), ("aud", "trust policy")]
     (wrong,) = [row for row in lab.token(token(name="default")).rows if not row.matches]
-    assert (wrong.field, wrong.found) == ("sub", "system:serviceaccount:default:default")
+    assert (wrong.field, wrong.presented) == ("sub", "system:serviceaccount:default:default")
 
 
 def test_the_token_view_s_button_marks_a_token_that_has_expired_meanwhile(lab, token, notebook):
