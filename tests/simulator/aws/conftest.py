@@ -244,8 +244,8 @@ def refused(call, status, code, message):
     with pytest.raises(ClientError) as caught:
         call()
     answer = caught.value.response
-    found = (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer["Error"].get("Message"))
-    assert found == (status, code, message)
+    actual = (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer["Error"].get("Message"))
+    assert actual == (status, code, message)
     return answer
 
 

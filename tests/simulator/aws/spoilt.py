@@ -131,10 +131,10 @@ def spoil_path(written: dict[str, Any], operation: OperationModel, wire: str, va
     parts = [re.escape(part) for part in re.split(r"\{[\w+]+\}", template)]
     names = re.findall(r"\{([\w]+)\+?\}", template)
     path, question, query = written["url_path"].partition("?")
-    found = re.fullmatch("(.+)".join(parts), path)
-    if found is None:
+    match = re.fullmatch("(.+)".join(parts), path)
+    if match is None:
         return False
-    values = [quote(value) if name == wire else text for name, text in zip(names, found.groups(), strict=True)]
+    values = [quote(value) if name == wire else text for name, text in zip(names, match.groups(), strict=True)]
     filled = iter(values)
     written["url_path"] = re.sub(r"\{[\w+]+\}", lambda _: next(filled), template) + question + query
     return True

@@ -387,7 +387,7 @@ BOTH = "no role trust policy allows sts:AssumeRole"
 
 
 @pytest.mark.parametrize(
-    ("permitted", "trust", "asked", "allowed"),
+    ("permitted", "trust", "parameters", "allowed"),
     [
         (ASSUME, trusting(ROOT), {}, True),
         (ASSUME, trusting(ACCOUNT), {}, True),
@@ -411,14 +411,16 @@ BOTH = "no role trust policy allows sts:AssumeRole"
         ({**ASSUME, "Condition": {"StringEquals": {"aws:ResourceAccount": ACCOUNT}}}, trusting(ROOT), {}, False),
     ],
 )  # fmt: skip
-def test_both_accounts_must_allow_a_cross_account_assume_role(aws, irsa, pod, other, permitted, trust, asked, allowed):
+def test_both_accounts_must_allow_a_cross_account_assume_role(
+    aws, irsa, pod, other, permitted, trust, parameters, allowed
+):
     aws.client("iam").create_role(RoleName="neighbour", AssumeRolePolicyDocument=json.dumps(trust_policy()))
     if permitted:
         irsa.permit(permitted)
     other.role("theirs", trust)
 
     def call():
-        return aws.client("sts", pod).assume_role(RoleArn=THEIRS, RoleSessionName="chained", **asked)
+        return aws.client("sts", pod).assume_role(RoleArn=THEIRS, RoleSessionName="chained", **parameters)
 
     if allowed:
         chained = call()
@@ -431,14 +433,14 @@ def test_both_accounts_must_allow_a_cross_account_assume_role(aws, irsa, pod, ot
 
 
 @pytest.mark.parametrize(
-    ("asked", "seconds"), [({}, 3600), ({"DurationSeconds": 3600}, 3600), ({"DurationSeconds": 900}, 900)]
+    ("parameters", "seconds"), [({}, 3600), ({"DurationSeconds": 3600}, 3600), ({"DurationSeconds": 900}, 900)]
 )
-def test_a_chained_session_lasts_an_hour_at_most(aws, irsa, pod, other, asked, seconds):
+def test_a_chained_session_lasts_an_hour_at_most(aws, irsa, pod, other, parameters, seconds):
     irsa.permit(ASSUME)
     other.role("theirs", trusting(ROOT))
     other.iam.update_role(RoleName="theirs", MaxSessionDuration=43200)
     sts = aws.client("sts", pod)
-    ends = sts.assume_role(RoleArn=THEIRS, RoleSessionName="chained", **asked)["Credentials"]["Expiration"]
+    ends = sts.assume_role(RoleArn=THEIRS, RoleSessionName="chained", **parameters)["Credentials"]["Expiration"]
     assert abs(ends.timestamp() - aws.clock.now() - seconds) < 60
     refused(
         lambda: sts.assume_role(RoleArn=THEIRS, RoleSessionName="chained", DurationSeconds=3601),
@@ -458,8 +460,8 @@ def test_both_accounts_get_a_record_when_a_role_is_assumed(aws, irsa, pod, other
     assert (ours["userIdentity"]["type"], theirs["userIdentity"]["type"]) == ("AssumedRole", "AWSAccount")
     assert theirs["userIdentity"]["accountId"] == ACCOUNT
     for client, account_id in ((aws.client("cloudtrail"), ACCOUNT), (other.client("cloudtrail"), OTHER)):
-        found = client.lookup_events(LookupAttributes=[{"AttributeKey": "ResourceName", "AttributeValue": THEIRS}])
-        records = [json.loads(event["CloudTrailEvent"]) for event in found["Events"]]
+        page = client.lookup_events(LookupAttributes=[{"AttributeKey": "ResourceName", "AttributeValue": THEIRS}])
+        records = [json.loads(event["CloudTrailEvent"]) for event in page["Events"]]
         assert {record["recipientAccountId"] for record in records} == {account_id}
         assert [r["eventName"] for r in records if r.get("sharedEventID") == ours["sharedEventID"]] == ["AssumeRole"]
 

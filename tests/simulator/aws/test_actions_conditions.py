@@ -387,8 +387,10 @@ def test_rotate_secret_needs_permission_to_invoke_the_rotation_function(stocked,
     rotate = {"Effect": "Allow", "Action": "secretsmanager:RotateSecret", "Resource": "*"}
     irsa.permit(rotate)
     client = aws.client("secretsmanager", irsa.assume()["Credentials"])
-    told = f"not authorized to perform: lambda:InvokeFunction on resource: {FUNCTION} because no identity-based policy"
-    with pytest.raises(ClientError, match=told):
+    message = (
+        f"not authorized to perform: lambda:InvokeFunction on resource: {FUNCTION} because no identity-based policy"
+    )
+    with pytest.raises(ClientError, match=message):
         client.rotate_secret(SecretId="rotated", **given)
     irsa.permit(rotate, {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": FUNCTION})
     with contextlib.suppress(ClientError):

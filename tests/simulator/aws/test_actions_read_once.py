@@ -133,7 +133,7 @@ UNREADABLE = ("ValidationError", "The request could not be read")
 
 
 @pytest.mark.parametrize(
-    ("service", "path", "body", "status", "told"),
+    ("service", "path", "body", "status", "message"),
     [
         ("sts", "/", f"Action=AssumeRole&{ASSUME}", 400, UNREADABLE),
         ("sts", "/?DurationSeconds=900", f"Action=AssumeRole&{ASSUME}&DurationSeconds=3600", 400, UNREADABLE),
@@ -143,25 +143,25 @@ UNREADABLE = ("ValidationError", "The request could not be read")
         ("eks", "/clusters?Action=x&Action=y", "", 501, ("NotImplemented", "The lab does not emulate")),
     ],
 )
-def test_the_administrator_s_ambiguous_request_is_refused_with_a_reason(stocked, service, path, body, status, told):
+def test_the_administrator_s_ambiguous_request_is_refused_with_a_reason(stocked, service, path, body, status, message):
     aws, _ = stocked
     keys = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
     body = body.replace("{token}", aws.issuer.token())
     answer = send_as(keys, stocked, service, "POST" if body else "GET", path, body, content_type=FORM)
     assert answer.status_code == status, answer.text
-    assert all(part in answer.text for part in told), answer.text
+    assert all(part in answer.text for part in message), answer.text
     assert aws.client("iam").get_role(RoleName="theirs")
 
 
 @pytest.mark.parametrize("text", ["x&SecretId=theirs&Action=DeleteSecret&z=;SecretId=theirs", "x&SecretId&y"])
 def test_a_secret_s_text_that_looks_like_parameters_changes_no_parameter(stocked, text):
     # moto reads every body as a form, too, and prefers the parameters that it finds there.
-    told = {"SecretId": "mine", "SecretString": text}
-    answer = send(stocked, "secretsmanager", "POST", "/", json.dumps(told), content_type=JSON,
+    message = {"SecretId": "mine", "SecretString": text}
+    answer = send(stocked, "secretsmanager", "POST", "/", json.dumps(message), content_type=JSON,
                   x_amz_target="secretsmanager.PutSecretValue")  # fmt: skip
     assert answer.json()["Name"] == "mine"
     secrets = stocked[0].client("secretsmanager")
-    assert secrets.get_secret_value(SecretId="mine")["SecretString"] == told["SecretString"]
+    assert secrets.get_secret_value(SecretId="mine")["SecretString"] == message["SecretString"]
     assert secrets.get_secret_value(SecretId="theirs")["SecretString"] == "theirs"
 
 

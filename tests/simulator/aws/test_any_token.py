@@ -52,15 +52,15 @@ def sts(running):
 
 @pytest.fixture(scope="module")
 def elsewhere(running):
-    """A server that a token may name. ``asked`` holds the paths that the lab asked for there."""
-    asked = []
+    """A server that a token may name. ``paths`` holds the paths that the lab asked for there."""
+    paths = []
 
     async def app(scope, receive, send):
-        asked.append(scope["path"])
+        paths.append(scope["path"])
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": json.dumps({"keys": [stranger_s_jwk()]}).encode()})
 
-    app.asked = asked
+    app.paths = paths
     app.url = f"http://127.0.0.1:{running.listen(app)}/keys"
     return app
 
@@ -170,7 +170,7 @@ HEADERS = st.fixed_dictionaries(
 def test_no_header_makes_sts_accept_a_stranger_s_signature_or_fetch_its_key(sts, elsewhere, header):
     header |= {name: elsewhere.url for name in ("jku", "x5u") if header.get(name) == "ELSEWHERE"}
     assert sts(signed(STRANGER, good_claims(), header)) == (400, "InvalidIdentityToken")
-    assert elsewhere.asked == []
+    assert elsewhere.paths == []
 
 
 CLAIMS = st.fixed_dictionaries(

@@ -54,14 +54,14 @@ def test_an_identity_provider_config_is_described_until_it_is_disassociated(eks)
 
 
 def test_eks_refuses_the_cluster_s_own_issuer_as_an_identity_provider_of_its_users(eks):
-    told = "Incorrect Identity Provider URL configuration. "
-    told += "The Identity Provider URL cannot be same as OpenID Connect (OIDC) issuer URL"
+    message = "Incorrect Identity Provider URL configuration. "
+    message += "The Identity Provider URL cannot be same as OpenID Connect (OIDC) issuer URL"
     for url in (ISSUER, f"{ISSUER}/"):
         refused(
             lambda url=url: eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC | {"issuerUrl": url}),
             400,
             "InvalidParameterException",
-            told,
+            message,
         )
 
 
@@ -78,7 +78,7 @@ def test_eks_refuses_a_second_identity_provider_config(eks):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"issuerUrl": "http://users.example.com"}, "The issuer URL http://users.example.com is invalid"),
         ({"issuerUrl": "https://users.example.com?a=b"}, "The issuer URL https://users.example.com?a=b is invalid"),
@@ -86,30 +86,30 @@ def test_eks_refuses_a_second_identity_provider_config(eks):
         ({"identityProviderConfigName": "a b"}, "The identity provider config name a b is invalid."),
     ],
 )
-def test_eks_refuses_an_invalid_identity_provider_config(eks, changes, told):
+def test_eks_refuses_an_invalid_identity_provider_config(eks, changes, message):
     oidc = {name: value for name, value in (OIDC | changes).items() if value is not None}
     with pytest.raises(eks.exceptions.InvalidParameterException) as caught:
         eks.associate_identity_provider_config(clusterName="blue", oidc=oidc)
-    assert caught.value.response["Error"]["Message"].startswith(told)
+    assert caught.value.response["Error"]["Message"].startswith(message)
 
 
 def test_an_unknown_identity_provider_config_is_not_found(eks):
     eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
     named = {"type": "oidc", "name": "others"}
     for call in (eks.describe_identity_provider_config, eks.disassociate_identity_provider_config):
-        told = "No identity provider config found for name: others."
+        message = "No identity provider config found for name: others."
         refused(
             lambda call=call: call(clusterName="blue", identityProviderConfig=named),
             404,
             "ResourceNotFoundException",
-            told,
+            message,
         )
-        told = "The identity provider config type must be oidc."
+        message = "The identity provider config type must be oidc."
         refused(
             lambda call=call: call(clusterName="blue", identityProviderConfig=USERS | {"type": "saml"}),
             400,
             "InvalidParameterException",
-            told,
+            message,
         )
     refused(
         lambda: eks.associate_identity_provider_config(clusterName="none", oidc=OIDC),
@@ -213,7 +213,7 @@ def test_eks_refuses_an_association_s_role_that_is_missing_or_does_not_trust_eks
     made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)["association"]
     named = {"clusterName": "blue", "associationId": made["associationId"]}
     missing = f"arn:aws:iam::{ACCOUNT}:role/none"
-    for role_arn, told in (
+    for role_arn, message in (
         (missing, "Role provided in the request does not exist."),
         (irsa.role_arn, "Trust policy of the role provided is invalid."),
     ):
@@ -224,24 +224,24 @@ def test_eks_refuses_an_association_s_role_that_is_missing_or_does_not_trust_eks
             ),
             lambda role_arn=role_arn: eks.update_pod_identity_association(**named, roleArn=role_arn),
         ):
-            refused(call, 400, "InvalidParameterException", told)
+            refused(call, 400, "InvalidParameterException", message)
 
 
 def test_eks_refuses_an_association_s_role_whose_trust_policy_lacks_tag_session(eks, irsa):
     """https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html"""
     irsa.trust({"Version": "2012-10-17", "Statement": [{**FOR_PODS, "Action": "sts:AssumeRole"}]})
-    given, told = ASSOCIATED | {"roleArn": irsa.role_arn}, "Trust policy of the role provided is invalid."
-    refused(lambda: eks.create_pod_identity_association(**given), 400, "InvalidParameterException", told)
+    given, message = ASSOCIATED | {"roleArn": irsa.role_arn}, "Trust policy of the role provided is invalid."
+    refused(lambda: eks.create_pod_identity_association(**given), 400, "InvalidParameterException", message)
     assert eks.create_pod_identity_association(**given, disableSessionTags=True)["association"]
 
 
 def test_eks_refuses_an_association_id_of_the_wrong_length(eks):
-    told = "The parameter associationId should be 19 characters long."
+    message = "The parameter associationId should be 19 characters long."
     refused(
         lambda: eks.delete_pod_identity_association(clusterName="blue", associationId="None"),
         400,
         "InvalidParameterException",
-        told,
+        message,
     )
 
 

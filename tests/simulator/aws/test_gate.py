@@ -85,12 +85,14 @@ def test_an_accepted_token_gives_a_session_of_the_role_and_a_record(aws, irsa):
 
 def test_sts_takes_a_token_in_a_url_and_the_trail_hides_it(aws, irsa):
     token = aws.issuer.token()
-    asked = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": irsa.role_arn}
-    asked |= {"RoleSessionName": "my-pod", "WebIdentityToken": token}
-    answer = httpx.get(aws.endpoint, params=asked, trust_env=False, timeout=60)
+    parameters = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": irsa.role_arn}
+    parameters |= {"RoleSessionName": "my-pod", "WebIdentityToken": token}
+    answer = httpx.get(aws.endpoint, params=parameters, trust_env=False, timeout=60)
     assert (answer.status_code, "<AccessKeyId>ASIA" in answer.text) == (200, True)
     assert aws.last()["lab"]["decision"] == "allowed"
-    answer = httpx.get(aws.endpoint, params=asked | {"WebIdentityToken": token + "AAAA"}, trust_env=False, timeout=60)
+    answer = httpx.get(
+        aws.endpoint, params=parameters | {"WebIdentityToken": token + "AAAA"}, trust_env=False, timeout=60
+    )
     assert (answer.status_code, "<Code>InvalidIdentityToken</Code>" in answer.text) == (400, True)
     assert token not in aws.trail_file.read_text()
 
@@ -173,8 +175,8 @@ def test_iam_attaches_an_aws_managed_policy_and_refuses_a_misspelled_one(irsa):
     irsa.iam.attach_role_policy(RoleName="my-role", PolicyArn=csi)
     assert irsa.iam.get_policy(PolicyArn=csi)["Policy"]["AttachmentCount"] == 1
     missing = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAcess"
-    found = code_of(lambda: irsa.iam.attach_role_policy(RoleName="my-role", PolicyArn=missing))
-    assert found == (404, "NoSuchEntity", f"Policy {missing} does not exist or is not attachable.")
+    actual = code_of(lambda: irsa.iam.attach_role_policy(RoleName="my-role", PolicyArn=missing))
+    assert actual == (404, "NoSuchEntity", f"Policy {missing} does not exist or is not attachable.")
 
 
 def test_a_role_s_id_follows_from_its_name_but_changes_if_it_is_created_again(aws, irsa):
@@ -209,8 +211,8 @@ def test_eks_creates_describes_and_deletes_a_cluster(aws):
     aws.clusters.known[REGION, "blue"] = facts
     eks.delete_cluster(name="blue")
     assert not aws.clusters.known
-    found = code_of(lambda: eks.describe_cluster(name="blue"))
-    assert found == (404, "ResourceNotFoundException", "No cluster found for name: blue.")
+    actual = code_of(lambda: eks.describe_cluster(name="blue"))
+    assert actual == (404, "ResourceNotFoundException", "No cluster found for name: blue.")
     assert code_of(lambda: eks.create_cluster(**request | {"name": "no_/"}))[:2] == (400, "InvalidParameterException")
 
 
@@ -270,8 +272,10 @@ def test_copying_an_object_needs_permission_to_read_its_source(aws, irsa):
     # A source must be a bucket and a key, for the administrator, too: another account could own anything else.
     for source in ("nothing", "//irsa-lab/secret", "arn:aws:s3:us-east-1:123456789012:accesspoint/a/object/b"):
         for client in (s3, aws.client("s3")):
-            asked = {"Bucket": "irsa-lab", "Key": "public/copy", "CopySource": source}
-            status, code, message = code_of(lambda client=client, asked=asked: client.copy_object(**asked))
+            parameters = {"Bucket": "irsa-lab", "Key": "public/copy", "CopySource": source}
+            status, code, message = code_of(
+                lambda client=client, parameters=parameters: client.copy_object(**parameters)
+            )
             assert (status, code) == (400, "InvalidArgument")
             assert message.startswith("Copy Source must mention the source bucket and key")
     s3.put_object(Bucket="irsa-lab", Key="public/a b+c;d", Body=b"abc")
@@ -295,8 +299,8 @@ def test_a_bucket_policy_denies_the_administrator_who_can_still_delete_the_polic
 
 
 def test_s3_refuses_a_malformed_bucket_policy(aws, irsa):
-    found = code_of(lambda: aws.client("s3").put_bucket_policy(Bucket="irsa-lab", Policy="{}"))
-    assert found[:2] == (400, "MalformedPolicy")
+    actual = code_of(lambda: aws.client("s3").put_bucket_policy(Bucket="irsa-lab", Policy="{}"))
+    assert actual[:2] == (400, "MalformedPolicy")
 
 
 def test_a_bucket_does_not_get_the_tags_of_a_deleted_one_of_the_same_name(aws, irsa):
@@ -321,11 +325,11 @@ def test_getting_a_delete_marker_fails_by_its_key_and_by_its_version(aws, irsa):
     s3.put_bucket_versioning(Bucket=irsa.bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.put_object(**key, Body=b"again")
     marker = s3.delete_object(**key)["VersionId"]
-    told = "The specified method is not allowed against this resource."
+    not_allowed = "The specified method is not allowed against this resource."
     for client in (s3, aws.client("s3", irsa.assume()["Credentials"])):
         for of, status, code, message in (
             ({}, 404, "NoSuchKey", "The specified key does not exist."),
-            ({"VersionId": marker}, 405, "MethodNotAllowed", told),
+            ({"VersionId": marker}, 405, "MethodNotAllowed", not_allowed),
         ):
             answer = refused(lambda client=client, of=of: client.get_object(**key, **of), status, code, message)
             headers = answer["ResponseMetadata"]["HTTPHeaders"]
@@ -367,9 +371,9 @@ def test_an_unsupported_action_is_refused_with_a_reason(aws, irsa):
         answer = httpx.get(aws.endpoint + path, headers=dict(request.headers), trust_env=False, timeout=60)
         assert answer.status_code == 403, path
         assert re.search("the lab cannot yet authorize (the |this )?S3 ", answer.text)
-    found = code_of(lambda: aws.client("kms", session).list_keys())
-    assert found[:2] == (400, "AccessDeniedException")
-    assert found[2].endswith("the lab cannot yet authorize kms:ListKeys")
+    actual = code_of(lambda: aws.client("kms", session).list_keys())
+    assert actual[:2] == (400, "AccessDeniedException")
+    assert actual[2].endswith("the lab cannot yet authorize kms:ListKeys")
 
 
 def test_s3_takes_an_upload_in_signed_chunks_and_refuses_a_changed_chunk(aws, irsa):
@@ -459,11 +463,11 @@ def test_a_node_s_metadata_service_wants_a_token_of_its_own(aws, irsa):
         assert client.put(f"{base}/api/token").status_code == 400
         assert client.put(f"{base}/api/token", headers=ttl | {"X-Forwarded-For": "10.0.0.1"}).status_code == 403
         headers = {"X-aws-ec2-metadata-token": client.put(f"{base}/api/token", headers=ttl).text}
-        found = {
+        actual = {
             path: client.get(f"{base}/{path}", headers=headers).text
             for path in ("meta-data/instance-id", "meta-data/placement/region", "meta-data/placement/availability-zone")
         }
-        assert list(found.values()) == ["i-0123456789abcdef0", REGION, "us-east-1a"]
+        assert list(actual.values()) == ["i-0123456789abcdef0", REGION, "us-east-1a"]
         document = client.get(f"{base}/dynamic/instance-identity/document", headers=headers).json()
         assert (document["accountId"], document["region"]) == (ACCOUNT, REGION)
         assert client.get(f"{base}/meta-data/none", headers=headers).status_code == 404
@@ -529,6 +533,6 @@ def test_eks_refuses_cluster_tags_that_are_not_an_object_of_strings(aws):
             f'{{"name": "c", "roleArn": "arn:aws:iam::{ACCOUNT}:role/r", "resourcesVpcConfig": {{}}, "tags": {tags}}}'
         )
         answer = by_hand(aws, "eks", "POST", "/clusters", body.encode(), Content_Type="application/json")
-        told = (answer.status_code, answer.headers.get("x-amzn-errortype"))
-        assert told == (400, "SerializationException"), answer.text
+        message = (answer.status_code, answer.headers.get("x-amzn-errortype"))
+        assert message == (400, "SerializationException"), answer.text
     assert aws.client("eks").list_clusters()["clusters"] == []

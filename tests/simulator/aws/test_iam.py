@@ -88,14 +88,14 @@ def trust():
     ("seconds", "bound"), [(3599, "greater than or equal to 3600"), (43201, "less than or equal to 43200")]
 )
 def test_iam_refuses_a_maximum_session_duration_outside_1_to_12_hours(iam, irsa, seconds, bound):
-    told = f"1 validation error detected: Value '{seconds}' at 'maxSessionDuration' failed to satisfy constraint: "
-    told += f"Member must have value {bound}"
+    message = f"1 validation error detected: Value '{seconds}' at 'maxSessionDuration' failed to satisfy constraint: "
+    message += f"Member must have value {bound}"
     document = json.dumps(trust())
     for call in (
         lambda: iam.update_role(RoleName=irsa.role_name, MaxSessionDuration=seconds),
         lambda: iam.create_role(RoleName="long", MaxSessionDuration=seconds, AssumeRolePolicyDocument=document),
     ):
-        refused(call, 400, "ValidationError", told)
+        refused(call, 400, "ValidationError", message)
     assert role(iam)["MaxSessionDuration"] == 3600
 
 
@@ -147,8 +147,10 @@ def test_iam_refuses_to_delete_a_policy_that_is_attached_or_has_several_versions
     refused(delete, 409, "DeleteConflict", ATTACHED)
     iam.delete_role_permissions_boundary(RoleName=irsa.role_name)
     iam.create_policy_version(PolicyArn=arn, PolicyDocument=json.dumps(DOCUMENT), SetAsDefault=True)
-    told = "This policy has more than one version. Before you delete a policy, you must delete the policy's versions. "
-    refused(delete, 409, "DeleteConflict", f"{told}The default version is deleted with the policy.")
+    message = (
+        "This policy has more than one version. Before you delete a policy, you must delete the policy's versions. "
+    )
+    refused(delete, 409, "DeleteConflict", f"{message}The default version is deleted with the policy.")
     iam.delete_policy_version(PolicyArn=arn, VersionId="v1")
     delete()
     with pytest.raises(iam.exceptions.NoSuchEntityException):
@@ -161,12 +163,12 @@ def test_get_account_authorization_details_shows_each_role_with_its_policies(iam
     iam.attach_role_policy(RoleName=irsa.role_name, PolicyArn=bound)
     iam.put_role_permissions_boundary(RoleName=irsa.role_name, PermissionsBoundary=READ_ONLY)
     details = iam.get_account_authorization_details(Filter=["Role", "LocalManagedPolicy"])
-    (found,) = details["RoleDetailList"]
-    assert found["AssumeRolePolicyDocument"] == trust_policy()
-    assert found["RolePolicyList"] == [{"PolicyName": "inline", "PolicyDocument": DOCUMENT}]
-    attached = [one["PolicyArn"] for one in found["AttachedManagedPolicies"]]
+    (role,) = details["RoleDetailList"]
+    assert role["AssumeRolePolicyDocument"] == trust_policy()
+    assert role["RolePolicyList"] == [{"PolicyName": "inline", "PolicyDocument": DOCUMENT}]
+    attached = [one["PolicyArn"] for one in role["AttachedManagedPolicies"]]
     assert attached == [irsa.policy_arn, bound]
-    assert found["PermissionsBoundary"]["PermissionsBoundaryArn"] == READ_ONLY
+    assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == READ_ONLY
     (own,) = details["Policies"]
     assert (own["Arn"], own["PolicyVersionList"][0]["Document"]) == (bound, DOCUMENT)
     of_aws = iam.get_account_authorization_details(Filter=["AWSManagedPolicy"])["Policies"]
@@ -242,14 +244,14 @@ def test_s3_accepts_a_bucket_policy_whose_actions_fit_its_resources(aws, irsa, a
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:role/nobody"}}, "Invalid principal in policy"),
         ({"Resource": "arn:aws:s3:::another/*"}, "Policy has invalid resource"),
         ({"Resource": "arn:aws:sqs:us-east-1:123456789012:queue"}, "Policy has invalid resource"),
         *(
-            ({"Action": action, "Resource": f"arn:aws:s3:::{Irsa.bucket}{key}"}, told)
-            for action, key, told in (
+            ({"Action": action, "Resource": f"arn:aws:s3:::{Irsa.bucket}{key}"}, message)
+            for action, key, message in (
                 ("s3:ListBucket", "/*", NOT_APPLICABLE),
                 (["s3:GetObject", "s3:ListBucket"], "/*", NOT_APPLICABLE),
                 ("s3:PutObject*", "", NOT_APPLICABLE),
@@ -260,8 +262,11 @@ def test_s3_accepts_a_bucket_policy_whose_actions_fit_its_resources(aws, irsa, a
         ),
     ],
 )
-def test_s3_refuses_a_bucket_policy_that_it_cannot_apply(aws, irsa, changes, told):
+def test_s3_refuses_a_bucket_policy_that_it_cannot_apply(aws, irsa, changes, message):
     s3 = aws.client("s3")
     refused(
-        lambda: s3.put_bucket_policy(Bucket=Irsa.bucket, Policy=bucket_policy(**changes)), 400, "MalformedPolicy", told
+        lambda: s3.put_bucket_policy(Bucket=Irsa.bucket, Policy=bucket_policy(**changes)),
+        400,
+        "MalformedPolicy",
+        message,
     )

@@ -24,8 +24,8 @@ def test_a_trust_policy_needs_no_version(aws):
     iam.update_assume_role_policy(RoleName="one", PolicyDocument=json.dumps(document))
     assert iam.get_role(RoleName="one")["Role"]["AssumeRolePolicyDocument"] == document
     wrong = {"RoleName": "none", "PolicyDocument": json.dumps(trust_policy())}
-    told = "The role with name none cannot be found."
-    refused(lambda: iam.update_assume_role_policy(**wrong), 404, "NoSuchEntity", told)
+    message = "The role with name none cannot be found."
+    refused(lambda: iam.update_assume_role_policy(**wrong), 404, "NoSuchEntity", message)
 
 
 @pytest.mark.parametrize("version", [{}, {"Version": "2008-10-17"}])
@@ -39,11 +39,11 @@ def test_an_inline_policy_needs_no_new_version_but_a_managed_policy_does(aws, ir
         getattr(iam, f"put_{kind.lower()}_policy")(**named, PolicyDocument=json.dumps(document))
         assert getattr(iam, f"get_{kind.lower()}_policy")(**named)["PolicyDocument"] == document
         missing = {f"{kind}Name": "none", "PolicyName": "inline", "PolicyDocument": json.dumps(document)}
-        told = f"The {kind.lower()} with name none cannot be found."
-        refused(lambda: getattr(iam, f"put_{kind.lower()}_policy")(**missing), 404, "NoSuchEntity", told)
-    told = "Policy document must be version 2012-10-17 or greater."
+        message = f"The {kind.lower()} with name none cannot be found."
+        refused(lambda: getattr(iam, f"put_{kind.lower()}_policy")(**missing), 404, "NoSuchEntity", message)
+    message = "Policy document must be version 2012-10-17 or greater."
     managed = {"PolicyName": "managed", "PolicyDocument": json.dumps(document)}
-    refused(lambda: iam.create_policy(**managed), 400, "MalformedPolicyDocument", told)
+    refused(lambda: iam.create_policy(**managed), 400, "MalformedPolicyDocument", message)
 
 
 def test_an_inline_policy_of_2008_allows_its_action_and_has_no_variables(aws, irsa):
@@ -63,7 +63,7 @@ def test_an_inline_policy_of_2008_allows_its_action_and_has_no_variables(aws, ir
 
 
 @pytest.mark.parametrize(
-    ("resource", "told"),
+    ("resource", "message"),
     [
         ("irsa-lab", 'Resource irsa-lab must be in ARN format or "*".'),
         (
@@ -75,12 +75,12 @@ def test_an_inline_policy_of_2008_allows_its_action_and_has_no_variables(aws, ir
         ("arn:aws:s3:us-east-1:123456789012:access-grants/default", ""),
     ],
 )
-def test_iam_refuses_an_inline_policy_with_a_malformed_resource(irsa, resource, told):
+def test_iam_refuses_an_inline_policy_with_a_malformed_resource(irsa, resource, message):
     def put():
         irsa.permit({"Effect": "Allow", "Action": "s3:*", "Resource": resource})
 
-    if told:
-        refused(put, 400, "MalformedPolicyDocument", told)
+    if message:
+        refused(put, 400, "MalformedPolicyDocument", message)
     else:
         put()
 
@@ -92,23 +92,23 @@ def test_iam_limits_the_total_size_of_inline_policies(aws, kind, longest):
     others = {"AssumeRolePolicyDocument": json.dumps(trust_policy())} if kind == "role" else {}
     getattr(iam, f"create_{kind}")(**named, **others)
     put = getattr(iam, f"put_{kind}_policy")
-    told = f"Maximum policy size of {longest} bytes exceeded for {kind} one"
+    message = f"Maximum policy size of {longest} bytes exceeded for {kind} one"
     long = {"PolicyName": "a", "PolicyDocument": sized(longest + 1)}
-    refused(lambda: put(**named, **long), 409, "LimitExceeded", told)
+    refused(lambda: put(**named, **long), 409, "LimitExceeded", message)
     put(**named, PolicyName="a", PolicyDocument=sized(longest - 1000))
     put(**named, PolicyName="a", PolicyDocument=sized(longest - 500))  # replaces the first
     put(**named, PolicyName="b", PolicyDocument=sized(500))
-    refused(lambda: put(**named, PolicyName="c", PolicyDocument=sized(200)), 409, "LimitExceeded", told)
+    refused(lambda: put(**named, PolicyName="c", PolicyDocument=sized(200)), 409, "LimitExceeded", message)
 
 
 def test_iam_refuses_a_managed_policy_of_more_than_6144_characters(aws):
     iam = aws.client("iam")
-    told = "Cannot exceed quota for PolicySize: 6144"
+    message = "Cannot exceed quota for PolicySize: 6144"
     long = {"PolicyName": "mine", "PolicyDocument": sized(6145)}
-    refused(lambda: iam.create_policy(**long), 409, "LimitExceeded", told)
+    refused(lambda: iam.create_policy(**long), 409, "LimitExceeded", message)
     iam.create_policy(PolicyName="mine", PolicyDocument=sized(6144))
     version = {"PolicyArn": f"arn:aws:iam::{ACCOUNT}:policy/mine", "PolicyDocument": sized(6145)}
-    refused(lambda: iam.create_policy_version(**version), 409, "LimitExceeded", told)
+    refused(lambda: iam.create_policy_version(**version), 409, "LimitExceeded", message)
 
 
 @pytest.mark.parametrize(
@@ -145,5 +145,5 @@ def test_iam_and_sts_refuse_a_document_that_is_nested_too_deep_or_not_text(aws, 
         "MalformedPolicyDocument",
         "This policy contains invalid Json",
     )
-    told = "The policy is not in the valid JSON format."
-    refused(lambda: irsa.assume(Policy=document[:2048]), 400, "MalformedPolicyDocument", told)
+    message = "The policy is not in the valid JSON format."
+    refused(lambda: irsa.assume(Policy=document[:2048]), 400, "MalformedPolicyDocument", message)

@@ -33,14 +33,16 @@ def test_a_customer_may_not_change_a_policy_of_aws(aws, iam, operation, more):
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html#aws-managed-policies"""
     before = iam.get_policy(PolicyArn=READ_ONLY)["Policy"]
     call = getattr(iam, "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in operation)[1:])
-    told = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: iam:{operation} on resource:"
-    refused(lambda: call(PolicyArn=READ_ONLY, **more), 403, "AccessDenied", f"{told} policy {READ_ONLY}")
+    message = (
+        f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: iam:{operation} on resource:"
+    )
+    refused(lambda: call(PolicyArn=READ_ONLY, **more), 403, "AccessDenied", f"{message} policy {READ_ONLY}")
     assert aws.last()["lab"]["reason"] == "nobody but AWS can change AWS's managed policies"
     assert iam.get_policy(PolicyArn=READ_ONLY)["Policy"] == before
 
 
 @pytest.mark.parametrize(
-    ("arn", "status", "code", "told"),
+    ("arn", "status", "code", "message"),
     [
         ("arn:aws:iam:aws:policy/AdministratorAccess", 400, "InvalidInput", "ARN {} is not valid."),
         ("arn:aws:iam::aws:role/AdministratorAccess", 400, "InvalidInput", "ARN {} is not valid."),
@@ -54,14 +56,14 @@ def test_a_customer_may_not_change_a_policy_of_aws(aws, iam, operation, more):
          "Cannot attach a Service Role Policy to a Customer Role."),
     ],
 )  # fmt: skip
-def test_iam_says_why_a_policy_cannot_be_attached(iam, irsa, arn, status, code, told):
-    refused(lambda: iam.attach_role_policy(RoleName=irsa.role_name, PolicyArn=arn), status, code, told.format(arn))
+def test_iam_says_why_a_policy_cannot_be_attached(iam, irsa, arn, status, code, message):
+    refused(lambda: iam.attach_role_policy(RoleName=irsa.role_name, PolicyArn=arn), status, code, message.format(arn))
 
 
 def test_only_aws_makes_roles_in_the_path_of_service_linked_roles(iam):
     given = {"RoleName": "svc", "AssumeRolePolicyDocument": json.dumps(trust_policy())}
-    told = "Path prefix '/aws-service-role/' can only be used for AWS Service linked Roles"
-    refused(lambda: iam.create_role(**given, Path="/aws-service-role/x/"), 400, "InvalidInput", told)
+    message = "Path prefix '/aws-service-role/' can only be used for AWS Service linked Roles"
+    refused(lambda: iam.create_role(**given, Path="/aws-service-role/x/"), 400, "InvalidInput", message)
     assert iam.create_role(**given, Path="/service-role/")["Role"]["Path"] == "/service-role/"
 
 
@@ -79,9 +81,9 @@ def test_names_that_differ_only_in_case_are_the_same_name(iam):
         ),
         "Instance Profile cart already exists.": lambda name: iam.create_instance_profile(InstanceProfileName=name),
     }
-    for told, create in calls.items():
+    for message, create in calls.items():
         create("Cart")
-        refused(lambda: create("cart"), 409, "EntityAlreadyExists", told)
+        refused(lambda: create("cart"), 409, "EntityAlreadyExists", message)
     # A name of AWS's own policies isn't in use in the account.
     iam.create_policy(PolicyName="administratoraccess", PolicyDocument=document)
 
@@ -89,7 +91,7 @@ def test_names_that_differ_only_in_case_are_the_same_name(iam):
 def test_a_service_linked_role_may_be_tagged_but_not_changed_or_deleted(iam):
     name = iam.create_service_linked_role(AWSServiceName="eks.amazonaws.com")["Role"]["RoleName"]
     iam.tag_role(RoleName=name, Tags=[{"Key": "team", "Value": "red"}])
-    told = f"Cannot perform the operation on the protected role '{name}' - this role is only modifiable by AWS"
+    message = f"Cannot perform the operation on the protected role '{name}' - this role is only modifiable by AWS"
     for call in (
         lambda: iam.put_role_policy(RoleName=name, PolicyName="more", PolicyDocument=json.dumps(EVERYTHING)),
         lambda: iam.attach_role_policy(RoleName=name, PolicyArn=READ_ONLY),
@@ -97,7 +99,7 @@ def test_a_service_linked_role_may_be_tagged_but_not_changed_or_deleted(iam):
         lambda: iam.put_role_permissions_boundary(RoleName=name, PermissionsBoundary=READ_ONLY),
         lambda: iam.delete_role(RoleName=name),
     ):
-        refused(call, 400, "UnmodifiableEntity", told)
+        refused(call, 400, "UnmodifiableEntity", message)
     with pytest.raises(ClientError, match="NoSuchEntity"):
         iam.get_role_policy(RoleName=name, PolicyName="more")
 

@@ -29,7 +29,7 @@ class Server:
 
     def __init__(self, aws):
         self.aws = aws
-        self.asked: list[str] = []
+        self.paths: list[str] = []
         self.connected = 0
         self.sent = 0
         self.released = asyncio.Event()
@@ -60,7 +60,7 @@ class Server:
         self.connected += 1
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
-            self.asked.append(path)
+            self.paths.append(path)
             await self.answer(self, path, writer)
         writer.close()
 
@@ -294,11 +294,11 @@ def test_sts_refuses_a_token_if_its_issuer_is_down_or_without_tls(aws, server, b
     assert "cannot be reached" in aws.last()["lab"]["reason"]
 
 
-def test_a_slow_issuer_is_asked_once_and_delays_no_other_caller(aws, irsa, server):
-    asked = threading.Event()
+def test_a_slow_issuer_is_fetched_once_and_delays_no_other_caller(aws, irsa, server):
+    fetched = threading.Event()
 
     async def held(server, path, writer):
-        asked.set()
+        fetched.set()
         await server.released.wait()
 
     server.answer = held
@@ -306,7 +306,7 @@ def test_a_slow_issuer_is_asked_once_and_delays_no_other_caller(aws, irsa, serve
     aws.gate.issuers.forget(aws.issuer.url)
     with ThreadPoolExecutor(4) as callers:
         waiting = [callers.submit(refused, server.assume, 400, "InvalidIdentityToken", GENERIC) for _ in range(4)]
-        assert asked.wait(10)
+        assert fetched.wait(10)
         irsa.assume()
         aws.client("sts").get_caller_identity()
         assert s3.get_object(Bucket="irsa-lab", Key="hello.txt")["Body"].read() == b"hello"
@@ -314,17 +314,17 @@ def test_a_slow_issuer_is_asked_once_and_delays_no_other_caller(aws, irsa, serve
         aws.loop.call_soon_threadsafe(server.released.set)
         for caller in waiting:
             caller.result(10)
-    assert len(server.asked) == 1
+    assert len(server.paths) == 1
 
 
 def test_tokens_with_unknown_key_ids_make_the_lab_fetch_keys_only_a_few_times(aws, server, monkeypatch):
     monkeypatch.setattr(issuers, "WITHIN", 3600.0)
     server.assume()
-    server.asked.clear()
+    server.paths.clear()
     for number in range(50):
         token = server.issuer.token(headers={"kid": f"unknown-{number}"})
         refused(lambda token=token: server.assume(WebIdentityToken=token), 400, "InvalidIdentityToken", GENERIC)
-    assert len(server.asked) <= 2 * issuers.FETCHES
+    assert len(server.paths) <= 2 * issuers.FETCHES
     assert "times within" in aws.last()["lab"]["reason"]
     server.assume()
     # New keys count nevertheless, once the lab may ask the issuer again.
@@ -336,14 +336,14 @@ def test_tokens_with_unknown_key_ids_make_the_lab_fetch_keys_only_a_few_times(aw
     server.assume()
 
 
-def test_an_issuer_that_serves_other_keys_each_time_is_asked_only_a_few_times(aws, server, monkeypatch):
+def test_an_issuer_that_serves_other_keys_each_time_is_fetched_only_a_few_times(aws, server, monkeypatch):
     monkeypatch.setattr(issuers, "WITHIN", 3600.0)
     key = key_pair()
-    server.answer = of_keys(lambda _: [public(key, kid=f"{len(server.asked)}")])
+    server.answer = of_keys(lambda _: [public(key, kid=f"{len(server.paths)}")])
     for _ in range(issuers.FETCHES + 3):
         with pytest.raises(ClientError, match="InvalidIdentityToken"):
             server.assume()
-    assert len(server.asked) == 2 * issuers.FETCHES
+    assert len(server.paths) == 2 * issuers.FETCHES
 
 
 def test_keys_fetched_with_one_thumbprint_do_not_serve_a_provider_with_another(aws, server):

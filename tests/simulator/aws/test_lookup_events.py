@@ -64,7 +64,7 @@ def test_one_attribute_narrows_the_lookup(aws, irsa, cloudtrail):
     session = irsa.assume(RoleSessionName="my-pod")["Credentials"]
     aws.client("sts", session).get_caller_identity()
     (exchange,) = cloudtrail.lookup_events(LookupAttributes=by("EventName", "AssumeRoleWithWebIdentity"))["Events"]
-    for key, value, found in (
+    for key, value, expected in (
         ("EventId", exchange["EventId"], ["AssumeRoleWithWebIdentity"]),
         ("EventSource", "sts.amazonaws.com", ["GetCallerIdentity", "AssumeRoleWithWebIdentity"]),
         ("AccessKeyId", session["AccessKeyId"], ["GetCallerIdentity"]),
@@ -76,7 +76,7 @@ def test_one_attribute_narrows_the_lookup(aws, irsa, cloudtrail):
         ("EventName", "my-role", []),
         ("EventName", "Assume", []),
     ):
-        assert names(cloudtrail.lookup_events(LookupAttributes=by(key, value))) == found, (key, value)
+        assert names(cloudtrail.lookup_events(LookupAttributes=by(key, value))) == expected, (key, value)
     writes = names(cloudtrail.lookup_events(LookupAttributes=by("ReadOnly", "false")))
     assert writes == ["CreateBucket", "AttachRolePolicy", "CreateRole", "CreateOpenIDConnectProvider"]
     assert "AssumeRoleWithWebIdentity" in names(cloudtrail.lookup_events(LookupAttributes=by("ReadOnly", "true")))

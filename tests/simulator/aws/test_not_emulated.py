@@ -55,7 +55,7 @@ def test_a_call_that_is_not_emulated_is_refused_in_the_service_s_own_format(aws)
 
 def test_s3_does_not_take_a_call_on_a_sub_resource_for_the_plain_call(aws):
     """For example, DeleteBucketMetricsConfiguration doesn't delete the bucket."""
-    s3, told = aws.client("s3"), []
+    s3, message = aws.client("s3"), []
     s3.create_bucket(Bucket="empty")
     s3.create_bucket(Bucket="full")
     s3.put_object(Bucket="full", Key="key", Body=b"content of the object")
@@ -73,8 +73,8 @@ def test_s3_does_not_take_a_call_on_a_sub_resource_for_the_plain_call(aws):
         assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["empty", "full"], operation
         if answer.status_code == 501:
             assert SENTENCE.partition("{}")[0] in answer.text
-            told.append(operation)
-    assert {"DeleteBucketMetricsConfiguration", "GetBucketRequestPayment", "GetObjectRetention"} <= {*told}
+            message.append(operation)
+    assert {"DeleteBucketMetricsConfiguration", "GetBucketRequestPayment", "GetObjectRetention"} <= {*message}
 
 
 def s3_call(aws, method: str, path: str) -> httpx.Response:
@@ -106,10 +106,10 @@ def test_iam_refuses_the_administrator_s_create_call_without_a_required_member(a
         iam._make_api_call(operation, parameters)
     error = caught.value.response["Error"]
     assert (error["Code"], caught.value.response["ResponseMetadata"]["HTTPStatusCode"]) == ("ValidationError", 400)
-    told = (
+    message = (
         f"1 validation error detected: Value null at '{missing}' failed to satisfy constraint: Member must not be null"
     )
-    assert error["Message"] == told
+    assert error["Message"] == message
     assert iam.list_roles()["Roles"] == iam.list_users()["Users"] == []
     assert iam.list_policies(Scope="Local")["Policies"] == []
     assert aws.client("sts").get_caller_identity()["Account"] == ACCOUNT

@@ -94,9 +94,9 @@ OBJECT = f'"arn:aws:s3:::{Irsa.bucket}/hello.txt"'
 
 
 def test_the_learners_account_is_a_member_with_full_access(aws, managing):
-    found = aws.client("organizations").describe_organization()["Organization"]
-    assert found["MasterAccountId"] == MANAGEMENT_ID
-    assert found == managing.api.describe_organization()["Organization"]
+    organization = aws.client("organizations").describe_organization()["Organization"]
+    assert organization["MasterAccountId"] == MANAGEMENT_ID
+    assert organization == managing.api.describe_organization()["Organization"]
     assert {account["Id"] for account in managing.api.list_accounts()["Accounts"]} == {MANAGEMENT_ID, ACCOUNT}
     for target in (managing.root, ACCOUNT):
         attached = managing.api.list_policies_for_target(TargetId=target, Filter=SCP)["Policies"]
@@ -153,21 +153,21 @@ def test_no_policy_of_the_organization_limits_an_account_that_was_removed(aws, m
     delegated = {"AccountId": ACCOUNT, "ServicePrincipal": "access-analyzer.amazonaws.com"}
     managing.api.register_delegated_administrator(**delegated)
     remove = managing.api.remove_account_from_organization
-    for account_id, code, told in (
+    for account_id, code, message in (
         (ACCOUNT, "ConstraintViolationException", "deregister"),
         (MANAGEMENT_ID, "MasterCannotLeaveOrganizationException", "You can't remove a management account"),
         (OTHER, "AccountNotFoundException", "You specified an account that doesn't exist."),
     ):
-        with pytest.raises(ClientError, match=told) as caught:
+        with pytest.raises(ClientError, match=message) as caught:
             remove(AccountId=account_id)
         assert caught.value.response["Error"]["Code"] == code
     managing.api.deregister_delegated_administrator(**delegated)
     remove(AccountId=ACCOUNT)
     assert [account["Id"] for account in managing.api.list_accounts()["Accounts"]] == [MANAGEMENT_ID]
     aws.client("sqs").list_queues()
-    told = "Your account is not a member of an organization."
+    message = "Your account is not a member of an organization."
     describe = aws.client("organizations").describe_organization
-    refused(describe, 400, "AWSOrganizationsNotInUseException", told)
+    refused(describe, 400, "AWSOrganizationsNotInUseException", message)
 
 
 def test_a_condition_can_ask_for_the_organization_of_caller_and_resource(aws, managing, irsa):
@@ -316,8 +316,8 @@ def test_a_resource_control_policy_limits_the_web_identity_exchange(aws, managin
         control("sts:AssumeRoleWithWebIdentity", StringEquals={f"{name}:sub": SUBJECT}),
         policy_type=RCP,
     )
-    told = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
-    refused(irsa.assume, 403, "AccessDenied", f"{told} {BY_RESOURCE}")
+    message = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+    refused(irsa.assume, 403, "AccessDenied", f"{message} {BY_RESOURCE}")
     reason = 'statement 1 of the resource control policy "bound", refuses sts:AssumeRoleWithWebIdentity'
     assert reason in aws.last()["lab"]["reason"]
     subject = "system:serviceaccount:default:another"
@@ -447,8 +447,8 @@ def test_organizations_refuses_to_attach_twice_or_to_detach_the_last_policy(mana
         "The selected policy is already attached to the specified target.",
     )  # fmt: skip
     rcp = managing.policy(document(control("s3:*")), RCP, "resources")
-    told = "This operation can be performed only for enabled policy types."
-    refused(lambda: attach(PolicyId=rcp, TargetId=ACCOUNT), 400, "PolicyTypeNotEnabledException", told)
+    message = "This operation can be performed only for enabled policy types."
+    refused(lambda: attach(PolicyId=rcp, TargetId=ACCOUNT), 400, "PolicyTypeNotEnabledException", message)
     managing.enable_resource_control()
     attach(PolicyId=rcp, TargetId=ACCOUNT)
     with pytest.raises(ClientError, match="RCPFullAWSAccess"):

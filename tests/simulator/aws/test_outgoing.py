@@ -59,15 +59,15 @@ def test_sns_and_firehose_post_to_no_url_and_say_so(aws, outside, send):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("threaded", [False, True], ids=["its thread", "a thread of its own"])
 def test_every_way_out_is_closed_for_moto(aws, outside, way, threaded):
-    found = []
+    errors = []
     code = f"def leave(port):\n {WAYS[way]}\ndef try_to(port):\n"
-    code += " try: leave(port)\n except Exception as error: found.append(error)\n else: found.append(None)\n"
+    code += " try: leave(port)\n except Exception as error: errors.append(error)\n else: errors.append(None)\n"
     code += "def in_a_thread(port):\n import threading\n one = threading.Thread(target=try_to, args=(port,))\n"
     code += " one.start(); one.join()\n"
-    module = {"__name__": "moto.some.models", "found": found}
+    module = {"__name__": "moto.some.models", "errors": errors}
     exec(code, module)
     module["in_a_thread" if threaded else "try_to"](outside.getsockname()[1])
-    assert moto_guard.closed(found[0]).strerror.startswith(SENTENCE)
+    assert moto_guard.closed(errors[0]).strerror.startswith(SENTENCE)
 
 
 def test_the_lab_itself_may_open_connections():

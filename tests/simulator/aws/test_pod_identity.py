@@ -108,9 +108,9 @@ def test_the_session_has_six_tags_for_policies_and_the_next_role_inherits_them(a
         "kubernetes-pod-name": "cart-1",
         "kubernetes-pod-uid": "uid-of-cart-1",
     }
-    asked = {f"aws:PrincipalTag/{name}": value for name, value in tags.items()}
+    required = {f"aws:PrincipalTag/{name}": value for name, value in tags.items()}
     allowed = {"Effect": "Allow", "Action": ["s3:ListAllMyBuckets", "sts:AssumeRole", "sts:TagSession"]}
-    allowed |= {"Resource": "*", "Condition": {"StringEquals": asked}}
+    allowed |= {"Resource": "*", "Condition": {"StringEquals": required}}
     place.iam.put_role_policy(RoleName="app", PolicyName="tagged", PolicyDocument=document(allowed))
     answer = place.ask(place.token())
     assert client(aws, "s3", answer).list_buckets()["Buckets"] == []
@@ -177,8 +177,8 @@ def test_eks_auth_gives_credentials_only_to_an_associated_service_account(place)
     for answer in (place.ask(place.token("till")), place.eks.delete_pod_identity_association(**place.association)
                    and place.ask(place.token())):  # fmt: skip
         assert answer.status_code == 404
-        told = "(ResourceNotFoundException): The specified resource could not be found., fault: client\n"
-        assert answer.text.partition("]: ")[2] == told
+        message = "(ResourceNotFoundException): The specified resource could not be found., fault: client\n"
+        assert answer.text.partition("]: ")[2] == message
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,8 @@ def check(aws, irsa, row):
         row.ask(irsa)
     answer = caught.value.response
     assert (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]) == (row.status, row.code)
-    told = answer["Error"].get("Message") or ""
-    assert row.message.fullmatch(told) if isinstance(row.message, re.Pattern) else told == row.message
+    message = answer["Error"].get("Message") or ""
+    assert row.message.fullmatch(message) if isinstance(row.message, re.Pattern) else message == row.message
     lab = aws.last()["lab"]
     assert lab["code"] == row.code
     reason = lab["reason"]
@@ -418,11 +418,11 @@ CALLS = [
 ]  # fmt: skip
 
 
-def read(service, answer):
+def code_and_message(service, answer):
     """Code and message of a refusal, in the service's own format."""
     if service in ("s3", "sts", "iam", "sns"):
-        found = [re.search(f"<{name}>(.*)</{name}>", answer.text, re.DOTALL) for name in ("Code", "Message")]
-        return tuple(html.unescape(one[1]) for one in found)
+        matches = [re.search(f"<{name}>(.*)</{name}>", answer.text, re.DOTALL) for name in ("Code", "Message")]
+        return tuple(html.unescape(one[1]) for one in matches)
     return answer.json()["__type"], answer.json()["message"]
 
 
@@ -446,9 +446,9 @@ def test_services_refuse_a_spoilt_call_of_a_role_session(aws, irsa, monkeypatch,
             if not happens:
                 spoil(call, other)
             answer = call.send(monkeypatch)
-            found, told = read(service, answer)
-            assert (service, answer.status_code, found) == (service, status, code)
-            assert re.fullmatch(message[0] if message else ".+", told), told
+            actual, shown = code_and_message(service, answer)
+            assert (service, answer.status_code, actual) == (service, status, code)
+            assert re.fullmatch(message[0] if message else ".+", shown), shown
             assert aws.last()["lab"]["code"] == code
 
 
@@ -557,9 +557,9 @@ def test_only_s3_s_denial_quotes_a_resource_and_a_call_without_one_names_none(aw
     url = aws.client("sqs").create_queue(QueueName="mine")["QueueUrl"]
     with pytest.raises(ClientError) as caught:
         aws.client("sqs", credentials).delete_queue(QueueUrl=url)
-    told = ME + queue + "because no identity-based policy allows the sqs:DeleteQueue action"
-    assert caught.value.response["Error"]["Message"].lower() == told.lower()
+    message = ME + queue + "because no identity-based policy allows the sqs:DeleteQueue action"
+    assert caught.value.response["Error"]["Message"].lower() == message.lower()
     irsa.permit(READ)
-    told = ME + "s3:ListAllMyBuckets because no identity-based policy allows the s3:ListAllMyBuckets action"
-    refused(aws.client("s3", credentials).list_buckets, 403, "AccessDenied", told)
+    message = ME + "s3:ListAllMyBuckets because no identity-based policy allows the s3:ListAllMyBuckets action"
+    refused(aws.client("s3", credentials).list_buckets, 403, "AccessDenied", message)
     refused(lambda: aws.client("s3", credentials).head_bucket(Bucket="irsa-lab"), 403, "403", "Forbidden")

@@ -98,11 +98,11 @@ def test_a_role_session_counts_as_signed_in_without_mfa(aws, irsa):
 def test_s3_refuses_signature_version_2(aws, irsa):
     s3 = aws.client("s3", irsa.assume()["Credentials"], signature_version="s3")
     url = s3.generate_presigned_url("get_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"})
-    told = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
+    message = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
     for headers, address in (({}, url), ({"Authorization": "AWS a:b"}, f"{aws.endpoint}/irsa-lab/hello.txt")):
         answer = httpx.get(address, headers=headers, trust_env=False, timeout=60)
         assert answer.status_code == 400
-        assert f"<Code>InvalidRequest</Code><Message>{told}</Message>" in answer.text
+        assert f"<Code>InvalidRequest</Code><Message>{message}</Message>" in answer.text
 
 
 def test_s3_refuses_a_presigned_post_and_the_trail_says_why(aws, irsa):
@@ -170,18 +170,18 @@ def test_role_chaining_gives_a_session_of_the_second_role(aws, irsa):
     sts = aws.client("sts", irsa.assume()["Credentials"])
     second = aws.client("sts", sts.assume_role(RoleArn=arn, RoleSessionName="second")["Credentials"])
     assert second.get_caller_identity()["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/chained/second"
-    told = f"User: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod is not authorized to perform: sts:AssumeRole "
+    message = f"User: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod is not authorized to perform: sts:AssumeRole "
     itself = {"RoleArn": irsa.role_arn, "RoleSessionName": "itself"}
-    refused(lambda: sts.assume_role(**itself), 403, "AccessDenied", f"{told}on resource: {irsa.role_arn}")
+    refused(lambda: sts.assume_role(**itself), 403, "AccessDenied", f"{message}on resource: {irsa.role_arn}")
 
 
 def test_sts_takes_at_most_ten_policy_arns(aws, irsa):
     arns = [{"arn": irsa.policy_arn}] * 11
     sts = aws.client("sts")
-    asked = {"RoleArn": irsa.role_arn, "RoleSessionName": "me", "WebIdentityToken": aws.issuer.token()}
-    assert sts.assume_role_with_web_identity(**asked, PolicyArns=arns[:10])
+    parameters = {"RoleArn": irsa.role_arn, "RoleSessionName": "me", "WebIdentityToken": aws.issuer.token()}
+    assert sts.assume_role_with_web_identity(**parameters, PolicyArns=arns[:10])
     with pytest.raises(ClientError, match="length less than or equal to 10") as refused:
-        sts.assume_role_with_web_identity(**asked, PolicyArns=arns)
+        sts.assume_role_with_web_identity(**parameters, PolicyArns=arns)
     assert refused.value.response["Error"]["Code"] == "ValidationError"
 
 

@@ -66,7 +66,7 @@ def test_s3_checks_content_md5_even_if_only_some_keys_may_be_deleted(aws, irsa):
 
 
 @pytest.mark.parametrize(
-    ("operation", "parameter", "told"),
+    ("operation", "parameter", "argument"),
     [
         ("list_objects", "MaxKeys", "maxKeys"),
         ("list_objects_v2", "MaxKeys", "maxKeys"),
@@ -75,15 +75,15 @@ def test_s3_checks_content_md5_even_if_only_some_keys_may_be_deleted(aws, irsa):
         ("list_parts", "MaxParts", "max-parts"),
     ],
 )
-def test_s3_refuses_a_page_size_below_zero_or_above_2147483647(s3, irsa, upload, operation, parameter, told):
+def test_s3_refuses_a_page_size_below_zero_or_above_2147483647(s3, irsa, upload, operation, parameter, argument):
     of_upload = {"Key": "new", "UploadId": upload} if operation == "list_parts" else {}
 
     def read(size):
         return getattr(s3, operation)(Bucket=irsa.bucket, **of_upload, **{parameter: size})
 
-    message = f"Argument {told} must be an integer between 0 and 2147483647"
+    message = f"Argument {argument} must be an integer between 0 and 2147483647"
     error = refused(lambda: read(-1), 400, "InvalidArgument", message)["Error"]
-    assert (error["ArgumentName"], error["ArgumentValue"]) == (told, "-1")
+    assert (error["ArgumentName"], error["ArgumentValue"]) == (argument, "-1")
     read(0)
     read(2**31 - 1)
     with pytest.raises(ClientError, match="not an integer or within integer range"):

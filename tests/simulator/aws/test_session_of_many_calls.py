@@ -166,8 +166,8 @@ def test_the_calls_of_the_session_leave_the_stored_trail(aws):
     if os.environ.get("LABKIT_WRITE") == "1":
         STORED.write_text("".join(f"{line}\n" for line in lines))
     stored = STORED.read_text().splitlines()
-    for number, (found, expected) in enumerate(itertools.zip_longest(lines, stored, fillvalue="null"), 1):
-        assert json.loads(found) == json.loads(expected), (
+    for number, (line, expected) in enumerate(itertools.zip_longest(lines, stored, fillvalue="null"), 1):
+        assert json.loads(line) == json.loads(expected), (
             f"call {number} of the session; if you meant that:  LABKIT_WRITE=1 python -m pytest "
             f"{os.path.relpath(__file__)}"
         )
@@ -203,8 +203,8 @@ class Masked:
             self.identities[identity] = len(self.identities) + 1
         return json.dumps(record, separators=(",", ":"))
 
-    def _numbered(self, found):
-        return self.ids.setdefault(found[0], f"{found[0][:4] if found[0][0] == 'A' else 'uuid'}-{len(self.ids) + 1}")
+    def _numbered(self, match):
+        return self.ids.setdefault(match[0], f"{match[0][:4] if match[0][0] == 'A' else 'uuid'}-{len(self.ids) + 1}")
 
 
 def session(aws):
@@ -254,8 +254,8 @@ def prepared(aws):
 def by_keys(aws, pod, user):
     """Make calls with keys that are wrong, inactive or expired, and with presigned URLs."""
     url = aws.client("s3", pod, signature_version="s3v4").generate_presigned_url("get_object", Params=HELLO)
-    for asked in (url, url.replace("X-Amz-Signature=", "X-Amz-Signature=0"), url.replace("hello", "hallo")):
-        httpx.get(asked, trust_env=False, timeout=60)
+    for call in (url, url.replace("X-Amz-Signature=", "X-Amz-Signature=0"), url.replace("hello", "hallo")):
+        httpx.get(call, trust_env=False, timeout=60)
     aws.client("iam").update_access_key(UserName="ann", AccessKeyId=user["AccessKeyId"], Status="Inactive")
     keys = [
         (user["AccessKeyId"], user["SecretAccessKey"], None),
@@ -268,8 +268,8 @@ def by_keys(aws, pod, user):
         for each in keys:
             ask(getattr(aws.new_client(service, *each), method))
     aws.clock.advance(hours=2)
-    for asked in (aws.client("s3", pod).list_buckets, aws.client("sts", pod).get_caller_identity):
-        ask(asked)
+    for call in (aws.client("s3", pod).list_buckets, aws.client("sts", pod).get_caller_identity):
+        ask(call)
     httpx.get(url, trust_env=False, timeout=60)
     aws.clock.reset()
     aws.client("iam").delete_role_policy(RoleName="my-role", PolicyName="inline")

@@ -54,14 +54,14 @@ def assume(aws, credentials=None, role=TAGGER, transitive=None, **tags):
 def reads(aws, credentials):
     """The objects that a session may read."""
     s3 = aws.client("s3", credentials)
-    found = set()
+    seen = set()
     for key in ("of-role/x", "blue/x", "sites/west"):
         try:
             s3.get_object(Bucket="irsa-lab", Key=key)
         except s3.exceptions.ClientError:
             continue
-        found.add(key)
-    return found
+        seen.add(key)
+    return seen
 
 
 def test_a_session_tag_hides_the_role_s_tag_of_the_same_key_whatever_its_case(aws, tagger):
@@ -75,22 +75,22 @@ def test_session_tags_count_in_the_packed_policy_size(aws, tagger):
     small, large = assume(aws, Team="blue"), assume(aws, Team="b" * 256)
     assert 0 < small["PackedPolicySize"] < large["PackedPolicySize"] <= 100
     tags = {f"T{number}": "a" * 250 for number in range(9)}
-    told = "Packed size of session tags consumes 498% of allotted space."
-    refused(lambda: assume(aws, **tags), 400, "PackedPolicyTooLarge", told)
+    message = "Packed size of session tags consumes 498% of allotted space."
+    refused(lambda: assume(aws, **tags), 400, "PackedPolicyTooLarge", message)
     policy = json.dumps({"Version": "2012-10-17", "Statement": [may(f"s3:{'Get' * 650}")]})
     request = {"RoleArn": TAGGER, "RoleSessionName": "tagged", "Policy": policy}
     assert 90 < aws.client("sts").assume_role(**request)["PackedPolicySize"] <= 100
     request["Tags"] = [{"Key": "Team", "Value": "b" * 200}]
-    told = "Packed policy consumes 145% of allotted space, please use smaller policy."
-    refused(lambda: aws.client("sts").assume_role(**request), 400, "PackedPolicyTooLarge", told)
+    message = "Packed policy consumes 145% of allotted space, please use smaller policy."
+    refused(lambda: aws.client("sts").assume_role(**request), 400, "PackedPolicyTooLarge", message)
 
 
 def test_passing_tags_needs_sts_tag_session_in_the_trust_policy(aws, tagger):
     iam = aws.client("iam")
     iam.update_assume_role_policy(RoleName="tagger", PolicyDocument=trusting(action="sts:AssumeRole"))
     assume(aws)
-    told = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: sts:TagSession "
-    refused(lambda: assume(aws, Team="blue"), 403, "AccessDenied", f"{told}on resource: {TAGGER}")
+    message = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: sts:TagSession "
+    refused(lambda: assume(aws, Team="blue"), 403, "AccessDenied", f"{message}on resource: {TAGGER}")
     assert "no role trust policy allows sts:TagSession" in aws.last()["lab"]["reason"]
 
 
@@ -115,8 +115,10 @@ def test_a_trust_policy_s_conditions_limit_which_tags_may_be_passed(aws, tagger,
     if admitted:
         assume(aws, transitive=transitive, **tags)
     else:
-        told = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: sts:AssumeRole "
-        refused(lambda: assume(aws, transitive=transitive, **tags), 403, "AccessDenied", f"{told}on resource: {TAGGER}")
+        message = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: sts:AssumeRole "
+        refused(
+            lambda: assume(aws, transitive=transitive, **tags), 403, "AccessDenied", f"{message}on resource: {TAGGER}"
+        )
 
 
 def test_the_next_role_inherits_transitive_tags_and_cannot_replace_them(aws, tagger):
@@ -150,8 +152,8 @@ def test_inheriting_transitive_tags_needs_sts_tag_session_too(aws, tagger):
     iam.create_role(RoleName="chained", AssumeRolePolicyDocument=trusting(action="sts:AssumeRole"))
     assume(aws, assume(aws, Team="blue")["Credentials"], role=CHAINED)
     session = assume(aws, transitive=["Team"], Team="blue")["Credentials"]
-    told = f"User: arn:aws:sts::{ACCOUNT}:assumed-role/tagger/tagged is not authorized to perform: sts:TagSession "
-    refused(lambda: assume(aws, session, role=CHAINED), 403, "AccessDenied", f"{told}on resource: {CHAINED}")
+    message = f"User: arn:aws:sts::{ACCOUNT}:assumed-role/tagger/tagged is not authorized to perform: sts:TagSession "
+    refused(lambda: assume(aws, session, role=CHAINED), 403, "AccessDenied", f"{message}on resource: {CHAINED}")
 
 
 @pytest.mark.parametrize(
@@ -227,17 +229,17 @@ def test_a_token_s_tags_become_session_tags_that_the_next_role_inherits(aws, irs
 
 def test_a_token_with_tags_needs_sts_tag_session_in_the_trust_policy(aws, irsa):
     token = aws.issuer.token(**nested(Team="blue"))
-    told = "Not authorized to perform sts:TagSession"
-    refused(lambda: irsa.assume(WebIdentityToken=token), 403, "AccessDenied", told)
+    message = "Not authorized to perform sts:TagSession"
+    refused(lambda: irsa.assume(WebIdentityToken=token), 403, "AccessDenied", message)
     reason = aws.last()["lab"]["reason"]
     assert reason.startswith("the token has session tags; the trust policy lets the provider do")
     name = ISSUER.removeprefix("https://")
     only = {"StringEquals": {f"{name}:sub": "system:serviceaccount:default:my-service-account"}}
     irsa.trust(trust_policy(Action=BOTH, Condition=only | {"StringLike": {"aws:RequestTag/Team": "b*"}}))
     irsa.assume(WebIdentityToken=token)
-    told = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+    message = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
     other = aws.issuer.token(**nested(Team="red"))
-    refused(lambda: irsa.assume(WebIdentityToken=other), 403, "AccessDenied", told)
+    refused(lambda: irsa.assume(WebIdentityToken=other), 403, "AccessDenied", message)
 
 
 @pytest.mark.parametrize(
@@ -284,9 +286,9 @@ SOURCE_CLAIM = "https://aws.amazon.com/source_identity"
 
 def test_a_source_identity_needs_sts_set_source_identity(aws, tagger, irsa):
     request = {"RoleArn": TAGGER, "RoleSessionName": "tagged", "SourceIdentity": "ann"}
-    told = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: {SOURCE} "
-    told += f"on resource: {TAGGER}"
-    refused(lambda: aws.client("sts").assume_role(**request), 403, "AccessDenied", told)
+    message = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: {SOURCE} "
+    message += f"on resource: {TAGGER}"
+    refused(lambda: aws.client("sts").assume_role(**request), 403, "AccessDenied", message)
     token = aws.issuer.token(**{SOURCE_CLAIM: "ann"})
     refused(lambda: irsa.assume(WebIdentityToken=token), 403, "AccessDenied", f"Not authorized to perform {SOURCE}")
 

@@ -326,8 +326,8 @@ def test_the_simulator_refuses_a_resource_policy_without_a_caller(aws):
 
 def test_the_simulator_names_a_stored_policy_that_cannot_be_read(aws, irsa):
     aws.gate.backend.role(ROLE).policies["broken"] = "no JSON"
-    told = "The policy role_my-role_broken could not be evaluated: it cannot be read"
-    refused(lambda: of_role(aws), 500, "PolicyEvaluation", told)
+    message = "The policy role_my-role_broken could not be evaluated: it cannot be read"
+    refused(lambda: of_role(aws), 500, "PolicyEvaluation", message)
 
 
 def test_the_simulator_returns_its_results_in_pages(aws):

@@ -47,10 +47,10 @@ def test_every_operation_refuses_a_spoilt_member_and_changes_nothing(aws, servic
     assert everything(aws, service, model) == before
     # A service may accept a text for which its model has no limit.
     answers |= {case: spoilt.send(aws, case) for case in cases if not case.bounded}
-    wrong = {case: told for case, answer in answers.items() if (told := spoilt.complaint(case, answer))}
+    wrong = {case: message for case, answer in answers.items() if (message := spoilt.complaint(case, answer))}
     # If the lab doesn't emulate the operation, it answers 501 to every request.
     has = {case: answers[case].status != 501 or spoilt.is_emulated(aws, case) for case in wrong}
-    assert {str(case): told for case, told in wrong.items() if has[case]} == {}
+    assert {str(case): message for case, message in wrong.items() if has[case]} == {}
 
 
 @pytest.mark.parametrize(

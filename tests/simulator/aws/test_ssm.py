@@ -26,5 +26,5 @@ def test_get_parameters_returns_parameters_in_the_order_of_their_names(aws):
     ssm, names = aws.client("ssm"), list(string.ascii_lowercase[:10])
     for name in names:
         ssm.put_parameter(Name=name, Value=name, Type="String")
-    asked = random.Random(1).sample(names, len(names))
-    assert [each["Name"] for each in ssm.get_parameters(Names=asked)["Parameters"]] == names
+    shuffled = random.Random(1).sample(names, len(names))
+    assert [each["Name"] for each in ssm.get_parameters(Names=shuffled)["Parameters"]] == names

@@ -110,7 +110,7 @@ def test_the_trail_records_s3_data_events_as_cloudtrail_does(aws, irsa):
 
 def test_the_trail_spells_error_codes_as_cloudtrail_does(aws, irsa):
     session = irsa.assume()["Credentials"]
-    for call, told, written in (
+    for call, message, written in (
         (lambda: irsa.iam.get_role(RoleName="none"), "NoSuchEntity", "NoSuchEntityException"),
         (lambda: aws.client("secretsmanager", session).list_secrets(), "AccessDeniedException", "AccessDenied"),
         (lambda: aws.client("s3", session).put_object(Bucket="irsa-lab", Key="k"), "AccessDenied", "AccessDenied"),
@@ -120,9 +120,9 @@ def test_the_trail_spells_error_codes_as_cloudtrail_does(aws, irsa):
         with pytest.raises(ClientError) as caught:
             call()
         record = aws.last()
-        assert caught.value.response["Error"]["Code"] == told
+        assert caught.value.response["Error"]["Code"] == message
         # HEAD has no body: "404" is all that a client sees.
-        assert (record["errorCode"], record["lab"]["code"]) == (written, told)
+        assert (record["errorCode"], record["lab"]["code"]) == (written, message)
 
 
 def test_the_trail_names_a_caller_only_if_its_identity_is_proven(aws, irsa):

@@ -124,8 +124,8 @@ def user_deleted(ann):
 def test_a_deleted_or_disabled_access_key_is_refused(ann, end):
     end(ann)
     refused(ann.client("sts").get_caller_identity, 403, "InvalidClientTokenId", UNKNOWN)
-    told = "The AWS Access Key Id you provided does not exist in our records."
-    refused(ann.read, 403, "InvalidAccessKeyId", told)
+    message = "The AWS Access Key Id you provided does not exist in our records."
+    refused(ann.read, 403, "InvalidAccessKeyId", message)
 
 
 def test_an_access_key_needs_its_own_secret_and_no_session_token(ann, irsa):

@@ -88,7 +88,7 @@ def test_sts_answers_each_caller_as_simulated(name, simulated, irsa):
         else:
             code = ""
         assert verdict.admitted == (not code), caller.name
-        told = irsa.aws.last()["lab"]["reason"]
+        message = irsa.aws.last()["lab"]["reason"]
         # The simulation and STS's call ran in different seconds.
         said = verdict.reason.partition("current date/time")[0]
-        assert f"{code}: {told}".startswith(said) if code else told.startswith(said), caller.name
+        assert f"{code}: {message}".startswith(said) if code else message.startswith(said), caller.name
