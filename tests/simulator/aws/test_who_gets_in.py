@@ -5,23 +5,23 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from labkit.course.widgets.who_gets_in import Caller, WhoGetsIn, of_region_and_role
+from labkit.course.widgets.who_gets_in import SimulatedCaller, WhoGetsIn, of_region_and_role
 from tests.simulator.aws.conftest import ACCOUNT, AUDIENCE, ISSUER, ISSUER_HOST, REGION, SUBJECT, trust_policy
 
 NAME = ISSUER.removeprefix("https://")
 OTHER = f"https://{ISSUER_HOST}/id/{'F' * 32}"
 CALLERS = [
-    Caller("this service account", ISSUER, SUBJECT, AUDIENCE),
-    Caller("another", ISSUER, "system:serviceaccount:default:default", AUDIENCE),
-    Caller("in another namespace", ISSUER, "system:serviceaccount:elsewhere:my-service-account", AUDIENCE),
-    Caller("in another cluster", OTHER, SUBJECT, AUDIENCE),
-    Caller("for another audience", ISSUER, SUBJECT, "https://kubernetes.default.svc"),
-    Caller("expired", ISSUER, SUBJECT, AUDIENCE, minutes=-60),
-    Caller("without a subject", ISSUER, "", AUDIENCE),
-    Caller("with an issuer that isn't a URL", NAME, SUBJECT, AUDIENCE),
-    Caller("with an http issuer", f"http://{NAME}", SUBJECT, AUDIENCE),
-    Caller("for ever", ISSUER, SUBJECT, AUDIENCE, minutes=1e13),
-    Caller("expired before the first year", ISSUER, SUBJECT, AUDIENCE, minutes=-1e13),
+    SimulatedCaller("this service account", ISSUER, SUBJECT, AUDIENCE),
+    SimulatedCaller("another", ISSUER, "system:serviceaccount:default:default", AUDIENCE),
+    SimulatedCaller("in another namespace", ISSUER, "system:serviceaccount:elsewhere:my-service-account", AUDIENCE),
+    SimulatedCaller("in another cluster", OTHER, SUBJECT, AUDIENCE),
+    SimulatedCaller("for another audience", ISSUER, SUBJECT, "https://kubernetes.default.svc"),
+    SimulatedCaller("expired", ISSUER, SUBJECT, AUDIENCE, minutes=-60),
+    SimulatedCaller("without a subject", ISSUER, "", AUDIENCE),
+    SimulatedCaller("with an issuer that isn't a URL", NAME, SUBJECT, AUDIENCE),
+    SimulatedCaller("with an http issuer", f"http://{NAME}", SUBJECT, AUDIENCE),
+    SimulatedCaller("for ever", ISSUER, SUBJECT, AUDIENCE, minutes=1e13),
+    SimulatedCaller("expired before the first year", ISSUER, SUBJECT, AUDIENCE, minutes=-1e13),
 ]
 POLICIES = {
     "step 2's": trust_policy(),
