@@ -40,8 +40,8 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
             "--repair asks before each repair, so it needs a terminal.",
             next=f"{without}, which prints the commands. Run those that you want",
         )
-    found, shown = look(), set[tuple[str, str]]()
-    while finding := next((each for each in found.findings if _key(each) not in shown), None):
+    diagnosis, shown = look(), set[tuple[str, str]]()
+    while finding := next((each for each in diagnosis.findings if _key(each) not in shown), None):
         # Show a finding only once, even if its repair doesn't help.
         shown.add(_key(finding))
         _show(finding)
@@ -53,12 +53,12 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
             continue
         failed = run(finding.repair, _environment(connection))
         typer.echo(f"{failed or 'Done. Looking again …'}\n")
-        found = _settled(look, found)
+        diagnosis = _settled(look, diagnosis)
         if failed:
             break
     typer.echo("What is left:\n")
-    doctor_output.show(found, connection.commands_after)
-    return found.exit_code
+    doctor_output.show(diagnosis, connection.commands_after)
+    return diagnosis.exit_code
 
 
 def why_not_run(repair: str) -> str:
@@ -103,14 +103,14 @@ def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis
     """
     return awaited(
         look,
-        lambda found: STARTING not in _ids(found) or STARTING in _ids(before),
+        lambda after: STARTING not in _ids(after) or STARTING in _ids(before),
         within=STARTS_WITHIN,
         every=1,
     )
 
 
-def _ids(found: "Diagnosis") -> list[str]:
-    return [finding.id for finding in found.findings]
+def _ids(diagnosis: "Diagnosis") -> list[str]:
+    return [finding.id for finding in diagnosis.findings]
 
 
 def _environment(connection: "Connection") -> dict[str, str]:

@@ -67,7 +67,7 @@ def iam_role(evidence: Evidence) -> list[Comparison]:
     if evidence.aws.role is None:
         return [Comparison("role", evidence.expected.role_arn, "no such role")]
     admits, admitted = "admits the service account", evidence.aws.trust.admits
-    issuer, subject = evidence.expected.provider_name, trust_policy.condition_found(evidence, "sub")
+    issuer, subject = evidence.expected.provider_name, trust_policy.conditions_on(evidence, "sub")
     wanted_subject = f"StringEquals {issuer}:sub = {evidence.expected.subject}"
     # A policy with different words is right, too, if it admits this service account and no stranger.
     good = admitted and not trust_policy.sub_missing(evidence)
@@ -75,14 +75,14 @@ def iam_role(evidence: Evidence) -> list[Comparison]:
     return [
         Comparison("role", evidence.expected.role_arn, evidence.aws.role["Arn"]),
         Comparison(
-            "trusted provider", evidence.expected.provider_arn, trust_policy.principal_found(evidence), good or None
+            "trusted provider", evidence.expected.provider_arn, trust_policy.trusted_principals(evidence), good or None
         ),
-        Comparison("action", WEB_IDENTITY, trust_policy.actions_found(evidence), good or None),
+        Comparison("action", WEB_IDENTITY, trust_policy.actions_in_policy(evidence), good or None),
         Comparison("subject", wanted_subject, subject, good or None),
         Comparison(
             "audience",
             f"StringEquals {issuer}:aud = {evidence.expected.audience}",
-            trust_policy.condition_found(evidence, "aud"),
+            trust_policy.conditions_on(evidence, "aud"),
             for_sts or None,
         ),
         Comparison("evaluated", admits, admits if admitted else "does not admit it"),
@@ -129,10 +129,10 @@ def pod(evidence: Evidence) -> list[Comparison]:
 def credentials(evidence: Evidence) -> list[Comparison]:
     """The token's audience, and who AWS knows the pod as."""
     caller = evidence.pod.caller
-    found = "the pod does not run" if caller is None else caller.identity
+    known_as = "the pod does not run" if caller is None else caller.identity
     return [
         Comparison("the token is for", evidence.expected.audience, evidence.pod.token_audience or "no token volume"),
-        Comparison("AWS knows the pod as", f"assumed-role/{evidence.parameters.role_name}", found),
+        Comparison("AWS knows the pod as", f"assumed-role/{evidence.parameters.role_name}", known_as),
     ]
 
 

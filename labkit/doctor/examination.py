@@ -283,7 +283,7 @@ def examine(evidence: Evidence) -> Diagnosis:
         subject=evidence.expected.subject,
         findings=in_order(_without_consequences(outcomes)),
         checks=checks,
-        read=list(evidence.reads.asked),
+        read=list(evidence.reads.answered),
         made=list(evidence.reads.made),
         cluster=evidence.parameters.cluster,
         role_arn=role_arn,
@@ -299,20 +299,22 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
     - Its own cause isn't primary.
     - Its stage, or an earlier stage, has an error with a primary cause.
     """
-    found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
-    wrong = [cause for cause, finding in found.items() if finding.severity == "error" and not cause.follows_from]
+    findings = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
+    wrong = [cause for cause, finding in findings.items() if finding.severity == "error" and not cause.follows_from]
     first = min((STAGES.index(cause.stage) for cause in wrong), default=len(STAGES))
-    return [finding for cause, finding in found.items() if not cause.follows_from or STAGES.index(cause.stage) < first]
+    return [
+        finding for cause, finding in findings.items() if not cause.follows_from or STAGES.index(cause.stage) < first
+    ]
 
 
 def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> StageResult:
     """Return the stage's result, with the facts that were read or are missing."""
-    told = [outcome.severity for outcome in outcomes.values() if isinstance(outcome, Finding)]
-    result = min(told, key=RESULTS.index) if told else stage.at_best(evidence)
+    severities = [outcome.severity for outcome in outcomes.values() if isinstance(outcome, Finding)]
+    result = min(severities, key=RESULTS.index) if severities else stage.at_best(evidence)
     unread = each_once(outcome for outcome in outcomes.values() if isinstance(outcome, NotRead))
-    told_of = {read.kind for read in (*evidence.reads.asked, *(error.read for error in unread))}
+    known_kinds = {read.kind for read in (*evidence.reads.answered, *(error.read for error in unread))}
     needed = {kinds: None for cause, outcome in outcomes.items() if outcome is None for kinds in cause.reads}
-    unasked = [kinds[0] for kinds in needed if not told_of.intersection(kinds)]
+    unasked = [kinds[0] for kinds in needed if not known_kinds.intersection(kinds)]
     if result == "right" and (not outcomes or unread or unasked):
         result = "not looked at"
     return StageResult(result, list(evidence.reads.used), unread, unasked)

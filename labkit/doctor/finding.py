@@ -147,7 +147,7 @@ class Cause:
         # Keep the result: other causes ask for it too, and writing a repair takes long.
         if evidence not in self._results:
             symptom = self.look(evidence)
-            is_new = symptom is not None and not any_found(evidence, *self.follows_from)
+            is_new = symptom is not None and not any_finding(evidence, *self.follows_from)
             self._results[evidence] = self._finding(symptom) if symptom and is_new else None
             for stage in self.ends if is_new else ():
                 stage.ended_for.add(evidence)
@@ -202,7 +202,7 @@ def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Caus
             yield each, unread
 
 
-def any_found(evidence: Evidence, *causes: Cause) -> bool:
+def any_finding(evidence: Evidence, *causes: Cause) -> bool:
     """Return whether at least one of these causes has a finding.
 
     A cause has no finding if a fact that the cause needs can't be read.

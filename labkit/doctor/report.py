@@ -127,11 +127,11 @@ class Diagnosis:
                     "number": number,
                     "title": stage.title,
                     "result": result,
-                    "findings": [finding.id for finding in found],
+                    "findings": [finding.id for finding in findings],
                     "looked_at": [str(read) for read in self.checks[stage].read],
                     "missing": self.checks[stage].missing,
                 }
-                for number, (stage, result, found) in enumerate(self.stages(), 1)
+                for number, (stage, result, findings) in enumerate(self.stages(), 1)
             ],
             "findings": [finding.as_json() | {"check": STAGES.index(finding.stage) + 1} for finding in self.findings],
             "looked_at": self.looked,
@@ -148,8 +148,8 @@ class Diagnosis:
         return self.ok
 
     def __repr__(self) -> str:
-        told = [finding.as_text(self.name, repair=self.repair) for finding in self.findings]
-        first, *others = told if self.begins_with_a_finding else [self.headline, *told]
+        texts = [finding.as_text(self.name, repair=self.repair) for finding in self.findings]
+        first, *others = texts if self.begins_with_a_finding else [self.headline, *texts]
         return "\n\n".join([first, *filter(None, [self.more]), *others, "\n".join(self.account())])
 
     def _repr_html_(self) -> str:
@@ -159,13 +159,13 @@ class Diagnosis:
                 str(number),
                 stage.title,
                 marks.get(result, result),
-                ", ".join(finding.id for finding in found) or self.lacking(stage),
+                ", ".join(finding.id for finding in findings) or self.lacking(stage),
             )
-            for number, (stage, result, found) in enumerate(self.stages(), 1)
+            for number, (stage, result, findings) in enumerate(self.stages(), 1)
         ]
         said = f"<p><strong>{escape(self.headline)}</strong></p>"
-        told = [finding.as_html(self.name, repair=self.repair) for finding in self.findings]
-        first, *others = told if self.begins_with_a_finding else [said, *told]
+        blocks = [finding.as_html(self.name, repair=self.repair) for finding in self.findings]
+        first, *others = blocks if self.begins_with_a_finding else [said, *blocks]
         more = f"<p>{escape(self.more)}</p>" if self.more else ""
         account = "".join(f"<li>{escape(line.strip())}</li>" for line in self.account())
         return left_aligned(
@@ -212,8 +212,8 @@ class Diagnosis:
         """The count of further findings as text, such as `2 more errors:`; empty without further findings."""
         others = self.findings[1:] if self.begins_with_a_finding else self.findings
         counted = Counter(finding.severity for finding in others)
-        told = [f"{count} more {kind}{'s' if count > 1 else ''}" for kind, count in counted.items()]
-        return f"{' and '.join(told)}:" if told else ""
+        counts = [f"{count} more {kind}{'s' if count > 1 else ''}" for kind, count in counted.items()]
+        return f"{' and '.join(counts)}:" if counts else ""
 
     def lacking(self, stage: Stage) -> str:
         """Return a phrase that says why a stage wasn't examined: options are missing, or calls got no answer."""
@@ -231,8 +231,8 @@ class Diagnosis:
         answers = Counter(read.of for read in self.read)
         named: dict[Answerer, str] = {"AWS": "AWS", "the cluster": "the cluster", "a host": "the issuer"}
         counted = [(answers[of], name) for of, name in named.items() if answers[of]]
-        told = [f"{count} answer{'s' if count > 1 else ''} from {name}" for count, name in counted]
-        yield f"Read {', '.join(told) or 'nothing'}. No call changed anything."
+        counts = [f"{count} answer{'s' if count > 1 else ''} from {name}" for count, name in counted]
+        yield f"Read {', '.join(counts) or 'nothing'}. No call changed anything."
         if in_pod := [str(read) for read in self.read if read.of == "the pod"]:
             yield f"In the pod: {'; '.join(in_pod)}"
         yield from unread_lines(self.unread)

@@ -68,19 +68,21 @@ class Survey:
         parameters = self._parameters.model_copy(update={"namespace": namespace, "service_account": name})
 
         def evidence(pod: str) -> Evidence:
-            found = Evidence(
+            evidence_of_pod = Evidence(
                 parameters, self._connection, pod_name=pod, role_is_known=False, probe=self._probe, reads=reads
             )
-            found.cluster.api.everywhere = not self._namespace
-            return found
+            evidence_of_pod.cluster.api.everywhere = not self._namespace
+            return evidence_of_pod
 
         return evidence
 
     def _subjects(self) -> list[tuple[str, str]]:
         cluster = self.cluster
-        accounts = cluster.service_accounts(self._namespace)
-        told = [account["metadata"] for account in accounts]
-        named = {(metadata["namespace"], metadata["name"]) for metadata in told if _wants_a_role(metadata)}
+        named = {
+            (account["metadata"]["namespace"], account["metadata"]["name"])
+            for account in cluster.service_accounts(self._namespace)
+            if _wants_a_role(account["metadata"])
+        }
         try:
             pods = cluster.pods(self._namespace)
         except NotRead:

@@ -258,7 +258,7 @@ def test_a_report_on_several_pods_lists_everything_that_the_doctor_read():
     )
     assert diagnosis.pods == ["my-pod", "other"]
     told = {read for check in diagnosis.checks.values() for read in check.read}
-    assert told == set(diagnosis.read) == set(reads.asked)
+    assert told == set(diagnosis.read) == set(reads.answered)
 
 
 def test_a_finding_outside_the_pods_appears_once_and_its_repair_mends_every_pod():

@@ -80,16 +80,16 @@ class ClusterApi:
 
     def get(self, kind: str, name: str, namespace: str = "") -> Document | None:
         """Return an object. `kind` is in lower case, such as `configmap`."""
-        found: Document | None = self._one(kind, name, namespace)
-        return found
+        document: Document | None = self._one(kind, name, namespace)
+        return document
 
     def webhook(self, name: str) -> WebhookConfiguration | None:
-        found: WebhookConfiguration | None = self._one("mutatingwebhookconfiguration", name)
-        return found
+        registration: WebhookConfiguration | None = self._one("mutatingwebhookconfiguration", name)
+        return registration
 
     def workload(self, kind: str, name: str, namespace: str) -> Workload | None:
-        found: Workload | None = self._one(kind.lower(), name, namespace)
-        return found
+        workload: Workload | None = self._one(kind.lower(), name, namespace)
+        return workload
 
     def workloads(self, namespace: str) -> list[Workload]:
         """Return the namespace's Deployments, StatefulSets and DaemonSets, each with its kind."""
@@ -157,11 +157,11 @@ class ClusterApi:
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
         """
-        found: Document = json.loads(self._call("GET", path))
-        return found
+        document: Document = json.loads(self._call("GET", path))
+        return document
 
     def _call(self, method: str, path: str, body: Document | None = None, **query: str) -> str:
-        asked = self._api.param_serialize(
+        request = self._api.param_serialize(
             method,
             path,
             query_params=[*query.items()],
@@ -169,7 +169,7 @@ class ClusterApi:
             body=body,
             auth_settings=["BearerToken"],
         )
-        answer = self._api.call_api(*asked)
+        answer = self._api.call_api(*request)
         answer.read()
         text = str(answer.data.decode())
         if answer.status not in (200, 201):

@@ -78,10 +78,10 @@ class Issuer:
     @property
     def key_ids(self) -> list[str]:
         """The ids of the published keys. Raises `NotRead` if the keys can't be read."""
-        found = self.keys
-        if "error" in found:
-            raise NotRead(_read("its keys", f"{self.url}: its keys"), found["error"])
-        return _ids(found["document"])
+        keys = self.keys
+        if "error" in keys:
+            raise NotRead(_read("its keys", f"{self.url}: its keys"), keys["error"])
+        return _ids(keys["document"])
 
     @property
     def cluster_key_ids(self) -> list[str]:

@@ -85,7 +85,7 @@ class Requirement:
         return forms.get(self.operator, f"{self.key} {self.operator}")
 
 
-def unmet(evidence: Evidence) -> list[Requirement]:
+def failed_requirements(evidence: Evidence) -> list[Requirement]:
     """Return the webhook's requirements that the labels of the pod or of its namespace don't meet.
 
     A registration may have several webhooks for new pods. If the labels meet all requirements of at least one of them,
@@ -98,13 +98,13 @@ def unmet(evidence: Evidence) -> list[Requirement]:
         return []
     # Without a registration, assume the one on EKS.
     registered = evidence.cluster.webhook or {"webhooks": [ON_EKS]}
-    missed = [_unmet(evidence, number, webhook) for number, webhook in _asked_about_pods(registered)]
+    missed = [_failed_of_webhook(evidence, number, webhook) for number, webhook in _called_for_pods(registered)]
     return missed[0] if missed and all(missed) else []
 
 
 def rules_leave_out_pods(evidence: Evidence) -> bool:
     """Whether the webhook is registered, but no rule in its registration matches the creation of a pod."""
-    return evidence.cluster.webhook is not None and not any(True for _ in _asked_about_pods(evidence.cluster.webhook))
+    return evidence.cluster.webhook is not None and not any(True for _ in _called_for_pods(evidence.cluster.webhook))
 
 
 def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
@@ -117,7 +117,7 @@ def own_webhooks(registration: WebhookConfiguration) -> Iterator[tuple[int, Webh
     yield from own or entries
 
 
-def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[str, str]]) -> bool:
+def is_called(registration: WebhookConfiguration, labels: Mapping[Subject, dict[str, str]]) -> bool:
     """Whether the registration tells the API server to call the webhook for a new pod with these labels."""
     return any(
         all(
@@ -125,7 +125,7 @@ def is_asked(registration: WebhookConfiguration, labels: Mapping[Subject, dict[s
             for name, subject in SELECTORS.items()
             for each in _requirements(webhook.get(name) or LabelSelector(), subject, ())
         )
-        for _, webhook in _asked_about_pods(registration)
+        for _, webhook in _called_for_pods(registration)
     )
 
 
@@ -160,7 +160,7 @@ def skips_all(manifest: dict[str, Any]) -> bool:
     return bool(names) and all(container["name"] in names for container in manifest["spec"]["containers"])
 
 
-def _asked_about_pods(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
+def _called_for_pods(registration: WebhookConfiguration) -> Iterator[tuple[int, Webhook]]:
     for number, webhook in own_webhooks(registration):
         if any(_is_for_new_pods(rule) for rule in webhook.get("rules") or []):
             yield number, webhook
@@ -177,14 +177,14 @@ def _is_for_new_pods(rule: Rule) -> bool:
     return is_met and rule.get("scope") != "Cluster"
 
 
-def _unmet(evidence: Evidence, number: int, webhook: Webhook) -> list[Requirement]:
-    found = []
+def _failed_of_webhook(evidence: Evidence, number: int, webhook: Webhook) -> list[Requirement]:
+    requirements = []
     for name, subject in SELECTORS.items():
         wanted = list(_requirements(webhook.get(name) or LabelSelector(), subject, ("webhooks", number, name)))
         # Don't read labels if nothing is required of them.
         labels = labels_of(evidence, subject) if wanted else {}
-        found += [each for each in wanted if not each.is_met(labels)]
-    return found
+        requirements += [each for each in wanted if not each.is_met(labels)]
+    return requirements
 
 
 def _requirements(selector: LabelSelector, subject: Subject, path: tuple[str | int, ...]) -> Iterator[Requirement]:

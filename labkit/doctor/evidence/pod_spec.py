@@ -167,7 +167,7 @@ class Container:
     @cached_property
     def aws_configs(self) -> list[AwsConfig]:
         """The AWS configs that the container mounts from ConfigMaps. Raises `NotRead`."""
-        return list(self._found_configs())
+        return list(self._read_configs())
 
     @property
     def profiles(self) -> dict[str, dict[str, str]]:
@@ -215,7 +215,7 @@ class Container:
             if variable and variable.value is None:
                 return EnvVariable(name, None, variable.source)
             known[other] = variable.value if variable and variable.value is not None else f"$({other})"
-        return EnvVariable(name, REFERENCE.sub(lambda found: known[found[1] or ""], text), "env")
+        return EnvVariable(name, REFERENCE.sub(lambda match: known[match[1] or ""], text), "env")
 
     def _of_sources(self) -> Iterator[EnvVariable]:
         # The last source wins.
@@ -225,7 +225,7 @@ class Container:
                 for key, value in self._pod.config_map(name).items():
                     yield EnvVariable(prefix + key, value, f"ConfigMap {name}", name, key)
 
-    def _found_configs(self) -> Iterator[AwsConfig]:
+    def _read_configs(self) -> Iterator[AwsConfig]:
         for mount in self.mounts:
             if not self._may_hold_config(mount):
                 continue
@@ -237,12 +237,12 @@ class Container:
 
     def _may_hold_config(self, mount: VolumeMount) -> bool:
         path = normal(mount["mountPath"])
-        told = [value for name in CONFIG_FILES if (value := self._plain(name))]
-        return "/.aws" in path or any(_is_below(normal(value), path) for value in told)
+        files = [value for name in CONFIG_FILES if (value := self._plain(name))]
+        return "/.aws" in path or any(_is_below(normal(value), path) for value in files)
 
     def _is_config(self, path: str) -> bool:
-        told = [normal(value) for name in CONFIG_FILES if (value := self._plain(name))]
-        return path in told or path.endswith(("/.aws/config", "/.aws/credentials"))
+        files = [normal(value) for name in CONFIG_FILES if (value := self._plain(name))]
+        return path in files or path.endswith(("/.aws/config", "/.aws/credentials"))
 
     def _plain(self, name: str) -> str:
         """Return the variable's literal value in `env`, without reading a ConfigMap."""
@@ -344,8 +344,8 @@ class PodSpec:
 
     def config_map(self, name: str) -> dict[str, str]:
         """Return the entries of a ConfigMap in the pod's namespace; empty if it doesn't exist. Raises `NotRead`."""
-        found = self._cluster.get("configmap", name, self.namespace) or {}
-        return found.get("data") or {}
+        config_map = self._cluster.get("configmap", name, self.namespace) or {}
+        return config_map.get("data") or {}
 
     def field(self, path: str) -> str | None:
         """Return the value of a `fieldPath` such as `metadata.name`; None if only the running pod knows it."""
@@ -376,10 +376,10 @@ def workload(cluster: ClusterApi, namespace: str, reference: Mapping[str, object
     workloads of this kind, return only the kind and the name. Raises `NotRead`.
     """
     kind, name = str(reference["kind"]), str(reference["name"])
-    found = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()
-    if above := _controller(found.get("metadata") or {}):
+    document = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()
+    if above := _controller(document.get("metadata") or {}):
         return workload(cluster, namespace, above)
-    return {**found, "kind": kind, "metadata": {"name": name, **(found.get("metadata") or {})}}
+    return {**document, "kind": kind, "metadata": {"name": name, **(document.get("metadata") or {})}}
 
 
 def service_account_of(spec: objects.PodSpecDocument) -> str:
@@ -444,8 +444,8 @@ def _config_maps(volume: Volume) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _secrets(volume: Volume) -> list[str]:
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
-    found = [each["secret"] for each in sources if "secret" in each]
-    return [secret.get("secretName") or secret.get("name") or "" for secret in found]
+    secrets = [each["secret"] for each in sources if "secret" in each]
+    return [secret.get("secretName") or secret.get("name") or "" for secret in secrets]
 
 
 def _profiles(text: str) -> dict[str, dict[str, str]]:

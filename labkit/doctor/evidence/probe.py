@@ -130,7 +130,7 @@ class Probe:
         """
         if self._running is None:
             return None
-        read, answer = self._once("sts:GetCallerIdentity", lambda: _said(self._asked_anew()))
+        read, answer = self._once("sts:GetCallerIdentity", lambda: _said(self._with_new_session()))
         if answer.get("no_program"):
             raise NotRead(read, "the container has no program `aws`", "an image with the AWS CLI")
         return CallerIdentity(answer["arn"], answer["error"])
@@ -174,7 +174,7 @@ class Probe:
     def _running(self) -> PodSpec | None:
         return self._pod if self._pod and self._pod.phase == "Running" else None
 
-    def _asked_anew(self) -> Executed:
+    def _with_new_session(self) -> Executed:
         done = self._execute(["sh", "-c", ANEW, "sh", *WHO_AM_I])
         # An image may have `aws` and no shell.
         return self._execute(WHO_AM_I) if _lacks_program(done) else done
@@ -308,10 +308,10 @@ class DryRun:
 
     def _counters(self, time: str) -> dict[str, float]:
         read = self._metrics(time)
-        found: dict[str, float] | None = self._reads.once(read, self._read_counters)
-        if found is None:
+        counters: dict[str, float] | None = self._reads.once(read, self._read_counters)
+        if counters is None:
             raise NotRead(read, "the API server has no such page")
-        return found
+        return counters
 
     def _read_counters(self) -> dict[str, float]:
         return {counter: float(value) for counter, value in COUNTED.findall(self._cluster.raw(METRICS))}

@@ -112,7 +112,7 @@ class Reads:
         self.answers: dict[str, Any] = dict(recorded or {})
         """The answers, by the text of their call. A record has the same form."""
         self.unread: dict[Read, NotRead] = {}
-        self.asked: dict[Read, str] = {}
+        self.answered: dict[Read, str] = {}
         """The answered calls, in the order of first use, each with its text."""
         self.used: dict[Read, None] = {}
         """The answered calls of the current stage. An examination clears this before each stage."""
@@ -137,16 +137,16 @@ class Reads:
         `read` says which call it is, and the function `call` makes it. The function only runs if the answer isn't
         stored yet. Raises `NotRead` if there's no answer, for example because the call was refused.
         """
-        if read not in self.asked:
+        if read not in self.answered:
             text = str(read)
             if text not in self.answers:
                 if read not in self.unread:
                     self._read(read, call)
                 if read in self.unread:
                     raise self.unread[read]
-            self.asked[read] = text
+            self.answered[read] = text
         self.used[read] = None
-        answer: Answer = self.answers[self.asked[read]]
+        answer: Answer = self.answers[self.answered[read]]
         return answer
 
     def _read(self, read: Read, call: Callable[[], Any]) -> None:

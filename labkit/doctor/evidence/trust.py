@@ -146,8 +146,8 @@ class Trust:
 
         A caller is a service, an account, a provider, a token's subject, or a pattern for subjects.
         """
-        found = [name for statement in self.allows for name in self._others_in(statement)]
-        return list(dict.fromkeys(found))
+        names = [name for statement in self.allows for name in self._others_in(statement)]
+        return list(dict.fromkeys(names))
 
     def is_own(self, statement: StatementDocument) -> bool:
         """Whether an Allow statement is for this service account alone. With a pattern for `sub`, it isn't."""

@@ -80,26 +80,26 @@ def has_wrong_identity(evidence: Evidence, container: Container) -> bool:
 
 def static_keys(_: Evidence, container: Container) -> Wrong | None:
     """The container has access keys. Every SDK uses them before it looks for a token."""
-    found = _set_ones(container, KEYS)
-    if not found:
+    keys = _set_ones(container, KEYS)
+    if not keys:
         return None
-    beside = _set_ones(container, ("AWS_SESSION_TOKEN",))
-    return Wrong((*found, *beside), "no access keys, so that the SDK uses the role", _named(found))
+    session = _set_ones(container, ("AWS_SESSION_TOKEN",))
+    return Wrong((*keys, *session), "no access keys, so that the SDK uses the role", _named(keys))
 
 
 def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
     """The container's AWS profile isn't defined in the pod, or it needs access keys that the container lacks."""
-    found = _set_ones(container, PROFILES)
-    if not found or found[0].value is None or container.hidden_config:
+    selected = _set_ones(container, PROFILES)
+    if not selected or selected[0].value is None or container.hidden_config:
         return None
-    profile, profiles = found[0].value, container.profiles
+    profile, profiles = selected[0].value, container.profiles
     if profile not in profiles:
-        name, there = found[0].name, f", or a profile that the pod defines: {', '.join(profiles)}" if profiles else ""
-        return Wrong(found, f"{name} not set{there}", f"{name}={profile}")
+        others = f", or a profile that the pod defines: {', '.join(profiles)}" if profiles else ""
+        return Wrong(selected, f"{selected[0].name} not set{others}", f"{selected[0].name}={profile}")
     if profiles[profile].get("credential_source") == "Environment" and not _set_ones(container, KEYS):
         # With this setting, an SDK looks for access keys in the environment, not for a token.
-        told = "credential_source = Environment"
-        return Wrong(found, "web_identity_token_file in the profile, or no profile", f"{profile}: {told}")
+        setting = "credential_source = Environment"
+        return Wrong(selected, "web_identity_token_file in the profile, or no profile", f"{profile}: {setting}")
     return None
 
 
@@ -134,10 +134,10 @@ def role_variable_missing(_: Evidence, container: Container) -> Wrong | None:
 
 def variables_empty(_: Evidence, container: Container) -> Wrong | None:
     """The role and token variables are set, but empty. The webhook doesn't change them, so SDKs use the node's role."""
-    found = _identity(container)
-    if not found or any(variable.value != "" for variable in found):
+    variables = _identity(container)
+    if not variables or any(variable.value != "" for variable in variables):
         return None
-    return Wrong(found, WEB_IDENTITY, f"{_named(found)}: empty")
+    return Wrong(variables, WEB_IDENTITY, f"{_named(variables)}: empty")
 
 
 def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None:
@@ -169,12 +169,12 @@ def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
     if copy is None:
         return None
     place, claims = copy
-    found, expires = f"{TOKEN_FILE}={container.value(TOKEN_FILE)} ({place})", claims.get("exp")
+    actual, expires = f"{TOKEN_FILE}={container.value(TOKEN_FILE)} ({place})", claims.get("exp")
     if not isinstance(expires, int | float):
-        return Wrong(_identity(container), RENEWED, found, may_work=True)
+        return Wrong(_identity(container), RENEWED, actual, may_work=True)
     until = f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%dT%H:%MZ}"
-    found += f": a token of {claims.get('sub')}, good until {until}"
-    return Wrong(_identity(container), RENEWED, found, may_work=expires > evidence.connection.now())
+    actual += f": a token of {claims.get('sub')}, good until {until}"
+    return Wrong(_identity(container), RENEWED, actual, may_work=expires > evidence.connection.now())
 
 
 def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
@@ -200,10 +200,10 @@ def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
 
 def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
     """A region variable is set but empty. So the webhook adds no region to the container."""
-    found = tuple(each for name in REGIONS if (each := container.variable(name)) and each.value == "")
-    if not found:
+    empty = tuple(each for name in REGIONS if (each := container.variable(name)) and each.value == "")
+    if not empty:
         return None
-    return Wrong(found, f"{found[0].name}={evidence.expected.region}", f"{_named(found)}: empty")
+    return Wrong(empty, f"{empty[0].name}={evidence.expected.region}", f"{_named(empty)}: empty")
 
 
 def proxied(evidence: Evidence, container: Container) -> Wrong | None:
@@ -309,7 +309,7 @@ CHECKS: tuple[VariableCheck, ...] = (
 
 
 def _superfluous(evidence: Evidence) -> list[tuple[str, EnvVariable]]:
-    found = []
+    superfluous = []
     for container in evidence.pod.containers:
         for check in CHECKS:
             try:
@@ -317,8 +317,8 @@ def _superfluous(evidence: Evidence) -> list[tuple[str, EnvVariable]]:
             except NotRead:
                 continue
             if wrong and not wrong.may_work:
-                found += [(container.name, variable) for variable in wrong.variables]
-    return found
+                superfluous += [(container.name, variable) for variable in wrong.variables]
+    return superfluous
 
 
 def _region_of(container: Container) -> str:
@@ -326,8 +326,8 @@ def _region_of(container: Container) -> str:
 
 
 def _sts_url(evidence: Evidence, container: Container) -> SplitResult:
-    told = next((v.value for name in ENDPOINTS if (v := container.variable(name)) and v.value), "")
-    return urlsplit(told or f"https://sts.{_region_of(container) or evidence.expected.region}.amazonaws.com")
+    url = next((v.value for name in ENDPOINTS if (v := container.variable(name)) and v.value), "")
+    return urlsplit(url or f"https://sts.{_region_of(container) or evidence.expected.region}.amazonaws.com")
 
 
 def _is_excepted(container: Container, host: str) -> bool:

@@ -55,7 +55,7 @@ def explain(text: str, **known: str) -> list[Explanation]:
     given = {kind: shlex.quote(name) for kind, name in known.items()}
     # A log puts an error's lines on one line, with the line breaks as `\n`.
     readings = _readings(text.replace("\\n", " ").replace("\\t", " ").splitlines())
-    matches = [(family, match) for family in FAMILIES if (match := _found(family, readings))]
+    matches = [(family, match) for family in FAMILIES if (match := _match_in(family, readings))]
     telling = [(family, match) for family, match in matches if not family.is_general]
     if not telling:
         telling = matches[:1]
@@ -91,7 +91,7 @@ def _readings(lines: list[str]) -> list[str]:
     return list(dict.fromkeys(" ".join(each.split()) for each in texts))
 
 
-def _found(family: Family, readings: list[str]) -> re.Match[str] | None:
+def _match_in(family: Family, readings: list[str]) -> re.Match[str] | None:
     return next(filter(None, (_compiled(family).search(each) for each in readings)), None)
 
 

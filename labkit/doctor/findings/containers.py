@@ -46,7 +46,7 @@ def symptom(
     Otherwise, the symptom is an error. The repair is then `hint`, followed by the result of `pod_commands.replaced`
     for `changes`.
     """
-    wrong = [(container.name, found) for container in evidence.pod.containers if (found := check(evidence, container))]
+    wrong = [(each.name, mistake) for each in evidence.pod.containers if (mistake := check(evidence, each))]
     if not wrong:
         return None
     may_work = all(each.may_work for _, each in wrong)
@@ -69,14 +69,14 @@ def static_keys(evidence: Evidence) -> Symptom | None:
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
     hidden = {container.name: _hidden_keys(evidence, container) for container in evidence.pod.containers}
-    found = symptom(evidence, KEYS_FIRST, _static_keys_read)
-    if found or not any(hidden.values()):
+    finding = symptom(evidence, KEYS_FIRST, _static_keys_read)
+    if finding or not any(hidden.values()):
         to_come = (_static_keys_of(evidence, each) for each in workloads.to_come(evidence))
-        return found or next(filter(None, to_come), None)
+        return finding or next(filter(None, to_come), None)
     probed = evidence.pod.probe.container if evidence.pod.probe_allowed else None
     if probed and hidden[probed.name]:
-        if told := _told_of_keys(evidence):
-            return _keys_not_read(evidence, probed, told, hidden[probed.name])
+        if reason := _answer_to_keys(evidence):
+            return _keys_not_read(evidence, probed, reason, hidden[probed.name])
         if evidence.expected.role_is_assumed:
             hidden[probed.name] = []
     for each in hidden.values():
@@ -89,12 +89,12 @@ def static_keys(evidence: Evidence) -> Symptom | None:
 def aws_profile(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html"""
     summary = "The container uses an AWS profile that nothing in the pod defines."
-    found = symptom(evidence, summary, variables.unknown_profile)
-    for container in evidence.pod.containers if not found else []:
+    finding = symptom(evidence, summary, variables.unknown_profile)
+    for container in evidence.pod.containers if not finding else []:
         if container.hidden_config and any(container.value(name) for name in variables.PROFILES):
             read = _secret(evidence, container.hidden_config)
             raise NotRead(read, NEVER_READ, "check the AWS config in this Secret yourself")
-    return found
+    return finding
 
 
 uses_the_api_server_token = in_variables(
@@ -243,11 +243,11 @@ def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
     wrong = {each.name: keys for each in spec.containers if (keys := _static_keys_read(evidence, each))}
     if not wrong:
         return None
-    found = "; ".join(f"container {name}: {keys.found}" for name, keys in wrong.items())
+    keys_by_container = "; ".join(f"container {name}: {keys.found}" for name, keys in wrong.items())
     return Symptom(
         KEYS_FIRST,
         expected=next(iter(wrong.values())).expected,
-        found=f"{workloads.called(workload)}, {found}",
+        found=f"{workloads.called(workload)}, {keys_by_container}",
         source=f"kubectl get {workloads.called(workload)} -o yaml, spec.template.spec.containers[].env",
         repair=pod_commands.of_workload(evidence, workload, _without_keys(wrong)),
         severity="warning",
@@ -296,7 +296,7 @@ def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
     return hidden
 
 
-def _told_of_keys(evidence: Evidence) -> str:
+def _answer_to_keys(evidence: Evidence) -> str:
     """Return AWS's answer to the pod's call, if the answer shows that access keys are in use."""
     caller = evidence.pod.caller_if_known
     if caller is None:
@@ -312,7 +312,7 @@ def _told_of_keys(evidence: Evidence) -> str:
     return caller.arn if is_other or ":user/" in caller.arn else ""
 
 
-def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: list[NotRead]) -> Symptom:
+def _keys_not_read(evidence: Evidence, container: Container, reason: str, hidden: list[NotRead]) -> Symptom:
     kinds_shown = {"get secret": "Secret", "get configmap": "ConfigMap"}
     names = ", ".join(f"{kinds_shown[unread.read.kind]} {unread.read.name}" for unread in hidden)
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
@@ -327,7 +327,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
     return Symptom(
         summary=KEYS_FIRST,
         expected="no access keys, so that the SDK uses the role",
-        found=f"container {container.name}: {told}; sources of variables that the doctor did not read: {names}",
+        found=f"container {container.name}: {reason}; sources of variables that the doctor did not read: {names}",
         source=f"{SOURCE}From; {WHO}",
         repair=Repair.of(
             f"# these commands list the variables in {names}. They do not show the values of a Secret:",
@@ -342,11 +342,11 @@ def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
     """Add STS's host to NO_PROXY in the containers that would reach STS through a proxy."""
     wrong = {each.name: each for each in evidence.pod.containers if variables.proxied(evidence, each)}
     for container in containers_of(manifest["spec"]):
-        if found := wrong.get(container["name"]):
-            names = [name for name in variables.NO_PROXIES if found.variable(name)] or list(variables.NO_PROXIES)
+        if mistake := wrong.get(container["name"]):
+            names = [name for name in variables.NO_PROXIES if mistake.variable(name)] or list(variables.NO_PROXIES)
             others = [entry for entry in container.get("env") or [] if entry["name"] not in names]
-            host = variables.sts_host(evidence, found)
-            values = {name: ",".join(filter(None, (found.value(name), host))) for name in names}
+            host = variables.sts_host(evidence, mistake)
+            values = {name: ",".join(filter(None, (mistake.value(name), host))) for name in names}
             # `env` wins over a ConfigMap in `envFrom`.
             container["env"] = [*others, *({"name": name, "value": value} for name, value in values.items())]
 

@@ -11,7 +11,7 @@ from labkit.doctor.evidence.objects import TokenProjection
 from labkit.doctor.evidence.pod_spec import TOKEN_FILE, Container
 from labkit.doctor.evidence.probe import Exchange, ProbedToken
 from labkit.doctor.evidence.reading import Document
-from labkit.doctor.finding import Cause, Symptom, any_found, cause, causes_of
+from labkit.doctor.finding import Cause, Symptom, any_finding, cause, causes_of
 from labkit.doctor.findings import containers
 from labkit.doctor.repairs import advice, pod_commands
 from labkit.doctor.repairs.manifest import containers_of
@@ -54,13 +54,13 @@ def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
 @cause("token-malformed", stages.TOKEN, LEARN, reads=(kinds.CLAIMS,))
 def token_malformed(evidence: Evidence) -> Symptom | None:
     """https://github.com/aws/amazon-eks-pod-identity-webhook/issues/232"""
-    found, source = _malformed(evidence)
-    if not found or any_found(evidence, containers.token_copied):
+    actual, source = _malformed(evidence)
+    if not actual or any_finding(evidence, containers.token_copied):
         return None
     return Symptom(
         summary="The pod's token file does not contain a token.",
         expected="a JSON web token: header, claims and signature",
-        found=found,
+        found=actual,
         source=source,
         repair=pod_commands.replaced(evidence, pod_commands.without_identity),
     )
@@ -70,7 +70,7 @@ def token_malformed(evidence: Evidence) -> Symptom | None:
 def token_expired(evidence: Evidence) -> Symptom | None:
     """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
     exchange = _refused_exchange(evidence)
-    if exchange is None or exchange.code not in EXPIRED or any_found(evidence, containers.token_copied):
+    if exchange is None or exchange.code not in EXPIRED or any_finding(evidence, containers.token_copied):
         return None
     return Symptom(
         summary="The token in the pod has expired, and the node has not replaced it.",
@@ -126,7 +126,7 @@ def too_new(evidence: Evidence) -> Symptom | None:
     if caller is None or caller.arn or not {"(AccessDenied)", "AssumeRoleWithWebIdentity"} <= {*caller.error.split()}:
         return None
     # An error that names the denying policy shows that AWS knows the role.
-    if any_found(evidence, *DENIED_BY_OTHERS):
+    if any_finding(evidence, *DENIED_BY_OTHERS):
         return None
     # STS refuses another role, or another service account's token, however old the role is.
     if evidence.pod.role_arn != evidence.expected.role_arn or not any(
@@ -156,10 +156,10 @@ def denied_by(policy: str, summary: str, advice: str) -> Cause:
         said = next(((text, source) for text, source in _refusals(evidence) if named.search(text)), None)
         if said is None:
             return None
-        (found, source), expected = said, f"no {policy} that denies the call"
+        (actual, source), expected = said, f"no {policy} that denies the call"
         if policy.endswith("control policy"):
-            found = f"{found}; {evidence.aws.control_policies(policy.upper().replace(' ', '_'))}"
-        return Symptom(summary, expected, found, source, repair=f"# {advice}".format(evidence=evidence))
+            actual = f"{actual}; {evidence.aws.control_policies(policy.upper().replace(' ', '_'))}"
+        return Symptom(summary, expected, actual, source, repair=f"# {advice}".format(evidence=evidence))
 
     name = policy.lower().replace(" ", "-")
     return cause(f"denied-by-{name}", stages.EXCHANGE, LEARN, reads=(kinds.CALLER,))(look)
@@ -215,17 +215,17 @@ def refused(evidence: Evidence) -> Symptom | None:
     if accounts.uses_pod_identity(evidence):
         return None
     if exchange:
-        found, source = f"{exchange.code}: {exchange.message}", EXCHANGE
-        said = f"STS refused the exchange: {found.rstrip('.')}"
+        actual, source = f"{exchange.code}: {exchange.message}", EXCHANGE
+        said = f"STS refused the exchange: {actual.rstrip('.')}"
     elif caller and not caller.arn:
-        found, source = caller.error, CALL
-        said = f"The pod gets no credentials: {found.rstrip('.')}"
+        actual, source = caller.error, CALL
+        said = f"The pod gets no credentials: {actual.rstrip('.')}"
     else:
         return None
     return Symptom(
         summary=f"{said}; nothing that the doctor read explains this.",
         expected=f"assumed-role/{evidence.expected.wanted_role_name}",
-        found=found,
+        found=actual,
         source=source,
         repair=advice.session_stays(evidence, str(pod_commands.replaced(evidence))),
     )
@@ -301,13 +301,13 @@ def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
     """
     senders = {each.name for each in evidence.pod.containers if (_sent(each) or {}).get("audience") == audience}
     volumes = evidence.pod.spec.volumes if evidence.pod.spec else {}
-    found: dict[str, list[str]] = {}
+    containers_by_volume: dict[str, list[str]] = {}
     for container in evidence.pod.containers:
         for mount in container.mounts if container.name not in senders else []:
             sources = ((volumes.get(mount["name"]) or {}).get("projected") or {}).get("sources") or []
             if any((source.get("serviceAccountToken") or {}).get("audience") == audience for source in sources):
-                found.setdefault(mount["name"], []).append(container.name)
-    return found
+                containers_by_volume.setdefault(mount["name"], []).append(container.name)
+    return containers_by_volume
 
 
 def _sent(container: Container) -> TokenProjection | None:

@@ -74,9 +74,9 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
         return None
     (request,) = _requests(evidence, "")
     policies = _policies(evidence)
-    told = verdict(policies.values(), request, bounded="PermissionsBoundary" in evidence.aws.role)
+    refusal = verdict(policies.values(), request, bounded="PermissionsBoundary" in evidence.aws.role)
     # If the policies allow it, the boundary or the organization has refused.
-    if told == "allowed" and (denied_by_boundary(evidence) or denied_by_organization(evidence)):
+    if refusal == "allowed" and (denied_by_boundary(evidence) or denied_by_organization(evidence)):
         return None
     denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
     return Symptom(
@@ -197,11 +197,11 @@ def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
     if not denying:
         return None
     statements = listed(document.get("Statement"))
-    found = [str(statement) for position, statement in enumerate(statements, 1) if position in denying]
+    denials = [str(statement) for position, statement in enumerate(statements, 1) if position in denying]
     return Symptom(
         summary="The bucket's policy denies what the role's own policies allow.",
         expected=f"no Deny for {evidence.expected.role_arn} in the policy of {bucket}",
-        found="; ".join(found),
+        found="; ".join(denials),
         source="s3:GetBucketPolicy",
         repair=Commands(evidence).exempt_in_bucket_policy(bucket, document, denying),
     )
@@ -330,17 +330,17 @@ def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request
 
 def _not_allowed(policies: dict[str, Policy], request: Request) -> str:
     """Return why no policy allows the request: another resource, a condition, or perhaps a misspelt action."""
-    told = "no identity-based policy allows it."
+    reason = "no identity-based policy allows it."
     nearest = evaluate(request, identity=[*policies.values()]).near
     near = next((each for each in nearest if each.misses[0].part in ("resource", "condition")), None)
     if near is None:
-        return f"{told} IAM accepts any name, so check that AWS has this action"
+        return f"{reason} IAM accepts any name, so check that AWS has this action"
     # The doctor doesn't know the request's values for most condition keys.
     keys = words.listed([miss.condition.key for miss in near.misses if miss.condition])
     said = [miss.said for miss in near.misses if not miss.condition]
     said += [f"it has a condition on {keys}"] if keys else []
     name = str(near)
-    return f"{told} {name[:1].upper()}{name[1:]} allows the action, but {' and '.join(said)}"
+    return f"{reason} {name[:1].upper()}{name[1:]} allows the action, but {' and '.join(said)}"
 
 
 def _excepting(document: dict[str, Any], policy: Policy, request: Request) -> list[dict[str, Any]] | None:

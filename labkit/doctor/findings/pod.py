@@ -110,13 +110,13 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
     if not differing:
         return None
     is_known = was_annotated is False or (_same_second(evidence) and webhook.gives_role_now(evidence))
-    found = "; ".join(_role_found(container, alone=len(spec.containers) == 1) for container in differing)
+    actual = "; ".join(_actual_role(container, alone=len(spec.containers) == 1) for container in differing)
     if not is_known and not spec.was_changed:
-        found += webhook.may_be_left_out(evidence)
+        actual += webhook.may_be_left_out(evidence)
     return Symptom(
         OLDER if is_known else MAYBE_OLDER,
         expected=f"AWS_ROLE_ARN={evidence.cluster.annotation}",
-        found=found,
+        found=actual,
         source="kubectl get pod -o yaml, spec.containers[].env",
         repair=pod_commands.with_the_annotation(evidence),
     )
@@ -178,13 +178,13 @@ def token_unreadable(evidence: Evidence) -> Symptom | None:
 
     https://github.com/aws/amazon-eks-pod-identity-webhook/issues/8
     """
-    found = _denied_in_status(evidence) or _denied_in_probe(evidence)
-    if not found:
+    denial = _denied_in_status(evidence) or _denied_in_probe(evidence)
+    if not denial:
         return None
     return Symptom(
         "The container's user isn't allowed to read the token.",
         expected="a securityContext.fsGroup, so that the container's user can read the token",
-        found=found,
+        found=denial,
         source="kubectl get pod -o yaml, status; kubectl exec … -- cat TOKEN_FILE",
         repair=pod_commands.replaced(evidence, _readable),
     )
@@ -224,11 +224,11 @@ def _made_in_time(evidence: Evidence) -> str:
     )
 
 
-def _nobody(evidence: Evidence, found: str, repair: Repair, severity: Severity = "warning") -> Symptom:
+def _nobody(evidence: Evidence, actual: str, repair: Repair, severity: Severity = "warning") -> Symptom:
     return Symptom(
         "No pod runs as the service account.",
         expected=f"a pod with serviceAccountName: {evidence.parameters.service_account}",
-        found=found,
+        found=actual,
         source="kubectl get pods",
         repair=repair,
         severity=severity,
@@ -238,10 +238,10 @@ def _nobody(evidence: Evidence, found: str, repair: Repair, severity: Severity =
 def _missing_by_name(evidence: Evidence) -> Symptom:
     """Return the symptom of a requested pod that doesn't exist."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
-    maker, found = workloads.that_made(evidence, evidence.pod.name), "no such pod"
+    maker, actual = workloads.that_made(evidence, evidence.pod.name), "no such pod"
     repair: str | Lines = _created(evidence)
     if maker and (there := workloads.pods_of(evidence, maker)):
-        found = f"no such pod; {workloads.called(maker)} has other pods: {', '.join(there)}"
+        actual = f"no such pod; {workloads.called(maker)} has other pods: {', '.join(there)}"
         repair = f"# the pod was replaced. Examine its successor:\n# {_doctor(evidence)} --pod {there[0]}"
     elif maker:
         return _missing_of_workload(evidence, [maker])
@@ -253,7 +253,7 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
     return Symptom(
         "The pod does not exist.",
         expected=f"pod {evidence.pod.name} in namespace {namespace}",
-        found=found,
+        found=actual,
         source="kubectl get pod",
         repair=repair,
     )
@@ -274,9 +274,9 @@ def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
     stopped = [each for each in own if each["spec"].get("replicas") == 0]
     lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]
     if len(stopped) == len(own):
-        found = "; ".join(f"{workloads.called(each)} has replicas: 0" for each in own)
+        actual = "; ".join(f"{workloads.called(each)} has replicas: 0" for each in own)
         started = Lines("\n".join(["# to start the pods again:", *lines]), makes_pods=True)
-        return _nobody(evidence, found, Repair.of(started))
+        return _nobody(evidence, actual, Repair.of(started))
     waiting = next(each for each in own if each not in stopped)
     why = _failed_creation(evidence, waiting)
     # The event of a Deployment's rejected pod is about the ReplicaSet, so describing the Deployment doesn't print it.
@@ -302,8 +302,8 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: 
         repair = pod_commands.of_workload(evidence, meant)
         return _nobody(evidence, f"{workloads.called(meant)} without serviceAccountName", repair)
     names = [workloads.called(each) for each in bare]
-    found = "; ".join(f"{name} without serviceAccountName" for name in names)
-    return _nobody(evidence, found, Repair.of(advice.workloads_stay(evidence, names)))
+    actual = "; ".join(f"{name} without serviceAccountName" for name in names)
+    return _nobody(evidence, actual, Repair.of(advice.workloads_stay(evidence, names)))
 
 
 def _failed_creation(evidence: Evidence, workload: Workload) -> str:
@@ -325,10 +325,10 @@ def _same_second(evidence: Evidence) -> bool:
     return bool(missed_role.made_at(evidence)) and missed_role.made_at(evidence) == missed_role.annotated_at(evidence)
 
 
-def _role_found(container: Container, *, alone: bool) -> str:
+def _actual_role(container: Container, *, alone: bool) -> str:
     role = container.value(ROLE)
-    found = f"{ROLE}={role}" if role else f"no {ROLE}"
-    return found if alone else f"container {container.name}: {found}"
+    actual = f"{ROLE}={role}" if role else f"no {ROLE}"
+    return actual if alone else f"container {container.name}: {actual}"
 
 
 def _controller_of_another_kind(evidence: Evidence) -> str:
@@ -358,18 +358,18 @@ def _is_one_of(event: Event, names: list[str]) -> bool:
 
 def _forgotten(evidence: Evidence, events: list[Event]) -> str:
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
-    told = sorted({(event["reason"], event["involvedObject"]["name"]) for event in events})
+    subjects = sorted({(event["reason"], event["involvedObject"]["name"]) for event in events})
     return "\n".join(
         f"{kubectl} delete events -n {namespace} --field-selector reason={reason},involvedObject.name={name}"
-        for reason, name in told
+        for reason, name in subjects
     )
 
 
 def _denied_in_status(evidence: Evidence) -> str:
     for status in ((evidence.pod.document or {}).get("status") or {}).get("containerStatuses") or []:
         for state in (status.get("state") or {}, status.get("lastState") or {}):
-            for told in state.values():
-                message = (told or {}).get("message") or ""
+            for details in state.values():
+                message = (details or {}).get("message") or ""
                 if DENIED.lower() in message.lower() and "serviceaccount/token" in message:
                     return f"container {status['name']}: {message}"
     return ""

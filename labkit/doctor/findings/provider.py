@@ -8,7 +8,7 @@ from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds, variables
 from labkit.doctor.evidence.account import EKS_ISSUER, PastCall
 from labkit.doctor.evidence.reading import FORBIDDEN
-from labkit.doctor.finding import Symptom, any_found, cause
+from labkit.doctor.finding import Symptom, any_finding, cause
 from labkit.doctor.repairs import advice
 from labkit.doctor.repairs.commands import Commands
 from labkit.doctor.repairs.repair import Repair
@@ -31,7 +31,7 @@ DELETION = "DeleteOpenIDConnectProvider"
 @cause("oidc-provider-missing", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def missing(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html"""
-    if evidence.aws.provider is not None or any_found(evidence, *EXPLAIN_ABSENCE):
+    if evidence.aws.provider is not None or any_finding(evidence, *EXPLAIN_ABSENCE):
         return None
     return Symptom(
         f"IAM has no OIDC provider for the cluster's issuer, {evidence.expected.provider_name}.",
@@ -135,17 +135,17 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
         arns = _with_invisible(evidence)
         if not arns:
             return None
-        expected, found = evidence.expected.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
+        expected, actual = evidence.expected.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
         repair = Repair.of(Commands(evidence).create_provider(), *map(advice.provider_stays, arns))
     else:
-        found = _look_alike(evidence) if _lacks_audience(evidence) else ""
-        if not found:
+        actual = _look_alike(evidence) if _lacks_audience(evidence) else ""
+        if not actual:
             return None
-        expected, repair = evidence.expected.audience, Repair.of(Commands(evidence).add_client_id(instead_of=found))
+        expected, repair = evidence.expected.audience, Repair.of(Commands(evidence).add_client_id(instead_of=actual))
     return Symptom(
-        f"The OIDC provider contains an invisible or look-alike character: {_names(found, expected)} in {found!a}.",
+        f"The OIDC provider contains an invisible or look-alike character: {_names(actual, expected)} in {actual!a}.",
         expected=repr(expected),
-        found=f"{found!a}: {_names(found, expected)}",
+        found=f"{actual!a}: {_names(actual, expected)}",
         source="iam:GetOpenIDConnectProvider",
         repair=repair,
     )
@@ -247,15 +247,15 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
     discovery = published.discovery.get("document")
     expected = f"{evidence.expected.issuer}/.well-known/openid-configuration, which names {evidence.expected.issuer}"
     if discovery is None:
-        found = published.discovery["error"]
+        actual = published.discovery["error"]
     elif not isinstance(discovery, dict):
-        found = "a discovery document that is not a JSON object"
+        actual = "a discovery document that is not a JSON object"
     elif discovery.get("issuer") != evidence.expected.issuer:
-        found = f"a discovery document that names {discovery.get('issuer')!r}"
+        actual = f"a discovery document that names {discovery.get('issuer')!r}"
     elif "error" in published.keys:
-        expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", published.keys["error"]
+        expected, actual = f"the issuer's keys at {discovery.get('jwks_uri')}", published.keys["error"]
     elif not _is_list_of_keys(published.keys["document"]):
-        expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", "a document without a list of keys"
+        expected, actual = f"the issuer's keys at {discovery.get('jwks_uri')}", "a document without a list of keys"
     else:
         return None
     is_right = isinstance(discovery, dict) and discovery.get("issuer") == evidence.expected.issuer
@@ -263,7 +263,7 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
     return Symptom(
         f"The issuer doesn't publish {lacking} in a form that STS can use.",
         expected=expected,
-        found=found,
+        found=actual,
         source=f"GET {evidence.expected.issuer}/.well-known/openid-configuration, and its jwks_uri",
         repair=Commands(evidence).publish_issuer(),
     )
@@ -272,7 +272,7 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
 @cause("signing-key-not-published", stages.PROVIDER, INSIDE, reads=(kinds.KEYS,))
 def signing_key_not_published(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/irsa-fetch-keys.html"""
-    if any_found(evidence, issuer_unreachable):
+    if any_finding(evidence, issuer_unreachable):
         return None
     published, signing = evidence.cluster.issuer.key_ids, _signing_key_ids(evidence)
     if not signing or set(signing) & set(published):
@@ -414,8 +414,8 @@ def _clean(text: str) -> str:
     return "".join(c for c in seen if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf", "Cn", "Mn"))
 
 
-def _names(found: str, expected: str) -> str:
-    strange = [c for c in dict.fromkeys(found) if c not in expected]
+def _names(actual: str, expected: str) -> str:
+    strange = [c for c in dict.fromkeys(actual) if c not in expected]
     return ", ".join(unicodedata.name(c, f"U+{ord(c):04X}") for c in strange) or "a character too many"
 
 

@@ -4,7 +4,7 @@ from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds
 from labkit.doctor.evidence.account import PastCall, document
 from labkit.doctor.evidence.pod_spec import AwsConfig, PodSpec
-from labkit.doctor.finding import Symptom, any_found, cause
+from labkit.doctor.finding import Symptom, any_finding, cause
 from labkit.doctor.findings import service_account
 from labkit.doctor.repairs import advice, pod_commands
 from labkit.doctor.repairs.advice import QUOTA
@@ -51,13 +51,13 @@ def condition_key_with_scheme(evidence: Evidence) -> Symptom | None:
 def too_long(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
     refused = _refused_write(evidence)
-    told = str((refused or {}).get("errorMessage"))
-    if refused is None or not str(refused["errorCode"]).startswith("LimitExceeded") or "ACLSizePerRole" not in told:
+    message = str((refused or {}).get("errorMessage"))
+    if refused is None or not str(refused["errorCode"]).startswith("LimitExceeded") or "ACLSizePerRole" not in message:
         return None
     return Symptom(
         f"IAM refused the last trust policy for {evidence.expected.role_name}: it is longer than {QUOTA} characters.",
         expected=f"at most {QUOTA} characters without white space",
-        found=told,
+        found=message,
         source=_source(refused),
         repair=pod_commands.with_new_sessions(evidence, Commands(evidence).admit_or_create()),
     )
@@ -128,7 +128,7 @@ REFUSED = (condition_key_with_scheme, too_long)
 
 def was_refused(evidence: Evidence) -> bool:
     """Whether a finding says that IAM refused a newer trust policy for the role."""
-    return any_found(evidence, *REFUSED)
+    return any_finding(evidence, *REFUSED)
 
 
 def _refused_write(evidence: Evidence) -> PastCall | None:

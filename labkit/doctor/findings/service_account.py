@@ -116,8 +116,8 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
         return _differing(evidence, right, _annotated_with_namesake(evidence, right))
     if (role := _in_own_account(evidence)) is None:
         return None
-    told = "# If the AWS account in the annotation is wrong, run this, and then create the pod again:"
-    right = words.shown(told, annotate(evidence, role))
+    comment = "# If the AWS account in the annotation is wrong, run this, and then create the pod again:"
+    right = words.shown(comment, annotate(evidence, role))
     return _differing(evidence, role, right, "warning")
 
 
@@ -201,7 +201,7 @@ def eksctl_role(evidence: Evidence) -> Symptom | None:
     if not _is_bare(evidence):
         return None
     try:
-        roles = [evidence.expected.role_arn] if _is_told(evidence) else evidence.expected.roles_that_trust_it
+        roles = [evidence.expected.role_arn] if _role_is_decided(evidence) else evidence.expected.roles_that_trust_it
         made = [arn for arn in roles if arn and made_by_eksctl(evidence.aws.account, evidence.parameters, arn)]
     except NotRead:
         return None
@@ -225,7 +225,7 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     if evidence.cluster.service_account is None or not (ids := accounts.associations(evidence)):
         return None
     named, caller = f"the association {', '.join(ids)}", _caller(evidence)
-    found = f"{named}; in the pod {evidence.pod.name}: {caller.identity}" if caller else named
+    actual = f"{named}; in the pod {evidence.pod.name}: {caller.identity}" if caller else named
     if accounts.uses_pod_identity(evidence):
         is_refused = caller is not None and not caller.arn
         gets = "should get that role, but gets no credentials." if is_refused else "gets that role. So do new pods."
@@ -237,7 +237,7 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
         f"The service account {'has' if is_alone else 'also has'} a role from EKS Pod Identity ({', '.join(ids)}): "
         f"{who_gets}",
         expected="either the annotation or the association",
-        found=found if is_alone else f"{ROLE_ANNOTATION}, and {found}",
+        found=actual if is_alone else f"{ROLE_ANNOTATION}, and {actual}",
         source="eks:ListPodIdentityAssociations",
         repair=advice.association_stays(evidence, ids, caller),
         severity="error" if is_refused else "note" if is_alone else "warning",
@@ -280,8 +280,8 @@ def _annotated_with_namesake(evidence: Evidence, right: str) -> Repair:
     """Return the repair that replaces the annotated ARN with `right`, an ARN that ends with the same role name."""
     if not evidence.aws.has_only_the_name:
         return _annotated(evidence)
-    told = "# Once the owner has done that, run the command below. Then create the pod again."
-    return Repair.of(advice.named_role_stays(evidence, right), words.shown(told, annotate(evidence, right)))
+    comment = "# Once the owner has done that, run the command below. Then create the pod again."
+    return Repair.of(advice.named_role_stays(evidence, right), words.shown(comment, annotate(evidence, right)))
 
 
 def _in_own_account(evidence: Evidence) -> str | None:
@@ -390,14 +390,14 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
     return "", ""
 
 
-def _is_told(evidence: Evidence) -> bool:
+def _role_is_decided(evidence: Evidence) -> bool:
     """Whether the doctor's caller or a run of the lab decides which role the service account should have."""
     return evidence.expected.role_is_known or evidence.cluster.is_of_lab
 
 
 def _meant(evidence: Evidence, role_arn: str) -> str:
     """Return the ARN of the role to annotate: `role_arn`, unless another one is told. Empty if unknown."""
-    return evidence.expected.role_arn if _is_told(evidence) or not role_arn else role_arn
+    return evidence.expected.role_arn if _role_is_decided(evidence) or not role_arn else role_arn
 
 
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:

@@ -7,7 +7,7 @@ look for the reason.
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds
 from labkit.doctor.evidence.trust import EVERYBODY, NOBODY, STRANGER, account_of
-from labkit.doctor.finding import Symptom, any_found, cause, causes_of
+from labkit.doctor.finding import Symptom, any_finding, cause, causes_of
 from labkit.doctor.findings import provider, role, trust_statement
 from labkit.doctor.findings.trust_statement import LEARN, symptom
 from labkit.doctor.repairs import advice, policies
@@ -27,10 +27,10 @@ def refuses(evidence: Evidence) -> Symptom | None:
     The doctor can't evaluate conditions on the request, such as on `aws:SourceIp`. Where only such conditions decide,
     STS's answer counts: return None if the evidence shows that STS accepts the token.
     """
-    if evidence.aws.role is None or evidence.aws.trust.admits or any_found(evidence, *NAMED):
+    if evidence.aws.role is None or evidence.aws.trust.admits or any_finding(evidence, *NAMED):
         return None
     denied = any(evidence.aws.trust.denies(statement) for statement in evidence.aws.trust.statements)
-    if not denied and any_found(evidence, provider.cluster_rebuilt, provider.in_another_account):
+    if not denied and any_finding(evidence, provider.cluster_rebuilt, provider.in_another_account):
         return None
     if evidence.aws.trust.undecided:
         outcome = _exchange(evidence)
@@ -99,7 +99,7 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
     ):
         return None
     wanted = policies.with_audience(evidence)
-    told = f"This makes the trust policy of {expected.role_name} require tokens for {expected.audience}."
+    comment = f"This makes the trust policy of {expected.role_name} require tokens for {expected.audience}."
     return symptom(
         evidence,
         f"The trust policy of {expected.role_name} admits tokens for any audience: it has no condition on aud.",
@@ -107,7 +107,7 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
         found="no condition on aud",
         severity="warning",
         repair=Commands(evidence).update_trust_policy(
-            wanted, told, "The OIDC provider accepts no other audience, so nobody loses access."
+            wanted, comment, "The OIDC provider accepts no other audience, so nobody loses access."
         )
         if wanted
         else advice.audiences_stay(evidence),
@@ -117,36 +117,36 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
 # The report of a check.
 
 
-def principal_found(evidence: Evidence) -> str:
+def trusted_principals(evidence: Evidence) -> str:
     """Return the providers that the trust policy names, as text for a check's report."""
-    found = [arn for statement in evidence.aws.trust.statements for arn in federated_of(statement)]
-    return ", ".join(found) or "no federated principal"
+    arns = [arn for statement in evidence.aws.trust.statements for arn in federated_of(statement)]
+    return ", ".join(arns) or "no federated principal"
 
 
-def actions_found(evidence: Evidence) -> str:
+def actions_in_policy(evidence: Evidence) -> str:
     """Return the actions that the trust policy names, as text for a check's report."""
-    found = [action for statement in evidence.aws.trust.statements for action in actions_of(statement)]
-    return ", ".join(found) or "no Action"
+    actions = [action for statement in evidence.aws.trust.statements for action in actions_of(statement)]
+    return ", ".join(actions) or "no Action"
 
 
-def condition_found(evidence: Evidence, claim: str) -> str:
+def conditions_on(evidence: Evidence, claim: str) -> str:
     """Return the trust policy's conditions on a claim (`sub` or `aud`), as text for a check's report."""
-    found = [
+    conditions = [
         f"{condition.operator} {condition.key} = {', '.join(condition.values)}"
         for statement in evidence.aws.trust.statements
         for condition in conditions_of(statement)
         if condition.claim == claim
     ]
-    return "; ".join(found) or "no condition"
+    return "; ".join(conditions) or "no condition"
 
 
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:
     """Return the symptom that STS's answer depends on the request, for example on the sender's IP address."""
     named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.aws.trust.undecided])
-    told = "and STS refuses the request" if outcome == "refused" else "and the doctor can't see the pod's request"
+    answer = "and STS refuses the request" if outcome == "refused" else "and the doctor can't see the pod's request"
     return symptom(
         evidence,
-        f"The trust policy's decision about {account_of(evidence.expected.subject)} depends on {named}, {told}.",
+        f"The trust policy's decision about {account_of(evidence.expected.subject)} depends on {named}, {answer}.",
         expected=f"a request by {evidence.expected.subject} that meets these conditions",
         found=named,
         severity="error" if outcome == "refused" else "warning",
@@ -199,8 +199,8 @@ def _is_exact(evidence: Evidence) -> bool:
 
 
 def _subjects(evidence: Evidence) -> list[str]:
-    found = [
+    subjects = [
         f"system:serviceaccount:{account['metadata']['namespace']}:{account['metadata']['name']}"
         for account in evidence.cluster.api.all_service_accounts
     ]
-    return [subject for subject in found if subject != evidence.expected.subject]
+    return [subject for subject in subjects if subject != evidence.expected.subject]

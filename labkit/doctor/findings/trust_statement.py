@@ -10,7 +10,7 @@ import re
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, kinds
 from labkit.doctor.evidence.trust import PROVIDER_ARN, account_of
-from labkit.doctor.finding import Cause, Severity, Symptom, any_found, cause
+from labkit.doctor.finding import Cause, Severity, Symptom, any_finding, cause
 from labkit.doctor.findings import provider
 from labkit.doctor.findings.role import was_refused
 from labkit.doctor.repairs import advice
@@ -134,7 +134,7 @@ def provider_mismatch(evidence: Evidence) -> Symptom | None:
         return None
     if any(has_other_host(evidence, name_of(arn)) for arn in providers):
         return None
-    if any_found(evidence, provider.cluster_rebuilt, provider.in_another_account):
+    if any_finding(evidence, provider.cluster_rebuilt, provider.in_another_account):
         return None
     trusted = f"{few([*map(name_of, providers)])}, not this cluster's issuer"
     if elsewhere := [Arn.parse(arn).account for arn in providers if name_of(arn) == evidence.expected.provider_name]:
@@ -238,7 +238,7 @@ def condition_key_of_another_issuer(evidence: Evidence) -> Symptom | None:
     A request with this cluster's token doesn't have that key, so the condition never holds.
     """
     statement = refusing(evidence)
-    if statement is None or any_found(evidence, provider.cluster_rebuilt):
+    if statement is None or any_finding(evidence, provider.cluster_rebuilt):
         return None
     for condition in about_tokens(statement):
         if condition.issuer.lower() == evidence.expected.provider_name.lower() or condition.is_negated:

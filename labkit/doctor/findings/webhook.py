@@ -18,7 +18,7 @@ from labkit.doctor.evidence.pod_spec import (
     workload,
 )
 from labkit.doctor.evidence.reading import Read
-from labkit.doctor.finding import Symptom, any_found, cause
+from labkit.doctor.finding import Symptom, any_finding, cause
 from labkit.doctor.repairs import pod_commands, registration
 from labkit.doctor.repairs.commands import Commands
 from labkit.doctor.repairs.repair import Repair
@@ -73,7 +73,7 @@ def unreachable(evidence: Evidence) -> Symptom | None:
 
 
 @cause("webhook-not-asked-about-pod", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
-def not_asked(evidence: Evidence) -> Symptom | None:
+def not_called(evidence: Evidence) -> Symptom | None:
     """The selectors or rules in the webhook's registration leave the pod out.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-objectselector
@@ -89,13 +89,13 @@ def not_asked(evidence: Evidence) -> Symptom | None:
             source=CONFIGURATION,
             repair=Repair.of(registration.with_rule_for_pods(evidence), pod_commands.replaced(evidence)),
         )
-    lacking = [each for each in opt_out.unmet(evidence) if not each.is_switch]
+    lacking = [each for each in opt_out.failed_requirements(evidence) if not each.is_switch]
     if all(each.is_opt_out for each in lacking):
         return None
     return Symptom(
         "The pod identity webhook is registered only for other pods, so the API server did not call it for this pod.",
         expected="; ".join(f"{each.subject} with {each}" for each in lacking),
-        found="; ".join(_label_found(evidence, each) for each in lacking),
+        found="; ".join(_actual_label(evidence, each) for each in lacking),
         source=f"{CONFIGURATION}; metadata.labels",
         repair=_selected(evidence, lacking),
     )
@@ -106,10 +106,10 @@ def opted_out(evidence: Evidence) -> Symptom | None:
     spec = evidence.pod.spec
     if spec is None or spec.was_changed or variables.works_by_hand(evidence):
         return None
-    unmet = opt_out.unmet(evidence)
-    against = [each for each in unmet if each.is_switch]
-    if not against and all(each.is_opt_out for each in unmet):
-        against = unmet
+    lacking = opt_out.failed_requirements(evidence)
+    against = [each for each in lacking if each.is_switch]
+    if not against and all(each.is_opt_out for each in lacking):
+        against = lacking
     if not against:
         return None
     labels = ", ".join(sorted({_label_against(evidence, each) for each in against}))
@@ -197,8 +197,8 @@ def mount_path_twice(evidence: Evidence) -> Symptom | None:
     for container in evidence.pod.containers:
         names = [mount["name"] for mount in container.mounts if mount["mountPath"].rstrip("/") == MOUNT_PATH]
         if len(names) > 1:
-            found = f"container {container.name}: {', '.join(names)}"
-            return _mounted_twice(found, f"{POD}, volumeMounts", pod_commands.replaced(evidence))
+            mounts = f"container {container.name}: {', '.join(names)}"
+            return _mounted_twice(mounts, f"{POD}, volumeMounts", pod_commands.replaced(evidence))
     for event in evidence.pod.failed_creations:
         if "must be unique" not in (event.get("message") or "") or "mountPath" not in event["message"]:
             continue
@@ -208,14 +208,14 @@ def mount_path_twice(evidence: Evidence) -> Symptom | None:
         if not template or _has_pods(owner):
             continue
         if service_account_of(template["spec"]) == evidence.parameters.service_account:
-            found = f"{owner['kind']} {owner['metadata']['name']}: {event['message']}"
-            return _mounted_twice(found, "kubectl get events", pod_commands.of_workload(evidence, owner))
+            mounts = f"{owner['kind']} {owner['metadata']['name']}: {event['message']}"
+            return _mounted_twice(mounts, "kubectl get events", pod_commands.of_workload(evidence, owner))
     return None
 
 
 def explains_absence(evidence: Evidence) -> bool:
     """Whether another finding about the webhook already explains why the pod has no role."""
-    return any_found(evidence, missing, unreachable, not_asked, opted_out)
+    return any_finding(evidence, missing, unreachable, not_called, opted_out)
 
 
 def may_be_left_out(evidence: Evidence) -> str:
@@ -255,7 +255,7 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[Webhook]) -> str:
     """Return the error of the API server's call to the webhook in a dry run."""
     spec, was_annotated = evidence.pod.spec, missed_role.was_annotated(evidence)
-    if spec is None or spec.was_changed or was_annotated is False or not_asked(evidence) or opted_out(evidence):
+    if spec is None or spec.was_changed or was_annotated is False or not_called(evidence) or opted_out(evidence):
         return ""
     if not missed_role.containers(evidence):
         return ""
@@ -290,14 +290,14 @@ def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
         if evidence.pod.dry_run.gives_pod_identity:
             return "a pod like this one would get the role of an EKS Pod Identity association now", again
     except NotRead as unread:
-        told = "only a dry run tells why" if unread.is_choice else f"a dry run was not made: {unread.why}"
-        return f"{told}{may_be}", Repair.of("# if the new pod has no role either, --probe tells why", again)
+        reason = "only a dry run tells why" if unread.is_choice else f"a dry run was not made: {unread.why}"
+        return f"{reason}{may_be}", Repair.of("# if the new pod has no role either, --probe tells why", again)
     log = "# the webhook doesn't change new pods: the webhook's own log says why"
     lines = filter(None, [log, registration.with_its_client(evidence)])
     return f"the pod of a dry run gets no role either{may_be}", "\n".join(lines)
 
 
-def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
+def _actual_label(evidence: Evidence, requirement: opt_out.Requirement) -> str:
     value = opt_out.labels_of(evidence, requirement.subject).get(requirement.key)
     label = f"no label {requirement.key}" if value is None else f"{requirement.key}={value}"
     name = evidence.parameters.namespace if requirement.subject == "namespace" else evidence.pod.name
@@ -329,10 +329,12 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
     def with_labels(_: Evidence, manifest: dict[str, Any]) -> None:
         manifest["metadata"]["labels"] = {**(manifest["metadata"].get("labels") or {}), **labels.get("pod", {})}
 
-    told = [f"the label {key}={value} to the {subject}" for subject in labels for key, value in labels[subject].items()]
+    changes = [
+        f"the label {key}={value} to the {subject}" for subject, of in labels.items() for key, value in of.items()
+    ]
     lines = [
         said(
-            f"This adds {listed(told)}. The selector of the webhook does not change.",
+            f"This adds {listed(changes)}. The selector of the webhook does not change.",
             "No Service, NetworkPolicy, PodDisruptionBudget, workload or other webhook selects by such a label.",
         )
     ]
@@ -406,12 +408,12 @@ def _again(evidence: Evidence) -> Repair:
     return Repair.of()
 
 
-def _mounted_twice(found: str, source: str, repair: Repair) -> Symptom:
+def _mounted_twice(mounts: str, source: str, repair: Repair) -> Symptom:
     return Symptom(
         "Something else is mounted where the webhook mounts the token, and the API server refuses two mounts at one "
         "path.",
         expected=f"nothing but {TOKEN_VOLUME} at {MOUNT_PATH}",
-        found=found,
+        found=mounts,
         source=source,
         repair=repair,
     )

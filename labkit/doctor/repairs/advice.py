@@ -247,13 +247,13 @@ def session_stays(evidence: Evidence, again: str) -> str:
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
-    told = said(
+    comment = said(
         "Nothing is changed. The pod may still have a session, and STS would refuse to open one for a new pod.",
         "CloudTrail has each refusal, with the request:",
         f"  {_who_called('AssumeRoleWithWebIdentity', evidence.expected.region)}",
         "Once STS accepts the token, or if the pod has no session to lose, create the pod again with:",
     )
-    return f"{told}\n{shown(again)}"
+    return f"{comment}\n{shown(again)}"
 
 
 def deny_stays(policy_arn: str) -> str:

@@ -255,13 +255,13 @@ class Commands:
         """
         if self._evidence.connection.issuer_restored_by:
             return self._evidence.connection.issuer_restored_by
-        told = words.said(
+        comment = words.said(
             "STS reads the issuer's documents for every token of this issuer.",
             f"This copies the documents from the cluster {self.parameters.cluster} to the place that serves",
             f"{self._provider['Url']}, such as a bucket:",
         )
         return (
-            f"{told}\n"
+            f"{comment}\n"
             f"{self._kubectl} get --raw /.well-known/openid-configuration | "
             "aws s3 cp - s3://<BUCKET>/.well-known/openid-configuration --content-type application/json\n"
             f"{self._kubectl} get --raw /openid/v1/jwks | "
@@ -275,24 +275,24 @@ class Commands:
         adds this annotation, and you fill in the role's name.
         """
         if self._role_arn:
-            told = words.said(
+            comment = words.said(
                 f"This creates the service account {self._account} with the annotation that names its role."
             )
-            return f"{told}\n{applied(self._service_account, self._kubectl)}"
+            return f"{comment}\n{applied(self._service_account, self._kubectl)}"
         metadata = {key: value for key, value in self._service_account["metadata"].items() if key != "annotations"}
-        told = words.said(f"This creates the service account {self._account} without a role.")
+        comment = words.said(f"This creates the service account {self._account} without a role.")
         manifest = applied({**self._service_account, "metadata": metadata}, self._kubectl)
-        return f"{told}\n{manifest}\n{annotate(self._evidence, '')}"
+        return f"{comment}\n{manifest}\n{annotate(self._evidence, '')}"
 
     def create_pod(self) -> Lines:
         """Return lines that apply the pod's manifest."""
-        told = words.said(f"This creates the pod {self._pod['metadata']['name']}. It runs as {self._account}.")
-        return Lines(f"{told}\n{applied(self._pod, self._kubectl)}", makes_pods=True)
+        comment = words.said(f"This creates the pod {self._pod['metadata']['name']}. It runs as {self._account}.")
+        return Lines(f"{comment}\n{applied(self._pod, self._kubectl)}", makes_pods=True)
 
     def restore_webhook(self) -> str:
         """Return lines that register the target's webhook again."""
-        told = words.said("This registers the webhook again. Pods that are made after that get their role.")
-        return f"{told}\n{self._evidence.connection.webhook_restored_by}"
+        comment = words.said("This registers the webhook again. Pods that are made after that get their role.")
+        return f"{comment}\n{self._evidence.connection.webhook_restored_by}"
 
     @property
     def _path(self) -> str:
@@ -348,14 +348,14 @@ class Commands:
         """
         others = _known(lambda: self._evidence.aws.trust.others if self._evidence.aws.role else [], [])
         if others:
-            told = words.said(
+            comment = words.said(
                 f"{words.accounts(others)} can use {self.parameters.role_name}, too, and would get new permissions.",
                 f"Give {self._account} a role of its own, or ask the owner of this role to run the following:",
                 what,
             )
-            return f"{told}\n{words.shown(*lines)}"
-        told = words.said(what, f"Only {self._account} uses this role.")
-        return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
+            return f"{comment}\n{words.shown(*lines)}"
+        comment = words.said(what, f"Only {self._account} uses this role.")
+        return self._aws(comment, *lines) if by_role_account else "\n".join([comment, *lines])
 
     def _aws(self, *lines: str) -> str:
         """Return the lines as text, without the empty lines.
@@ -399,11 +399,11 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
     if role_arn:
         account, role = words.name_of_account(evidence.expected.subject), Arn.parse(role_arn).name
         present = _known(lambda: evidence.cluster.service_account, None)
-        told = words.said(
+        comment = words.said(
             f"This annotates the service account {account}. Pods that you create after that get the role {role}.",
             *words.managed(present["metadata"] if present else {}),
         )
-        return f"{told}\n{command}{shlex.quote(role_arn)}"
+        return f"{comment}\n{command}{shlex.quote(role_arn)}"
     return "\n".join([*_roles_to_choose_from(evidence), command + evidence.connection.role_arn(ROLE_NAME)])
 
 
@@ -430,13 +430,13 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
         return advice.config_map_stays(evidence, name, list(data), users)
     deleted = [key for key, value in data.items() if value is None]
     changed = [key for key in data if key not in deleted]
-    told = words.said(
+    comment = words.said(
         *([f"This deletes {_keys(deleted)} from the ConfigMap {name}."] if deleted else []),
         *([f"This changes {_keys(changed)} in the ConfigMap {name}."] if changed else []),
         advice.NO_OTHER_USER,
     )
     return (
-        f"{told}\n{evidence.connection.kubectl} patch configmap {name} -n {evidence.parameters.namespace} "
+        f"{comment}\n{evidence.connection.kubectl} patch configmap {name} -n {evidence.parameters.namespace} "
         f"--type=merge -p {_quoted({'data': data})}"
     )
 

@@ -47,9 +47,8 @@ def restored_manifest(pod: PodDocument, region: str) -> Document:
     webhook sets.
     """
     pod = copy.deepcopy(pod)
-    kept = ("name", "namespace", "labels")
-    found = dict(pod["metadata"])
-    metadata = {key: found[key] for key in kept if found.get(key)}
+    present = dict(pod["metadata"])
+    metadata = {key: present[key] for key in ("name", "namespace", "labels") if present.get(key)}
     if annotations := _annotations(pod["metadata"]):
         metadata["annotations"] = annotations
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": _restored_spec(dict(pod["spec"]), region)}

@@ -76,9 +76,9 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
         manifest = restored_manifest(spec.document, evidence.expected.region)
         before = _with_own_role(evidence, spec, manifest)
         _corrected(evidence, manifest, changes)
-        told = _what_changes(evidence, before, manifest)
+        comments = _what_changes(evidence, before, manifest)
         hidden = _hide_secrets(manifest)
-        again = [*told, _delete(evidence, spec.name), applied(manifest, _kubectl(evidence))]
+        again = [*comments, _delete(evidence, spec.name), applied(manifest, _kubectl(evidence))]
         if hidden:
             return Repair.of(_left_to_author(spec.name, hidden, [*lines, *again]))
     elif template:
@@ -119,8 +119,8 @@ def with_the_annotation(evidence: Evidence) -> Repair:
     again = replaced(evidence, without_identity)
     with suppress(NotRead):
         if ids := accounts.associations(evidence):
-            told = f"{BY_ASSOCIATION} {listed(ids)}, not the role that the annotation names."
-            return Repair((Lines(shown(told, "# If that is right, run:", str(again))),), waits=True)
+            consequence = f"{BY_ASSOCIATION} {listed(ids)}, not the role that the annotation names."
+            return Repair((Lines(shown(consequence, "# If that is right, run:", str(again))),), waits=True)
     if evidence.aws.is_annotated_rightly:
         return again
     return Repair((Lines(shown(NOT_YET, "# When the annotation is right:", str(again))),), waits=True)
@@ -316,11 +316,11 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
     workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
     kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
     how = "all at once" if _is_bare_set(owner) else "one after the other"
-    told = [said(f"This replaces the pods of {owner['kind']} {owner['metadata']['name']}, {how}.")]
+    comments = [said(f"This replaces the pods of {owner['kind']} {owner['metadata']['name']}, {how}.")]
     if (was := service_account_of(template["spec"])) != evidence.parameters.service_account:
-        told.insert(0, said(f"{workload} {from_then_on(evidence, was)}:"))
+        comments.insert(0, said(f"{workload} {from_then_on(evidence, was)}:"))
     if differences := _changes_shown(template, wanted):
-        told += [*map(said, managed(owner["metadata"])), *differences]
+        comments += [*map(said, managed(owner["metadata"])), *differences]
     if changed := _variables_gone(template, wanted):
         lines = [f"{kubectl} set env {workload} {namespace} -c {name} {gone}" for name, gone in changed.items()]
     elif patch := _difference(template, wanted):
@@ -328,7 +328,7 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
         if hidden:
             names = ", ".join(hidden)
             why = f"# the doctor does not show the values of {names}. So correct the template by hand:"
-            return [*told[1:], why, f"{kubectl} edit {workload} {namespace}"]
+            return [*comments[1:], why, f"{kubectl} edit {workload} {namespace}"]
         merged = shlex.quote(json.dumps({"spec": {"template": patch}}))
         lines = [f"{kubectl} patch {workload} {namespace} --type=merge -p {merged}"]
     elif _is_being_replaced(evidence):
@@ -339,11 +339,11 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
         lines = [] if _is_bare_set(owner) else [f"{kubectl} rollout restart {workload} {namespace}"]
     if _is_bare_set(owner):
         pods = _pods_owned_by(evidence, owner)
-        return [*told, *lines, *([f"{kubectl} delete pod {' '.join(pods)} {namespace}"] if pods else [])]
+        return [*comments, *lines, *([f"{kubectl} delete pod {' '.join(pods)} {namespace}"] if pods else [])]
     lines.append(f"{kubectl} rollout status {workload} {namespace} --timeout=90s")
     if owner["spec"].get("paused"):
-        return [PAUSED, *told, shown(f"{kubectl} rollout resume {workload} {namespace}", *lines)]
-    return [*told, *lines]
+        return [PAUSED, *comments, shown(f"{kubectl} rollout resume {workload} {namespace}", *lines)]
+    return [*comments, *lines]
 
 
 def _is_bare_set(owner: Workload) -> bool:

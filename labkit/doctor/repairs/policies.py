@@ -100,13 +100,13 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, WrittenCondition]]:
     trust = evidence.aws.trust
     for position, statement in enumerate(trust.statements, 1):
         if trust.denies(statement):
-            found = [each for each in conditions_of(statement) if each.claim not in CLAIMS]
+            restricting = [each for each in conditions_of(statement) if each.claim not in CLAIMS]
         elif statement is trust.nearest and trust.is_meant(statement):
             failed = [each for each in conditions_of(statement) if not trust.holds(each)]
-            found = [each for each in failed if each.claim not in CLAIMS or not each.compares_text]
+            restricting = [each for each in failed if each.claim not in CLAIMS or not each.compares_text]
         else:
-            found = []
-        yield from ((position, condition) for condition in found)
+            restricting = []
+        yield from ((position, condition) for condition in restricting)
 
 
 def without(statement: StatementDocument, operator: str, key: str, value: str) -> StatementDocument:

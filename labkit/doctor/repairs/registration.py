@@ -148,24 +148,24 @@ def without_label(evidence: Evidence, label: str) -> str:
     namespace = evidence.parameters.namespace
     command = f"{evidence.connection.kubectl} label namespace {namespace} {label}-"
     naming = accounts.others_with_a_role(evidence)
-    beside = [name for name in naming or [] if name.startswith(f"{namespace}/")]
-    if naming is None or beside:
-        whose = ", ".join(beside[:MANY]) or "accounts that could not be listed"
+    in_namespace = [name for name in naming or [] if name.startswith(f"{namespace}/")]
+    if naming is None or in_namespace:
+        whose = ", ".join(in_namespace[:MANY]) or "accounts that could not be listed"
         return words.shown(
             f"# Nothing is changed, because removing the label {label} from the namespace {namespace} would also give "
             f"a role to new pods of {whose}.",
             "# Ask whoever owns these service accounts. Then run:",
             command,
         )
-    told = (
+    comment = (
         f"# This removes the label {label} from the namespace {namespace}, where no other service account names a role."
     )
-    return f"{told}\n{command}"
+    return f"{comment}\n{command}"
 
 
-def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
+def _patched(evidence: Evidence, operations: list[Document], comment: str) -> str:
     before = evidence.cluster.webhook or WebhookConfiguration()
-    lines = [told, *(f"# {line}" for line in _difference(before, _after(before, operations)))]
+    lines = [comment, *(f"# {line}" for line in _difference(before, _after(before, operations)))]
     return "\n".join(
         [*lines, f"{evidence.connection.kubectl} patch {NAME} --type=json -p {shlex.quote(json.dumps(operations))}"]
     )
@@ -177,8 +177,8 @@ def _who_is_affected(names: list[str] | None) -> str:
     if not names:
         return "# This changes nothing for new pods of other service accounts."
     more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
-    told = ", ".join(names[:MANY])
-    return f"# This also gives new pods of other service accounts their role: {told}{more}."
+    some = ", ".join(names[:MANY])
+    return f"# This also gives new pods of other service accounts their role: {some}{more}."
 
 
 def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] | None:
@@ -198,7 +198,7 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
     return [
         name
         for name in names
-        if any(not opt_out.is_asked(before, each) and opt_out.is_asked(after, each) for each in labels[name])
+        if any(not opt_out.is_called(before, each) and opt_out.is_called(after, each) for each in labels[name])
     ]
 
 
@@ -216,12 +216,12 @@ def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[
         pod = _template(obj)
         name = f"{obj['metadata']['namespace']}/{service_account_of(pod['spec'])}"
         of_pods.setdefault(name, []).append((pod.get("metadata") or {}).get("labels") or {})
-    found: dict[str, list[dict[Subject, dict[str, str]]]] = {}
+    choices: dict[str, list[dict[Subject, dict[str, str]]]] = {}
     for name in names:
         of_namespace = listed.get(name.partition("/")[0], {}).get("labels") or {}
         # Treat a service account without pods as if it had a pod without labels.
-        found[name] = [{"namespace": of_namespace, "pod": each} for each in of_pods.get(name, [{}])]
-    return found
+        choices[name] = [{"namespace": of_namespace, "pod": each} for each in of_pods.get(name, [{}])]
+    return choices
 
 
 def _template(obj: Document) -> Document:
@@ -285,8 +285,8 @@ def _as_a_whole(
     requirement, return the path of that list or mapping.
     """
     *way, _ = requirement.path
-    beside = [each for each in requirements if each.path[:-1] == tuple(way)]
-    return tuple(way) if len(beside) == len(_at(registration, tuple(way))) else requirement.path
+    siblings = [each for each in requirements if each.path[:-1] == tuple(way)]
+    return tuple(way) if len(siblings) == len(_at(registration, tuple(way))) else requirement.path
 
 
 def _at(document: Any, path: Path) -> Any:
@@ -311,8 +311,8 @@ def _selecting_by_label(evidence: Evidence, key: str) -> list[str]:
     webhook itself. Raises `NotRead`.
     """
     others = [each for kind in SELECTING for each in evidence.cluster.api.all_of(kind)]
-    found = [*others, *evidence.cluster.api.workloads(evidence.parameters.namespace)]
-    named = [each["metadata"]["name"] for each in found if _mentions([each.get("spec"), each.get("webhooks")], key)]
+    documents = [*others, *evidence.cluster.api.workloads(evidence.parameters.namespace)]
+    named = [each["metadata"]["name"] for each in documents if _mentions([each.get("spec"), each.get("webhooks")], key)]
     return [name for name in named if name != OWN]
 
 

@@ -39,9 +39,9 @@ def difference(before: object, after: object) -> str:
 
     https://www.gnu.org/software/diffutils/manual/html_node/Unified-Format.html
     """
-    told = list(difflib.unified_diff(_lines(before), _lines(after), n=CONTEXT, lineterm=""))
+    lines = list(difflib.unified_diff(_lines(before), _lines(after), n=CONTEXT, lineterm=""))
     # The first two lines are the names of files.
-    return "\n".join(f"#   {line}" if line.startswith("@@") else f"#   {line[:1]} {line[1:]}" for line in told[2:])
+    return "\n".join(f"#   {line}" if line.startswith("@@") else f"#   {line[:1]} {line[1:]}" for line in lines[2:])
 
 
 def changes_in(before: object, after: object) -> str:
@@ -50,8 +50,8 @@ def changes_in(before: object, after: object) -> str:
     There are no lines of context, because they may contain secrets.
     """
     was, will_be = (yaml.safe_dump(each, sort_keys=False).splitlines() for each in (before, after))
-    told = list(difflib.unified_diff(was, will_be, n=0, lineterm=""))[2:]
-    return "\n".join(f"#   {line[:1]} {line[1:]}" for line in told if not line.startswith("@@"))
+    lines = list(difflib.unified_diff(was, will_be, n=0, lineterm=""))[2:]
+    return "\n".join(f"#   {line[:1]} {line[1:]}" for line in lines if not line.startswith("@@"))
 
 
 def managed(metadata: ObjectMeta) -> list[str]:
