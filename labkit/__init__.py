@@ -42,6 +42,7 @@ _WHERE = {
     "run": "labkit.runs",
 }
 _MODULES = {
+    "contents": "labkit.course.contents",
     "doctor": "labkit.doctor",
     "errors": "labkit.errors",
     "fleet": "labkit.runs.fleet",

@@ -14,8 +14,8 @@ from labkit import steps, targets
 from labkit.connection import Connection
 from labkit.course import capabilities, exercises, progress
 from labkit.course.exercises import the_problem
-from labkit.course.widgets import short_errors
 from labkit.course.widgets.check import Check
+from labkit.course.widgets.kernel import shorten_errors
 from labkit.course.widgets.question import Answer, Question, Questions
 from labkit.doctor import checks
 from labkit.doctor.evidence import Evidence
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from labkit.course.faults.report import MendReport
     from labkit.course.widgets.journey import Journey
     from labkit.course.widgets.token import TokenView
-    from labkit.course.widgets.trail import Calls
-    from labkit.course.widgets.watch import Watch
+    from labkit.course.widgets.trail import Calls, Watch
     from labkit.course.widgets.who_gets_in import WhoGetsIn
     from labkit.doctor.report import Diagnosis
 
@@ -54,7 +53,7 @@ class Lab(Workspace):
 
         Raises `LabError` if a parameter breaks its rule, or if the lab doesn't start.
         """
-        short_errors.install()
+        shorten_errors()
         parameters = Parameters.checked(**values)
         with doing("Opening the lab"):
             connection = targets.target(parameters.target).up(parameters)
@@ -184,7 +183,7 @@ class Lab(Workspace):
 
         self._note_the_doctor()
         with answering(self.parameters.namespace), doing("Looking at each step"):
-            return journey.read(self.evidence(), self._right, self.journey)
+            return journey.read_journey(self.evidence(), self._right, self.journey)
 
     def token(self, token: str) -> "TokenView":
         """Show a token's claims beside the values that the OIDC provider and the role's trust policy require.
@@ -193,11 +192,11 @@ class Lab(Workspace):
         """
         from labkit.course.widgets import token as tokens
 
-        claims = tokens.parse(token)
+        claims = tokens.parse_token(token)
 
         def compared() -> "TokenView":
             with answering(self.parameters.namespace):
-                return tokens.read(claims, self.evidence(), compared)
+                return tokens.compare_token(claims, self.evidence(), compared)
 
         return compared()
 
@@ -213,7 +212,7 @@ class Lab(Workspace):
 
         with answering(self.parameters.namespace):
             write = partial(who_gets_in.write_trust_policy, self) if self.takes_untagged else None
-            return who_gets_in.read(self.evidence(), self.who_gets_in, write)
+            return who_gets_in.simulate(self.evidence(), self.who_gets_in, write)
 
     def diagnose(self, *, probe: bool = False, repair: bool = False) -> "Diagnosis":
         """Find out why the pod doesn't get its role, and change nothing.
@@ -395,8 +394,7 @@ class Lab(Workspace):
 
         If the target records no calls, show how to find them in AWS CloudTrail.
         """
-        from labkit.course.widgets.trail import Calls
-        from labkit.course.widgets.watch import Watch
+        from labkit.course.widgets.trail import Calls, Watch
 
         return Watch(
             self.connection.trail,

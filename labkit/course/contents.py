@@ -37,9 +37,9 @@ credentials without a stored key.
 The notebooks in this folder are yours. `labkit lab --fresh 02` starts notebook 02 over. Don't edit this page:
 `labkit lab` writes it again at each start."""
 CELL = """# Shift+Enter reads your progress again.
-from labkit.course.exercises import contents
+import labkit
 
-contents.read()"""
+labkit.contents.read()"""
 TERMINAL = """## In a terminal
 
 In a terminal of this JupyterLab (*File*, *New*, *Terminal*), `aws`, `kubectl` and `labkit` talk to the lab already. In

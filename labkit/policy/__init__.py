@@ -2,10 +2,9 @@
 
 from labkit.policy.conditions import ConditionResult, resource_tags
 from labkit.policy.decision import Decision, Miss, Near, Outcome
-from labkit.policy.document import Kind, MalformedPolicy, Policy, Statement, decode_document
+from labkit.policy.document import Kind, MalformedPolicy, Policy, Statement, decode_document, statement_positions
 from labkit.policy.evaluation import NO_CONTROL, Control, evaluate, matching, verdict, within
 from labkit.policy.matching import Request
-from labkit.policy.positions import statement_positions
 from labkit.policy.principals import Principal
 from labkit.policy.trust import evaluate_service_trust, evaluate_trust, names_service
 from labkit.policy.validation import RESOURCE_CONTROLLED

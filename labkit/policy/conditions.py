@@ -19,8 +19,19 @@ from decimal import Decimal
 from functools import lru_cache, partial
 from typing import Any
 
-from labkit.policy.variables import Template, Unreadable, Values, read
-from labkit.policy.wildcards import Matcher, Token, Wild, literal_text, matcher, segments_matcher, split
+from labkit.policy.wildcards import (
+    Matcher,
+    Template,
+    Token,
+    Unreadable,
+    Values,
+    Wild,
+    literal_text,
+    matcher,
+    parse_template,
+    segments_matcher,
+    split,
+)
 
 Compare = Callable[[str, Values], bool | None]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -168,7 +179,7 @@ def _string_equals(wanted: tuple[str, ...], variables: bool, *, fold: bool = Fal
     literals: set[str] = set()
     compares: list[Compare] = []
     for text in wanted:
-        template = read(text, variables=variables, wildcards=False)
+        template = parse_template(text, variables=variables, wildcards=False)
         if template.pattern is None:
             compares.append(partial(_equals_template, template, fold))
         else:
@@ -196,7 +207,7 @@ def _string_like(wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...
 
 
 def _like(text: str, variables: bool) -> Compare:
-    template = read(text, variables=variables, wildcards=True)
+    template = parse_template(text, variables=variables, wildcards=True)
     if template.pattern is not None:
         match = matcher(template.pattern)
         return lambda actual, _: match(actual)
@@ -213,7 +224,7 @@ def _arn_like(wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...]:
 
 
 def _arn(text: str, variables: bool) -> Compare:
-    template = read(text, variables=variables, wildcards=True)
+    template = parse_template(text, variables=variables, wildcards=True)
     prepared = None if template.pattern is None else _segments(template.pattern)
 
     def compare(actual: str, values: Values) -> bool | None:
@@ -289,13 +300,7 @@ def _inside(address: Network, network: Network) -> bool:
     return address.prefixlen >= network.prefixlen and address.network_address in network
 
 
-READERS: dict[str, Parse] = {
-    "binary": _binary,
-    "boolean": _boolean,
-    "date": _date,
-    "ip": _network,
-    "numeric": _number,
-}
+READERS: dict[str, Parse] = {"binary": _binary, "boolean": _boolean, "date": _date, "ip": _network, "numeric": _number}
 """The functions that parse a text, by type. They return None if the text isn't a value of the type."""
 
 

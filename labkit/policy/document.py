@@ -3,8 +3,10 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -12,8 +14,20 @@ from labkit.policy import validation
 from labkit.policy.conditions import Condition, compile_condition, known_operator
 from labkit.policy.principals import Principals, compile_principals
 from labkit.policy.validation import Kind, MalformedPolicy
-from labkit.policy.variables import Template, Unreadable, Values, read
-from labkit.policy.wildcards import Matcher, Token, Wild, arn_matcher, literal_text, matcher, prefix, tokens
+from labkit.policy.wildcards import (
+    Matcher,
+    Template,
+    Token,
+    Unreadable,
+    Values,
+    Wild,
+    arn_matcher,
+    literal_text,
+    matcher,
+    parse_template,
+    prefix,
+    tokens,
+)
 
 __all__ = ["Kind", "MalformedPolicy", "Policy", "Statement", "decode_document"]
 
@@ -180,7 +194,7 @@ def _faulty(written: object, position: int, fault: str) -> Statement:
 
 
 def _resources(names: list[str], variables: bool) -> ResourcePatterns:
-    read_names = [read(_complete(name), variables=variables, wildcards=True) for name in names]
+    read_names = [parse_template(_complete(name), variables=variables, wildcards=True) for name in names]
     templates = tuple(template for template in read_names if template.pattern is None)
     plain = (template.pattern for template in read_names if template.pattern is not None)
     return ResourcePatterns(Names.of(plain, arn_matcher), templates)
@@ -201,3 +215,48 @@ def _conditions(element: dict[str, Any], variables: bool) -> tuple[Condition, ..
             for key, wanted in keys.items()
         ]
     return tuple(conditions)
+
+
+Position = tuple[int, int]
+"""The line and column of the character after the position. Both count from 1."""
+
+_decoder = json.JSONDecoder()
+
+
+@lru_cache(maxsize=256)
+def statement_positions(text: str) -> tuple[tuple[Position, Position], ...]:
+    """Return the start and end of each statement in the text of a valid policy.
+
+    In a list, the first statement starts after the bracket. Each later statement starts where the previous one ends.
+    Lines and columns are those of IAM's policy simulator.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_Position.html
+    """
+    at = _after(text, "{", 0)
+    while at < len(text) and text[at] == '"':
+        name, at = _decoder.raw_decode(text, at)
+        at = _after(text, ":", at)
+        if name == "Statement":
+            return tuple((_position(text, start), _position(text, end)) for start, end in _spans(text, at))
+        at = _after(text, ",", _decoder.raw_decode(text, at)[1])
+    return ()
+
+
+def _spans(text: str, at: int) -> list[tuple[int, int]]:
+    if text[at] != "[":
+        return [(at + 1, _decoder.raw_decode(text, at)[1])]
+    spans, end = [], at + 1
+    while (at := _after(text, ",", end)) < len(text) and text[at] != "]":
+        start, end = end, _decoder.raw_decode(text, at)[1]
+        spans.append((start, end))
+    return spans
+
+
+def _after(text: str, mark: str, at: int) -> int:
+    while at < len(text) and (text[at].isspace() or text[at] == mark):
+        at += 1
+    return at
+
+
+def _position(text: str, at: int) -> Position:
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)

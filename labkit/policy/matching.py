@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from labkit.policy.conditions import ConditionResult, quoted
 from labkit.policy.document import Statement
 from labkit.policy.principals import Match, Principal
-from labkit.policy.variables import Values
+from labkit.policy.wildcards import Values
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,17 +139,7 @@ def texts(value: object) -> list[str]:
     return [str(item).lower() if isinstance(item, bool) else str(item) for item in listed(value)]
 
 
-_FIELDS = {
-    "Sid",
-    "Effect",
-    "Principal",
-    "NotPrincipal",
-    "Action",
-    "NotAction",
-    "Resource",
-    "NotResource",
-    "Condition",
-}
+_FIELDS = {"Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"}
 _INVALID_JSON = {
     "trust": "This policy contains invalid Json",
     "resource": "Policies must be valid JSON and the first byte must be '{'",

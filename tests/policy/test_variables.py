@@ -1,12 +1,12 @@
 import pytest
 
-from labkit.policy.variables import Unreadable, read
+from labkit.policy.wildcards import Unreadable, parse_template
 
 VALUES = {"aws:username": ("ann",), "aws:principaltag/team": ("blue*",), "aws:tagkeys": ("a", "b"), "empty": ("",)}
 
 
 def filled(text, **options):
-    tokens = read(text, **{"variables": True, "wildcards": False} | options).fill(VALUES)
+    tokens = parse_template(text, **{"variables": True, "wildcards": False} | options).fill(VALUES)
     return None if tokens is None else "".join(tokens)
 
 
@@ -42,10 +42,10 @@ def test_with_variables_off_a_placeholder_stays_literal():
 @pytest.mark.parametrize("text", ["${aws:username", "${}", "${a, b}", "${a, 'b}", "${a${b}}", "${*", "${a, 'b"])
 def test_reading_a_malformed_variable_raises(text):
     with pytest.raises(Unreadable):
-        read(text, variables=True, wildcards=True)
+        parse_template(text, variables=True, wildcards=True)
 
 
 def test_ten_thousand_unclosed_variables_raise_one_short_message():
     with pytest.raises(Unreadable) as refused:
-        read("${" * 10_000, variables=True, wildcards=True)
+        parse_template("${" * 10_000, variables=True, wildcards=True)
     assert str(refused.value) == f"the variable '{'${' * 20}' has no closing brace"

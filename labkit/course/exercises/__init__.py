@@ -1,6 +1,6 @@
 """The notebooks' exercises and questions. The live lab judges each solution.
 
-`exercise` opens and judges an exercise, `making` creates its resources, and `asking` makes its calls to the lab.
+`exercise` opens and judges an exercise, and creates its resources. `asking` makes its calls to the lab.
 `examination` is the examination of notebook 98. `copies` makes the learner's notebooks, `progress` records the
 learner's progress, and `contents` shows this progress. Each module in `NOTEBOOKS` holds the exercises and questions of
 one notebook.

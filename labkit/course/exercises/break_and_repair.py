@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 from labkit import documents, steps
 from labkit.course import faults
-from labkit.course.exercises import making
 from labkit.course.exercises.asking import caller, injected, only_cart, refuses
-from labkit.course.exercises.exercise import Exercise
+from labkit.course.exercises.exercise import Exercise, make_account
 from labkit.course.faults import live
 from labkit.course.widgets.question import Answer, Question
 from labkit.doctor.checks import Comparison
@@ -36,7 +35,7 @@ WITHOUT_ROLE = (
 
 def _role_that_refuses(place: Workspace) -> None:
     _made(place)
-    making.account(place, "till")
+    make_account(place, "till")
     _break(place, REFUSED)
 
 
@@ -74,27 +73,23 @@ EXERCISES = (
         "let STS admit cart again, and nobody else",
         _role_that_refuses,
         only_cart,
-        (
-            "STS answers Not authorized to perform sts:AssumeRoleWithWebIdentity. "
-            "Which policy decides who may assume a role?",
-            "Read the role's trust policy, and compare its principal, its action and each condition with cart's "
-            "token. A Deny wins over every Allow.",
-            "Write the whole trust policy again, with the principal lab.provider_arn and the action "
-            'sts:AssumeRoleWithWebIdentity. StringEquals compares :aud with "sts.amazonaws.com", and :sub with '
-            '"system:serviceaccount:exercise-09-a:cart".',
-        ),
+        "STS answers Not authorized to perform sts:AssumeRoleWithWebIdentity. "
+        "Which policy decides who may assume a role?",
+        "Read the role's trust policy, and compare its principal, its action and each condition with cart's "
+        "token. A Deny wins over every Allow.",
+        "Write the whole trust policy again, with the principal lab.provider_arn and the action "
+        'sts:AssumeRoleWithWebIdentity. StringEquals compares :aud with "sts.amazonaws.com", and :sub with '
+        '"system:serviceaccount:exercise-09-a:cart".',
     ),
     Exercise(
         "09-b",
         "give my-pod its role again",
         _pod_that_is_its_node,
         _pods_of_cart_alone,
-        (
-            "The pod acts as the node, so no token was exchanged. What tells the webhook which role a pod gets?",
-            "Read the keys and the values of cart's annotations. At which moment does the webhook change a pod?",
-            "Give cart the annotation eks.amazonaws.com/role-arn with the ARN of the role exercise-09-b. Then delete "
-            "my-pod, and create it again with serviceAccountName cart.",
-        ),
+        "The pod acts as the node, so no token was exchanged. What tells the webhook which role a pod gets?",
+        "Read the keys and the values of cart's annotations. At which moment does the webhook change a pod?",
+        "Give cart the annotation eks.amazonaws.com/role-arn with the ARN of the role exercise-09-b. Then delete "
+        "my-pod, and create it again with serviceAccountName cart.",
     ),
 )
 
@@ -102,22 +97,18 @@ PREDICTIONS = (
     Question(
         "09-1",
         "You repair the annotation. Which role does the running pod have now?",
-        (
-            Answer("Its own role, at once.", "The API server asks the webhook only about new pods."),
-            Answer("Its own role, after the next renewal.", "The pod has no token for AWS that could be renewed."),
-            Answer("Still its node's.", "The webhook changes a pod only when it's created.", right=True),
-        ),
+        Answer("Its own role, at once.", "The API server asks the webhook only about new pods."),
+        Answer("Its own role, after the next renewal.", "The pod has no token for AWS that could be renewed."),
+        Answer("Still its node's.", "The webhook changes a pod only when it's created.", right=True),
     ),
     Question(
         "09-2",
         "The role's policy allows s3:ListBucket. The bucket's policy denies it to the role. What does the pod get?",
-        (
-            Answer("The list: the role's policy allows it.", "An Allow never wins over a Deny."),
-            Answer("AccessDenied.", "A Deny in any of the policies wins.", right=True),
-            Answer(
-                "The list: a bucket's policy applies only to other accounts.",
-                "A bucket's policy also applies to the account that owns the bucket.",
-            ),
+        Answer("The list: the role's policy allows it.", "An Allow never wins over a Deny."),
+        Answer("AccessDenied.", "A Deny in any of the policies wins.", right=True),
+        Answer(
+            "The list: a bucket's policy applies only to other accounts.",
+            "A bucket's policy also applies to the account that owns the bucket.",
         ),
     ),
 )
@@ -126,91 +117,70 @@ RECALL = (
     Question(
         "09-3",
         "An error begins with InvalidIdentityToken. What do you look at?",
-        (
-            Answer(
-                "The trust policy.",
-                "If the trust policy refuses the pod, STS answers AccessDenied. Here STS rejects the token.",
-            ),
-            Answer(
-                "The provider: does it exist, and does it list the token's audience?",
-                "STS compares the token with the provider.",
-                right=True,
-            ),
-            Answer("The role's permissions.", "The pod doesn't have the role yet."),
+        Answer(
+            "The trust policy.",
+            "If the trust policy refuses the pod, STS answers AccessDenied. Here STS rejects the token.",
         ),
+        Answer(
+            "The provider: does it exist, and does it list the token's audience?",
+            "STS compares the token with the provider.",
+            right=True,
+        ),
+        Answer("The role's permissions.", "The pod doesn't have the role yet."),
     ),
     Question(
         "09-4",
         "An error says User: …assumed-role/blue-node-role/… is not authorized. What's wrong?",
-        (
-            Answer(
-                "The node's role needs more permissions.",
-                "Every pod on the node would get these permissions.",
-            ),
-            Answer(
-                "The pod doesn't use IRSA.",
-                "Look at the pod, its service account and the annotation.",
-                right=True,
-            ),
-            Answer("The trust policy refuses the pod.", "Then the error would name sts:AssumeRoleWithWebIdentity."),
-        ),
+        Answer("The node's role needs more permissions.", "Every pod on the node would get these permissions."),
+        Answer("The pod doesn't use IRSA.", "Look at the pod, its service account and the annotation.", right=True),
+        Answer("The trust policy refuses the pod.", "Then the error would name sts:AssumeRoleWithWebIdentity."),
     ),
     Question(
         "09-5",
         "A pod on Fargate says Unable to locate credentials. What does that mean?",
-        (
-            Answer(
-                "The pod doesn't use IRSA, and can't reach the node's credentials.",
-                "On an EC2 node that gives pods its credentials, this pod would act as its node. Look at the pod, its "
-                "service account and the annotation.",
-                right=True,
-            ),
-            Answer("The trust policy refuses the pod.", "Then STS would answer AccessDenied."),
-            Answer("The role has no permissions.", "Then the pod would have credentials, and get AccessDenied."),
+        Answer(
+            "The pod doesn't use IRSA, and can't reach the node's credentials.",
+            "On an EC2 node that gives pods its credentials, this pod would act as its node. Look at the pod, its "
+            "service account and the annotation.",
+            right=True,
         ),
+        Answer("The trust policy refuses the pod.", "Then STS would answer AccessDenied."),
+        Answer("The role has no permissions.", "Then the pod would have credentials, and get AccessDenied."),
     ),
     Question(
         "09-6",
         "You have little access. Where do you look first?",
-        (
-            Answer("The role's trust policy.", "That needs the permission iam:GetRole, which few developers have."),
-            Answer("CloudTrail.", "That needs access to the account, and the events arrive minutes late."),
-            Answer(
-                "The pod's service account and its annotation.",
-                "Anyone who may read the namespace can look there.",
-                right=True,
-            ),
+        Answer("The role's trust policy.", "That needs the permission iam:GetRole, which few developers have."),
+        Answer("CloudTrail.", "That needs access to the account, and the events arrive minutes late."),
+        Answer(
+            "The pod's service account and its annotation.",
+            "Anyone who may read the namespace can look there.",
+            right=True,
         ),
     ),
     Question(
         "09-7",
         "Which of these repairs needs a new pod?",
-        (
-            Answer("The provider's audience.", "The same pod sends its token again, and STS accepts it."),
-            Answer(
-                "The service account's annotation.",
-                "The webhook reads the annotation only when a pod is created.",
-                right=True,
-            ),
-            Answer("The bucket's policy.", "S3 reads the bucket's policy at each call."),
+        Answer("The provider's audience.", "The same pod sends its token again, and STS accepts it."),
+        Answer(
+            "The service account's annotation.",
+            "The webhook reads the annotation only when a pod is created.",
+            right=True,
         ),
+        Answer("The bucket's policy.", "S3 reads the bucket's policy at each call."),
     ),
     Question(
         "09-8",
         "You've repaired a trust policy, and your pod gets in. Are you done?",
-        (
-            Answer(
-                "Yes: the pod works.", "The pod would also work with a wildcard, which lets other service accounts in."
-            ),
-            Answer(
-                "Not yet: check that AWS still refuses other service accounts, and that nothing is left behind.",
-                "A repair that lets others in is another fault.",
-                right=True,
-            ),
-            Answer(
-                "Not yet: the pod has to be created again.",
-                "STS reads the trust policy at the next exchange. The same pod gets in.",
-            ),
+        Answer("Yes: the pod works.", "The pod would also work with a wildcard, which lets other service accounts in."),
+        Answer(
+            "Not yet: check that AWS still refuses other service accounts, and that nothing is left behind.",
+            "A repair that lets others in is another fault.",
+            right=True,
+        ),
+        Answer(
+            "Not yet: the pod has to be created again.",
+            "STS reads the trust policy at the next exchange. The same pod gets in.",
         ),
     ),
 )

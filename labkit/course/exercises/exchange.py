@@ -1,9 +1,8 @@
 """Notebook 07: the life of a token and of a session."""
 
 from labkit.connection import core_api
-from labkit.course.exercises import making
 from labkit.course.exercises.asking import ADMITTED, HOUR, exchange, refuses, token_life
-from labkit.course.exercises.exercise import Exercise
+from labkit.course.exercises.exercise import Exercise, make_account, make_role
 from labkit.course.widgets.question import Answer, Question
 from labkit.doctor.checks import Comparison
 from labkit.steps import oidc_provider, service_account
@@ -22,8 +21,8 @@ def _life_that_is_not_a_number(place: Workspace) -> None:
 def _role_and_till(place: Workspace) -> None:
     oidc_provider.ensure(place)
     service_account.ensure(place)
-    making.role(place)
-    making.account(place, "till")
+    make_role(place)
+    make_account(place, "till")
 
 
 def _tokens_of_an_hour_for_cart_alone(place: Workspace) -> list[Comparison]:
@@ -52,22 +51,18 @@ EXERCISES = (
         "let cart's tokens live for an hour at most",
         _life_that_is_not_a_number,
         _tokens_of_an_hour_for_cart_alone,
-        (
-            "Read cart's annotations. The webhook ignores a value that it can't read, and says nothing.",
-            "The webhook expects a number of seconds. Write the number in quotes, because annotations are strings.",
-            'Patch the service account cart with the annotation {"eks.amazonaws.com/token-expiration": "3600"}.',
-        ),
+        "Read cart's annotations. The webhook ignores a value that it can't read, and says nothing.",
+        "The webhook expects a number of seconds. Write the number in quotes, because annotations are strings.",
+        'Patch the service account cart with the annotation {"eks.amazonaws.com/token-expiration": "3600"}.',
     ),
     Exercise(
         "07-b",
         "let cart's sessions live for 4 hours",
         _role_and_till,
         _sessions_of_four_hours,
-        (
-            "The trust policy admits cart. Which property of the role limits how long its sessions live?",
-            "The property is MaxSessionDuration, in seconds. The default is 3600, and you can change it at any time.",
-            "Call iam.update_role(RoleName=task, MaxSessionDuration=14400).",
-        ),
+        "The trust policy admits cart. Which property of the role limits how long its sessions live?",
+        "The property is MaxSessionDuration, in seconds. The default is 3600, and you can change it at any time.",
+        "Call iam.update_role(RoleName=task, MaxSessionDuration=14400).",
     ),
 )
 
@@ -75,33 +70,29 @@ PREDICTIONS = (
     Question(
         "07-1",
         "You change sub in the claims, but not the signature. What does STS answer?",
-        (
-            Answer(
-                "AccessDenied: the trust policy doesn't admit this subject.",
-                "That's the answer for a genuine token that the trust policy doesn't admit. This token isn't genuine.",
-            ),
-            Answer(
-                "InvalidIdentityToken: the token isn't genuine.",
-                "The signature covers the claims. If you change one letter of them, the signature no longer fits.",
-                right=True,
-            ),
-            Answer("It admits the new subject.", "If it did, anybody could become any service account."),
+        Answer(
+            "AccessDenied: the trust policy doesn't admit this subject.",
+            "That's the answer for a genuine token that the trust policy doesn't admit. This token isn't genuine.",
         ),
+        Answer(
+            "InvalidIdentityToken: the token isn't genuine.",
+            "The signature covers the claims. If you change one letter of them, the signature no longer fits.",
+            right=True,
+        ),
+        Answer("It admits the new subject.", "If it did, anybody could become any service account."),
     ),
     Question(
         "07-2",
         "The program's credentials live for an hour. Two hours pass. What does its next call get?",
-        (
-            Answer(
-                "ExpiredToken.", "The client that you made yourself gets that error, because its credentials are fixed."
-            ),
-            Answer("The objects, with the same credentials.", "They expired an hour ago. S3 would refuse them."),
-            Answer(
-                "The objects, with new credentials.",
-                "Before each call, the SDK checks its credentials. If they have expired, or expire soon, the SDK gets "
-                "new ones.",
-                right=True,
-            ),
+        Answer(
+            "ExpiredToken.", "The client that you made yourself gets that error, because its credentials are fixed."
+        ),
+        Answer("The objects, with the same credentials.", "They expired an hour ago. S3 would refuse them."),
+        Answer(
+            "The objects, with new credentials.",
+            "Before each call, the SDK checks its credentials. If they have expired, or expire soon, the SDK gets "
+            "new ones.",
+            right=True,
         ),
     ),
 )
@@ -110,60 +101,47 @@ RECALL = (
     Question(
         "07-3",
         "What does STS need from the cluster to verify a token?",
-        (
-            Answer("The key that signed the token.", "That key never leaves the cluster."),
-            Answer("The issuer's public keys.", "STS fetches them from the issuer's URL over HTTPS.", right=True),
-            Answer(
-                "The cluster's API server.",
-                "STS never asks the API server, not even whether the pod still exists.",
-            ),
-        ),
+        Answer("The key that signed the token.", "That key never leaves the cluster."),
+        Answer("The issuer's public keys.", "STS fetches them from the issuer's URL over HTTPS.", right=True),
+        Answer("The cluster's API server.", "STS never asks the API server, not even whether the pod still exists."),
     ),
     Question(
         "07-4",
         "Which claim does STS compare with the provider's client ids?",
-        (
-            Answer("sub", "STS compares sub with a condition of the trust policy."),
-            Answer("iss", "STS compares iss with the provider's URL."),
-            Answer("aud", "aud says who the token is for, here sts.amazonaws.com.", right=True),
-        ),
+        Answer("sub", "STS compares sub with a condition of the trust policy."),
+        Answer("iss", "STS compares iss with the provider's URL."),
+        Answer("aud", "aud says who the token is for, here sts.amazonaws.com.", right=True),
     ),
     Question(
         "07-5",
         "Which AWS key signs the call AssumeRoleWithWebIdentity?",
-        (
-            Answer("The node's.", "The call works from anywhere, without any AWS credentials."),
-            Answer("The role's.", "You don't have the role's credentials yet: this call returns them."),
-            Answer("None.", "The token is the proof. For STS, whoever holds it is the service account.", right=True),
-        ),
+        Answer("The node's.", "The call works from anywhere, without any AWS credentials."),
+        Answer("The role's.", "You don't have the role's credentials yet: this call returns them."),
+        Answer("None.", "The token is the proof. For STS, whoever holds it is the service account.", right=True),
     ),
     Question(
         "07-6",
         "A program works for a day. After that, it always gets ExpiredTokenException. What is wrong?",
-        (
-            Answer("The node doesn't renew the token.", "The node does renew it: a fresh token is in the file."),
-            Answer(
-                "The program read the token once and kept it.",
-                "An SDK that supports web identity reads the file again for each exchange.",
-                right=True,
-            ),
-            Answer(
-                "The role's sessions are too short.",
-                "The SDK starts a new session when a call needs one. Here the token has expired.",
-            ),
+        Answer("The node doesn't renew the token.", "The node does renew it: a fresh token is in the file."),
+        Answer(
+            "The program read the token once and kept it.",
+            "An SDK that supports web identity reads the file again for each exchange.",
+            right=True,
+        ),
+        Answer(
+            "The role's sessions are too short.",
+            "The SDK starts a new session when a call needs one. Here the token has expired.",
         ),
     ),
     Question(
         "07-7",
         "Who renews what in a pod that runs for a month?",
-        (
-            Answer(
-                "The node renews the token, and the SDK renews the credentials.",
-                "The node renews the token before it expires, and the SDK gets new credentials when a call needs them.",
-                right=True,
-            ),
-            Answer("The SDK renews both.", "The SDK can't ask the cluster for a token. It only reads the file."),
-            Answer("The webhook renews both.", "The API server asks the webhook only once, when the pod is created."),
+        Answer(
+            "The node renews the token, and the SDK renews the credentials.",
+            "The node renews the token before it expires, and the SDK gets new credentials when a call needs them.",
+            right=True,
         ),
+        Answer("The SDK renews both.", "The SDK can't ask the cluster for a token. It only reads the file."),
+        Answer("The webhook renews both.", "The API server asks the webhook only once, when the pod is created."),
     ),
 )

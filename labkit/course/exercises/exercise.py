@@ -1,15 +1,20 @@
-"""An exercise. It opens unsolved, in its own namespace or in its own cluster, and the live lab judges the solution."""
+"""An exercise. It opens unsolved, in its own namespace or in its own cluster, and the live lab judges the solution.
 
+`make_role` and `make_account` create the resources that exercises start with.
+"""
+
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from labkit import targets
+from labkit import documents, targets
 from labkit.connection import core_api
 from labkit.doctor.checks import Comparison
 from labkit.errors import LabError
+from labkit.policy.written import PolicyDocument
 from labkit.run_parameters import Parameters
 from labkit.steps import iam_role, oidc_provider, pod
 from labkit.steps.namespace import ensure_namespace, until_gone
@@ -17,7 +22,7 @@ from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 
 
-@dataclass(frozen=True)
+@dataclass(init=False)
 class Exercise:
     """A task in a notebook. The notebook states only the symptom, not the cause."""
 
@@ -29,12 +34,25 @@ class Exercise:
     """The function that creates the unsolved exercise in its empty namespace."""
     ask: Callable[[Workspace], Sequence[Comparison]]
     """The function that asks the live lab. Each row compares the lab's answer with the right answer."""
-    hints: tuple[str, str, str]
+    hints: tuple[str, ...]
     """Three hints. The last one is nearly the solution."""
-    own_cluster: bool = False
+    own_cluster: bool
     """Whether the exercise needs its own cluster. At first, the cluster's issuer isn't registered."""
-    in_two_accounts: bool = False
+    in_two_accounts: bool
     """Whether the exercise also uses the second account. At first, the cluster's issuer isn't registered there."""
+
+    def __init__(
+        self,
+        id: str,
+        title: str,
+        prepare: Callable[[Workspace], None],
+        ask: Callable[[Workspace], Sequence[Comparison]],
+        *hints: str,
+        own_cluster: bool = False,
+        in_two_accounts: bool = False,
+    ) -> None:
+        self.id, self.title, self.prepare, self.ask, self.hints = id, title, prepare, ask, hints
+        self.own_cluster, self.in_two_accounts = own_cluster, in_two_accounts
 
     @property
     def name(self) -> str:
@@ -148,3 +166,23 @@ def _delete_namespace(place: Workspace) -> None:
     existing(partial(core.delete_namespace, name))
     for _ in until_gone(place, name):
         pass
+
+
+def make_role(place: Workspace, policy: PolicyDocument | None = None, *, name: str = "") -> None:
+    """Create a role with this trust policy and this name.
+
+    By default, the trust policy admits the run's service account, and the name is `parameters.role_name`.
+    """
+    policy = policy or documents.trust_policy(place.parameters, place.provider_arn)
+    document, name = json.dumps(policy), name or place.parameters.role_name
+    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document, Tags=place.tags)
+
+
+def make_account(place: Workspace, name: str, annotations: dict[str, str] | None = None) -> None:
+    """Create a service account with these annotations in the run's namespace.
+
+    By default, the service account's only annotation names the run's role.
+    """
+    annotations = {documents.ROLE_ANNOTATION: place.role_arn} if annotations is None else annotations
+    metadata = {"name": name, "labels": place.labels, "annotations": annotations}
+    core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})

@@ -13,29 +13,25 @@ PREDICTIONS = (
     Question(
         "12-1",
         "Two rows have the same role name, and are in two clusters of one account. What does the fleet do?",
-        (
-            Answer(
-                "It makes the role once, for both rows.",
-                "A run's trust policy names only one issuer, so the role can't admit pods of both clusters.",
-            ),
-            Answer(
-                "It refuses the file, and nothing runs.",
-                "The second row would overwrite the trust policy, and the role would refuse the first row's pod.",
-                right=True,
-            ),
-            Answer("The second row fails.", "labkit sees the conflict in the file, before it makes anything."),
+        Answer(
+            "It makes the role once, for both rows.",
+            "A run's trust policy names only one issuer, so the role can't admit pods of both clusters.",
         ),
+        Answer(
+            "It refuses the file, and nothing runs.",
+            "The second row would overwrite the trust policy, and the role would refuse the first row's pod.",
+            right=True,
+        ),
+        Answer("The second row fails.", "labkit sees the conflict in the file, before it makes anything."),
     ),
     Question(
         "12-2",
         "Two of the three rows have succeeded. You correct the row that failed, and resume. Which rows run?",
-        (
-            Answer("All three: the file has changed.", "labkit doesn't compare the whole file. It compares each row."),
-            Answer("The corrected row.", "The other rows have succeeded, and they haven't changed.", right=True),
-            Answer(
-                "The corrected row and the other row of its cluster.",
-                "Both rows use the cluster's provider, but the provider exists already.",
-            ),
+        Answer("All three: the file has changed.", "labkit doesn't compare the whole file. It compares each row."),
+        Answer("The corrected row.", "The other rows have succeeded, and they haven't changed.", right=True),
+        Answer(
+            "The corrected row and the other row of its cluster.",
+            "Both rows use the cluster's provider, but the provider exists already.",
         ),
     ),
 )
@@ -44,83 +40,62 @@ RECALL = (
     Question(
         "12-3",
         "The first row of a cluster runs before the cluster's other rows. Why?",
-        (
-            Answer(
-                "It registers the cluster's OIDC provider.",
-                "The cluster's other rows use the same provider.",
-                right=True,
-            ),
-            Answer(
-                "To see whether the notebook works at all.",
-                "A test needs only one row of the whole fleet. But each cluster has its own first row.",
-            ),
-            Answer("AWS allows one call at a time.", "AWS allows many. Rows of other clusters run at the same time."),
+        Answer(
+            "It registers the cluster's OIDC provider.", "The cluster's other rows use the same provider.", right=True
         ),
+        Answer(
+            "To see whether the notebook works at all.",
+            "A test needs only one row of the whole fleet. But each cluster has its own first row.",
+        ),
+        Answer("AWS allows one call at a time.", "AWS allows many. Rows of other clusters run at the same time."),
     ),
     Question(
         "12-4",
         "Two rows are in one cluster. What must be different in the two rows?",
-        (
-            Answer(
-                "The role and the namespace.",
-                "A run's role admits only the run's own service account, and every run calls its pod my-pod.",
-                right=True,
-            ),
-            Answer("The role and the bucket.", "Rows may read the same bucket."),
-            Answer(
-                "The OIDC provider.",
-                "A cluster has only one provider in an account. The roles of all its pods trust this provider.",
-            ),
+        Answer(
+            "The role and the namespace.",
+            "A run's role admits only the run's own service account, and every run calls its pod my-pod.",
+            right=True,
+        ),
+        Answer("The role and the bucket.", "Rows may read the same bucket."),
+        Answer(
+            "The OIDC provider.",
+            "A cluster has only one provider in an account. The roles of all its pods trust this provider.",
         ),
     ),
     Question(
         "12-5",
         "Every row of a fleet has succeeded. A colleague installs a newer labkit, and resumes. What runs?",
-        (
-            Answer("Nothing: every row has succeeded.", "The rows succeeded with another version of labkit."),
-            Answer(
-                "Every row.",
-                "Each row's hash covers labkit's version, the notebook and the parameters.",
-                right=True,
-            ),
-            Answer(
-                "The rows with changed outputs.",
-                "labkit can't know the new outputs before the rows have run.",
-            ),
-        ),
+        Answer("Nothing: every row has succeeded.", "The rows succeeded with another version of labkit."),
+        Answer("Every row.", "Each row's hash covers labkit's version, the notebook and the parameters.", right=True),
+        Answer("The rows with changed outputs.", "labkit can't know the new outputs before the rows have run."),
     ),
     Question(
         "12-6",
         "The process that runs a row is killed. What does the report say about the row?",
-        (
-            Answer(
-                "It ran again in another process.",
-                "labkit doesn't automatically run such a row again: some of its resources may exist.",
-            ),
-            Answer("Not run.", "The row began, and the resources that it made still exist."),
-            Answer("Failed: worker lost.", "Nobody knows how far the row got. --resume runs it again.", right=True),
+        Answer(
+            "It ran again in another process.",
+            "labkit doesn't automatically run such a row again: some of its resources may exist.",
         ),
+        Answer("Not run.", "The row began, and the resources that it made still exist."),
+        Answer("Failed: worker lost.", "Nobody knows how far the row got. --resume runs it again.", right=True),
     ),
     Question(
         "12-7",
         "The report of last month says that every row succeeded. Is every cluster right today?",
-        (
-            Answer("Yes.", "Someone may have changed a cluster by hand since then."),
-            Answer("--resume tells you.", "It compares the rows with their last run. It doesn't look at the clusters."),
-            Answer("--doctor tells you.", "It reads the clusters and the account as they are now.", right=True),
-        ),
+        Answer("Yes.", "Someone may have changed a cluster by hand since then."),
+        Answer("--resume tells you.", "It compares the rows with their last run. It doesn't look at the clusters."),
+        Answer("--doctor tells you.", "It reads the clusters and the account as they are now.", right=True),
     ),
     Question(
         "12-8",
         "A row failed last night. Where do you see why?",
-        (
-            Answer(
-                "In the report, and in the row's executed notebook.",
-                "Both have the failed cell and AWS's message. The report also has the doctor's findings.",
-                right=True,
-            ),
-            Answer("Nowhere: run the row again.", "The record of the first run already holds the reason."),
-            Answer("In the fleet file.", "The file says what should run, not what happened."),
+        Answer(
+            "In the report, and in the row's executed notebook.",
+            "Both have the failed cell and AWS's message. The report also has the doctor's findings.",
+            right=True,
         ),
+        Answer("Nowhere: run the row again.", "The record of the first run already holds the reason."),
+        Answer("In the fleet file.", "The file says what should run, not what happened."),
     ),
 )

@@ -8,14 +8,14 @@ import random
 from difflib import get_close_matches
 from itertools import chain
 
-from labkit.course.faults import permissions, pod, provider, role, sdk, service_account, webhook
+from labkit.course.faults import pod, provider, role, sdk, webhook
 from labkit.course.faults.fault import Fault, expected
 from labkit.course.faults.situation import Situation
 from labkit.errors import LabError
 
 __all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "drawn_in_a_row", "expected", "named"]
 
-FAMILIES = (provider, role, permissions, service_account, pod, webhook, sdk)
+FAMILIES = (provider, role, pod, webhook, sdk)
 CATALOGUE: dict[str, Fault] = {
     fault.id: fault
     for fault in chain.from_iterable(vars(family).values() for family in FAMILIES)

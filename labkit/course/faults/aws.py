@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 
-def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
+def read_documents(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
     """Fill the situation with the run's documents in AWS. Look for providers and roles in all these accounts."""
     for account_id in sorted(accounts):
         iam = _iam(lab, account_id)

@@ -38,7 +38,7 @@ NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kuberne
 WITHIN = 30  # seconds
 
 
-def read(lab: "Workspace", situation: Situation, registration: Document | None) -> None:
+def read_objects(lab: "Workspace", situation: Situation, registration: Document | None) -> None:
     """Read the run's objects into the situation, and set `situation.registration`.
 
     `situation.registration` becomes a copy of `registration`, the registration with which the webhook works.

@@ -24,8 +24,8 @@ def read(lab: "Workspace", *others: Situation) -> Situation:
         partition=lab.connection.partition,
         image=lab.image,
     )
-    aws.read(lab, situation, {lab.account_id}.union(*(other.accounts for other in others)))
-    kubernetes.read(lab, situation, others[0].registration if others else None)
+    aws.read_documents(lab, situation, {lab.account_id}.union(*(other.accounts for other in others)))
+    kubernetes.read_objects(lab, situation, others[0].registration if others else None)
     return situation
 
 

@@ -1,9 +1,10 @@
-"""Faults of the pod and of its creation."""
+"""Faults of the service account, most of them in its annotation, and of the pod and its creation."""
 
 from labkit.course.faults.fault import fault
-from labkit.course.faults.service_account import ANNOTATION, WITHOUT_ROLE_HIDES
-from labkit.course.faults.situation import ROLE_ARN, Situation
+from labkit.course.faults.situation import ANOTHER_ACCOUNT, ROLE_ARN, Situation
+from labkit.doctor.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
 
+ANNOTATION = ("the service account's annotation",)
 PRESENT = ("whether there is a pod",)
 AGE = ("when the pod was made",)
 # The findings that need a pod.
@@ -31,6 +32,159 @@ ABSENT_HIDES = (
     "token-malformed",
     "credentials-*",
 )
+# Without a role, the webhook adds nothing to the pod. So the pod can't have findings about the webhook's additions.
+WITHOUT_ROLE_HIDES = (
+    "pod-older-than-annotation",
+    "pod-role-set-by-hand",
+    "pod-mount-path-twice",
+    "webhook-that-nobody-answers-for",
+)
+# If the service account is missing, only a trust policy or a tag tells which role it should have.
+WITHOUT_ACCOUNT_HIDES = (
+    *WITHOUT_ROLE_HIDES,
+    "pod-identity-association-too",
+    "token-audience-mismatch",
+    "service-account-annotation-*",
+    "eksctl-role-without-annotation",
+    "annotation-on-the-pod",
+    "pod-missing",
+    "role-missing",
+    "trust-policy-condition-key-with-scheme",
+    "trust-policy-too-long",
+)
+
+
+@fault(
+    "The service account's manifest was typed again.",
+    finding="service-account-annotation-key-typo",
+    hides=WITHOUT_ROLE_HIDES,
+    changes=ANNOTATION,
+)
+def annotation_key_misspelt(situation: Situation) -> None:
+    _annotate(situation, {"eks.amazon.com/role-arn": situation.role_arn})
+
+
+@fault(
+    "The application came from a cluster that gives pods their roles in another way.",
+    finding="service-account-annotation-key-typo",
+    hides=WITHOUT_ROLE_HIDES,
+    changes=ANNOTATION,
+)
+def annotation_of_kube2iam(situation: Situation) -> None:
+    _annotate(situation, {"iam.amazonaws.com/role": situation.role_arn})
+
+
+@fault(
+    "The service account's manifest was made from a template.",
+    finding="service-account-annotation-arn-malformed",
+    changes=ANNOTATION,
+)
+def annotation_of_a_template(situation: Situation) -> None:
+    _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, "")})
+
+
+@fault(
+    "The annotation's ARN was copied from the list of the role's policies.",
+    finding="service-account-annotation-arn-malformed",
+    changes=ANNOTATION,
+)
+def annotation_of_a_policy(situation: Situation) -> None:
+    _annotate(situation, {ROLE_ARN: situation.parameters.policy_arn})
+
+
+@fault(
+    "The chart's values were tidied up.",
+    finding="service-account-annotation-missing",
+    hides=WITHOUT_ROLE_HIDES,
+    changes=ANNOTATION,
+)
+def annotation_left_out(situation: Situation) -> None:
+    _annotate(situation, {})
+
+
+@fault(
+    "A variable of the deployment pipeline was renamed.",
+    finding="service-account-annotation-missing",
+    hides=WITHOUT_ROLE_HIDES,
+    changes=ANNOTATION,
+)
+def annotation_empty(situation: Situation) -> None:
+    _annotate(situation, {ROLE_ARN: ""})
+
+
+@fault(
+    "The service account's manifest was copied from another application.",
+    finding="service-account-annotation-role-mismatch",
+    changes=ANNOTATION,
+)
+def annotation_of_another_role(situation: Situation) -> None:
+    _annotate(situation, {ROLE_ARN: f"{situation.role_arn}-of-orders"})
+
+
+@fault(
+    "The team planned to give its roles a path, and changed the manifests first.",
+    finding="service-account-annotation-arn-differs",
+    changes=ANNOTATION,
+)
+def annotation_with_a_path(situation: Situation) -> None:
+    _annotate(situation, {ROLE_ARN: situation.role_arn.replace(":role/", ":role/team/")})
+
+
+@fault(
+    "The service account's manifest came from another environment's cluster.",
+    finding="service-account-annotation-arn-differs",
+    changes=ANNOTATION,
+)
+def annotation_of_another_account(situation: Situation) -> None:
+    _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, ANOTHER_ACCOUNT)})
+
+
+@fault(
+    "A script for AWS's regions in China wrote the annotation's ARN.",
+    finding="service-account-annotation-arn-differs",
+    changes=ANNOTATION,
+)
+def annotation_of_another_partition(situation: Situation) -> None:
+    _annotate(situation, {ROLE_ARN: situation.role_arn.replace("arn:aws:", "arn:aws-cn:")})
+
+
+@fault(
+    "The service account was created again. After that, eksctl said that it had nothing to do.",
+    finding="eksctl-role-without-annotation",
+    hides=WITHOUT_ROLE_HIDES,
+    seen_as=("service-account-annotation-missing",),
+    changes=ANNOTATION,
+)
+def eksctl_excluded_the_service_account(situation: Situation) -> None:
+    _annotate(situation, {})
+    parameters, role = situation.parameters, situation.role
+    tags = {EKSCTL_CLUSTER: parameters.cluster, EKSCTL_NAME: f"{parameters.namespace}/{parameters.service_account}"}
+    if role:
+        # As `eksctl create iamserviceaccount --role-name` makes it.
+        others = [tag for tag in role["Tags"] if tag["Key"] not in tags]
+        role["Tags"] = [*others, *({"Key": key, "Value": value} for key, value in tags.items())]
+
+
+@fault(
+    "A service account that looked unused was deleted.",
+    finding="service-account-missing",
+    hides=WITHOUT_ACCOUNT_HIDES,
+    changes=("whether there is a service account",),
+)
+def service_account_deleted(situation: Situation) -> None:
+    if situation.service_account_key in situation.objects:
+        if situation.made_with is None:
+            situation.made_with = situation.annotations if situation.webhook_is_called else {}
+        del situation.objects[situation.service_account_key]
+
+
+@fault(
+    "Someone wanted to use the service account's tokens for another service, too.",
+    finding="token-audience-mismatch",
+    changes=("the token's audience",),
+)
+def audience_annotated(situation: Situation) -> None:
+    situation.annotate(situation.annotations | {"eks.amazonaws.com/audience": "vault"})
 
 
 @fault(
@@ -128,3 +282,8 @@ def pod_identity_association_made(situation: Situation) -> None:
     admitted["Action"] = ["sts:AssumeRole", "sts:TagSession"]
     if situation.role and admitted not in (statements := situation.role["AssumeRolePolicyDocument"]["Statement"]):
         statements.append(admitted)
+
+
+def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
+    kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
+    situation.annotate(kept | annotations)

@@ -11,10 +11,7 @@ PRESENT = ("whether there is a provider",)
 AUDIENCE = ("the provider's audiences",)
 ISSUER = ("what the issuer publishes",)
 # The findings that need a provider.
-ABSENT_HIDES = (
-    "oidc-provider-audience-*",
-    "oidc-provider-thumbprint-stale",
-)
+ABSENT_HIDES = ("oidc-provider-audience-*", "oidc-provider-thumbprint-stale")
 OLD_ID = "0" * 31 + "1"
 OLD_THUMBPRINT = "9e99a48a9960b14926bb7f3b02e22da2b0ab7280"
 

@@ -1,4 +1,4 @@
-"""Faults of the role and of its trust policy."""
+"""Faults of the role, of its trust policy and of its permissions."""
 
 import json
 from typing import Any
@@ -13,6 +13,7 @@ ACTION = ("the trust policy's action",)
 LENGTH = ("the trust policy's length",)
 WHOLE = (*ISSUER, *SUBJECT, *AUDIENCE, *ACTION, *LENGTH)
 REFUSED = ("what IAM refused last",)
+ATTACHED = ("the role's policies",)
 # A policy that refuses the caller hides these: findings about admitting too much, and the general refusal.
 ADMITTED_TOO_MUCH = ("trust-policy-sub-missing", "trust-policy-aud-missing", "trust-policy-admits-others")
 REFUSED_HIDES = (*ADMITTED_TOO_MUCH, "trust-policy-refuses")
@@ -263,6 +264,51 @@ def trust_policy_has_grown(situation: Situation) -> None:
         # The last statement's Sid fills the rest of the limit.
         sid = f"Application{number}" if room > 2 * _size(statement) else f"Application{number}".ljust(room, "x")
         document["Statement"].append({**statement, "Sid": sid})
+
+
+@fault(
+    "The role's permissions were reviewed.",
+    finding="role-policy-not-attached",
+    hides=("role-lacks-permission",),
+    changes=ATTACHED,
+)
+def policy_detached(situation: Situation) -> None:
+    attached = situation.role.get("Attached", [])
+    situation.role["Attached"] = [arn for arn in attached if arn != situation.parameters.policy_arn]
+
+
+@fault("Someone added another policy to the role, for safety.", finding="role-lacks-permission")
+def permission_denied_by_an_inline_policy(situation: Situation) -> None:
+    denied = {"Effect": "Deny", "Action": "s3:List*", "Resource": "*"}
+    situation.role.setdefault("Inline", {})["no-lists"] = {"Version": "2012-10-17", "Statement": [denied]}
+
+
+@fault("The company's rules for roles were applied to all roles.", finding="role-denied-by-boundary")
+def boundary_without_the_permission(situation: Situation) -> None:
+    situation.role["PermissionsBoundary"] = f"arn:{situation.partition}:iam::aws:policy/CloudWatchReadOnlyAccess"
+
+
+@fault("The bucket got a policy.", finding="role-denied-by-bucket-policy")
+def bucket_policy_denies_the_role(situation: Situation) -> None:
+    bucket = f"arn:{situation.partition}:s3:::{situation.parameters.bucket}"
+    denied = {
+        "Effect": "Deny",
+        "Principal": {"AWS": situation.role_arn},
+        "Action": "s3:*",
+        "Resource": [bucket, f"{bucket}/*"],
+    }
+    situation.bucket_policy = {"Version": "2012-10-17", "Statement": [denied]}
+
+
+@fault(
+    "The role got more and more permissions, until the pod worked.",
+    finding="role-is-administrator",
+    changes=(),
+    works=True,
+)
+def administrator_attached(situation: Situation) -> None:
+    arn = f"arn:{situation.partition}:iam::aws:policy/AdministratorAccess"
+    situation.role["Attached"] = sorted({*situation.role.get("Attached", []), arn})
 
 
 def _rejected_by_iam(situation: Situation, trust_policy: dict[str, Any], code: str) -> None:

@@ -54,12 +54,7 @@ class Check:
 
     def _repr_html_(self) -> str:
         rows = [
-            (
-                RIGHT if row.right else WRONG,
-                row.what,
-                Code(expected),
-                marked(row, expected, actual),
-            )
+            (RIGHT if row.right else WRONG, row.what, Code(expected), marked(row, expected, actual))
             for row in self.rows
             for expected, actual in [shortened(row.expected, row.found)]
         ]

@@ -89,7 +89,7 @@ class Journey:
         return {"text/plain": repr(self), "text/html": left_aligned(html), **widget}
 
 
-def read(evidence: "Evidence", checked: Collection[str], again: Callable[[], Journey]) -> Journey:
+def read_journey(evidence: "Evidence", checked: Collection[str], again: Callable[[], Journey]) -> Journey:
     """Return the journey, as read from the live lab.
 
     Args:

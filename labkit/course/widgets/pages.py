@@ -14,7 +14,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from labkit.course.widgets import short_errors
+from labkit.course.widgets.kernel import error_lines
 from labkit.errors import LabError
 
 Judge = Callable[[str, list[Any]], dict[str, Any]]
@@ -95,7 +95,7 @@ class PolicyPage(anywidget.AnyWidget):
             self.said = "\n".join(["Nothing was changed.", *self._in_lines(error)])
 
     def _in_lines(self, error: Exception) -> list[str]:
-        lines = short_errors.shown(error)
+        lines = error_lines(error)
         problem = self.verdicts.get("problem")
         code = getattr(error, "response", {}).get("Error", {}).get("Code")
         if not problem and code != "MalformedPolicyDocument":

@@ -25,14 +25,17 @@ class Answer:
     right: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(init=False)
 class Question:
     """A question and its three answers, exactly one of them right."""
 
     id: str
     """The notebook's number and the question's number, such as 02-1."""
     text: str
-    answers: tuple[Answer, Answer, Answer]
+    answers: tuple[Answer, ...]
+
+    def __init__(self, id: str, text: str, *answers: Answer) -> None:
+        self.id, self.text, self.answers = id, text, answers
 
 
 Chosen = Callable[[Question, Answer], None]

@@ -140,7 +140,7 @@ class TokenView:
         return {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_()), **widget}
 
 
-def parse(token: str) -> Claims:
+def parse_token(token: str) -> Claims:
     """Return a token's claims. Raises `LabError` if the text isn't a token; the message doesn't quote it."""
     try:
         return Claims.parse(token.strip() if isinstance(token, str) else token)
@@ -152,7 +152,7 @@ def parse(token: str) -> Claims:
         ) from None
 
 
-def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -> TokenView:
+def compare_token(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -> TokenView:
     """Return a view that compares these claims with the live lab's provider and trust policy."""
     name, provider, now = evidence.parameters.role_name, evidence.aws.provider, evidence.connection.now()
     trust = Policy.read(evidence.aws.trust_policy, kind="trust", name=name) if evidence.aws.role else None

@@ -294,7 +294,9 @@ def write_trust_policy(lab: "Workspace", policy: str) -> None:
         lab.aws.client("iam").update_assume_role_policy(RoleName=lab.parameters.role_name, PolicyDocument=policy)
 
 
-def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[str], None] | None = None) -> WhoGetsIn:
+def simulate(
+    evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[str], None] | None = None
+) -> WhoGetsIn:
     """Return six callers and the role's live trust policy. Without a role, use the policy that step 2 creates.
 
     Args:

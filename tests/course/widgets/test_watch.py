@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 from kubernetes.client import CoreV1Api
 
 from labkit.course.widgets import live
-from labkit.course.widgets.watch import MOST, PARTIES, CallArrow, Watch
+from labkit.course.widgets.trail import MOST, PARTIES, CallArrow, Watch
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
 
