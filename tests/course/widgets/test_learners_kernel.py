@@ -75,7 +75,7 @@ def test_a_slow_cell_without_an_action_prints_its_running_line(run, monkeypatch)
 
 def test_a_cell_that_has_printed_its_action_shows_no_code_line(run, monkeypatch):
     monkeypatch.setenv(showing.LIVE, "1")
-    told = 'assert not showing.has_said()\nshowing.say("Asking")\nassert showing.is_told()'
+    told = 'assert not showing.has_said()\nshowing.say("Asking")\nassert showing.has_said()'
     ((output,),) = run("from labkit import showing", told, "assert not showing.has_said()")[1:2]
     assert output.text == "Asking …\n"
 
