@@ -26,7 +26,7 @@ def _trust_policy_without_tags(place: Workspace) -> None:
     place.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(_trust_policy(ASSUME)))
 
 
-def _trust_policy(actions: str | list[str]) -> documents.PolicyDocument:
+def _trust_policy(actions: str | list[str]) -> PolicyDocument:
     principal: dict[str, str | list[str]] = {"Service": "pods.eks.amazonaws.com"}
     return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": principal, "Action": actions}]}
 
