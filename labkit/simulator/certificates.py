@@ -121,14 +121,10 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
 def _usage(*, of_authority: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not of_authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
         key_cert_sign=of_authority,
         crl_sign=of_authority,
-        encipher_only=False,
-        decipher_only=False,
+        **dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False),
+        **dict.fromkeys(("encipher_only", "decipher_only"), False),
     )
 
 

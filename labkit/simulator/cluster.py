@@ -1,4 +1,4 @@
-"""The lab's EKS clusters. Each connects the emulator's AWS half with its Kubernetes half."""
+"""The lab's EKS clusters. Each connects the simulator's AWS half with its Kubernetes half."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from labkit.connection import AGENT_URL
-from labkit.simulator import aws_cli, kubeconfig, nodes
+from labkit.simulator import aws_cli, kubeconfig, names
 from labkit.simulator.aws import eks_tokens
 from labkit.simulator.aws.clusters import ClusterFacts
 from labkit.simulator.aws.metadata import InstanceMetadata
@@ -148,19 +148,17 @@ class Clusters:
         spare, self._spare_key = self._spare_key, None
         return await spare if spare else _new_signing_key()
 
-    def _nodes(self) -> list[Node]:
-        return [cluster.node for cluster in self.running.values() if cluster.node]
-
     def _tell_clients(self) -> None:
         self.write_kubeconfig()
+        nodes = [cluster.node for cluster in self.running.values() if cluster.node]
         self.lab.state = replace(
             self.lab.state,
             clusters={
                 name: {"issuer": cluster.facts.issuer, "endpoint": cluster.facts.endpoint}
                 for name, cluster in self.running.items()
             },
-            mounts=next((node.mounts for node in self._nodes() if node.mounts), self.lab.state.mounts),
-            pod_clock=any(node.clock for node in self._nodes()),
+            mounts=next((node.mounts for node in nodes if node.mounts), self.lab.state.mounts),
+            pod_clock=any(node.clock for node in nodes),
         )
         self.lab.state.write(self.lab.folder)
 
@@ -186,7 +184,7 @@ class Cluster:
         self._record, self._again = record, again
         self._new_signing_key = new_signing_key
         self._kept = ClusterFolder(lab.folder, self.context)
-        self.node_name = nodes.node_name(self.name)
+        self.node_name = names.node_name(self.name)
         self._api_socket: socket.socket
         self._webhook_socket: socket.socket
         self.node: Node | None = None
@@ -317,7 +315,11 @@ class Cluster:
         await accounts.start()
         listener = await self.lab.listen(
             Listener(
-                WebhookServer(accounts, region=self.region, associated=self._is_associated),
+                WebhookServer(
+                    accounts,
+                    region=self.region,
+                    associated=lambda *account: self.facts.pod_identity.of(*account) is not None,
+                ),
                 port_socket=self._webhook_socket,
                 certificate=self.authority.issue("pod-identity-webhook", ips=["127.0.0.1"]),
             )
@@ -337,9 +339,6 @@ class Cluster:
                 (await api.post(WEBHOOKS, json=manifest)).raise_for_status()
             elif before != manifest:
                 await self._lead_to_webhook(api, before, manifest)
-
-    def _is_associated(self, namespace: str, service_account: str) -> bool:
-        return self.facts.pod_identity.of(namespace, service_account) is not None
 
     async def _lead_to_webhook(self, api: httpx.AsyncClient, before: dict[str, Any], now: dict[str, Any]) -> None:
         """Update the URL and the CA in the webhook's registration. Keep a URL or a CA that someone has changed."""
@@ -361,7 +360,7 @@ class Cluster:
         lab, gate = self.lab, self.lab.gate
         instance_id = "i-0" + lab.kubernetes_identifiers.hex("instance", f"{self.context}-node-1", 16).lower()
         zone = f"{self.region}a"
-        role_arn = await gate.ensure_role(nodes.role_name(self.name), NODE_TRUST, nodes.POLICIES)
+        role_arn = await gate.ensure_role(names.role_name(self.name), NODE_TRUST, names.NODE_POLICIES)
         metadata = InstanceMetadata(
             gate,
             lab.folder.clock,

@@ -40,7 +40,12 @@ class Reply:
     @property
     def is_stopped(self) -> bool:
         """Whether the server's process is stopped, for example by SIGSTOP or Ctrl-Z."""
-        return _is_stopped(self.pid)
+        import psutil  # it takes 0.05 s to load, and few commands need it
+
+        stopped = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return self.pid > 0 and psutil.Process(self.pid).status() in stopped
+        return False
 
 
 def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
@@ -130,11 +135,3 @@ def _peer(connected: socket.socket) -> int:
         return connected.getsockopt(SOL_LOCAL, LOCAL_PEERPID)
     pid: int = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     return pid
-
-
-def _is_stopped(pid: int) -> bool:
-    import psutil  # it takes 0.05 s to load, and few commands need it
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return pid > 0 and psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-    return False

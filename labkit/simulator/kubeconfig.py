@@ -56,7 +56,11 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
     own = {entry.name for entry in entries}
     at = {entry.arn: entry.cluster for entry in entries}
     clusters, users, contexts = (
-        {name: value for name, value in there[kind].items() if name not in own and not _is_ours(value)}
+        {
+            name: value
+            for name, value in there[kind].items()
+            if name not in own and OURS[0]["name"] not in [each.get("name") for each in value.get("extensions") or ()]
+        }
         for kind in ("cluster", "user", "context")
     )
     clusters = {name: {**cluster, **at.get(name, {})} for name, cluster in clusters.items()}
@@ -119,10 +123,6 @@ def _read(text: str) -> dict[str, Any]:
         return by_kind | {"current-context": config.get("current-context")}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         return {"cluster": {}, "user": {}, "context": {}, "current-context": None}
-
-
-def _is_ours(entry: dict[str, Any]) -> bool:
-    return any(extension.get("name") == "labkit" for extension in entry.get("extensions") or ())
 
 
 def _base64(content: bytes) -> str:

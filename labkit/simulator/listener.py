@@ -86,22 +86,22 @@ class Listener:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
+        # The Kubernetes client for Python opens exec with the server's own address as the origin. No web page has that
+        # origin, because the listeners serve no web pages.
+        own_origin = b"https://" + headers.get(b"host", b"") if scope["type"] == "websocket" else None
+        app = self.app
         if _host_name(headers.get(b"host", b"").decode("latin-1")) not in self.hosts:
-            refusal = _refusal(
-                scope, 421, f"this listener of the lab only answers requests to {' or '.join(sorted(self.hosts))}"
-            )
-            await refusal(scope, receive, send)
-        elif b"origin" in headers and not _is_own_origin(scope, headers):
-            refusal = _refusal(scope, 403, "this listener of the lab does not answer requests from web pages")
-            await refusal(scope, receive, send)
+            hosts = " or ".join(sorted(self.hosts))
+            app = _refusal(scope, 421, f"this listener of the lab only answers requests to {hosts}")
+        elif headers.get(b"origin", own_origin) != own_origin:
+            app = _refusal(scope, 403, "this listener of the lab does not answer requests from web pages")
         elif scope["query_string"].count(b"&") >= MOST_PARAMETERS:
-            refusal = _refusal(scope, 414, f"a query may have at most {MOST_PARAMETERS} parameters")
-            await refusal(scope, receive, send)
+            app = _refusal(scope, 414, f"a query may have at most {MOST_PARAMETERS} parameters")
         else:
             scope["state"] = {**scope.get("state", {}), "peer": self._peers.get(tuple(scope["client"] or ()))}
             if self._on_call:
                 self._on_call(scope)
-            await self.app(scope, receive, send)
+        await app(scope, receive, send)
 
     def _config(self, certificate: Certificate | None, client_authority_pem: bytes | None) -> uvicorn.Config:
         http, websocket = _protocols(self._peers)
@@ -205,12 +205,6 @@ def _context(certificate: Certificate, client_authority_pem: bytes | None) -> ss
         context.verify_mode = ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=client_authority_pem.decode())
     return context
-
-
-def _is_own_origin(scope: Scope, headers: dict[bytes, bytes]) -> bool:
-    # The Kubernetes client for Python opens exec with the server's own address as the origin. No web page has that
-    # origin, because the listeners serve no web pages.
-    return scope["type"] == "websocket" and headers[b"origin"] == b"https://" + headers[b"host"]
 
 
 def _host_name(host: str) -> str:

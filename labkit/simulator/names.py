@@ -1,4 +1,4 @@
-"""Names made from the names of clusters and runs, for systems that allow fewer names.
+"""Names made from the names of clusters, for systems that allow fewer names; and the policies of a node's role.
 
 EKS distinguishes upper and lower case in a cluster's name. Kubernetes allows only lower case in a node's name. IAM and
 some file systems ignore case.
@@ -6,6 +6,26 @@ some file systems ignore case.
 
 import hashlib
 import re
+
+# https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
+NODE_POLICIES = [
+    "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy",
+    "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy",
+    "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryReadOnly",
+]
+# The most characters that come from the cluster's name. A certificate's subject has at most 64 characters, and the
+# node's subject is "system:node:…-node-1". IAM allows 64 characters, too, for "…-node-role".
+LONGEST_OF_CLUSTER = 45
+
+
+def node_name(cluster: str) -> str:
+    """Return the name of the cluster's only node."""
+    return f"{lower_case(cluster, LONGEST_OF_CLUSTER)}-node-1"
+
+
+def role_name(cluster: str) -> str:
+    """Return the name of the node's role."""
+    return f"{lower_case(cluster, LONGEST_OF_CLUSTER)}-node-role"
 
 
 def lower_case(name: str, longest: int) -> str:

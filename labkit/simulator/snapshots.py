@@ -32,7 +32,7 @@ from labkit.simulator.aws.state import own
 from labkit.simulator.cluster_folder import ClusterFolder
 from labkit.simulator.folder import Folder
 from labkit.simulator.joined_folder import JoinedFolder
-from labkit.simulator.kubernetes.objects import object_file
+from labkit.simulator.kubernetes.objects import storage
 from labkit.simulator.process import State
 
 FORMAT = 1
@@ -105,7 +105,10 @@ def restore(folder: Folder, name: str, *, force: bool = False) -> State:
             )
         _refuse_joined(folder, "labkit restore")
         with process.turn(folder, "restoring"), _place(folder) as place:
-            _unpack(archive, place)
+            for each in archive.namelist():
+                if each != MANIFEST:
+                    with archive.open(each) as content:
+                        _keep(content, place / each)
             process.end(folder)
             replacement.offer(folder, place)
     state = process.start(folder)
@@ -215,7 +218,7 @@ def _clean(database: Path) -> None:
         if database.name == "aws-own.db":
             own.forget_sessions(connection)
         elif database.name == "objects.db":
-            object_file.forget_tokens(connection)
+            storage.forget_tokens(connection)
         # One file again, without free pages.
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("VACUUM")
@@ -223,6 +226,8 @@ def _clean(database: Path) -> None:
 
 def _write(folder: Folder, place: Path, file: Path) -> None:
     """Write the archive, completely or not at all."""
+    used = kubeconfig.cluster_in_use(folder.kubeconfig.read_text()) if folder.kubeconfig.exists() else ""
+    manifest = {"format": FORMAT, "labkit": version("labkit"), "moto": version("moto"), "cluster": used}
     draft = None
     try:
         if file.parent == _named(folder):
@@ -230,7 +235,7 @@ def _write(folder: Folder, place: Path, file: Path) -> None:
         handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         with os.fdopen(handle, "wb") as stream:
             with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(MANIFEST, json.dumps(_manifest(folder)))
+                archive.writestr(MANIFEST, json.dumps(manifest))
                 for each in sorted(place.rglob("*")):
                     if each.is_file():
                         archive.write(each, each.relative_to(place).as_posix())
@@ -244,11 +249,6 @@ def _write(folder: Folder, place: Path, file: Path) -> None:
             f"{file} could not be written: {error.strerror}.",
             next=f"make room (df -h {quote(str(file.parent))}), or choose another folder:  labkit snapshot PATH",
         ) from error
-
-
-def _manifest(folder: Folder) -> dict[str, Any]:
-    used = kubeconfig.cluster_in_use(folder.kubeconfig.read_text()) if folder.kubeconfig.exists() else ""
-    return {"format": FORMAT, "labkit": version("labkit"), "moto": version("moto"), "cluster": used}
 
 
 @contextlib.contextmanager
@@ -302,13 +302,6 @@ def _broken(file: Path) -> LabError:
         where="nothing was changed",
         next="copy or download the file again; or labkit restore with another file",
     )
-
-
-def _unpack(archive: zipfile.ZipFile, place: Path) -> None:
-    for name in archive.namelist():
-        if name != MANIFEST:
-            with archive.open(name) as content:
-                _keep(content, place / name)
 
 
 @contextlib.contextmanager

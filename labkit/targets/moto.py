@@ -15,7 +15,7 @@ from labkit.connection import (
     served_chain,
 )
 from labkit.errors import LabError, answering, in_a_terminal
-from labkit.simulator import clients, kubeconfig, nodes, process
+from labkit.simulator import clients, kubeconfig, names, process
 from labkit.simulator.certificates import client_context
 from labkit.simulator.cluster_folder import ClusterFolder
 from labkit.simulator.environment import closed
@@ -214,7 +214,7 @@ def _connection(
         clock=folder.clock,
         trail=lambda: _read_trail(folder),
         node_identity="the node's role, from the instance metadata service",
-        node_role=nodes.role_name(parameters.cluster),
+        node_role=names.role_name(parameters.cluster),
         pod_identity=AGENT_URL,
         any_cluster="eks:CreateCluster, by the run itself",
         other_account=OTHER_ACCOUNT,

@@ -141,7 +141,9 @@ def pod_patch(
     patch: list[Operation] = []
     volumes = spec.get("volumes")
     if not any(volume.get("name") == method.volume for volume in volumes or ()):
-        volume = _token_volume(method, annotations.expiration(of_pod, account.token_expiration))
+        expiration = annotations.expiration(of_pod, account.token_expiration)
+        token = {"audience": method.audience, "expirationSeconds": expiration, "path": method.token}
+        volume = {"name": method.volume, "projected": {"sources": [{"serviceAccountToken": token}]}}
         if volumes is None:
             patch.append({"op": "add", "path": "/spec/volumes", "value": [volume]})
         else:
@@ -252,11 +254,6 @@ def _with_role(container: Object, account: AccountSettings, method: Method, toke
         mount = {"name": method.volume, "readOnly": True, "mountPath": method.mount_path}
         container["volumeMounts"] = [*mounts, mount]
     return container
-
-
-def _token_volume(method: Method, expiration: int) -> Object:
-    token = {"audience": method.audience, "expirationSeconds": expiration, "path": method.token}
-    return {"name": method.volume, "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
 def _answer(admission_review: Object, response: Object) -> Object:

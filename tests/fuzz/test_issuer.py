@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.simulator.folder import Folder
-from labkit.simulator.kubernetes.issuer import PublicIssuer
+from labkit.simulator.running_lab import PublicIssuer
 from tests.fuzz.conftest import cases, sent, served
 from tests.simulator.aws.test_any_request import BODIES, HEADERS, METHODS, QUERIES
 

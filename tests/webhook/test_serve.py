@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from labkit.simulator.certificates import Authority
-from labkit.webhook import certificate
+from labkit.webhook import serving
 from tests import commands
 from tests.simulator.kubernetes.conftest import pod
 
@@ -274,10 +274,10 @@ def test_the_webhook_works_with_the_users_own_certificate(cluster, namespace, ac
 
 
 def test_a_certificate_that_expires_soon_is_replaced(tmp_path, monkeypatch):
-    first = certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes()
-    assert certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes() == first
-    monkeypatch.setattr(certificate, "REMADE", certificate.VALIDITY)
-    assert certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes() != first
+    first = serving.stored_certificate(tmp_path, "127.0.0.1")[0].read_bytes()
+    assert serving.stored_certificate(tmp_path, "127.0.0.1")[0].read_bytes() == first
+    monkeypatch.setattr(serving, "RENEWED_BEFORE", serving.VALIDITY)
+    assert serving.stored_certificate(tmp_path, "127.0.0.1")[0].read_bytes() != first
 
 
 def test_listening_beyond_loopback_prints_a_warning(serve):

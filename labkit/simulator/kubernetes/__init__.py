@@ -6,6 +6,5 @@
 - `access/` finds a request's caller, and what the caller may do.
 - `objects/` has the stored objects, and what the server knows about each kind.
 
-`node/` runs containers as processes of this machine, and calls the server over HTTPS. `issuer` publishes the public
-keys of all clusters.
+`node/` runs containers as processes of this machine, and calls the server over HTTPS.
 """

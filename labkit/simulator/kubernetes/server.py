@@ -16,11 +16,11 @@ from labkit.simulator.certificates import Authority, Certificate
 from labkit.simulator.clock import Clock
 from labkit.simulator.database import NotWritten
 from labkit.simulator.identifiers import Identifiers
+from labkit.simulator.kubernetes.access import roles
 from labkit.simulator.kubernetes.access.authentication import Authentication, User
 from labkit.simulator.kubernetes.access.authorization import Authorizer
 from labkit.simulator.kubernetes.access.impersonation import impersonated
 from labkit.simulator.kubernetes.access.tokens import Tokens
-from labkit.simulator.kubernetes.api import first_objects
 from labkit.simulator.kubernetes.api.access_reviews import Reviews
 from labkit.simulator.kubernetes.api.admission import Admission
 from labkit.simulator.kubernetes.api.paths import Paths
@@ -28,10 +28,10 @@ from labkit.simulator.kubernetes.api.requests import JSON, LIMIT, KubeRequest, K
 from labkit.simulator.kubernetes.api.resources import Resources
 from labkit.simulator.kubernetes.api.routes import Routes
 from labkit.simulator.kubernetes.api.streams import STREAMED, Kubelets
-from labkit.simulator.kubernetes.controllers.aggregation import Aggregation
 from labkit.simulator.kubernetes.controllers.controllers import Controllers
 from labkit.simulator.kubernetes.controllers.token_secrets import TokenSecrets
-from labkit.simulator.kubernetes.objects.kinds import POD
+from labkit.simulator.kubernetes.objects.defaults import with_defaults
+from labkit.simulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, Object
 from labkit.simulator.kubernetes.objects.status import ApiError, bad_request, forbidden, too_large
 from labkit.simulator.kubernetes.objects.storage import Storage, dump
 from labkit.webhook.body import ClientDisconnect, TooLong, whole
@@ -40,6 +40,7 @@ from labkit.webhook.body import ClientDisconnect, TooLong, whole
 # https://github.com/kubernetes/kubernetes/blob/v1.36.0/staging/src/k8s.io/apiserver/pkg/endpoints/filters/warning.go
 TOTAL_OF_WARNINGS, LONGEST_WARNING = 4 * 1024, 256
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
+NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +82,8 @@ class ApiServer:
         self.routes = Routes(self.resources, self.kubelets, Reviews(self.authentication, self.authorization))
         self.controllers = Controllers(self.resources, authority.certificate_pem, _soon)
         TokenSecrets(self.storage, self.tokens, authority.certificate_pem, _soon)
-        Aggregation(self.storage, _soon)
         self.storage.announce()
-        first_objects.ensure(self.storage, address)
+        _ensure_first_objects(self.storage, address)
 
     async def close(self) -> None:
         """Stop the controllers, close the connections to webhooks and kubelets, and close the file."""
@@ -160,6 +160,41 @@ class ApiServer:
     async def _user(self, scope: Scope, request: KubeRequest) -> User:
         user = await self.authentication.user(scope, request.headers)
         return impersonated(scope["headers"], user, self.authorization)
+
+
+def _ensure_first_objects(storage: Storage, address: str) -> None:
+    """Create a new cluster's namespaces, RBAC's default roles, and the API server's own service, at ``address``.
+
+    In a restored cluster, change nothing except the address of this service.
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces
+    """
+    if storage.is_new:
+        for namespace in NAMESPACES:
+            storage.create(NAMESPACE, with_defaults(NAMESPACE, {"metadata": {"name": namespace}}))
+        for role in roles.CLUSTER_ROLES:
+            storage.create(BY_NAME["ClusterRole"], roles.cluster_role(role))
+        for role in roles.CLUSTER_BINDINGS:
+            storage.create(BY_NAME["ClusterRoleBinding"], roles.cluster_binding(role))
+        storage.create(BY_NAME["Service"], _service(address))
+    elif service := storage.find(BY_NAME["Service"], "default", "kubernetes"):
+        spec = service.object["spec"] | _service(address)["spec"]
+        storage.replace(BY_NAME["Service"], service, {**service.object, "spec": spec}, service.managers)
+
+
+def _service(address: str) -> Object:
+    """Return the service by which pods find the API server.
+
+    https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster/#directly-accessing-the-rest-api
+    """
+    host, _, port = address.rpartition(":")
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}
+    ports = [{"name": "https", "port": int(port)}]
+    # The service has the address at which the API server really listens.
+    return with_defaults(
+        BY_NAME["Service"],
+        {"metadata": metadata, "spec": {"ports": ports, "clusterIP": host, "clusterIPs": [host]}},
+    )
 
 
 def _warnings(texts: Iterable[str]) -> Iterator[str]:

@@ -11,8 +11,8 @@ import pytest
 
 from labkit.errors import LabError
 from labkit.simulator.folder import Folder
-from labkit.simulator.kubernetes.issuer import PublicIssuer
 from labkit.simulator.published import Published
+from labkit.simulator.running_lab import PublicIssuer
 
 PATH = "/id/0123456789ABCDEF0123456789ABCDEF"
 OTHER = "/id/FEDCBA9876543210FEDCBA9876543210"

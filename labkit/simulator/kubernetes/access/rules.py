@@ -36,7 +36,10 @@ def allows(rule: Object, wanted: Attributes) -> bool:
     if not _has(rule, "verbs", wanted.verb):
         return False
     if not wanted.resource:
-        return any(_path_matches(path, wanted.path) for path in rule.get("nonResourceURLs") or ())
+        return any(
+            path in ("*", wanted.path) or (path.endswith("*") and wanted.path.startswith(path[:-1]))
+            for path in rule.get("nonResourceURLs") or ()
+        )
     names = rule.get("resourceNames")
     if not _has(rule, "apiGroups", wanted.group) or (names and wanted.name not in names):
         return False
@@ -106,7 +109,3 @@ def _covers(rule: Object, part: Object) -> bool:
 def _has(rule: Object, name: str, value: str) -> bool:
     values = rule.get(name) or ()
     return value in values or "*" in values
-
-
-def _path_matches(pattern: str, path: str) -> bool:
-    return pattern in ("*", path) or (pattern.endswith("*") and path.startswith(pattern[:-1]))

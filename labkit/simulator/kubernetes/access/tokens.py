@@ -160,7 +160,11 @@ class Tokens:
         if claims["iss"] == LEGACY_ISSUER:
             claims = self._legacy_claims(claims, token)
         else:
-            self._check_time(claims)
+            now = self.clock.now()
+            if now + LEEWAY < claims["nbf"]:
+                raise InvalidToken("service account token is not valid yet")
+            if now - LEEWAY > claims["exp"]:
+                raise InvalidToken("service account token has expired")
         has = claims.get("aud") or [self.issuer]
         has = [has] if isinstance(has, str) else has
         common = [audience for audience in has if audience in wanted]
@@ -169,13 +173,6 @@ class Tokens:
             raise InvalidToken(f"token audiences {quoted_list(has)} {why}")
         self._require_objects(claims["kubernetes.io"])
         return Verified(claims, common)
-
-    def _check_time(self, claims: Object) -> None:
-        now = self.clock.now()
-        if now + LEEWAY < claims["nbf"]:
-            raise InvalidToken("service account token is not valid yet")
-        if now - LEEWAY > claims["exp"]:
-            raise InvalidToken("service account token has expired")
 
     def _legacy_claims(self, claims: Object, token: str) -> Object:
         """Return the ``claims`` of a Secret's token in the form that newer tokens have."""

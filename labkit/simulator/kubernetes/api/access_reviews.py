@@ -10,7 +10,7 @@ from labkit.simulator.kubernetes.access.authentication import Authentication, Us
 from labkit.simulator.kubernetes.access.authorization import Authorizer
 from labkit.simulator.kubernetes.access.rules import Attributes
 from labkit.simulator.kubernetes.access.tokens import InvalidToken
-from labkit.simulator.kubernetes.api import node_restriction
+from labkit.simulator.kubernetes.api import admission_plugins
 from labkit.simulator.kubernetes.api.requests import KubeRequest, KubeResponse, respond
 from labkit.simulator.kubernetes.objects.kinds import (
     AUTHENTICATION,
@@ -53,7 +53,7 @@ class Reviews:
         account = self.authorization.storage.get(SERVICE_ACCOUNT, request.namespace, request.name)
         document = await request.document(sub.type, sub.kind, f"{AUTHENTICATION}/v1")
         spec = document.get("spec") or {}
-        node_restriction.check_token(self.authorization, request.user, account, spec)
+        admission_plugins.check_token(self.authorization, request.user, account, spec)
         return respond(self.authentication.tokens.request(account, spec, request.warnings), 201)
 
     async def _token(self, spec: Object) -> Object:

@@ -1,6 +1,5 @@
-"""Check and complete an object before it's stored: give pods their service account, and call admission webhooks.
+"""Check and complete an object before it's stored, with `admission_plugins` and admission webhooks.
 
-https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
 """
 
@@ -16,22 +15,16 @@ import jsonpointer
 
 from labkit.simulator.certificates import client_context
 from labkit.simulator.kubernetes.access.authorization import Authorizer
-from labkit.simulator.kubernetes.api import counters, escalation, loopback, match_conditions, node_restriction
+from labkit.simulator.kubernetes.api import admission_plugins, counters, loopback, match_conditions
+from labkit.simulator.kubernetes.api.admission_plugins import Review
 from labkit.simulator.kubernetes.api.patches import JsonPatching, NotApplicable
-from labkit.simulator.kubernetes.api.review import Review
 from labkit.simulator.kubernetes.objects.defaults import with_defaults
-from labkit.simulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, SERVICE_ACCOUNT, Kind, Object
-from labkit.simulator.kubernetes.objects.names import suffix
+from labkit.simulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, Kind, Object
 from labkit.simulator.kubernetes.objects.selectors import object_selector
-from labkit.simulator.kubernetes.objects.status import ApiError, forbidden, internal
+from labkit.simulator.kubernetes.objects.status import ApiError, internal
 from labkit.simulator.kubernetes.objects.storage import Storage
 
 WEBHOOKS = BY_NAME["MutatingWebhookConfiguration"]
-TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 (a path)
-TOLERATIONS = [
-    {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-    for state in ("not-ready", "unreachable")
-]
 
 
 class Admission:
@@ -44,44 +37,21 @@ class Admission:
         """Return the object as plugins and webhooks changed it. Raises ``ApiError`` if one of them refuses it."""
         pod = review.kind is POD and review.operation == "CREATE" and not review.subresource
         if pod:
-            review.obj = self._pod(review.obj)
+            review.obj = admission_plugins.with_service_account(self.storage, review.obj)
         changed = await self._webhooks(review)
         if changed and review.obj:
             review.obj = with_defaults(review.kind, review.obj)
             if pod:
                 # Also mount the API's token in containers that a webhook added.
-                review.obj = self._pod(review.obj)
-        node_restriction.check_write(self.storage, review)
-        escalation.check(self.authorization, review)
+                review.obj = admission_plugins.with_service_account(self.storage, review.obj)
+        admission_plugins.restrict_node(self.storage, review)
+        admission_plugins.prevent_escalation(self.authorization, review)
         return review.obj
 
     async def close(self) -> None:
         for client in self._clients.values():
             await client.aclose()
         self._clients.clear()
-
-    def _pod(self, pod: Object) -> Object:
-        metadata, spec = pod["metadata"], dict(pod["spec"])
-        # Messages call a pod without a name by its generateName.
-        called = metadata.get("name") or metadata.get("generateName", "")
-        namespace, name = metadata["namespace"], spec.get("serviceAccountName") or "default"
-        spec["serviceAccountName"] = spec["serviceAccount"] = name
-        account = self.storage.find(SERVICE_ACCOUNT, namespace, name)
-        if account is None:
-            why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
-            raise forbidden(POD, called, why)
-        automount = spec.get("automountServiceAccountToken", account.object.get("automountServiceAccountToken", True))
-        if automount:
-            _mount_token(spec, suffix(self.storage.identifiers, "volume", f"{namespace}/{called}"))
-        if "imagePullSecrets" not in spec and account.object.get("imagePullSecrets"):
-            spec["imagePullSecrets"] = account.object["imagePullSecrets"]
-        there = {(toleration.get("key"), toleration.get("effect")) for toleration in spec.get("tolerations") or ()}
-        if ("", "") not in there:
-            missing = [toleration for toleration in TOLERATIONS if (toleration["key"], "NoExecute") not in there]
-            spec["tolerations"] = [*(spec.get("tolerations") or ()), *missing]
-        spec.setdefault("priority", 0)
-        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-        return {**pod, "spec": spec}
 
     async def _webhooks(self, review: Review) -> bool:
         if review.kind is WEBHOOKS:
@@ -90,11 +60,15 @@ class Admission:
         changed = False
         for configuration in self.storage.list(WEBHOOKS):
             for webhook in configuration.object["webhooks"]:
-                if self._matches(webhook, review) and _meets_conditions(webhook, review):
-                    before = review.obj
-                    await self._call(webhook, review)
-                    changed = changed or review.obj != before
-                    called.append((webhook, json.dumps(review.obj, sort_keys=True).encode()))
+                conditions, policy = webhook.get("matchConditions") or [], webhook["failurePolicy"]
+                if not self._matches(webhook, review) or not match_conditions.hold(
+                    conditions, policy, review, _request(review)
+                ):
+                    continue
+                before = review.obj
+                await self._call(webhook, review)
+                changed = changed or review.obj != before
+                called.append((webhook, json.dumps(review.obj, sort_keys=True).encode()))
         for webhook, seen in called[:-1]:
             if webhook.get("reinvocationPolicy") == "IfNeeded" and (
                 json.dumps(review.obj, sort_keys=True).encode() != seen
@@ -196,11 +170,6 @@ class _CallFailed(Exception):
         """The HTTP status code with which the call is counted."""
 
 
-def _meets_conditions(webhook: Object, review: Review) -> bool:
-    conditions = webhook.get("matchConditions") or []
-    return match_conditions.hold(conditions, webhook["failurePolicy"], review, _request(review))
-
-
 def _applies(rule: Object, review: Review) -> bool:
     kind, below = review.kind, review.subresource
     resources = {f"{kind.plural}/{below}", f"{kind.plural}/*", f"*/{below}"} if below else {kind.plural, "*"}
@@ -212,34 +181,6 @@ def _applies(rule: Object, review: Review) -> bool:
     }
     scopes = ("*", "Namespaced" if kind.namespaced else "Cluster")
     return rule.get("scope", "*") in scopes and all(wanted[key] & set(rule.get(key, ())) for key in wanted)
-
-
-def _mount_token(spec: Object, random: str) -> None:
-    """Mount a token for the API in every container, as the ServiceAccount admission plugin does."""
-    volumes = spec.get("volumes") or []
-    name = next((v["name"] for v in volumes if v.get("name", "").startswith("kube-api-access-")), "")
-    wanted = name or f"kube-api-access-{random}"
-    mount = {"name": wanted, "readOnly": True, "mountPath": TOKEN_PATH}
-    added = False
-    for lists in ("initContainers", "containers"):
-        containers = []
-        for container in spec.get(lists) or ():
-            mounts = container.get("volumeMounts") or []
-            if any(there.get("mountPath") == TOKEN_PATH for there in mounts):
-                containers.append(container)
-            else:
-                containers.append({**container, "volumeMounts": [*mounts, mount]})
-                added = True
-        if containers:
-            spec[lists] = containers
-    if added and not name:
-        namespace = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
-        sources = [
-            {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
-            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-            {"downwardAPI": {"items": [namespace]}},
-        ]
-        spec["volumes"] = [*volumes, {"name": wanted, "projected": {"sources": sources, "defaultMode": 0o644}}]
 
 
 def _request(review: Review) -> Object:

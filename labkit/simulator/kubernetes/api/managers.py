@@ -72,7 +72,9 @@ def applied(
     others = set().union(*(paths for who, paths in owned.items() if who != writer))
     given_up = owned.get(writer, set()) - mine.keys() - others
     if given_up:
-        result = _without(result, given_up, others | mine.keys())
+        result = copy.deepcopy(result)
+        for path in sorted(given_up, key=len, reverse=True):
+            _remove(result, path, others | mine.keys())
     owned = {who: paths - contested.keys() for who, paths in owned.items()}
     if owned.get(writer) != set(mine):
         times[writer] = now
@@ -98,14 +100,12 @@ def _is_readable(entry: Object) -> bool:
     if not all(entry.get(key) for key in ("manager", "apiVersion", "time", "fieldsV1")):
         return False
     try:
-        return all(_is_path(path) for path in _flat(entry["fieldsV1"], ()))
+        paths = _flat(entry["fieldsV1"], ())
+        return all(
+            _is_step(step) or (step == "." and at == len(path)) for path in paths for at, step in enumerate(path, 1)
+        )
     except (AttributeError, ValueError, RecursionError):
         return False
-
-
-def _is_path(path: Path) -> bool:
-    *way, last = path
-    return all(_is_step(step) for step in way) and (last == "." or _is_step(last))
 
 
 def _is_step(step: str) -> bool:
@@ -146,7 +146,8 @@ def _field(field: Field, value: Any, path: Path, leaves: dict[Path, object]) -> 
         leaves.update({(*path, f"f:{key}"): item for key, item in value.items()})
     elif field.shape == "[]" and field.list_type == "map" and is_struct:
         for item in value:
-            where = (*path, _item_key(field, item))
+            key = {name: item.get(name, "TCP" if name == "protocol" else None) for name in field.keys}
+            where = (*path, "k:" + json.dumps(key, separators=(",", ":")))
             leaves[(*where, ".")] = True
             _struct(struct(field.element).fields, item, where, leaves)
     elif field.shape == "[]" and field.list_type == "set":
@@ -155,11 +156,6 @@ def _field(field: Field, value: Any, path: Path, leaves: dict[Path, object]) -> 
         _struct(struct(field.element).fields, value, path, leaves)
     else:
         leaves[path] = value
-
-
-def _item_key(field: Field, item: Object) -> str:
-    key = {name: item.get(name, "TCP" if name == "protocol" else None) for name in field.keys}
-    return "k:" + json.dumps(key, separators=(",", ":"))
 
 
 def _read(managers: bytes) -> tuple[dict[Writer, set[Path]], dict[Writer, str]]:
@@ -200,19 +196,8 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
     return dump(entries) if entries else b""
 
 
-def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
-    """Return a copy of the object without the fields at ``paths``.
-
-    There's one exception. A list item that a key identifies isn't removed if ``kept`` has the item's path, or the path
-    of a field in the item.
-    """
-    result = copy.deepcopy(obj)
-    for path in sorted(paths, key=len, reverse=True):
-        _remove(result, path, kept)
-    return result
-
-
 def _remove(obj: Object, path: Path, kept: set[Path]) -> None:
+    """Remove the field at ``path``. A list item with a key stays if ``kept`` has its path, or that of a field in it."""
     *way, last = path
     parent: object = None
     node: object = obj

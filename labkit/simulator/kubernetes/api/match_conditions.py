@@ -9,8 +9,8 @@ https://github.com/google/cel-spec
 
 import re
 
+from labkit.simulator.kubernetes.api.admission_plugins import Review
 from labkit.simulator.kubernetes.api.name_validation import label_key
-from labkit.simulator.kubernetes.api.review import Review
 from labkit.simulator.kubernetes.objects.status import StatusCause, duplicate, forbidden, invalid_value, required
 
 VARIABLES = {"object", "oldObject", "request"}

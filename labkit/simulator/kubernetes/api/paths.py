@@ -27,8 +27,10 @@ class Paths:
         path = request.path.rstrip("/") or "/"
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
-        if text := self._text(path):
-            return text
+        if path in (*HEALTH, "/metrics"):
+            return (
+                KubeResponse(200, b"ok", TEXT) if path in HEALTH else KubeResponse(200, self.counters.text(), METRICS)
+            )
         if path == "/openid/v1/jwks":
             accept = request.headers.get(b"accept", b"*/*")
             if b"*/*" not in accept and b"jwk-set+json" not in accept:
@@ -48,11 +50,6 @@ class Paths:
         if path == "/openapi/v3":
             response.content_type = TEXT
         return response
-
-    def _text(self, path: str) -> KubeResponse | None:
-        if path in HEALTH:
-            return KubeResponse(200, b"ok", TEXT)
-        return KubeResponse(200, self.counters.text(), METRICS) if path == "/metrics" else None
 
     def _document(self, path: str) -> Object | bytes | None:
         match path.strip("/").split("/"):

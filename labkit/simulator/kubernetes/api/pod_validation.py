@@ -97,7 +97,8 @@ def _volume(volume: Object, path: str, names: set[str]) -> list[StatusCause]:
         causes = label_name(f"{path}.name", name)
     names.add(name)
     if (host := volume.get("hostPath")) is not None:
-        causes += _host_path(f"{path}.hostPath.path", host.get("path", ""))
+        field, where = f"{path}.hostPath.path", host.get("path", "")
+        causes += _without_steps_back(field, where) if where else [required(field)]
     causes += _projected(volume.get("projected") or {}, f"{path}.projected")
     for kind in ("secret", "configMap"):
         causes += _keys_to_paths(volume.get(kind) or {}, f"{path}.{kind}")
@@ -142,10 +143,6 @@ def _volume_path(field: str, path: str) -> list[StatusCause]:
 def _descending(field: str, path: str) -> list[StatusCause]:
     causes = [invalid_value(field, path, "must be a relative path")] if path.startswith("/") else []
     return causes + _without_steps_back(field, path)
-
-
-def _host_path(field: str, path: str) -> list[StatusCause]:
-    return _without_steps_back(field, path) if path else [required(field)]
 
 
 def _without_steps_back(field: str, path: str) -> list[StatusCause]:
@@ -286,7 +283,9 @@ def _value_from(source: Object, value: str, path: str) -> list[StatusCause]:
         causes += _resource_reference(source["resourceFieldRef"], f"{path}.resourceFieldRef")
     for key in ("configMapKeyRef", "secretKeyRef"):
         if key in source:
-            causes += _key_reference(source[key], f"{path}.{key}")
+            name, entry = source[key].get("name", ""), source[key].get("key", "")
+            causes += subdomain_name(f"{path}.{key}.name", name)
+            causes += config_key(f"{path}.{key}.key", entry) if entry else [required(f"{path}.{key}.key")]
     if not source:
         more = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
         causes.append(invalid_value(path, "", more))
@@ -326,11 +325,6 @@ def _resource_reference(reference: Object, path: str) -> list[StatusCause]:
     if resource in RESOURCES or resource.startswith(("limits.hugepages-", "requests.hugepages-")):
         return []
     return [unsupported(f"{path}.resource", resource, RESOURCES)]
-
-
-def _key_reference(reference: Object, path: str) -> list[StatusCause]:
-    causes, key = subdomain_name(f"{path}.name", reference.get("name", "")), reference.get("key", "")
-    return causes + (config_key(f"{path}.key", key) if key else [required(f"{path}.key")])
 
 
 def _environment_from(container: Object, path: str) -> list[StatusCause]:

@@ -154,11 +154,8 @@ class KubeRequest:
         if causes := _watch_causes(self.query) if self.flag("watch") else _list_causes(self.query):
             raise invalid("ListOptions", "meta.k8s.io", "", causes)
 
-    async def options_version(self) -> str:
+    def options_version(self) -> str:
         """Return the apiVersion of the DeleteOptions in the body."""
-        return await in_thread_if_large(len(self.body), self._options_version)
-
-    def _options_version(self) -> str:
         try:
             value, _ = parse(self.body, yaml_too=True)
             version = value.get("apiVersion") if isinstance(value, dict) else None

@@ -3,6 +3,7 @@
 https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
+import base64
 import json
 import random
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from functools import partial
 from labkit.simulator.event_loop import in_thread_if_large
 from labkit.simulator.kubernetes.api import patches
 from labkit.simulator.kubernetes.api.admission import Admission
+from labkit.simulator.kubernetes.api.admission_plugins import Review
 from labkit.simulator.kubernetes.api.managers import Writer, applied, named, updated
 from labkit.simulator.kubernetes.api.requests import (
     YAML,
@@ -20,13 +22,11 @@ from labkit.simulator.kubernetes.api.requests import (
     respond,
     wrong_kind,
 )
-from labkit.simulator.kubernetes.api.review import Review
 from labkit.simulator.kubernetes.api.tables import table
 from labkit.simulator.kubernetes.api.validation import validate, validate_update
 from labkit.simulator.kubernetes.api.watches import Selection, WatchStream
-from labkit.simulator.kubernetes.objects import defaults, paging, schema, services, writes
+from labkit.simulator.kubernetes.objects import defaults, schema, services, writes
 from labkit.simulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind, Object
-from labkit.simulator.kubernetes.objects.names import suffix
 from labkit.simulator.kubernetes.objects.selectors import field_selector, label_selector
 from labkit.simulator.kubernetes.objects.status import (
     ApiError,
@@ -34,6 +34,7 @@ from labkit.simulator.kubernetes.objects.status import (
     bad_request,
     conflict,
     details_of,
+    expired,
     forbidden,
     forbidden_field,
     invalid,
@@ -66,7 +67,7 @@ class Resources:
         selection = self._selection(kind, request)
         self._require_known_version(request.resource_version(_no_version))
         limit = request.integer("limit")
-        after, at = paging.start(request.query.get("continue", ""), self.storage)
+        after, at = _start_of_page(request.query.get("continue", ""), self.storage)
         items = [
             stored
             for stored in self.storage.list(kind, selection.namespace)
@@ -76,7 +77,7 @@ class Resources:
         if 0 < limit < len(items):
             last, remaining = items[limit - 1], len(items) - limit
             items = items[:limit]
-            metadata["continue"] = paging.token(last, at or self.storage.version)
+            metadata["continue"] = _continue_token(last, at or self.storage.version)
             if not selection.labels and not selection.fields:
                 metadata["remainingItemCount"] = remaining
         if request.table:
@@ -279,7 +280,9 @@ class Resources:
         if kind is services.SERVICE:
             obj = services.with_kept_address(obj, before.object)
         await in_thread_if_large(size, validate_update, kind, obj, before.object)
-        obj = with_metadata(obj, _ordered(obj["metadata"], before.metadata))
+        # The keys in the old order, so that an unchanged object has the same JSON.
+        metadata = {key: obj["metadata"][key] for key in before.metadata if key in obj["metadata"]}
+        obj = with_metadata(obj, metadata | obj["metadata"])
         if owned is None:
             writer = self._writer(kind, request)
             now = self.storage.now()
@@ -294,7 +297,10 @@ class Resources:
         if not kind.has_status:
             return obj
         if subresource == "status":
-            return {**before.object, "metadata": obj["metadata"], "status": _status(kind, obj.get("status") or {})}
+            status = obj.get("status") or {}
+            if kind is POD and status.get("podIP") and not status.get("podIPs"):
+                status = {**status, "podIPs": [{"ip": status["podIP"]}]}
+            return {**before.object, "metadata": obj["metadata"], "status": status}
         if subresource == "finalize":
             return {**before.object, "spec": obj.get("spec") or {}}
         rest = {key: value for key, value in obj.items() if key != "status"}
@@ -335,7 +341,7 @@ class Resources:
     async def _options(self, request: KubeRequest) -> Object:
         options: Object = {}
         if request.body.strip():
-            version = await request.options_version()
+            version = await in_thread_if_large(len(request.body), request.options_version)
             options = await request.document("meta.DeleteOptions", "DeleteOptions", version)
         if "gracePeriodSeconds" in request.query:
             options["gracePeriodSeconds"] = request.integer("gracePeriodSeconds")
@@ -414,7 +420,7 @@ class Resources:
         metadata = obj["metadata"]
         if metadata.get("name") or not (prefix := metadata.get("generateName")):
             return obj
-        random_part = suffix(self.storage.identifiers, "generated", f"{metadata.get('namespace', '')}/{prefix}")
+        random_part = self.storage.name_suffix("generated", f"{metadata.get('namespace', '')}/{prefix}")
         return {**obj, "metadata": {**metadata, "name": f"{prefix[:58]}{random_part}"}}
 
     def _require_namespace(self, kind: Kind, metadata: Object) -> None:
@@ -446,18 +452,6 @@ def _no_version(text: str) -> ApiError:
     return bad_request(f"invalid resource version: {text}")
 
 
-def _ordered(new: Object, old: Object) -> Object:
-    """Return the new metadata with its keys in the old order, so that an unchanged object has the same JSON."""
-    kept = {key: new[key] for key in old if key in new}
-    return kept | new
-
-
-def _status(kind: Kind, status: Object) -> Object:
-    if kind is POD and status.get("podIP") and not status.get("podIPs"):
-        return {**status, "podIPs": [{"ip": status["podIP"]}]}
-    return status
-
-
 def _go_map(value: object) -> str:
     """Return the text that Go's %v prints for a value, except that string values are escaped as in JSON."""
     if isinstance(value, dict):
@@ -470,3 +464,36 @@ def _go_map(value: object) -> str:
     if value is None:
         return "<nil>"
     return json.dumps(str(value), ensure_ascii=False)[1:-1]
+
+
+def _continue_token(last: Stored, version: int) -> str:
+    """Return the `continue` token for the page after ``last``."""
+    text = dump({"v": "meta.k8s.io/v1", "rv": version, "start": [last.namespace, last.name]})
+    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+
+
+def _start_of_page(given: str, storage: Storage) -> tuple[tuple[str, str] | None, int]:
+    """Return a continue token's content: the previous page's last object (namespace, name) and the list's version.
+
+    For the first page, the token ``given`` is empty: return None and 0. Raises BadRequest if ``given`` isn't a token,
+    and Expired if the server no longer has, or doesn't yet have, the token's version.
+    https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks
+    """
+    if not given:
+        return None, 0
+    try:
+        raw = base64.urlsafe_b64decode(given + "=" * (-len(given) % 4))
+    except ValueError as error:
+        raise bad_request(f"continue key is not valid: {error}") from error
+    try:
+        value = json.loads(raw)
+        (namespace, name), version = value["start"], int(value["rv"])
+    except (ValueError, KeyError, TypeError) as error:
+        first = f"\\x{raw[0]:02x}" if raw and raw[0] > 126 else chr(raw[0]) if raw else ""
+        raise bad_request(
+            "invalid continue token: continue key is not valid:"
+            f" invalid character '{first}' looking for beginning of value"
+        ) from error
+    if version < storage.oldest or version > storage.version:
+        raise expired("The provided continue parameter is too old to display a consistent list result.")
+    return (namespace, name), version

@@ -3,14 +3,37 @@
 https://kubernetes.io/docs/reference/using-api/api-concepts/#standard-api-terminology
 """
 
+import json
+
+from labkit.simulator.event_loop import in_thread_if_large
+from labkit.simulator.kubernetes.api import patches
 from labkit.simulator.kubernetes.api.access_reviews import Reviews
 from labkit.simulator.kubernetes.api.requests import KubeRequest, KubeResponse, respond
 from labkit.simulator.kubernetes.api.resources import Resources
-from labkit.simulator.kubernetes.api.scale import scale
 from labkit.simulator.kubernetes.api.streams import Kubelets
-from labkit.simulator.kubernetes.objects import writes
-from labkit.simulator.kubernetes.objects.kinds import BY_RESOURCE, NAMESPACE, POD, SUBRESOURCE, Kind, Subresource
-from labkit.simulator.kubernetes.objects.status import conflict, method_not_allowed, unknown_path
+from labkit.simulator.kubernetes.objects import schema, writes
+from labkit.simulator.kubernetes.objects.kinds import (
+    BY_RESOURCE,
+    NAMESPACE,
+    POD,
+    SUBRESOURCE,
+    Kind,
+    Object,
+    Subresource,
+)
+from labkit.simulator.kubernetes.objects.selectors import selector_text
+from labkit.simulator.kubernetes.objects.status import (
+    bad_request,
+    conflict,
+    invalid,
+    invalid_value,
+    method_not_allowed,
+    unknown_path,
+    unsupported_media_type,
+)
+from labkit.simulator.kubernetes.objects.storage import dump
+
+SCALE, SCALE_VERSION = "autoscaling.Scale", "autoscaling/v1"
 
 
 class Routes:
@@ -70,7 +93,7 @@ class Routes:
             case "pods/binding":
                 return await self._bind(request)
             case "deployments/scale" | "replicasets/scale":
-                return await scale(self.resources, kind, request)
+                return await _scale(self.resources, kind, request)
             case "serviceaccounts/token":
                 return await self.reviews.request_token(sub, request)
         if request.verb == "get":
@@ -86,3 +109,53 @@ class Routes:
             raise conflict(POD, pod.name, why, called="pods/binding")
         writes.bind(self.storage, pod, target.get("name", ""))
         return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
+
+
+async def _scale(resources: Resources, kind: Kind, request: KubeRequest) -> KubeResponse:
+    """Answer GET, PUT and PATCH of the subresource scale: the actual and the wanted number of pods.
+
+    A write becomes a patch of ``spec.replicas``, which passes admission.
+    https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
+    """
+    document = _scale_of(resources.storage.get(kind, request.namespace, request.name).object)
+    if request.verb == "get":
+        return respond(document)
+    if request.verb == "update":
+        wanted = await request.document(SCALE, "Scale", SCALE_VERSION)
+    else:
+        wanted = await in_thread_if_large(len(request.body), _patched, request, document)
+    replicas = (wanted.get("spec") or {}).get("replicas", 0)
+    if replicas < 0:
+        cause = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
+        raise invalid("Scale", "autoscaling", request.name, [cause])
+    version = (wanted.get("metadata") or {}).get("resourceVersion")
+    # A PUT replaces the whole scale. A PATCH changes the current scale, which has a resourceVersion.
+    unset = "" if request.verb == "update" else document["metadata"]["resourceVersion"]
+    given = {"metadata": {"resourceVersion": version}} if version and version != unset else {}
+    request.method = "PATCH"
+    request.headers[b"content-type"] = patches.MERGE.encode()
+    request.body = dump({**given, "spec": {"replicas": replicas}})
+    changed = await resources.patch(kind, request)
+    return respond(_scale_of(json.loads(changed.body)))
+
+
+def _patched(request: KubeRequest, document: Object) -> Object:
+    if request.content_type not in patches.PATCHES:
+        raise unsupported_media_type()
+    changed = patches.patched(request.content_type, SCALE, document, patches.parse_patch(request))
+    try:
+        return schema.decode(SCALE, changed)[0]
+    except schema.WrongType as error:
+        raise bad_request(str(error)) from error
+
+
+def _scale_of(obj: Object) -> Object:
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    replicas, selector = obj["spec"]["replicas"], selector_text(obj["spec"]["selector"])
+    return {
+        "kind": "Scale",
+        "apiVersion": SCALE_VERSION,
+        "metadata": {key: obj["metadata"][key] for key in kept},
+        "spec": {"replicas": replicas} if replicas else {},
+        "status": {"replicas": (obj.get("status") or {}).get("replicas", 0), "selector": selector},
+    }

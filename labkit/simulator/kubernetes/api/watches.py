@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from labkit.simulator.kubernetes.objects.kinds import Kind, Object
 from labkit.simulator.kubernetes.objects.selectors import Matcher
-from labkit.simulator.kubernetes.objects.status import ApiError, expired
+from labkit.simulator.kubernetes.objects.status import expired
 from labkit.simulator.kubernetes.objects.storage import Change, Storage, Stored, dump
 
 BACKLOG = 10_000  # changes; a client that falls further behind loses its watch
@@ -85,7 +85,8 @@ class WatchStream:
                         yield self._bookmark(final=False)
                     bookmark_at = self._next_bookmark(deadline)
                     continue
-                if text := self._batch(change, queue):
+                changes = [change, *(queue.get_nowait() for _ in range(queue.qsize()))]
+                if text := b"".join(map(self._event, changes)):
                     yield text
         finally:
             subscribers.discard(tell)
@@ -100,19 +101,13 @@ class WatchStream:
         if self.start < self.storage.oldest or self.start > self.storage.version:
             # The version is too old or, after a restart of the server, from the future. The client must list again.
             error = expired(f"too old resource version: {self.start} ({self.storage.oldest + 1})")
-            return [error_line(error)], True
+            return [b'{"type":"ERROR","object":' + dump(error.status()) + b"}\n"], True
         lines = [
             self._event(change)
             for change in self.storage.history
             if change.version > self.start and change.kind == self.kind
         ]
         return [line for line in lines if line], False
-
-    def _batch(self, change: Change, queue: asyncio.Queue[Change]) -> bytes:
-        lines = [self._event(change)]
-        while not queue.empty():
-            lines.append(self._event(queue.get_nowait()))
-        return b"".join(lines)
 
     def _event(self, change: Change) -> bytes:
         before = change.before if change.before and self.selection.matches(change.before) else None
@@ -146,7 +141,3 @@ def _left(before: Stored, version: int) -> Stored:
     """Return the object for a DELETED event, sent when the object leaves the watch's selection."""
     metadata = {**before.metadata, "resourceVersion": str(version)}
     return Stored({**before.object, "metadata": metadata}, before.managers)
-
-
-def error_line(error: ApiError) -> bytes:
-    return b'{"type":"ERROR","object":' + dump(error.status()) + b"}\n"

@@ -1,4 +1,4 @@
-"""The cluster's controllers. They fill and empty namespaces, cascade deletions, and schedule pods.
+"""The cluster's controllers. They fill and empty namespaces, aggregate roles, cascade deletions, and schedule pods.
 
 The controllers of Deployments and ReplicaSets have their own modules.
 
@@ -7,15 +7,14 @@ https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from labkit.simulator.kubernetes.api.resources import Resources
 from labkit.simulator.kubernetes.controllers.client import ControllerClient
 from labkit.simulator.kubernetes.controllers.deployments import Deployments
-from labkit.simulator.kubernetes.controllers.event_expiry import EventExpiry
-from labkit.simulator.kubernetes.controllers.events import EventRecorder
+from labkit.simulator.kubernetes.controllers.events import EventExpiry, EventRecorder
 from labkit.simulator.kubernetes.controllers.fit import Amounts, added, against, is_helped_by_room, requests
-from labkit.simulator.kubernetes.controllers.namespace_conditions import with_conditions
 from labkit.simulator.kubernetes.controllers.owners import Owners
 from labkit.simulator.kubernetes.controllers.replicasets import ReplicaSets
 from labkit.simulator.kubernetes.objects import writes
@@ -31,8 +30,10 @@ from labkit.simulator.kubernetes.objects.kinds import (
     Object,
 )
 from labkit.simulator.kubernetes.objects.pods import condition, has_ended
+from labkit.simulator.kubernetes.objects.selectors import object_selector
 from labkit.simulator.kubernetes.objects.storage import Change, Later, Stored
 
+CLUSTER_ROLE = BY_NAME["ClusterRole"]
 NAMESPACED = [kind for kind in KINDS if kind.namespaced]
 
 
@@ -50,7 +51,7 @@ class Controllers:
         self._scheduling = False
         self._short = False  # whether a pod waits because no node has room for it
         self._scheduler_events = EventRecorder(self.storage, "default-scheduler")
-        self.storage.observers.append(self._observe)
+        self.storage.observers += [self._observe, self._observe_role]
 
     def close(self) -> None:
         """Cancel everything that the controllers are doing or will do later."""
@@ -86,6 +87,28 @@ class Controllers:
             self._schedule_soon()
         if kind is POD and self._short and (change.type == "DELETED" or has_ended(stored.object)):
             self._schedule_soon()  # there may be more room now
+
+    # Roles
+
+    def _observe_role(self, change: Change) -> None:
+        if change.kind is CLUSTER_ROLE:
+            self.later(self._aggregate_roles)
+
+    def _aggregate_roles(self) -> None:
+        """Give each aggregated ClusterRole the rules of the ClusterRoles that its label selectors match.
+
+        https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated-clusterroles
+        """
+        for role in list(self.storage.list(CLUSTER_ROLE)):
+            if aggregation := role.object.get("aggregationRule"):
+                matchers = [object_selector(selector) for selector in aggregation.get("clusterRoleSelectors", ())]
+                rules: list[Object] = []
+                for other in self.storage.list(CLUSTER_ROLE):
+                    labels = other.metadata.get("labels") or {}
+                    if other.name != role.name and any(matches(labels) for matches in matchers):
+                        rules += [rule for rule in other.object.get("rules") or () if rule not in rules]
+                if rules != (role.object.get("rules") or []):
+                    self.storage.replace(CLUSTER_ROLE, role, {**role.object, "rules": rules}, role.managers)
 
     # Namespaces
 
@@ -131,7 +154,7 @@ class Controllers:
                     writes.delete(self.storage, kind, stored, {"propagationPolicy": "Background"})
         remaining = {kind: objects for kind in NAMESPACED if (objects := [*self.storage.list(kind, name)])}
         if remaining:
-            explained = with_conditions(namespace.object, remaining, self.storage.now())
+            explained = _with_conditions(namespace.object, remaining, self.storage.now())
             self._namespaces.update(NAMESPACE, namespace, explained, "status")
         elif not namespace.metadata.get("finalizers"):
             self.storage.remove(NAMESPACE, namespace)
@@ -277,3 +300,61 @@ def _kind(reference: Object) -> Kind | None:
 def _blocks(dependent: Stored, uid: str) -> bool:
     references = dependent.metadata["ownerReferences"]
     return any(reference["uid"] == uid and reference.get("blockOwnerDeletion") for reference in references)
+
+
+# The reason and the message of each condition of a deleted namespace if nothing is wrong.
+FINE = {
+    "NamespaceDeletionDiscoveryFailure": ("ResourcesDiscovered", "All resources successfully discovered"),
+    "NamespaceDeletionGroupVersionParsingFailure": (
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+    ),
+    "NamespaceDeletionContentFailure": (
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization",
+    ),
+    "NamespaceContentRemaining": ("ContentRemoved", "All content successfully removed"),
+    "NamespaceFinalizersRemaining": ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+}
+
+
+def _with_conditions(namespace: Object, remaining: Mapping[Kind, Sequence[Stored]], now: str) -> Object:
+    """Return the namespace with conditions about its remaining objects; unchanged if it already has them.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/namespace-v1/#NamespaceStatus
+    https://github.com/kubernetes/kubernetes/blob/master/pkg/controller/namespace/deletion/status_condition_utils.go
+    """
+    status = namespace.get("status") or {}
+    before = {each["type"]: each for each in status.get("conditions") or ()}
+    wrong = _wrong(remaining)
+    conditions = {}
+    for name, (reason, message) in FINE.items():
+        state = wrong.get(name) or {"status": "False", "reason": reason, "message": message}
+        old = before.get(name, {})
+        changed = old["lastTransitionTime"] if old.get("status") == state["status"] else now
+        conditions[name] = {"type": name, **state, "lastTransitionTime": changed}
+    return {**namespace, "status": {**status, "conditions": [*({**before, **conditions}).values()]}}
+
+
+def _wrong(remaining: Mapping[Kind, Sequence[Stored]]) -> dict[str, Object]:
+    contents = {f"{kind.plural}.{kind.group}": len(objects) for kind, objects in remaining.items() if objects}
+    finalizers = Counter(
+        name
+        for objects in remaining.values()
+        for each in objects
+        for name in dict.fromkeys(each.metadata.get("finalizers") or ())
+    )
+    wrong = {}
+    if contents:
+        counted = ", ".join(sorted(f"{name} has {count} resource instances" for name, count in contents.items()))
+        message = f"Some resources are remaining: {counted}"
+        wrong["NamespaceContentRemaining"] = _true("SomeResourcesRemain", message)
+    if finalizers:
+        counted = ", ".join(sorted(f"{name} in {count} resource instances" for name, count in finalizers.items()))
+        message = f"Some content in the namespace has finalizers remaining: {counted}"
+        wrong["NamespaceFinalizersRemaining"] = _true("SomeFinalizersRemain", message)
+    return wrong
+
+
+def _true(reason: str, message: str) -> Object:
+    return {"status": "True", "reason": reason, "message": message}

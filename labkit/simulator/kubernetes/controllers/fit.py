@@ -101,9 +101,10 @@ def _selects(spec: Object, node: Object) -> bool:
     if wanted is None:
         return True
     fields = {"metadata.name": node["metadata"]["name"]}
-    return any(_term(term, labels, fields) for term in wanted.get("nodeSelectorTerms") or ())
-
-
-def _term(term: Object, labels: Object, fields: Object) -> bool:
-    expressions, names = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    return bool(expressions or names) and holds(expressions, labels) and holds(names, fields)
+    terms = [
+        (term.get("matchExpressions") or (), term.get("matchFields") or ()) for term in wanted["nodeSelectorTerms"]
+    ]
+    return any(
+        (on_labels or on_fields) and holds(on_labels, labels) and holds(on_fields, fields)
+        for on_labels, on_fields in terms
+    )

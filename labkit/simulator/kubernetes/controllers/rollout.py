@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable
 
 from labkit.simulator.kubernetes.objects import schema
 from labkit.simulator.kubernetes.objects.kinds import Object
-from labkit.simulator.kubernetes.objects.names import ALPHABET
-from labkit.simulator.kubernetes.objects.storage import Stored, seconds
+from labkit.simulator.kubernetes.objects.storage import ALPHABET, Stored, seconds
 
 HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"

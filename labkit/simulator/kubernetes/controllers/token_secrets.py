@@ -8,8 +8,7 @@ from functools import partial
 
 from labkit.simulator.kubernetes.access.tokens import Tokens
 from labkit.simulator.kubernetes.objects.kinds import SECRET, SERVICE_ACCOUNT, Object
-from labkit.simulator.kubernetes.objects.object_file import OF_TOKENS
-from labkit.simulator.kubernetes.objects.storage import Change, Later, Storage, Stored
+from labkit.simulator.kubernetes.objects.storage import OF_TOKENS, Change, Later, Storage, Stored
 
 NAME, UID = "kubernetes.io/service-account.name", "kubernetes.io/service-account.uid"
 

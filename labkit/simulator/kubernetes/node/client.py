@@ -171,9 +171,8 @@ def said(error: Exception) -> str:
             return str(error.response.json()["message"])
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror[:1].lower() + error.strerror[1:]
-        return f"{reason}: {_short(str(error.filename))}" if error.filename else reason
+        file = str(error.filename or "")
+        if len(file) > LONGEST_PATH:
+            file = f"{file[: LONGEST_PATH // 2]}…{file[-LONGEST_PATH // 2 :]}"
+        return f"{reason}: {file}" if file else reason
     return str(error) or type(error).__name__
-
-
-def _short(path: str) -> str:
-    return path if len(path) <= LONGEST_PATH else f"{path[: LONGEST_PATH // 2]}…{path[-LONGEST_PATH // 2 :]}"

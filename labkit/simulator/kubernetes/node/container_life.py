@@ -13,19 +13,16 @@ from typing import Any
 
 import httpx
 
-from labkit.simulator.kubernetes.node.attachments import Attachments
 from labkit.simulator.kubernetes.node.client import said
 from labkit.simulator.kubernetes.node.container_environment import ConfigError, expanded, variables_of
-from labkit.simulator.kubernetes.node.container_logs import ContainerLog
-from labkit.simulator.kubernetes.node.handlers import NotTried, outcome_of
+from labkit.simulator.kubernetes.node.container_logs import ContainerLog, termination_message
+from labkit.simulator.kubernetes.node.handlers import NotTried, Probes, outcome_of
 from labkit.simulator.kubernetes.node.images import ImageError, entrypoint
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.pod import TICK, NodePod
 from labkit.simulator.kubernetes.node.pod_status import ContainerStatus
-from labkit.simulator.kubernetes.node.probes import Probes
 from labkit.simulator.kubernetes.node.processes import Process, Sandbox, SandboxError
-from labkit.simulator.kubernetes.node.program_streams import Pipes, Terminal
-from labkit.simulator.kubernetes.node.termination_message import termination_message
+from labkit.simulator.kubernetes.node.program_streams import Attachments, Pipes, Terminal
 from labkit.simulator.kubernetes.objects.kinds import Object
 
 FIRST_BACKOFF, LONGEST_BACKOFF, FORGIVEN_AFTER = 10.0, 300.0, 600.0  # seconds of lab time
@@ -338,7 +335,9 @@ class ContainerLife:
         metadata, name = self._pod.document["metadata"], self.status.name
         pod = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
         self._say("BackOff", f"Back-off restarting failed container {name} in pod {pod}", warning=True)
-        message = f"back-off {_duration(seconds)} restarting failed container={name} pod={pod}"
+        minutes, rest = divmod(int(seconds), 60)
+        duration = (f"{minutes}m" if minutes else "") + f"{rest}s"
+        message = f"back-off {duration} restarting failed container={name} pod={pod}"
         await self._wait("CrashLoopBackOff", message, seconds)
 
     async def _wait(self, reason: str, message: str, seconds: float) -> None:
@@ -359,8 +358,3 @@ class ContainerLife:
 def worth_saying(failures: int) -> bool:
     """Whether to report the ``failures``-th failure in a row: yes for the 1st, 2nd, 4th, 8th and so on."""
     return failures & (failures - 1) == 0
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return (f"{minutes}m" if minutes else "") + f"{rest}s"

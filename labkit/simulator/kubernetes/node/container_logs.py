@@ -1,4 +1,4 @@
-"""A container's log file, in a kubelet's format, and its readers.
+"""A container's log file, in a kubelet's format, its readers, and the container's termination message.
 
 Each line is `TIME STREAM TAG TEXT`. The tag is F for a whole line, and P for a part of a line.
 https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md
@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+
+from labkit.simulator.kubernetes.objects.kinds import Object
 
 PART = 16 * 1024
 LONGEST = 10 * 1024 * 1024  # bytes after which a new log file starts: a kubelet's containerLogMaxSize
@@ -104,6 +106,24 @@ def shown(line: bytes, *, timestamps: bool) -> bytes:
     if tag == b"P":
         text = text.removesuffix(b"\n")
     return time + b" " + text if timestamps else text
+
+
+# Of a termination message: bytes, bytes if it comes from the log, and lines of the log.
+LONGEST_MESSAGE, LONGEST_OF_LOG, LINES_OF_LOG = 4096, 2048, 80
+
+
+def termination_message(container: Object, log: Path, code: int) -> str:
+    """Return the end of the file with the container's termination message: `termination-log`, beside ``log``.
+
+    If a failed container left this file empty, and its policy is FallbackToLogsOnError, return the end of the log.
+    https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
+    """
+    file = log.with_name("termination-log")
+    message = file.read_bytes()[-LONGEST_MESSAGE:] if file.is_file() else b""
+    if not message and code and container.get("terminationMessagePolicy") == "FallbackToLogsOnError":
+        with log.open("rb") as lines:
+            message = b"".join(shown(line, timestamps=False) for line in deque(lines, LINES_OF_LOG))[-LONGEST_OF_LOG:]
+    return message.decode(errors="replace")
 
 
 def timestamp(seconds: float) -> str:

@@ -19,13 +19,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from labkit.simulator.kubernetes.node.attachments import Attachments
 from labkit.simulator.kubernetes.node.client import said
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog, shown, timestamp
 from labkit.simulator.kubernetes.node.pod import NodePod
 from labkit.simulator.kubernetes.node.pod_life import PodLife
 from labkit.simulator.kubernetes.node.processes import Process
-from labkit.simulator.kubernetes.node.program_streams import STDERR, STDIN, STDOUT, Pipes, Terminal
+from labkit.simulator.kubernetes.node.program_streams import STDERR, STDIN, STDOUT, Attachments, Pipes, Terminal
 from labkit.simulator.kubernetes.objects.kinds import Object
 
 ERROR, RESIZE, CLOSE = 3, 4, 255

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -243,7 +244,7 @@ class Node:
         folder.mkdir(parents=True)
         # With a link, Python wouldn't find its environment, because it looks for the environment beside the link.
         for name in ("python", "python3"):
-            (folder / name).write_text(f'#!/bin/sh\nexec {_quoted(sys.executable)} "$@"\n')
+            (folder / name).write_text(f'#!/bin/sh\nexec {quote(sys.executable)} "$@"\n')
             (folder / name).chmod(0o755)
         aws = Path(sys.executable).with_name("aws")
         if aws.exists():
@@ -348,7 +349,3 @@ def _room() -> dict[str, str]:
 
 def _architecture() -> str:
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"

@@ -16,7 +16,7 @@ from labkit.simulator.kubernetes.node.volumes import Volumes
 from labkit.simulator.kubernetes.objects.kinds import Object
 
 if TYPE_CHECKING:
-    from labkit.simulator.kubernetes.node.attachments import Attachments
+    from labkit.simulator.kubernetes.node.program_streams import Attachments
 
 TICK = 0.5  # seconds of real time between two looks at the lab's clock
 REFRESH = 5.0  # seconds of real time between two reads of the objects in volumes

@@ -49,7 +49,9 @@ class PodLife:
 
         After a restart of the node, the pod's restart policy decides which of them start again.
         """
-        in_memory = [v["name"] for v in self.pod.document["spec"].get("volumes") or () if _is_in_memory(v)]
+        # https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
+        volumes = self.pod.document["spec"].get("volumes") or ()
+        in_memory = [each["name"] for each in volumes if (each.get("emptyDir") or {}).get("medium") == "Memory"]
         for folder in [self.pod.home, *(self.pod.volumes.folder / name for name in in_memory)]:
             shutil.rmtree(folder, ignore_errors=True)
         self._reporting = asyncio.create_task(self._report_changes())
@@ -230,8 +232,3 @@ class PodLife:
     async def _report(self, *, ended: bool) -> None:
         document = self.pod.status.document(self.pod.ground.clock.now(), ended=ended)
         await self.pod.ground.client.patch(f"{self._path}/status", {"status": document})
-
-
-def _is_in_memory(volume: Object) -> bool:
-    """https://kubernetes.io/docs/concepts/storage/volumes/#emptydir"""
-    return (volume.get("emptyDir") or {}).get("medium") == "Memory"

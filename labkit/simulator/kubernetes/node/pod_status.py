@@ -90,7 +90,11 @@ class ContainerStatus:
     def document(self) -> Object:
         image = self.spec["image"]
         requests = (self.spec.get("resources") or {}).get("requests")
-        mounts = [_mounted(mount) for mount in self.spec.get("volumeMounts") or ()]
+        mounts = [
+            {"name": mount["name"], "mountPath": mount["mountPath"]}
+            | ({"readOnly": True, "recursiveReadOnly": "Disabled"} if mount.get("readOnly") else {})
+            for mount in self.spec.get("volumeMounts") or ()
+        ]
         return {
             "name": self.name,
             "image": image,
@@ -209,9 +213,3 @@ class PodStatus:
             "lastTransitionTime": since,
             **({} if true else why),
         }
-
-
-def _mounted(mount: Object) -> Object:
-    read_only = mount.get("readOnly", False)
-    shown = {"readOnly": True, "recursiveReadOnly": "Disabled"} if read_only else {}
-    return {"name": mount["name"], "mountPath": mount["mountPath"], **shown}

@@ -1,4 +1,4 @@
-"""The node's end of a program's standard streams: pipes, or a pseudo-terminal.
+"""The node's end of a program's standard streams: pipes, or a pseudo-terminal. Clients can attach to them.
 
 `Pipes` and `Terminal` have the same methods. Call ``hand_over`` after the program's start. ``far`` holds the
 descriptors that the program gets as its standard input, output and error.
@@ -10,6 +10,9 @@ import fcntl
 import os
 import struct
 import termios
+from collections.abc import Awaitable, Callable
+
+from labkit.simulator.kubernetes.node.container_logs import ContainerLog
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -169,3 +172,52 @@ class Terminal:
     def _on_writable(self) -> None:
         self._loop.remove_writer(self._near)
         self._writable.set()
+
+
+Client = Callable[[int, bytes], Awaitable[None]]  # takes a channel (standard output or error) and the output
+NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+
+
+class Attachments:
+    """The clients that are attached to a running container's ``streams``, which the container's log shares.
+
+    Some clients are attached to the container's stdin. With ``closes_input``, the container's stdin ends as soon as
+    one of these clients closes its input or leaves. If the container has a terminal, ``closes_input`` has no effect.
+
+    If a client stops reading, the program's writes block as soon as the buffers are full.
+    https://kubernetes.io/docs/reference/kubectl/generated/kubectl_attach/
+    """
+
+    def __init__(self, streams: Pipes | Terminal, *, closes_input: bool) -> None:
+        self.streams = streams
+        self.closes_input = closes_input and not streams.is_terminal
+        self.clients: set[Client] = set()
+        self.ended = asyncio.Event()
+
+    async def copy(self, written: ContainerLog) -> None:
+        """Copy the container's output to the log and to the attached clients, until the output ends."""
+        try:
+            await asyncio.gather(
+                *(written.copy(NAMES[channel], self._reader(channel)) for channel in self.streams.outputs)
+            )
+        finally:
+            self.ended.set()
+
+    def _reader(self, channel: int) -> Callable[[int], Awaitable[bytes]]:
+        async def read(size: int) -> bytes:
+            data = await self.streams.read(channel, size)
+            for client in tuple(self.clients):
+                await self._give(client, channel, data)
+            return data
+
+        return read
+
+    async def _give(self, client: Client, channel: int, data: bytes) -> None:
+        giving = asyncio.ensure_future(client(channel, data))
+        try:
+            while not (await asyncio.wait({giving}, timeout=0.5))[0]:
+                if self.streams.over:
+                    self.clients.discard(client)  # it doesn't read, but the log still needs the rest
+                    return
+        finally:
+            giving.cancel()

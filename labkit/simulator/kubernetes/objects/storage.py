@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
 """
 
 import json
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,13 +14,24 @@ from datetime import datetime
 from pathlib import Path
 
 from labkit.simulator.clock import Clock, rfc3339
+from labkit.simulator.database import Database
 from labkit.simulator.identifiers import Identifiers
-from labkit.simulator.kubernetes.objects.kinds import Kind, Object
-from labkit.simulator.kubernetes.objects.object_file import ObjectFile
+from labkit.simulator.kubernetes.objects.kinds import KINDS, SECRET, Kind, Object
 from labkit.simulator.kubernetes.objects.status import already_exists, modified, not_found, too_large_to_store
 
 LARGEST = 3 * 512 * 1024  # bytes of one object, etcd's limit: https://etcd.io/docs/v3.5/dev-guide/limit/
 HISTORY = 4096  # a watch can resume from this many changes back
+# The alphabet of generated names. It has no vowels, so that names contain no words, and no characters that look alike.
+ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+LAYOUT = 1  # the version of the tables and their contents
+TABLES = """
+    CREATE TABLE version (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER);
+    CREATE TABLE objects (
+        resource TEXT, namespace TEXT, name TEXT, text BLOB, PRIMARY KEY (resource, namespace, name)
+    ) WITHOUT ROWID
+"""
+OF_TOKENS = "kubernetes.io/service-account-token"
+KIND_OF = {kind.resource: kind for kind in KINDS}
 Later = Callable[[Callable[[], None]], None]  # calls a function soon, but never immediately
 
 
@@ -107,7 +119,7 @@ class Storage:
         self._read_at = 0
         if self._file and (version := self._file.version):
             self.version = self._read_at = version
-            for kind, stored in self._file.objects(Stored.of_text):
+            for kind, stored in self._file.objects():
                 self._objects.setdefault(kind, {})[stored.namespace, stored.name] = stored
 
     @property
@@ -136,6 +148,15 @@ class Storage:
     def now(self) -> str:
         """Return lab time in the API's form, e.g. ``2026-01-01T00:00:00Z``."""
         return rfc3339(self.clock.now())
+
+    def name_suffix(self, kind: str, name: str) -> str:
+        """Return five random characters for a generated name, different in each call with the same ``name``.
+
+        Labs with the same seed get the same characters.
+        """
+        serial = self.identifiers.serial(f"suffix/{kind}", name)
+        number = int(self.identifiers.hex(f"suffix/{kind}", f"{name}/{serial}", 16), 16)
+        return "".join(ALPHABET[number // len(ALPHABET) ** place % len(ALPHABET)] for place in range(5))
 
     def find(self, kind: Kind, namespace: str, name: str) -> Stored | None:
         return self._objects.get(kind, {}).get((namespace, name))
@@ -212,6 +233,60 @@ class Storage:
         for observe in self.observers:
             observe(change)
         return stored
+
+
+class ObjectFile:
+    """An API server's file: each object as JSON without kind and apiVersion, and the number of the last change.
+
+    A real server uses etcd for this. Raises `LabError` if the file can't be used.
+    """
+
+    def __init__(self, file: Path):
+        self._database = Database(file, layout=LAYOUT, tables=TABLES)
+        self.close = self._database.close
+
+    @property
+    def version(self) -> int:
+        """The number of the last change; 0 before the first one."""
+        return max((number for (number,) in self._database.read("SELECT number FROM version")), default=0)
+
+    def objects(self) -> Iterator[tuple[Kind, Stored]]:
+        """Yield each object with its kind. Raises `LabError` if an object can't be read."""
+        for resource, namespace, name, text in self._database.read(
+            "SELECT resource, namespace, name, text FROM objects"
+        ):
+            with self._database.reading(f"the object {name} ({resource}) in {namespace or 'the cluster'}"):
+                kind, stored = KIND_OF[resource], Stored.of_text(text)
+            yield kind, stored
+
+    def write(self, version: int, kind: Kind, key: tuple[str, str], text: bytes | None) -> None:
+        """Store change number ``version``: the object's new ``text``, or None for a deletion. Raises `NotWritten`."""
+        database = self._database
+        with database.together():
+            database.write("INSERT OR REPLACE INTO version VALUES (1, ?)", version)
+            if text is None:
+                database.write(
+                    "DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", kind.resource, *key
+                )
+            else:
+                database.write("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", kind.resource, *key, text)
+
+
+def forget_tokens(file: sqlite3.Connection) -> None:
+    """Remove the service account tokens from all Secrets in a copy of the file.
+
+    The server that starts with this copy writes new tokens.
+    https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
+    """
+    select = "SELECT namespace, name, text FROM objects WHERE resource = ?"
+    for namespace, name, text in file.execute(select, (SECRET.resource,)).fetchall():
+        secret = json.loads(text)
+        if secret.get("type") == OF_TOKENS and (secret.get("data") or {}).pop("token", None):
+            changed = json.dumps(secret, separators=(",", ":"), ensure_ascii=False).encode()
+            key = (SECRET.resource, namespace, name)
+            file.execute(
+                "UPDATE objects SET text = ? WHERE resource = ? AND namespace = ? AND name = ?", (changed, *key)
+            )
 
 
 def with_metadata(obj: Object, metadata: Object) -> Object:
