@@ -9,7 +9,15 @@ import platform
 from functools import cache
 
 from labkit.simulator.kubernetes.objects import schema
-from labkit.simulator.kubernetes.objects.kinds import GROUPS, KINDS, SUBRESOURCES, Kind, Object, Subresource
+from labkit.simulator.kubernetes.objects.kinds import (
+    GROUPS,
+    KINDS,
+    STORAGE_HASHES,
+    SUBRESOURCES,
+    Kind,
+    Object,
+    Subresource,
+)
 
 VERSION = "1.36"
 DELETE_OPTIONS = "meta.DeleteOptions"
@@ -128,7 +136,7 @@ def _resource(kind: Kind) -> Object:
         "verbs": list(kind.verbs),
         **({"shortNames": [kind.short_name]} if kind.short_name else {}),
         **({"categories": list(kind.categories)} if kind.categories else {}),
-        **({"storageVersionHash": kind.storage_hash} if kind.storage_hash else {}),
+        **({"storageVersionHash": STORAGE_HASHES[kind.kind]} if kind.kind in STORAGE_HASHES else {}),
     }
 
 

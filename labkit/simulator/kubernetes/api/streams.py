@@ -276,21 +276,16 @@ async def _up(receive: Receive, kubelet: ClientConnection) -> None:
                 await kubelet.send(data)
 
 
-def _translated(frame: bytes) -> bytes:
-    """Return the kubelet's error frame as a real API server sends it to a v5 client."""
-    status = json.loads(frame[1:])
-    if status.get("reason") != "InternalError":
-        return frame
-    return bytes([ERROR]) + dump(internal(status["message"]).status())
-
-
 async def _down(send: Send, kubelet: ClientConnection) -> None:
     code, reason = 1000, ""
     try:
         async for message in kubelet:
             frame = message if isinstance(message, bytes) else message.encode()
-            translates = kubelet.subprotocol == TRANSLATED and frame[0] == ERROR
-            await send({"type": "websocket.send", "bytes": _translated(frame) if translates else frame})
+            if kubelet.subprotocol == TRANSLATED and frame[0] == ERROR:
+                status = json.loads(frame[1:])
+                if status.get("reason") == "InternalError":  # a real API server words this error itself
+                    frame = bytes([ERROR]) + dump(internal(status["message"]).status())
+            await send({"type": "websocket.send", "bytes": frame})
     except websockets.ConnectionClosedError as error:
         code = error.rcvd.code if error.rcvd else 1011
         reason = error.rcvd.reason if error.rcvd else ""

@@ -194,14 +194,10 @@ class _Look:
 
     async def _roll(self) -> None:
         new = await self._require_new()
-        if not self._outdated() and not self._grow(new) and not self._shrink(new):
-            self._clean_up_when_complete()
-
-    def _grow(self, new: Stored) -> bool:
-        """Scale the new ReplicaSet as far as the rollout allows, and return whether its size changed."""
         present, wanted = replicas(new), replicas(self.deployment)
         size = wanted if present > wanted else rollout.new_replicas(self.deployment, self.sets, present)
-        return self._scale(new, size)
+        if not self._outdated() and not self._scale(new, size) and not self._shrink(new):
+            self._clean_up_when_complete()
 
     def _shrink(self, new: Stored) -> bool:
         """Scale the old ReplicaSets down, and return whether the size of any of them changed.

@@ -22,7 +22,12 @@ def pod_spec(spec: Object) -> Object:
     if "volumes" in spec:
         spec["volumes"] = [_volume(volume) for volume in spec["volumes"]]
     if spec.get("hostNetwork"):
-        spec["containers"] = [_host_ports(container) for container in spec.get("containers", ())]
+        spec["containers"] = [
+            container | {"ports": [{"hostPort": port.get("containerPort", 0), **port} for port in container["ports"]]}
+            if "ports" in container
+            else container
+            for container in spec.get("containers", ())
+        ]
     if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
         spec["serviceAccountName"] = spec["serviceAccount"] = account
     return _filled(
@@ -57,13 +62,13 @@ def quality_of_service(spec: Object) -> str:
     resources = [container.get("resources") or {} for container in containers]
     if not any(part.get("requests") or part.get("limits") for part in resources):
         return "BestEffort"
-    return "Guaranteed" if all(map(_is_guaranteed, resources)) else "Burstable"
-
-
-def _is_guaranteed(resources: Object) -> bool:
-    limits = resources.get("limits") or {}
-    requests = resources.get("requests") or limits
-    return all(name in limits and requests.get(name) == limits[name] for name in ("cpu", "memory"))
+    amounts = [(part.get("limits") or {}, part.get("requests") or part.get("limits") or {}) for part in resources]
+    is_guaranteed = all(
+        name in limits and requests.get(name) == limits[name]
+        for limits, requests in amounts
+        for name in ("cpu", "memory")
+    )
+    return "Guaranteed" if is_guaranteed else "Burstable"
 
 
 def _filled(obj: Object, **defaults: object) -> Object:
@@ -102,13 +107,6 @@ def _probe(probe: Object) -> Object:
     if "httpGet" in probe:
         probe["httpGet"] = {"path": "/", "scheme": "HTTP"} | probe["httpGet"]
     return probe
-
-
-def _host_ports(container: Object) -> Object:
-    if "ports" not in container:
-        return container
-    ports = [{"hostPort": port.get("containerPort", 0), **port} for port in container["ports"]]
-    return {**container, "ports": ports}
 
 
 def _volume(volume: Object) -> Object:

@@ -7,6 +7,7 @@ Object = dict[str, Any]
 """An object of the API, or a part of one, as parsed JSON."""
 
 ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+IN_ALL = ("all",)
 NO_COLLECTION = ("create", "delete", "get", "list", "patch", "update", "watch")
 
 
@@ -29,7 +30,6 @@ class Kind:
     fields: tuple[str, ...] = ()
     generation: bool = False
     echo: bool = False
-    storage_hash: str = ""
 
     version = "v1"
 
@@ -98,70 +98,16 @@ POD_FIELDS = (
 )
 
 KINDS = (
-    Kind("", "ConfigMap", short_name="cm", storage_hash="qFsyl6wFWjQ="),
-    Kind("", "Event", short_name="ev", fields=EVENT_FIELDS, storage_hash="r2yiGXH7wu8="),
-    Kind(
-        "",
-        "Namespace",
-        namespaced=False,
-        short_name="ns",
-        verbs=NO_COLLECTION,
-        has_status=True,
-        fields=("status.phase",),
-        echo=True,
-        storage_hash="Q3oi5N2YM8M=",
-    ),
-    Kind(
-        "",
-        "Node",
-        namespaced=False,
-        short_name="no",
-        has_status=True,
-        fields=("spec.unschedulable",),
-        storage_hash="XwShjMxG9Fs=",
-    ),
-    Kind(
-        "",
-        "Pod",
-        short_name="po",
-        categories=("all",),
-        has_status=True,
-        fields=POD_FIELDS,
-        generation=True,
-        echo=True,
-        storage_hash="xPOwRZ+Yhw8=",
-    ),
-    Kind("", "Secret", fields=("type",), storage_hash="S6u1pOWzb84="),
-    Kind("", "ServiceAccount", short_name="sa", echo=True, storage_hash="pbx9ZvyFpBE="),
-    Kind(
-        "",
-        "Service",
-        short_name="svc",
-        categories=("all",),
-        has_status=True,
-        fields=("spec.clusterIP", "spec.type"),
-        echo=True,
-        storage_hash="0/CO1lhkEBI=",
-    ),
-    Kind(
-        APPS,
-        "Deployment",
-        short_name="deploy",
-        categories=("all",),
-        has_status=True,
-        generation=True,
-        storage_hash="8aSe+NMegvE=",
-    ),
-    Kind(
-        APPS,
-        "ReplicaSet",
-        short_name="rs",
-        categories=("all",),
-        has_status=True,
-        fields=("status.replicas",),
-        generation=True,
-        storage_hash="P1RzHs8/mWQ=",
-    ),
+    Kind("", "ConfigMap", short_name="cm"),
+    Kind("", "Event", short_name="ev", fields=EVENT_FIELDS),
+    Kind("", "Namespace", False, "ns", verbs=NO_COLLECTION, has_status=True, fields=("status.phase",), echo=True),
+    Kind("", "Node", False, "no", has_status=True, fields=("spec.unschedulable",)),
+    Kind("", "Pod", True, "po", IN_ALL, has_status=True, fields=POD_FIELDS, generation=True, echo=True),
+    Kind("", "Secret", fields=("type",)),
+    Kind("", "ServiceAccount", short_name="sa", echo=True),
+    Kind("", "Service", True, "svc", IN_ALL, has_status=True, fields=("spec.clusterIP", "spec.type"), echo=True),
+    Kind(APPS, "Deployment", True, "deploy", IN_ALL, has_status=True, generation=True),
+    Kind(APPS, "ReplicaSet", True, "rs", IN_ALL, has_status=True, fields=("status.replicas",), generation=True),
     Kind(ADMISSION, "MutatingWebhookConfiguration", namespaced=False, categories=("api-extensions",), generation=True),
     Kind("coordination.k8s.io", "Lease"),
     Kind(RBAC, "ClusterRole", namespaced=False),
@@ -169,6 +115,12 @@ KINDS = (
     Kind(RBAC, "Role"),
     Kind(RBAC, "RoleBinding"),
 )
+# The hash of a kind's storage version, which discovery shows, by the kind's name.
+STORAGE_HASHES = {
+    **{"ConfigMap": "qFsyl6wFWjQ=", "Event": "r2yiGXH7wu8=", "Namespace": "Q3oi5N2YM8M=", "Node": "XwShjMxG9Fs="},
+    **{"Pod": "xPOwRZ+Yhw8=", "Secret": "S6u1pOWzb84=", "ServiceAccount": "pbx9ZvyFpBE=", "Service": "0/CO1lhkEBI="},
+    **{"Deployment": "8aSe+NMegvE=", "ReplicaSet": "P1RzHs8/mWQ="},
+}
 
 CHANGED, STREAMED, POSTED = ("get", "patch", "update"), ("create", "get"), ("create",)
 
