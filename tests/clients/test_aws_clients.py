@@ -283,7 +283,7 @@ def test_a_client_whose_role_refuses_it_does_not_use_the_node_s_role(client: Cli
     is_refused_by_sts(run(client.read, "mistrusted"), "AccessDenied", client.mistrusted + TRUST)
 
 
-def test_a_client_in_a_pod_without_a_role_acts_as_the_node(client: Client, run: Callable[..., Ended]):
+def test_a_client_in_a_pod_without_a_role_acts_as_the_node(client, run):
     # The SDK for JavaScript needs the region set, as on EKS: it doesn't ask the node for one.
     ended = run(f"export AWS_REGION=us-east-1; {client.denied}", "default")
     assert re.search(r"User: arn:aws:sts::\d{12}:assumed-role/blue-node-role/i-0\w+ is not authorized", ended.output)

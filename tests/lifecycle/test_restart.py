@@ -1,6 +1,7 @@
 """However the lab's server ends, the next one has every object, and pods start as after a node's reboot."""
 
 import base64
+import copy
 import json
 import os
 import signal
@@ -30,95 +31,7 @@ from tests import commands
 CLUSTERS = ("blue", "green")
 AUTHENTICATION = "/apis/authentication.k8s.io/v1"
 SAYS_SO = "was started again, with everything that was in the lab"
-# An object of each kind that a new lab lacks, and a pod for each way to restart.
-OBJECTS = """
-{apiVersion: v1, kind: Namespace, metadata: {name: ours}}
----
-{apiVersion: v1, kind: ConfigMap, metadata: {name: kept, finalizers: [labkit.test/kept]}, data: {a: "ä\\U0001F600\\n"}}
----
-{apiVersion: v1, kind: Secret, metadata: {name: secret}, stringData: {a: b}}
----
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: bearer}}
----
-apiVersion: v1
-kind: Secret
-type: kubernetes.io/service-account-token
-metadata: {name: forever, annotations: {kubernetes.io/service-account.name: bearer}}
----
-{apiVersion: v1, kind: Event, metadata: {name: event}, involvedObject: {kind: Secret, name: secret, namespace: ours}}
----
-{apiVersion: v1, kind: Node, metadata: {name: elsewhere}}
----
-{apiVersion: v1, kind: Service, metadata: {name: service}, spec: {ports: [{port: 80}]}}
----
-{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: lease}, spec: {holderIdentity: me}}
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: MutatingWebhookConfiguration
-metadata: {name: never-asked}
-webhooks:
-  - name: never.asked.test
-    admissionReviewVersions: [v1]
-    sideEffects: None
-    clientConfig: {url: "https://127.0.0.1:9/"}
-    objectSelector: {matchLabels: {never: asked}}
-    rules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: more, labels: {rbac.authorization.k8s.io/aggregate-to-view: "true"}}
-rules: [{apiGroups: [""], resources: [nodes], verbs: [get]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: more}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: more}
-subjects: [{kind: ServiceAccount, name: bearer, namespace: ours}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: role}
-rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: role}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: role}
-subjects: [{kind: ServiceAccount, name: bearer, namespace: ours}]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: amazon/aws-cli, command: [sleep, "1000"]}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: always}
-spec:
-  serviceAccountName: bearer
-  initContainers:
-    - name: first
-      image: amazon/aws-cli
-      command: [sh, -c, "echo x >> /v/runs"]
-      volumeMounts: &v [{name: v, mountPath: /v}]
-  containers:
-    - {name: c, image: amazon/aws-cli, command: [sh, -c, "wc -l < /v/runs; sleep 1000"], volumeMounts: *v}
-  volumes: [{name: v, emptyDir: {}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: completed}
-spec: {restartPolicy: Never, containers: [{name: c, image: amazon/aws-cli, command: [echo, said once]}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: never-again}
-spec: {restartPolicy: Never, containers: [{name: c, image: amazon/aws-cli, command: [sleep, "1000"]}]}
-"""
+OBJECTS = Path(__file__).with_name("restart_objects.yaml").read_text()
 
 
 class Api:
@@ -231,25 +144,20 @@ def settled(api: Api, restarts: dict[str, int]) -> None:
 
 def fixed(objects: dict[tuple[str, str, str], dict]) -> dict[tuple[str, str, str], dict]:
     """The objects without the fields that a reboot of the node changes."""
-    return {key: _fixed(key, json.loads(json.dumps(each))) for key, each in objects.items()}
-
-
-def _fixed(key: tuple[str, str, str], obj: dict) -> dict:
-    kind, namespace, name = key
-    changes = {
-        "Pod": obj.get("status", {}).get("phase") != "Succeeded",
-        "Node": name != "elsewhere",
-        "Lease": namespace == "kube-node-lease",
-        "Deployment": True,
-        "ReplicaSet": True,
-    }
-    if changes.get(kind):
-        for changed in ("resourceVersion", "managedFields"):
-            obj["metadata"].pop(changed, None)
-        obj.pop("status", None)
-    if kind == "Lease":
-        obj["spec"].pop("renewTime", None)
-    return obj
+    objects = copy.deepcopy(objects)
+    for (kind, namespace, name), obj in objects.items():
+        changes = {
+            "Pod": obj.get("status", {}).get("phase") != "Succeeded",
+            "Node": name != "elsewhere",
+            "Lease": namespace == "kube-node-lease",
+        }
+        if changes.get(kind, kind in ("Deployment", "ReplicaSet")):
+            for changed in ("resourceVersion", "managedFields"):
+                obj["metadata"].pop(changed, None)
+            obj.pop("status", None)
+        if kind == "Lease":
+            obj["spec"].pop("renewTime", None)
+    return objects
 
 
 def killed(home: Path) -> None:

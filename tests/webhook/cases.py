@@ -47,39 +47,45 @@ emptydir = {"name": "aws-iam-token", "emptyDir": {}}
 other_volume = {"name": "data", "emptyDir": {}}
 sidecar = container("proxy", restartPolicy="Always", readinessProbe={"exec": {"command": ["true"]}})
 
+
+def preset(says, present, added, **more):
+    """A container with the variables `present`, to which the webhook adds the variables `added`."""
+    return Case(says, spec={"containers": [container(env=present)]}, env={"app": present | added}, **more)
+
+
+def lasting(seconds):
+    return [token_volume(seconds=seconds)]
+
+
 CASES = [
     Case("a container without anything gets all variables, the mount and the volume"),
     Case("the account's audience", account={"audience": "vault"}, volumes=[token_volume("vault")]),
-    Case("the account's expiration", account={"token-expiration": "3600"}, volumes=[token_volume(seconds=3600)]),
+    Case("the account's expiration", account={"token-expiration": "3600"}, volumes=lasting(3600)),
     Case(
         "the pod's expiration wins over the account's",
         account={"token-expiration": "3600"},
         pod={"token-expiration": "7200"},
-        volumes=[token_volume(seconds=7200)],
+        volumes=lasting(7200),
     ),
-    Case(
-        "the account's expiration is 600 at least",
-        account={"token-expiration": "60"},
-        volumes=[token_volume(seconds=600)],
-    ),
-    Case("the pod's expiration is 600 at least", pod={"token-expiration": "-1"}, volumes=[token_volume(seconds=600)]),
+    Case("the account's expiration is 600 at least", account={"token-expiration": "60"}, volumes=lasting(600)),
+    Case("the pod's expiration is 600 at least", pod={"token-expiration": "-1"}, volumes=lasting(600)),
     Case("an expiration that is not a number is passed over (account)", account={"token-expiration": "1h"}),
     Case(
         "an expiration that is not a number is passed over (pod)",
         account={"token-expiration": "3600"},
         pod={"token-expiration": "1h"},
-        volumes=[token_volume(seconds=3600)],
+        volumes=lasting(3600),
     ),
     Case(
         "a sign and leading zeros are part of a number",
         account={"token-expiration": "+0003600"},
-        volumes=[token_volume(seconds=3600)],
+        volumes=lasting(3600),
     ),
-    Case("an expiration of the minimum", account={"token-expiration": "600"}, volumes=[token_volume(seconds=600)]),
+    Case("an expiration of the minimum", account={"token-expiration": "600"}, volumes=lasting(600)),
     Case(
         "an expiration of more than a day is passed on: the API server shortens the token",
         account={"token-expiration": "172800"},
-        volumes=[token_volume(seconds=172800)],
+        volumes=lasting(172800),
     ),
     *(
         Case(
@@ -118,32 +124,11 @@ CASES = [
     Case("without regional endpoints", account={"sts-regional-endpoints": "false"}, env={"app": REGION | IDENTITY}),
     Case("a word that is not a boolean is passed over", account={"sts-regional-endpoints": "nein"}),
     Case("the role on the pod's annotations changes nothing", pod={"role-arn": "arn:aws:iam::123456789012:role/other"}),
-    Case(
-        "a preset role keeps out the token file: neither is injected",
-        spec={"containers": [container(env={"AWS_ROLE_ARN": "mine"})]},
-        env={"app": {"AWS_ROLE_ARN": "mine"} | STS | REGION},
-    ),
-    Case(
-        "a preset token file keeps out the role",
-        spec={"containers": [container(env={"AWS_WEB_IDENTITY_TOKEN_FILE": "/mine"})]},
-        env={"app": {"AWS_WEB_IDENTITY_TOKEN_FILE": "/mine"} | STS | REGION},
-    ),
-    Case(
-        "one preset region variable keeps out the other",
-        spec={"containers": [container(env={"AWS_REGION": "eu-west-1"})]},
-        env={"app": {"AWS_REGION": "eu-west-1"} | STS | IDENTITY},
-    ),
-    Case(
-        "preset endpoints are kept",
-        spec={"containers": [container(env={"AWS_STS_REGIONAL_ENDPOINTS": "legacy"})]},
-        env={"app": {"AWS_STS_REGIONAL_ENDPOINTS": "legacy"} | REGION | IDENTITY},
-    ),
-    Case(
-        "a container with one of each kind is left alone, mount included",
-        spec={"containers": [container(env=PRESET)]},
-        env={"app": PRESET},
-        mounts={"app": None},
-    ),
+    preset("a preset role keeps out the token file: neither is injected", {"AWS_ROLE_ARN": "mine"}, STS | REGION),
+    preset("a preset token file keeps out the role", {"AWS_WEB_IDENTITY_TOKEN_FILE": "/mine"}, STS | REGION),
+    preset("one preset region variable keeps out the other", {"AWS_REGION": "eu-west-1"}, STS | IDENTITY),
+    preset("preset endpoints are kept", {"AWS_STS_REGIONAL_ENDPOINTS": "legacy"}, REGION | IDENTITY),
+    preset("a container with one of each kind is left alone, mount included", PRESET, {}, mounts={"app": None}),
     Case(
         "a mount of the volume is kept, wherever it is",
         spec={"containers": [container(mounts=[{"name": "aws-iam-token", "mountPath": "/mine"}])]},
@@ -181,26 +166,22 @@ CASES = [
         env={"app": PRESET, "second": ALL},
         mounts={"app": None},
     ),
-    Case(
+    preset(
         "without a region, preset identity and endpoints still leave the mount",
+        {"AWS_ROLE_ARN": "a", "AWS_STS_REGIONAL_ENDPOINTS": "c"},
+        {},
         options={"region": ""},
-        spec={"containers": [container(env={"AWS_ROLE_ARN": "a", "AWS_STS_REGIONAL_ENDPOINTS": "c"})]},
-        env={"app": {"AWS_ROLE_ARN": "a", "AWS_STS_REGIONAL_ENDPOINTS": "c"}},
     ),
-    Case(
+    preset(
         "both region variables that are preset are kept",
-        spec={"containers": [container(env={"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"})]},
-        env={"app": {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"} | STS | IDENTITY},
+        {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"},
+        STS | IDENTITY,
     ),
-    Case(
-        "the default region keeps out the region",
-        spec={"containers": [container(env={"AWS_DEFAULT_REGION": "eu-west-1"})]},
-        env={"app": {"AWS_DEFAULT_REGION": "eu-west-1"} | STS | IDENTITY},
-    ),
-    Case(
+    preset("the default region keeps out the region", {"AWS_DEFAULT_REGION": "eu-west-1"}, STS | IDENTITY),
+    preset(
         "keys of one's own keep out nothing: the SDK uses them instead of the role",
-        spec={"containers": [container(env={"AWS_ACCESS_KEY_ID": "AKIA", "HOME": "/"})]},
-        env={"app": {"AWS_ACCESS_KEY_ID": "AKIA", "HOME": "/"} | ALL},
+        {"AWS_ACCESS_KEY_ID": "AKIA", "HOME": "/"},
+        ALL,
     ),
     Case(
         "envFrom is not looked at",
@@ -218,17 +199,13 @@ CASES = [
         defaults=AccountSettings(audience="vault"),
         volumes=[token_volume("mine")],
     ),
-    Case(
-        "the webhook's expiration",
-        defaults=AccountSettings(token_expiration=3600),
-        volumes=[token_volume(seconds=3600)],
-    ),
+    Case("the webhook's expiration", defaults=AccountSettings(token_expiration=3600), volumes=lasting(3600)),
     Case(
         "an expiration that cannot be read is the webhook's",
         account={"token-expiration": "1h"},
         pod={"token-expiration": ""},
         defaults=AccountSettings(token_expiration=3600),
-        volumes=[token_volume(seconds=3600)],
+        volumes=lasting(3600),
     ),
     Case(
         "the webhook's regional endpoints",

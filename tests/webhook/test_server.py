@@ -12,6 +12,8 @@ from starlette.routing import Route
 
 from labkit.webhook import ServiceAccounts, WebhookServer, mutating_webhook_configuration
 
+pytestmark = pytest.mark.anyio
+
 ROLE = "arn:aws:iam::123456789012:role/my-role"
 
 
@@ -108,23 +110,36 @@ async def until(condition):
             await asyncio.sleep(0)
 
 
-def run(test):
-    """Run `test(api, accounts, client of the webhook)` while `accounts` follows the API."""
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
 
-    async def with_both():
-        api = Api()
-        async with httpx.AsyncClient(transport=Streaming(api.app), base_url="http://api") as client:
-            accounts = ServiceAccounts(client)
-            await accounts.start()
-            server = WebhookServer(accounts, region="us-east-1", grace=5)
-            transport = httpx.ASGITransport(server)
-            async with httpx.AsyncClient(transport=transport, base_url="http://webhook") as webhook:
-                try:
-                    await test(api, accounts, webhook)
-                finally:
-                    await accounts.stop()
 
-    asyncio.run(with_both())
+@pytest.fixture
+def api():
+    return Api()
+
+
+@pytest.fixture
+async def accounts(anyio_backend, api):
+    """The webhook's service accounts, which follow the API."""
+    async with httpx.AsyncClient(transport=Streaming(api.app), base_url="http://api") as client:
+        accounts = ServiceAccounts(client)
+        await accounts.start()
+        yield accounts
+        await accounts.stop()
+
+
+def client_of(accounts, **options):
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(WebhookServer(accounts, **options)), base_url="http://webhook"
+    )
+
+
+@pytest.fixture
+async def webhook(accounts):
+    async with client_of(accounts, region="us-east-1", grace=5) as client:
+        yield client
 
 
 def asking(name, namespace="default"):
@@ -133,137 +148,104 @@ def asking(name, namespace="default"):
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
 
 
-def test_the_webhook_follows_added_changed_and_deleted_accounts():
-    async def test(api, accounts, _webhook):
-        assert accounts.get("default", "a") is None
-        api.put("a", role_arn=ROLE, audience="vault")
-        await until(lambda: accounts.get("default", "a"))
-        assert accounts.get("default", "a").audience == "vault"
-        api.put("a", role_arn=ROLE + "2", kind="MODIFIED")
-        await until(lambda: accounts.get("default", "a").role_arn == ROLE + "2")
-        api.put("a", kind="DELETED")
-        await until(lambda: accounts.get("default", "a") is None)
-
-    run(test)
+async def test_the_webhook_follows_added_changed_and_deleted_accounts(api, accounts):
+    assert accounts.get("default", "a") is None
+    api.put("a", role_arn=ROLE, audience="vault")
+    await until(lambda: accounts.get("default", "a"))
+    assert accounts.get("default", "a").audience == "vault"
+    api.put("a", role_arn=ROLE + "2", kind="MODIFIED")
+    await until(lambda: accounts.get("default", "a").role_arn == ROLE + "2")
+    api.put("a", kind="DELETED")
+    await until(lambda: accounts.get("default", "a") is None)
 
 
-def test_a_unicode_line_separator_in_an_annotation_does_not_split_a_watch_event():
-    async def test(api, accounts, _webhook):
-        api.put("a", role_arn="one\u2028two\x85three")
-        api.put("b", role_arn=ROLE)
-        await until(lambda: accounts.get("default", "b"))
-        assert accounts.get("default", "a").role_arn == "one\u2028two\x85three"
-        assert (api.lists, len(api.watched_from)) == (1, 1)
-
-    run(test)
+async def test_a_unicode_line_separator_in_an_annotation_does_not_split_a_watch_event(api, accounts):
+    api.put("a", role_arn="one\u2028two\x85three")
+    api.put("b", role_arn=ROLE)
+    await until(lambda: accounts.get("default", "b"))
+    assert accounts.get("default", "a").role_arn == "one\u2028two\x85three"
+    assert (api.lists, len(api.watched_from)) == (1, 1)
 
 
-def test_a_watch_that_ends_continues_from_its_last_version():
-    async def test(api, accounts, _webhook):
-        api.put("a", role_arn=ROLE)
-        await until(lambda: accounts.get("default", "a"))
-        api.events.put_nowait(None)
-        api.put("b", role_arn=ROLE)
-        await until(lambda: accounts.get("default", "b"))
-        assert (api.watched_from, api.lists) == (["1", "2"], 1)
-
-    run(test)
+async def test_a_watch_that_ends_continues_from_its_last_version(api, accounts):
+    api.put("a", role_arn=ROLE)
+    await until(lambda: accounts.get("default", "a"))
+    api.events.put_nowait(None)
+    api.put("b", role_arn=ROLE)
+    await until(lambda: accounts.get("default", "b"))
+    assert (api.watched_from, api.lists) == (["1", "2"], 1)
 
 
-def test_a_watch_that_is_too_old_starts_with_a_new_list():
-    async def test(api, accounts, _webhook):
-        api.put("missed", tell=False, role_arn=ROLE)
-        gone = {"kind": "Status", "code": 410, "reason": "Expired"}
-        api.events.put_nowait({"type": "ERROR", "object": gone})
-        await until(lambda: accounts.get("default", "missed"))
-        assert api.lists == 2
+async def test_a_watch_that_is_too_old_starts_with_a_new_list(api, accounts):
+    api.put("missed", tell=False, role_arn=ROLE)
+    gone = {"kind": "Status", "code": 410, "reason": "Expired"}
+    api.events.put_nowait({"type": "ERROR", "object": gone})
+    await until(lambda: accounts.get("default", "missed"))
+    assert api.lists == 2
 
-    run(test)
+
+@pytest.fixture
+def quick_retry(monkeypatch):
+    monkeypatch.setattr("labkit.webhook.watch.RETRY", 0.01)
 
 
 @pytest.mark.parametrize("answer", [500, 403, "nonsense"])
-def test_a_watch_that_fails_is_tried_again(monkeypatch, caplog, answer):
-    monkeypatch.setattr("labkit.webhook.watch.RETRY", 0.01)
-
-    async def test(api, accounts, _webhook):
-        api.watch_answers = [answer, answer]
-        api.events.put_nowait(None)
-        await until(lambda: not api.watch_answers)
-        api.put("a", role_arn=ROLE)
-        await until(lambda: accounts.get("default", "a"))
-
-    run(test)
+async def test_a_watch_that_fails_is_tried_again(quick_retry, api, accounts, caplog, answer):
+    api.watch_answers = [answer, answer]
+    api.events.put_nowait(None)
+    await until(lambda: not api.watch_answers)
+    api.put("a", role_arn=ROLE)
+    await until(lambda: accounts.get("default", "a"))
     assert [record.getMessage().split(":")[0] for record in caplog.records if record.levelname == "WARNING"] == [
         "the watch on service accounts is tried again"
     ] * 2
 
 
-def test_a_pod_that_comes_just_after_its_account_gets_the_role():
-    async def test(api, _accounts, webhook):
-        api.put("a", tell=False, role_arn=ROLE)  # created, but the watch has not reported it yet
-        answer = (await webhook.post("/mutate", json=asking("a"))).json()
-        assert answer["response"]["uid"] == "7"
-        assert ROLE in base64.b64decode(answer["response"]["patch"]).decode()
-
-    run(test)
+async def test_a_pod_that_comes_just_after_its_account_gets_the_role(api, webhook):
+    api.put("a", tell=False, role_arn=ROLE)  # created, but the watch has not reported it yet
+    answer = (await webhook.post("/mutate", json=asking("a"))).json()
+    assert answer["response"]["uid"] == "7"
+    assert ROLE in base64.b64decode(answer["response"]["patch"]).decode()
 
 
-def test_the_webhook_waits_the_grace_period_for_a_new_account():
-    async def test(api, _accounts, webhook):
-        asked = asyncio.create_task(webhook.post("/mutate", json=asking("a")))
-        await asyncio.sleep(0)
-        api.put("a", role_arn=ROLE)
-        assert ROLE in base64.b64decode((await asked).json()["response"]["patch"]).decode()
-
-    run(test)
+async def test_the_webhook_waits_the_grace_period_for_a_new_account(api, webhook):
+    asked = asyncio.create_task(webhook.post("/mutate", json=asking("a")))
+    await asyncio.sleep(0)
+    api.put("a", role_arn=ROLE)
+    assert ROLE in base64.b64decode((await asked).json()["response"]["patch"]).decode()
 
 
-def test_a_pod_of_an_unknown_account_is_let_through_after_the_grace_period():
-    async def test(_api, accounts, _webhook):
-        transport = httpx.ASGITransport(WebhookServer(accounts, grace=0.01))
-        async with httpx.AsyncClient(transport=transport, base_url="http://webhook") as webhook:
-            answer = await webhook.post("/mutate", json=asking("nobody"))
-        assert answer.json()["response"] == {"uid": "7", "allowed": True}
-
-    run(test)
+async def test_a_pod_of_an_unknown_account_is_let_through_after_the_grace_period(accounts):
+    async with client_of(accounts, grace=0.01) as webhook:
+        answer = await webhook.post("/mutate", json=asking("nobody"))
+    assert answer.json()["response"] == {"uid": "7", "allowed": True}
 
 
-def test_a_pod_that_comes_just_after_its_accounts_annotation_gets_the_role():
-    async def test(api, accounts, webhook):
-        api.put("a")
-        await until(lambda: accounts.get("default", "a"))
-        api.put("a", tell=False, role_arn=ROLE)  # annotated, but the watch has not reported it yet
-        answer = (await webhook.post("/mutate", json=asking("a"))).json()
-        assert ROLE in base64.b64decode(answer["response"]["patch"]).decode()
-
-    run(test)
+async def test_a_pod_that_comes_just_after_its_accounts_annotation_gets_the_role(api, accounts, webhook):
+    api.put("a")
+    await until(lambda: accounts.get("default", "a"))
+    api.put("a", tell=False, role_arn=ROLE)  # annotated, but the watch has not reported it yet
+    answer = (await webhook.post("/mutate", json=asking("a"))).json()
+    assert ROLE in base64.b64decode(answer["response"]["patch"]).decode()
 
 
-def test_an_older_answer_does_not_replace_a_newer_event_of_the_watch():
-    async def test(api, accounts, webhook):
-        api.slow = asyncio.Event()
-        asked = asyncio.create_task(webhook.post("/mutate", json=asking("a")))
-        api.put("a", tell=False)
-        await until(lambda: api.asked)
-        api.put("a", role_arn=ROLE)
-        await until(lambda: accounts.get("default", "a"))
-        api.slow.set()
-        assert ROLE in base64.b64decode((await asked).json()["response"]["patch"]).decode()
-
-    run(test)
+async def test_an_older_answer_does_not_replace_a_newer_event_of_the_watch(api, accounts, webhook):
+    api.slow = asyncio.Event()
+    asked = asyncio.create_task(webhook.post("/mutate", json=asking("a")))
+    api.put("a", tell=False)
+    await until(lambda: api.asked)
+    api.put("a", role_arn=ROLE)
+    await until(lambda: accounts.get("default", "a"))
+    api.slow.set()
+    assert ROLE in base64.b64decode((await asked).json()["response"]["patch"]).decode()
 
 
-def test_an_api_that_does_not_answer_does_not_block_a_pod(monkeypatch):
+async def test_an_api_that_does_not_answer_does_not_block_a_pod(api, accounts, monkeypatch):
     monkeypatch.setattr("labkit.webhook.accounts.ASKING", 0.01)
-
-    async def test(api, accounts, _webhook):
-        api.slow = asyncio.Event()
-        transport = httpx.ASGITransport(WebhookServer(accounts, grace=0.01))
-        async with httpx.AsyncClient(transport=transport, base_url="http://webhook") as webhook:
-            answer = await webhook.post("/mutate", json=asking("a"))
-        assert answer.json()["response"] == {"uid": "7", "allowed": True}
-
-    run(test)
+    api.slow = asyncio.Event()
+    async with client_of(accounts, grace=0.01) as webhook:
+        answer = await webhook.post("/mutate", json=asking("a"))
+    assert answer.json()["response"] == {"uid": "7", "allowed": True}
 
 
 JSON = {"content-type": "application/json"}
@@ -290,69 +272,53 @@ JSON = {"content-type": "application/json"}
     ],
     ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
 )
-def test_anything_but_an_admission_review_is_refused(content, headers, status, says):
-    async def test(_api, _accounts, webhook):
-        answer = await webhook.post("/mutate", content=content, headers=headers)
-        assert answer.status_code == status
-        assert says in answer.text
-        if status == 200:
-            assert answer.json()["response"]["allowed"] is False
-
-    run(test)
+async def test_anything_but_an_admission_review_is_refused(webhook, content, headers, status, says):
+    answer = await webhook.post("/mutate", content=content, headers=headers)
+    assert answer.status_code == status
+    assert says in answer.text
+    if status == 200:
+        assert answer.json()["response"]["allowed"] is False
 
 
 @pytest.mark.parametrize("half", ["\\ud800", b"\xed\xa0\x80".decode("latin-1")], ids=["escaped", "raw"])
-def test_a_review_with_half_a_surrogate_pair_is_allowed(half):
-    async def test(_api, _accounts, webhook):
-        content = json.dumps(asking("HALF")).replace("HALF", half).encode("latin-1")
-        answer = await webhook.post("/mutate", content=content, headers=JSON)
-        assert (answer.status_code, answer.json()["response"]["allowed"]) == (200, True)
-
-    run(test)
+async def test_a_review_with_half_a_surrogate_pair_is_allowed(webhook, half):
+    content = json.dumps(asking("HALF")).replace("HALF", half).encode("latin-1")
+    answer = await webhook.post("/mutate", content=content, headers=JSON)
+    assert (answer.status_code, answer.json()["response"]["allowed"]) == (200, True)
 
 
-def test_a_deeply_nested_pod_is_patched_or_refused():
-    async def test(api, accounts, webhook):
-        api.put("a", role_arn=ROLE)
-        await until(lambda: accounts.get("default", "a"))
-        found = []
-        for depth in (10, *range(850, 1000), 5000, 100_000):
-            deep = json.dumps(asking("a")).replace('{"name": "app"}', '{"x": ' + "[" * depth + "]" * depth + "}")
-            answer = await webhook.post("/mutate", content=deep, headers=JSON)
-            assert answer.status_code == 200
-            response = answer.json()["response"]
-            assert response["allowed"] == ("patch" in response)
-            found.append(response["allowed"])
-        assert (found[0], found[-1]) == (True, False)
-
-    run(test)
+async def test_a_deeply_nested_pod_is_patched_or_refused(api, accounts, webhook):
+    api.put("a", role_arn=ROLE)
+    await until(lambda: accounts.get("default", "a"))
+    found = []
+    for depth in (10, *range(850, 1000), 5000, 100_000):
+        deep = json.dumps(asking("a")).replace('{"name": "app"}', '{"x": ' + "[" * depth + "]" * depth + "}")
+        answer = await webhook.post("/mutate", content=deep, headers=JSON)
+        assert answer.status_code == 200
+        response = answer.json()["response"]
+        assert response["allowed"] == ("patch" in response)
+        found.append(response["allowed"])
+    assert (found[0], found[-1]) == (True, False)
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/mutate", 405), ("POST", "/healthz", 405), ("POST", "/", 404)]
 )
-def test_other_methods_and_paths_are_refused(method, path, status):
-    async def test(_api, _accounts, webhook):
-        assert (await webhook.request(method, path)).status_code == status
-
-    run(test)
+async def test_other_methods_and_paths_are_refused(webhook, method, path, status):
+    assert (await webhook.request(method, path)).status_code == status
 
 
-def test_a_review_is_one_log_line_without_the_pods_contents(caplog):
+async def test_a_review_is_one_log_line_without_the_pods_contents(api, accounts, webhook, caplog):
     caplog.set_level("INFO", "labkit.webhook")
-
-    async def test(api, accounts, webhook):
-        api.put("a", role_arn=ROLE)
-        await until(lambda: accounts.get("default", "a"))
-        asked = asking("a")
-        asked["request"]["object"]["metadata"] = {"generateName": "my-\npod-"}
-        asked["request"]["object"]["spec"]["containers"][0]["env"] = [{"name": "PASSWORD", "value": "hunter2"}]
-        await webhook.post("/mutate", json=asked)
-        await webhook.post("/mutate", json=asking("", "kube-system"))
-        await webhook.post("/mutate", content=b"", headers=JSON)
-        await webhook.post("/mutate", json={})
-
-    run(test)
+    api.put("a", role_arn=ROLE)
+    await until(lambda: accounts.get("default", "a"))
+    asked = asking("a")
+    asked["request"]["object"]["metadata"] = {"generateName": "my-\npod-"}
+    asked["request"]["object"]["spec"]["containers"][0]["env"] = [{"name": "PASSWORD", "value": "hunter2"}]
+    await webhook.post("/mutate", json=asked)
+    await webhook.post("/mutate", json=asking("", "kube-system"))
+    await webhook.post("/mutate", content=b"", headers=JSON)
+    await webhook.post("/mutate", json={})
     lines = [record.getMessage() for record in caplog.records if record.name == "labkit.webhook.server"]
     assert lines == [
         "pod default/my-?pod-*, service account a: given the role",
@@ -362,12 +328,9 @@ def test_a_review_is_one_log_line_without_the_pods_contents(caplog):
     ]
 
 
-def test_healthz_answers_ok():
-    async def test(_api, _accounts, webhook):
-        answer = await webhook.get("/healthz")
-        assert (answer.status_code, answer.text) == (200, "ok")
-
-    run(test)
+async def test_healthz_answers_ok(webhook):
+    answer = await webhook.get("/healthz")
+    assert (answer.status_code, answer.text) == (200, "ok")
 
 
 def test_the_webhook_configuration_has_the_url_ca_policy_and_skip_label():

@@ -101,9 +101,7 @@ def test_a_webhook_can_deny_a_pod(admin: httpx.Client, pods: str, register):
     assert answer.json()["message"] == 'admission webhook "pods.lab.example" denied the request: not today'
 
 
-def test_the_api_server_calls_a_webhook_only_for_the_objects_it_selects(
-    admin: httpx.Client, pods: str, register, webhook
-):
+def test_the_api_server_calls_a_webhook_only_for_the_objects_it_selects(admin, pods, register, webhook):
     expression = {"key": "eks.amazonaws.com/skip-pod-identity-webhook", "operator": "DoesNotExist"}
     register("/deny", objectSelector={"matchExpressions": [expression]})
     skipped = pod("p")
@@ -200,9 +198,7 @@ REJECTION = "apiserver_admission_webhook_rejection_count"
     ],
     ids=["no answer, ignored", "another authority, ignored", "no answer", "denied"],
 )
-def test_metrics_count_failed_and_denied_webhook_calls_even_in_dry_runs(
-    admin: httpx.Client, pods: str, register, changes, counter
-):
+def test_metrics_count_failed_and_denied_webhook_calls_even_in_dry_runs(admin, pods, register, changes, counter):
     register(changes.pop("path", "/mutate"), **changes)
     before = counted(admin, counter)
     for options in ({}, {"dryRun": "All"}):

@@ -161,9 +161,7 @@ def test_the_python_client_creates_and_scales_a_deployment(apps: Apps):
         ("admin", "get", "deployments/status", True),
     ],
 )
-def test_the_view_edit_and_admin_roles_have_their_usual_permissions(
-    apps: Apps, role: str, verb: str, resource: str, answer: bool
-):
+def test_the_view_edit_and_admin_roles_have_their_usual_permissions(apps, role, verb, resource, answer):
     apps.kubectl("create", "rolebinding", "r", f"--clusterrole={role}", "--user=ann")
     resource, _, below = resource.partition("/")
     attributes = {"namespace": apps.namespace, "verb": verb, "resource": resource, "subresource": below}

@@ -165,9 +165,7 @@ def test_a_strategic_merge_patch_merges_containers_by_name(admin: httpx.Client, 
         ("apply-patch+yaml", {}, 422, "fieldManager: Required value: is required for apply patch"),
     ],
 )
-def test_a_bad_patch_is_refused_unless_it_only_clears_the_metadata(
-    admin: httpx.Client, namespace: str, kind: str, patch, code: int, message: str
-):
+def test_a_bad_patch_is_refused_unless_it_only_clears_the_metadata(admin, namespace, kind, patch, code, message):
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     admin.post(path, json={"metadata": {"name": "a"}})
     headers = {"Content-Type": f"application/{kind}"}

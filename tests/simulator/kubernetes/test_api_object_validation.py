@@ -49,9 +49,7 @@ def test_an_invalid_role_or_role_binding_is_refused(admin, namespace, kind: str,
         ),
     ],
 )
-def test_invalid_base64_quantities_and_timestamps_are_refused(
-    admin: httpx.Client, namespace: str, kind: str, fields: dict, message: str
-):
+def test_invalid_base64_quantities_and_timestamps_are_refused(admin, namespace, kind, fields, message):
     refused = admin.post(f"/api/v1/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **fields})
     called = {"secrets": "Secret", "configmaps": "ConfigMap", "pods": "Pod", "events": "Event"}[kind]
     assert refused.status_code == 400
@@ -94,9 +92,7 @@ KEY = (
         ("secrets", {"stringData": {"a": "x" * (2**20 + 1)}}, "data: Too long: may not be more than 1048576 bytes"),
     ],
 )
-def test_a_config_map_or_secret_with_invalid_keys_or_size_is_refused(
-    admin: httpx.Client, namespace: str, kind: str, fields: dict, causes: str
-):
+def test_a_config_map_or_secret_with_invalid_keys_or_size_is_refused(admin, namespace, kind, fields, causes):
     refused = admin.post(f"/api/v1/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **fields})
     called = {"secrets": "Secret", "configmaps": "ConfigMap"}[kind]
     assert (refused.status_code, refused.json()["message"]) == (422, f'{called} "a" is invalid: {causes}')
@@ -135,9 +131,7 @@ REDACTED = 'Invalid value: "<secret contents redacted>"'
         ("ssh-auth", {"ssh-privatekey": "a"}, ""),
     ],
 )
-def test_a_secret_must_have_the_data_that_its_type_requires(
-    admin: httpx.Client, namespace: str, type_: str, data: dict, message: str
-):
+def test_a_secret_must_have_the_data_that_its_type_requires(admin, namespace, type_, data, message):
     body = {"metadata": {"name": "a"}, "type": f"kubernetes.io/{type_}", "stringData": data}
     answer = admin.post(f"/api/v1/namespaces/{namespace}/secrets", json=body)
     if message:

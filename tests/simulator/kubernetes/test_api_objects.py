@@ -101,9 +101,7 @@ def test_a_deleted_default_service_account_is_created_again(admin: httpx.Client,
         (b"k8s\x00\xff\xff", 400, ""),
     ],
 )
-def test_an_invalid_request_body_is_refused(
-    admin: httpx.Client, config_maps: str, body: bytes, code: int, message: str
-):
+def test_an_invalid_request_body_is_refused(admin, config_maps, body, code, message):
     answer = admin.post(config_maps, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == code
     assert answer.json()["kind"] == "Status"
@@ -267,9 +265,7 @@ def test_unknown_paths_are_not_found(admin: httpx.Client, path: str, code: int):
     assert admin.get(path).status_code == code
 
 
-def test_a_uid_is_derived_from_the_seed_the_name_and_a_serial_number(
-    admin: httpx.Client, config_maps: str, namespace: str, cluster
-):
+def test_a_uid_is_derived_from_the_seed_the_name_and_a_serial_number(admin, config_maps, namespace, cluster):
     made = admin.post(config_maps, json=config_map("a")).json()["metadata"]["uid"]
     assert made == cluster.api.storage.identifiers.uuid("uid/configmaps", f"{namespace}/a/0")
     admin.delete(f"{config_maps}/a")
@@ -295,9 +291,7 @@ def test_a_lone_surrogate_is_stored_as_the_replacement_character(admin: httpx.Cl
         ({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}, "invalid patch format of primitive list"),
     ],
 )
-def test_a_strategic_merge_patch_with_a_bad_directive_is_refused(
-    admin: httpx.Client, config_maps: str, patch: dict, message: str
-):
+def test_a_strategic_merge_patch_with_a_bad_directive_is_refused(admin, config_maps, patch, message):
     admin.post(config_maps, json=config_map("a"))
     headers = {"Content-Type": "application/strategic-merge-patch+json"}
     refused = admin.patch(f"{config_maps}/a", json=patch, headers=headers)
@@ -321,9 +315,7 @@ ENTRY |= {"time": "2026-01-01T00:00:00Z"}
         ([{**ENTRY, "fieldsV1": {"f:data": 5}}], ["first"]),
     ],
 )
-def test_a_patch_can_set_managed_fields_and_invalid_entries_are_ignored(
-    admin: httpx.Client, config_maps: str, entries: list, managers: list | None
-):
+def test_a_patch_can_set_managed_fields_and_invalid_entries_are_ignored(admin, config_maps, entries, managers):
     admin.post(f"{config_maps}?fieldManager=first", json=config_map("a", data={"a": "1"}))
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": entries}]
     done = admin.patch(f"{config_maps}/a", json=patch, headers={"Content-Type": "application/json-patch+json"})
@@ -361,9 +353,7 @@ def test_server_side_apply_refuses_managed_fields_in_the_body(admin: httpx.Clien
         ),
     ],
 )
-def test_a_number_or_a_string_as_a_patch_is_refused(
-    admin: httpx.Client, config_maps: str, media_type: str, patch: object, message: str
-):
+def test_a_number_or_a_string_as_a_patch_is_refused(admin, config_maps, media_type, patch, message):
     admin.post(config_maps, json=config_map("a"))
     headers = {"Content-Type": f"application/{media_type}+json"}
     refused = admin.patch(f"{config_maps}/a", json=patch, headers=headers)
@@ -389,9 +379,7 @@ SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
         ("apiVersion", "v2", f'no kind "ConfigMap" is registered for version "v2" {SCHEME}'),
     ],
 )
-def test_a_patch_cannot_change_an_objects_kind_or_api_version(
-    admin: httpx.Client, config_maps: str, media_type: str, field: str, value: str, message: str
-):
+def test_a_patch_cannot_change_an_objects_kind_or_api_version(admin, config_maps, media_type, field, value, message):
     admin.post(config_maps, json=config_map("a"))
     patch = {field: value} if media_type == "merge-patch" else [{"op": "replace", "path": f"/{field}", "value": value}]
     headers = {"Content-Type": f"application/{media_type}+json"}
@@ -445,9 +433,7 @@ def test_a_resource_version_that_is_not_a_64_bit_number_is_refused(admin: httpx.
         ),
     ],
 )
-def test_a_create_with_an_invalid_parameter_is_refused(
-    admin: httpx.Client, config_maps: str, parameter: str, value: str, message: str
-):
+def test_a_create_with_an_invalid_parameter_is_refused(admin, config_maps, parameter, value, message):
     refused = admin.post(config_maps, json=config_map("a"), params={parameter: value})
     expected = f'CreateOptions.meta.k8s.io "" is invalid: {message}'
     assert (refused.status_code, refused.json()["message"]) == (422, expected)

@@ -204,9 +204,7 @@ RELATIVE, STEPS, RESERVED = "must be a relative path", "must not contain '..'", 
         ("/..", [RELATIVE, STEPS]),
     ],
 )
-def test_a_volume_file_path_that_is_absolute_or_uses_dot_dot_is_refused(
-    admin: httpx.Client, namespace: str, path: str, why: list[str]
-):
+def test_a_volume_file_path_that_is_absolute_or_uses_dot_dot_is_refused(admin, namespace, path, why):
     item, token = {"key": "a", "path": path}, {"path": path, "expirationSeconds": 600}
     name = {"path": path, "fieldRef": {"fieldPath": "metadata.name"}}
     for source, field in (
@@ -235,9 +233,7 @@ def test_a_volume_file_path_that_is_absolute_or_uses_dot_dot_is_refused(
         ({}, "Required value"),
     ],
 )
-def test_a_host_path_that_is_empty_or_contains_dot_dot_is_refused(
-    admin: httpx.Client, namespace: str, host_path: dict, why: str
-):
+def test_a_host_path_that_is_empty_or_contains_dot_dot_is_refused(admin, namespace, host_path, why):
     made = pod("p", volumes=[{"name": "v", "hostPath": host_path}])
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
     expected = f'Pod "p" is invalid: spec.volumes[0].hostPath.path: {why}'
@@ -259,9 +255,7 @@ def test_a_sub_path_outside_its_volume_is_refused(admin: httpx.Client, namespace
     ("character", "quoted"),
     [("\0", r"\x00"), ("\n", r"\n"), ("\r", r"\r"), ("\x1b", r"\x1b"), ("\x7f", r"\x7f"), ("\x85", r"\u0085")],
 )
-def test_error_messages_quote_control_characters_as_go_does(
-    admin: httpx.Client, namespace: str, character: str, quoted: str
-):
+def test_error_messages_quote_control_characters_as_go_does(admin, namespace, character, quoted):
     """https://pkg.go.dev/strconv#Quote"""
     odd = f"a{character}b"
     container = {

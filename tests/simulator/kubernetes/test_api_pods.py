@@ -111,9 +111,7 @@ def test_a_pending_pod_is_scheduled_when_a_node_joins(admin: httpx.Client, pods:
     assert event["message"] == f"Successfully assigned {namespace}/p to {name}"
 
 
-def test_the_api_server_gets_a_pods_logs_from_its_kubelet(
-    admin: httpx.Client, pods: str, namespace: str, node: str, cluster
-):
+def test_the_api_server_gets_a_pods_logs_from_its_kubelet(admin, pods, namespace, node, cluster):
     admin.post(pods, json=pod("p"))
     assert admin.get(f"{pods}/p/log", params={"tailLines": 5}).text == "first\n"
     assert cluster.kubelet.requests[-1] == (f"/containerLogs/{namespace}/p/main", [("tailLines", "5")])
@@ -149,9 +147,7 @@ def own(cluster) -> client.CoreV1Api:
     return client.CoreV1Api(new_client_from_config(str(cluster.kubeconfig)))
 
 
-def test_the_api_server_passes_an_exec_command_to_the_kubelet(
-    own: client.CoreV1Api, admin: httpx.Client, pods: str, namespace: str, node, cluster
-):
+def test_the_api_server_passes_an_exec_command_to_the_kubelet(own, admin, pods, namespace, node, cluster):
     admin.post(pods, json=pod("p"))
     wanted = {"stderr": True, "stdin": False, "stdout": True, "tty": False}
     text = stream(own.connect_get_namespaced_pod_exec, "p", namespace, command=["aws", "s3", "ls"], **wanted)
@@ -160,9 +156,7 @@ def test_the_api_server_passes_an_exec_command_to_the_kubelet(
     assert query == [("output", "1"), ("error", "1"), ("command", "aws"), ("command", "s3"), ("command", "ls")]
 
 
-def test_exec_passes_input_and_exit_codes(
-    own: client.CoreV1Api, admin: httpx.Client, pods: str, namespace: str, node: str
-):
+def test_exec_passes_input_and_exit_codes(own, admin, pods, namespace, node):
     admin.post(pods, json=pod("p"))
     wanted = {"stderr": True, "stdout": True, "tty": False, "_preload_content": False}
     session = stream(own.connect_get_namespaced_pod_exec, "p", namespace, command=["cat"], stdin=True, **wanted)
@@ -175,9 +169,7 @@ def test_exec_passes_input_and_exit_codes(
     assert session.returncode == 7
 
 
-def test_exec_is_refused_if_the_pod_or_its_container_is_not_running(
-    own: client.CoreV1Api, admin: httpx.Client, pods: str, namespace: str, request
-):
+def test_exec_is_refused_if_the_pod_or_its_container_is_not_running(own, admin, pods, namespace, request):
     def refused(command: str) -> ApiException:
         with pytest.raises(ApiException) as caught:
             stream(own.connect_get_namespaced_pod_exec, "p", namespace, command=[command], stdout=True)
@@ -203,9 +195,7 @@ def test_exec_is_refused_if_the_pod_or_its_container_is_not_running(
         ({}, True, "1 node(s) were unschedulable"),
     ],
 )
-def test_an_unschedulable_pod_gets_a_condition_and_one_event(
-    admin: httpx.Client, pods: str, namespace: str, node: str, spec: dict, unschedulable: bool, reason: str
-):
+def test_an_unschedulable_pod_gets_a_condition_and_one_event(admin, pods, namespace, node, spec, unschedulable, reason):
     merge = {"Content-Type": "application/merge-patch+json"}
     path = f"/api/v1/nodes/{node}"
     admin.patch(path, json={"spec": {"unschedulable": unschedulable}}, headers=merge)
@@ -232,9 +222,7 @@ def test_an_unschedulable_pod_gets_a_condition_and_one_event(
 
 
 @pytest.mark.parametrize("subresource", ["exec", "attach"])
-def test_exec_and_attach_refuse_a_request_without_a_websocket(
-    admin: httpx.Client, pods: str, node: str, subresource: str
-):
+def test_exec_and_attach_refuse_a_request_without_a_websocket(admin, pods, node, subresource):
     admin.post(pods, json=pod("p"))
     plain = admin.post(f"{pods}/p/{subresource}?command=true&stdout=true")
     assert (plain.status_code, plain.json()["message"]) == (400, "Upgrade request required")
@@ -300,9 +288,7 @@ def affinity(**expression: object) -> dict:
         (resources(memory="500Gi", cpu="400"), "", ""),
     ],
 )
-def test_a_pod_is_scheduled_only_on_a_node_that_fits_it(
-    admin: httpx.Client, pods: str, node: str, spec: dict, reason: str, preemption: str
-):
+def test_a_pod_is_scheduled_only_on_a_node_that_fits_it(admin, pods, node, spec, reason, preemption):
     merge = {"Content-Type": "application/merge-patch+json"}
     path, taints = f"/api/v1/nodes/{node}", [{"key": "a", "value": "b", "effect": "NoSchedule"}]
     tolerations = [{"key": "a", "value": "b"}]

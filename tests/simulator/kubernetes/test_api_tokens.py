@@ -240,9 +240,7 @@ def test_a_token_is_invalid_after_its_bound_object_is_deleted(admin: httpx.Clien
     admin.delete(f"{path}/it")
 
 
-def test_a_terminating_pods_token_outlasts_its_grace_period_by_about_a_minute(
-    admin: httpx.Client, namespace: str, node: str, lab_time: Clock
-):
+def test_a_terminating_pods_token_outlasts_its_grace_period_by_about_a_minute(admin, namespace, node, lab_time):
     admin.post(f"{CORE.format(namespace)}/pods", json=pod("p", nodeName=node))
     token = token_of(admin, namespace, boundObjectRef=bind_pod("p"))
     admin.delete(f"{CORE.format(namespace)}/pods/p", params={"gracePeriodSeconds": 30})
@@ -264,9 +262,7 @@ def test_a_terminating_pods_token_outlasts_its_grace_period_by_about_a_minute(
         ([ISSUER], ["vault"], None),
     ],
 )
-def test_a_token_review_succeeds_only_for_an_audience_of_the_token(
-    admin: httpx.Client, namespace: str, has, asked, common
-):
+def test_a_token_review_succeeds_only_for_an_audience_of_the_token(admin, namespace, has, asked, common):
     status = review(admin, token_of(admin, namespace, audiences=has), *asked)
     if common:
         assert (status["authenticated"], status["audiences"]) == (True, common)
@@ -300,9 +296,7 @@ def test_a_review_of_a_pods_token_names_the_pod_and_its_node(admin: httpx.Client
         ({"nbf": "soon"}, "invalid bearer token"),
     ],
 )
-def test_a_correctly_signed_token_with_bad_claims_is_refused(
-    admin: httpx.Client, namespace: str, signing_key, claims, message
-):
+def test_a_correctly_signed_token_with_bad_claims_is_refused(admin, namespace, signing_key, claims, message):
     good = token_of(admin, namespace)
     changed = read_jwt(good)[1] | claims
     changed = {name: value for name, value in changed.items() if value is not None}
@@ -349,9 +343,7 @@ def filled(admin: httpx.Client, namespace: str, name: str) -> dict | None:
     return None if found.status_code == 404 else found.json()
 
 
-def test_a_token_secret_gets_a_token_that_lasts_until_the_secret_is_deleted(
-    admin: httpx.Client, namespace: str, cluster, lab_time: Clock
-):
+def test_a_token_secret_gets_a_token_that_lasts_until_the_secret_is_deleted(admin, namespace, cluster, lab_time):
     account = f"{CORE.format(namespace)}/serviceaccounts"
     uid = admin.post(account, json={"metadata": {"name": "app"}}).json()["metadata"]["uid"]
     assert token_secret(admin, namespace, "t", "app").status_code == 201

@@ -115,9 +115,7 @@ CONTINUED = "resourceVersionMatch is forbidden when continue is provided"
         ),
     ],
 )
-def test_list_options_that_contradict_each_other_are_refused(
-    admin: httpx.Client, config_maps: str, query: str, told: list[str | tuple[str, str]]
-):
+def test_list_options_that_contradict_each_other_are_refused(admin, config_maps, query, told):
     causes = [
         {"reason": "FieldValueForbidden", "message": f"Forbidden: {each}", "field": "resourceVersionMatch"}
         if isinstance(each, str)

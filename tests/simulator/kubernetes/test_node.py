@@ -28,6 +28,7 @@ TOKEN_VOLUME = {
         ]
     },
 }
+CONFIG_ERROR, CREATE_ERROR = "CreateContainerConfigError", "CreateContainerError"
 TOKEN_MOUNT = {"name": "aws-iam-token", "mountPath": TOKEN_FOLDER, "readOnly": True}
 
 
@@ -37,6 +38,17 @@ def lab(request) -> Iterator[Lab]:
     assert lab.mounts == request.param
     yield lab
     ended(lab)
+
+
+def waiting(lab, name, reason, restarts=0):
+    """Wait until the pod's container waits for this reason, and return the container's status."""
+
+    def status():
+        [status] = lab.read(name).status.container_statuses or [None]
+        waits = status and status.state.waiting and status.state.waiting.reason == reason
+        return status if waits and status.restart_count == restarts else None
+
+    return until(status, reason)
 
 
 def test_a_pod_reads_its_token_at_aws_web_identity_token_file(lab):
@@ -100,7 +112,7 @@ def test_a_container_gets_the_variables_of_its_spec_and_none_of_the_hosts(lab):
     lab.api.create_namespaced_secret("default", secret)
     container = {
         "name": "app",
-        "image": "public.ecr.aws/docker/library/python:3.12",
+        "image": "python:3.12",
         "command": ["python", "-c", "import os, json; print(json.dumps(dict(os.environ)))", "$(PLAIN)"],
         "envFrom": [{"prefix": "S_", "configMapRef": {"name": "settings"}}],
         "env": [
@@ -114,7 +126,6 @@ def test_a_container_gets_the_variables_of_its_spec_and_none_of_the_hosts(lab):
             {"name": "AWS_ENDPOINT_URL", "value": "https://sts.amazonaws.com"},
         ],
     }
-    container["image"] = "python:3.12"
     env = json.loads(lab.output_of("variables", container))
 
     assert env["JOINED"] == "x-1-$(NONE)-$(PLAIN)"
@@ -170,16 +181,10 @@ def test_a_missing_program_fails_the_pod(lab):
 
 def test_a_pod_with_an_unknown_image_waits_and_lists_the_known_images(lab):
     lab.create("nginx", {"name": "app", "image": "nginx:1.27"})
-
-    def waiting(reason):
-        [status] = lab.read("nginx").status.container_statuses or [None]
-        found = status and status.state.waiting
-        return found if found and found.reason == reason else None
-
-    message = until(lambda: waiting("ErrImagePull"), "ErrImagePull").message
+    message = waiting(lab, "nginx", "ErrImagePull").state.waiting.message
     assert 'failed to pull image "nginx:1.27"' in message
     assert "amazon/aws-cli, public.ecr.aws/aws-cli/aws-cli, public.ecr.aws/lambda/python, python" in message
-    assert "Back-off pulling image" in until(lambda: waiting("ImagePullBackOff"), "ImagePullBackOff").message
+    assert "Back-off pulling image" in waiting(lab, "nginx", "ImagePullBackOff").state.waiting.message
     until(lambda: ("BackOff", 'Back-off pulling image "nginx:1.27"') in lab.events("nginx"), "the event")
     with pytest.raises(client.ApiException) as refused:
         lab.log("nginx")
@@ -190,14 +195,7 @@ def test_a_pod_with_an_unknown_image_waits_and_lists_the_known_images(lab):
 def test_a_container_waits_for_a_missing_config_map(lab):
     variable = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "x"}}}
     lab.create("waits", shell("echo $X", env=[variable]))
-
-    def waiting():
-        [status] = lab.read("waits").status.container_statuses or [None]
-        return (
-            status and status.state.waiting and status.state.waiting.reason == "CreateContainerConfigError" and status
-        )
-
-    assert until(waiting, "CreateContainerConfigError").state.waiting.message == 'configmap "late" not found'
+    assert waiting(lab, "waits", CONFIG_ERROR).state.waiting.message == 'configmap "late" not found'
     lab.api.create_namespaced_config_map("default", {"metadata": {"name": "late"}, "data": {"x": "came"}})
     lab.in_phase("waits", "Succeeded")
     assert lab.log("waits") == "came\n"
@@ -231,18 +229,12 @@ def test_a_failed_init_container_fails_the_pod(lab):
 
 def test_a_failed_container_is_restarted_after_a_back_off_by_the_labs_clock(lab):
     lab.create("crashes", shell("echo run; exit 1"), restartPolicy="Always")
-
-    def backing_off(times):
-        [status] = lab.read("crashes").status.container_statuses or [None]
-        waits = status and status.state.waiting and status.state.waiting.reason == "CrashLoopBackOff"
-        return status if waits and status.restart_count == times else None
-
-    status = until(lambda: backing_off(1), "CrashLoopBackOff")
+    status = waiting(lab, "crashes", "CrashLoopBackOff", restarts=1)
     assert "back-off 10s restarting failed container=app pod=crashes_default(" in status.state.waiting.message
     assert (status.last_state.terminated.exit_code, lab.log("crashes", previous=True)) == (1, "run\n")
     try:
         lab.clock.advance(seconds=11)
-        assert "back-off 20s" in until(lambda: backing_off(2), "the second back-off").state.waiting.message
+        assert "back-off 20s" in waiting(lab, "crashes", "CrashLoopBackOff", restarts=2).state.waiting.message
     finally:
         lab.clock.reset()
     lab.api.delete_namespaced_pod("crashes", "default")
@@ -348,12 +340,7 @@ def test_a_failed_mount_is_reported(lab):
         shell("true", volumeMounts=[{"name": "d", "mountPath": "/proc"}]),
         volumes=[{"name": "d", "emptyDir": {}}],
     )
-
-    def waiting():
-        [status] = lab.read("refused").status.container_statuses or [None]
-        return status and status.state.waiting and status.state.waiting.reason == "CreateContainerError" and status
-
-    assert '"/proc"' in until(waiting, "CreateContainerError").state.waiting.message
+    assert '"/proc"' in waiting(lab, "refused", CREATE_ERROR).state.waiting.message
 
 
 def test_an_event_reports_a_volume_of_an_unsupported_kind(lab):
@@ -396,65 +383,34 @@ def test_all_pod_processes_end_when_the_nodes_host_process_ends(mode, number):
 
 
 ODD = "a\0b"
-EMPTY = [{"name": "v", "emptyDir": {}}]
+VOLUME = {"name": "v", "mountPath": "/v"}
+UNPREPARED = 'failed to prepare subPath for volumeMount "v" of container "app"'
+INVALID = f'nothing can be mounted at "/{ODD}": invalid argument'
+
+
+def of_variable(value):
+    return {"env": [{"name": "A", "value": value}], "volumeMounts": [{**VOLUME, "subPathExpr": "$(A)"}]}
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "volumes", "reason", "told"),
+    ("name", "fields", "reason", "told"),
     [
-        (
-            "part",
-            {"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": ODD}]},
-            EMPTY,
-            "CreateContainerConfigError",
-            'failed to prepare subPath for volumeMount "v" of container "app"',
-        ),
-        (
-            "long-part",
-            {"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "a" * 300}]},
-            EMPTY,
-            "CreateContainerConfigError",
-            'failed to prepare subPath for volumeMount "v" of container "app"',
-        ),
+        ("part", {"volumeMounts": [{**VOLUME, "subPath": ODD}]}, CONFIG_ERROR, UNPREPARED),
+        ("long-part", {"volumeMounts": [{**VOLUME, "subPath": "a" * 300}]}, CONFIG_ERROR, UNPREPARED),
         (
             "part-of-variable",
-            {
-                "env": [{"name": "A", "value": "../x"}],
-                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}],
-            },
-            EMPTY,
-            "CreateContainerConfigError",
+            of_variable("../x"),
+            CONFIG_ERROR,
             "unable to provision SubPath `../x`: must not contain '..'",
         ),
-        (
-            "absolute-part",
-            {
-                "env": [{"name": "A", "value": "/etc"}],
-                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}],
-            },
-            EMPTY,
-            "CreateContainerConfigError",
-            "error SubPath `/etc` must not be an absolute path",
-        ),
-        (
-            "mount",
-            {"volumeMounts": [{"name": "v", "mountPath": f"/{ODD}"}]},
-            EMPTY,
-            "CreateContainerError",
-            f'nothing can be mounted at "/{ODD}": invalid argument',
-        ),
-        (
-            "message",
-            {"terminationMessagePath": f"/{ODD}"},
-            EMPTY,
-            "CreateContainerError",
-            f'nothing can be mounted at "/{ODD}": invalid argument',
-        ),
+        ("absolute-part", of_variable("/etc"), CONFIG_ERROR, "error SubPath `/etc` must not be an absolute path"),
+        ("mount", {"volumeMounts": [{"name": "v", "mountPath": f"/{ODD}"}]}, CREATE_ERROR, INVALID),
+        ("message", {"terminationMessagePath": f"/{ODD}"}, CREATE_ERROR, INVALID),
     ],
 )
-def test_the_kubelet_reports_an_invalid_mount_path_or_sub_path(lab, name, fields, volumes, reason, told):
+def test_the_kubelet_reports_an_invalid_mount_path_or_sub_path(lab, name, fields, reason, told):
     """A real API server also accepts such a pod."""
-    lab.create(name, shell("true", **fields), volumes=volumes)
+    lab.create(name, shell("true", **fields), volumes=[{"name": "v", "emptyDir": {}}])
     until(lambda: ("Failed", f"Error: {told}") in lab.events(name))
     waiting = lab.read(name).status.container_statuses[0].state.waiting
     assert (waiting.reason, waiting.message) == (reason, told)

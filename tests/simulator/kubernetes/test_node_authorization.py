@@ -96,7 +96,7 @@ NOT_FOUND, FORBIDDEN = 404, 403
     ],
 )  # fmt: skip
 def test_a_node_gets_only_its_own_objects_and_those_its_pods_refer_to(
-    kubelet: httpx.Client, namespace: str, pods, method, path, code, reason
+    kubelet, namespace, pods, method, path, code, reason
 ):
     answer = kubelet.request(method, path.format(ns=namespace, node=NODE))
     assert answer.status_code == code, answer.text
@@ -137,9 +137,7 @@ def test_a_node_asks_for_a_token(kubelet: httpx.Client, namespace: str, pods, ac
         assert answer.status_code == 201, answer.text
 
 
-def test_a_role_can_grant_nodes_another_token_audience(
-    kubelet: httpx.Client, admin: httpx.Client, namespace: str, pods
-):
+def test_a_role_can_grant_nodes_another_token_audience(kubelet, admin, namespace, pods):
     rules = [{"verbs": ["request-serviceaccounts-token-audience"], "apiGroups": [""], "resources": ["vault"]}]
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
     admin.post(f"{rbac}/roles", json={"metadata": {"name": "vault"}, "rules": rules})
@@ -169,7 +167,7 @@ def test_a_role_can_grant_nodes_another_token_audience(
     ],
 )  # fmt: skip
 def test_a_node_can_change_only_its_own_labels_and_its_pods_status(
-    kubelet: httpx.Client, admin: httpx.Client, namespace: str, pods, path, patch, reason
+    kubelet, admin, namespace, pods, path, patch, reason
 ):
     admin.post("/api/v1/nodes", json={"metadata": {"name": OTHER}})
     headers = {"Content-Type": "application/merge-patch+json"}

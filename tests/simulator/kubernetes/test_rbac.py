@@ -81,9 +81,7 @@ PODS, MAPS = "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/configmaps"
         ([], "GET", "/version", 200),
     ],
 )
-def test_a_role_allows_exactly_its_verbs_and_resources(
-    app: httpx.Client, namespace: str, give, rules, method, path, code
-):
+def test_a_role_allows_exactly_its_verbs_and_resources(app, namespace, give, rules, method, path, code):
     give(*rules)
     answer = app.request(method, path.format(namespace), json={} if method == "POST" else None)
     assert answer.status_code == code, answer.text
@@ -152,9 +150,7 @@ def binding(name: str, kind: str = "Role") -> dict:
         ([rule(["escalate"], "roles", group="rbac.authorization.k8s.io", resourceNames=["offered"])], None),
     ],
 )  # fmt: skip
-def test_nobody_creates_a_role_with_more_than_their_own_permissions(
-    app: httpx.Client, namespace: str, give, more, lacking
-):
+def test_nobody_creates_a_role_with_more_than_their_own_permissions(app, namespace, give, more, lacking):
     give(WRITE_ROLES, *more)
     answer = app.post(f"{RBAC}/namespaces/{namespace}/roles", json=role("offered", OFFERED))
     if lacking is None:
@@ -169,9 +165,7 @@ def test_nobody_creates_a_role_with_more_than_their_own_permissions(
     )
 
 
-def test_nobody_adds_a_permission_to_a_role_that_they_do_not_have(
-    app: httpx.Client, admin: httpx.Client, namespace: str, give
-):
+def test_nobody_adds_a_permission_to_a_role_that_they_do_not_have(app, admin, namespace, give):
     give(WRITE_ROLES)
     path = f"{RBAC}/namespaces/{namespace}/roles"
     admin.post(path, json=role("grown", OFFERED))
@@ -208,9 +202,7 @@ def test_only_the_administrator_can_bind_a_missing_role(app, admin, namespace, g
     assert admin.post(path, json=binding("none")).status_code == 201
 
 
-def test_an_aggregated_cluster_role_gets_the_rules_of_labelled_roles(
-    app: httpx.Client, admin: httpx.Client, namespace: str
-):
+def test_an_aggregated_cluster_role_gets_the_rules_of_labelled_roles(app, admin, namespace):
     subject = {"kind": "ServiceAccount", "name": "app", "namespace": namespace}
     view = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
     metadata = {"name": f"{namespace}-viewer"}
@@ -274,7 +266,7 @@ def test_creating_an_aggregated_cluster_role_needs_cluster_admin(app: httpx.Clie
     ],
 )  # fmt: skip
 def test_impersonation_needs_permission_for_each_user_group_uid_and_extra(
-    app: httpx.Client, namespace: str, give, rules, headers, refused
+    app, namespace, give, rules, headers, refused
 ):
     give(*rules, everywhere=True)
     given = {f"Impersonate-{name}": value.format(ns=namespace) for name, value in headers.items()}
