@@ -11,7 +11,7 @@ from labkit.course.exercises.asking import ALLOWED, Credentials, refusal, simula
 from labkit.course.exercises.exercise import Exercise
 from labkit.course.widgets.question import Answer, Question
 from labkit.doctor.checks import Comparison
-from labkit.simulator import nodes
+from labkit.simulator import names
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 
@@ -27,7 +27,7 @@ LEAKED_KEY = "leaked-key"  # the namespace's annotation with the leaked key's id
 def detach_from_the_node(lab: Workspace) -> None:
     """Detach the run's policy from the lab's own node role. The notebook attaches it, and may end before its end."""
     role, policy = lab.connection.node_role, lab.parameters.policy_arn
-    if not role or policy in nodes.POLICIES:
+    if not role or policy in names.NODE_POLICIES:
         return
     iam = lab.aws.client("iam")
     with suppress(iam.exceptions.NoSuchEntityException):

@@ -101,10 +101,8 @@ def _selects(spec: Object, node: Object) -> bool:
     if wanted is None:
         return True
     fields = {"metadata.name": node["metadata"]["name"]}
-    terms = [
-        (term.get("matchExpressions") or (), term.get("matchFields") or ()) for term in wanted["nodeSelectorTerms"]
-    ]
-    return any(
-        (on_labels or on_fields) and holds(on_labels, labels) and holds(on_fields, fields)
-        for on_labels, on_fields in terms
-    )
+    for term in wanted.get("nodeSelectorTerms") or ():
+        on_labels, on_fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+        if (on_labels or on_fields) and holds(on_labels, labels) and holds(on_fields, fields):
+            return True
+    return False
