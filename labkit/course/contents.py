@@ -213,12 +213,9 @@ def _tasks(name: str) -> tuple[str, list[str], list[str]]:
     time = TIME.search("".join(cells[0]["source"]))
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     exercises = [id for cell in code for id in EXERCISE.findall("".join(cell["source"]))]
-    questions = [id for cell in code for output in cell["outputs"] for id in QUESTION.findall(_plain(output))]
+    texts = ["".join(output.get("data", {}).get("text/plain", "")) for cell in code for output in cell["outputs"]]
+    questions = [id for text in texts for id in QUESTION.findall(text)]
     return time[1] if time else "", exercises, questions
-
-
-def _plain(output: dict[str, Any]) -> str:
-    return "".join(output.get("data", {}).get("text/plain", ""))
 
 
 @cache

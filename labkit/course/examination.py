@@ -221,7 +221,8 @@ class Examination:
             self._tell(paper)
 
     def _close(self, paper: Paper, *, repaired: bool) -> None:
-        paper.ended, paper.repaired, paper.doctor = time.time(), repaired, _used_the_doctor(self._lab)
+        paper.ended, paper.repaired = time.time(), repaired
+        paper.doctor = _mark().exists() or _mark(self._lab).exists()
         self._keep()
         if any(not each.ended for each in self._papers):
             print()
@@ -312,10 +313,6 @@ def _by_the_lab(lab: "Workspace") -> Path:
 
 def _mark(lab: "Workspace | None" = None) -> Path:
     return Folder.find().path / (f"doctor-asked-{label_value(lab.run)}" if lab else "doctor-asked")
-
-
-def _used_the_doctor(lab: "Workspace") -> bool:
-    return _mark().exists() or _mark(lab).exists()
 
 
 def _take_out(lab: "Workspace") -> None:

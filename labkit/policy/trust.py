@@ -81,12 +81,11 @@ def _nearest(trust: Policy, request: Request) -> Decision:
     if faulty:
         problem = unevaluable(faulty[0], request)
         return _denied(f"{faulty[0]} of the trust policy cannot be evaluated: {problem}", request, trust)
+    trusted = "; ".join(str(statement.principals) for statement in allows)
     if request.principal.kind == "service":
-        trusted = "; ".join(str(statement.principals) for statement in allows)
         return _denied(f"the trust policy doesn't name {request.principal.arn}; it trusts {trusted}", request, trust)
     federated = [arn for statement in allows if statement.principals for arn in statement.principals.federated]
     if not federated:
-        trusted = "; ".join(str(statement.principals) for statement in allows)
         return _denied(f"the trust policy names no federated principal; it trusts {trusted}", request, trust)
     reason = (
         f"the trust policy trusts {', '.join(sorted(federated))}, and the token's provider is {request.principal.arn}"

@@ -70,10 +70,7 @@ def wrapped(*statements, **fields):
         ({"Principal": {"Service": "ec2"}}, 'Invalid principal in policy: "SERVICE":"ec2"'),
         ({"Principal": {"Service": "pods.eks"}}, 'Invalid principal in policy: "SERVICE":"pods.eks"'),
         ({"Condition": {"StringMatches": {"aws:x": "y"}}}, "Unknown condition operator StringMatches"),
-        (
-            {"Condition": {"StringEquals": {"sub": "x"}}},
-            VENDOR,
-        ),
+        ({"Condition": {"StringEquals": {"sub": "x"}}}, VENDOR),
         ({"Condition": {"StringEquals": {"aws:x": {"deep": "er"}}}}, "The values of condition aws:x must be strings."),
         (
             {"Sid": "with spaces"},

@@ -268,10 +268,7 @@ def test_a_star_principal_with_a_principal_arn_condition_bypasses_a_boundary(key
 )
 def test_across_accounts_both_the_identity_and_the_bucket_policy_must_allow(identity, resource, denial):
     decision = evaluate(
-        get(),
-        identity=[read(*identity)],
-        resource=[bucket({"AWS": resource})] if resource else [],
-        same_account=False,
+        get(), identity=[read(*identity)], resource=[bucket({"AWS": resource})] if resource else [], same_account=False
     )
     assert (decision.allowed, decision.denial) == (denial is None, denial)
 

@@ -228,10 +228,7 @@ SERVICE = "pods.eks.amazonaws.com"
             {"Condition": {"StringEquals": {"aws:SourceAccount": "9"}}},
             'the trust policy wants aws:SourceAccount StringEquals "9" and the request has "123456789012"',
         ),
-        (
-            {"Effect": "Deny"},
-            "an explicit Deny, statement 1 of the trust policy, refuses sts:AssumeRole",
-        ),
+        ({"Effect": "Deny"}, "an explicit Deny, statement 1 of the trust policy, refuses sts:AssumeRole"),
     ],
 )
 def test_a_decision_says_why_a_service_is_or_is_not_trusted(changes, reason):

@@ -8,7 +8,7 @@ from labkit.course import faults
 from labkit.course.exercises.asking import caller, injected, only_cart, refuses
 from labkit.course.exercises.exercise import Exercise, make_account
 from labkit.course.faults import live
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.workspace import Workspace
 
@@ -99,13 +99,13 @@ PREDICTIONS = (
         "You repair the annotation. Which role does the running pod have now?",
         Answer("Its own role, at once.", "The API server asks the webhook only about new pods."),
         Answer("Its own role, after the next renewal.", "The pod has no token for AWS that could be renewed."),
-        Answer("Still its node's.", "The webhook changes a pod only when it's created.", right=True),
+        Right("Still its node's.", "The webhook changes a pod only when it's created."),
     ),
     Question(
         "09-2",
         "The role's policy allows s3:ListBucket. The bucket's policy denies it to the role. What does the pod get?",
         Answer("The list: the role's policy allows it.", "An Allow never wins over a Deny."),
-        Answer("AccessDenied.", "A Deny in any of the policies wins.", right=True),
+        Right("AccessDenied.", "A Deny in any of the policies wins."),
         Answer(
             "The list: a bucket's policy applies only to other accounts.",
             "A bucket's policy also applies to the account that owns the bucket.",
@@ -121,10 +121,9 @@ RECALL = (
             "The trust policy.",
             "If the trust policy refuses the pod, STS answers AccessDenied. Here STS rejects the token.",
         ),
-        Answer(
+        Right(
             "The provider: does it exist, and does it list the token's audience?",
             "STS compares the token with the provider.",
-            right=True,
         ),
         Answer("The role's permissions.", "The pod doesn't have the role yet."),
     ),
@@ -132,17 +131,16 @@ RECALL = (
         "09-4",
         "An error says User: …assumed-role/blue-node-role/… is not authorized. What's wrong?",
         Answer("The node's role needs more permissions.", "Every pod on the node would get these permissions."),
-        Answer("The pod doesn't use IRSA.", "Look at the pod, its service account and the annotation.", right=True),
+        Right("The pod doesn't use IRSA.", "Look at the pod, its service account and the annotation."),
         Answer("The trust policy refuses the pod.", "Then the error would name sts:AssumeRoleWithWebIdentity."),
     ),
     Question(
         "09-5",
         "A pod on Fargate says Unable to locate credentials. What does that mean?",
-        Answer(
+        Right(
             "The pod doesn't use IRSA, and can't reach the node's credentials.",
             "On an EC2 node that gives pods its credentials, this pod would act as its node. Look at the pod, its "
             "service account and the annotation.",
-            right=True,
         ),
         Answer("The trust policy refuses the pod.", "Then STS would answer AccessDenied."),
         Answer("The role has no permissions.", "Then the pod would have credentials, and get AccessDenied."),
@@ -152,31 +150,22 @@ RECALL = (
         "You have little access. Where do you look first?",
         Answer("The role's trust policy.", "That needs the permission iam:GetRole, which few developers have."),
         Answer("CloudTrail.", "That needs access to the account, and the events arrive minutes late."),
-        Answer(
-            "The pod's service account and its annotation.",
-            "Anyone who may read the namespace can look there.",
-            right=True,
-        ),
+        Right("The pod's service account and its annotation.", "Anyone who may read the namespace can look there."),
     ),
     Question(
         "09-7",
         "Which of these repairs needs a new pod?",
         Answer("The provider's audience.", "The same pod sends its token again, and STS accepts it."),
-        Answer(
-            "The service account's annotation.",
-            "The webhook reads the annotation only when a pod is created.",
-            right=True,
-        ),
+        Right("The service account's annotation.", "The webhook reads the annotation only when a pod is created."),
         Answer("The bucket's policy.", "S3 reads the bucket's policy at each call."),
     ),
     Question(
         "09-8",
         "You've repaired a trust policy, and your pod gets in. Are you done?",
         Answer("Yes: the pod works.", "The pod would also work with a wildcard, which lets other service accounts in."),
-        Answer(
+        Right(
             "Not yet: check that AWS still refuses other service accounts, and that nothing is left behind.",
             "A repair that lets others in is another fault.",
-            right=True,
         ),
         Answer(
             "Not yet: the pod has to be created again.",

@@ -6,7 +6,7 @@ from botocore.exceptions import ClientError
 
 from labkit.course.exercises.asking import refusal
 from labkit.course.exercises.exercise import Exercise, make_role
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.workspace import Workspace
 
@@ -96,7 +96,7 @@ PREDICTIONS = (
             "It detaches the policy, and deletes the role.",
             "The console does that for you. The API, the CLI and boto3 don't.",
         ),
-        Answer("It refuses.", "IAM answers DeleteConflict: first detach every policy.", right=True),
+        Right("It refuses.", "IAM answers DeleteConflict: first detach every policy."),
     ),
 )
 
@@ -108,10 +108,9 @@ RECALL = (
             "The provider first, then the role, then the pod.",
             "The pod would still run, but lose its access to AWS: STS would no longer admit its token.",
         ),
-        Answer(
+        Right(
             "The pod first, then the service account, the role and the provider.",
             "Delete a resource before the resources that it uses.",
-            right=True,
         ),
         Answer("The order doesn't matter.", "It matters: in the wrong order, a pod that still runs loses its role."),
     ),
@@ -119,10 +118,9 @@ RECALL = (
         "99-3",
         "IAM says: Cannot delete entity, must detach all policies first. What do you do?",
         Answer("Delete the policy.", "You can't delete AWS's own policies, and other roles may use your policy."),
-        Answer(
+        Right(
             "Detach the attached policies, and delete the inline ones.",
             "IAM deletes a role only if it has no policies of either kind.",
-            right=True,
         ),
         Answer("Wait until the role's sessions have expired.", "You can delete a role that has open sessions."),
     ),
@@ -130,10 +128,9 @@ RECALL = (
         "99-4",
         "How do you find the resources of one run of the lab, and no others?",
         Answer("By their names.", "Another team can use the same names."),
-        Answer(
+        Right(
             "By their tags in AWS, and by their labels in Kubernetes.",
             "The tags and the labels name the run: its cluster, namespace, service account and role.",
-            right=True,
         ),
         Answer("By their age.", "Others create resources at the same time."),
     ),
@@ -141,22 +138,20 @@ RECALL = (
         "99-5",
         "You deleted the service account. Someone has a copy of its token. What can they still do?",
         Answer("Nothing: the token is invalid now.", "It's invalid for the cluster. But AWS never asks the cluster."),
-        Answer(
+        Right(
             "Become the role, until the token expires or the role is deleted.",
             "STS checks the signature, the times and the trust policy. On AWS, STS even accepts a token for five "
             "minutes after it has expired.",
-            right=True,
         ),
         Answer("Get a new token.", "For that, the service account would have to exist."),
     ),
     Question(
         "99-6",
         "Before you delete the OIDC provider, what do you check?",
-        Answer(
+        Right(
             "Which roles trust it, and which run registered it.",
             "All roles for the cluster's pods share the provider. Without it, STS admits none of the pods. The "
             "provider's tag names the run that registered it.",
-            right=True,
         ),
         Answer(
             "Whether a pod still runs.", "This run's pods are gone already, but other runs' pods may need the provider."

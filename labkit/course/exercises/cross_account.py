@@ -6,7 +6,7 @@ from uuid import uuid4
 from labkit import documents
 from labkit.course.exercises.asking import ALLOWED, admits, call, credentials, newcomers, refuses
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.steps import bucket, iam_role, oidc_provider
 from labkit.workspace import Workspace
@@ -118,10 +118,9 @@ PREDICTIONS = (
         "10-1",
         "Account A has an OIDC provider for the cluster. The role is in account B. What does STS answer the pod?",
         Answer("It admits the pod.", "A's provider doesn't count for a role in B."),
-        Answer(
+        Right(
             "InvalidIdentityToken.",
             "STS looks for the provider in the role's account, and B has no provider for this issuer.",
-            right=True,
         ),
         Answer("AccessDenied.", "That's the answer if the trust policy refuses. Here B has no provider for the token."),
     ),
@@ -129,10 +128,9 @@ PREDICTIONS = (
         "10-2",
         "AmazonS3ReadOnlyAccess allows my-role to read every bucket. Can my-pod read the bucket of account B?",
         Answer("Yes: the policy says Resource *.", "Account A can't give away what belongs to account B."),
-        Answer(
+        Right(
             "No: account B has to allow it, too.",
             "Across accounts, the role's policy and the bucket's policy must both allow the call.",
-            right=True,
         ),
         Answer(
             "No: S3 never answers another account.",
@@ -146,10 +144,9 @@ RECALL = (
         "10-3",
         "You register the cluster's issuer in account B. What does B trust now?",
         Answer("A role of account A.", "The pod needs no role of A: it becomes a role of B directly."),
-        Answer(
+        Right(
             "The cluster's tokens.",
             "With them, a service account of A's cluster can become a role of B, if the role's trust policy names it.",
-            right=True,
         ),
         Answer("A key of account A's administrator.", "No AWS key signs the exchange: the token is the proof."),
     ),
@@ -164,16 +161,15 @@ RECALL = (
         Answer(
             "A's permissions.", "A's permissions may be wrong. But the message is the same if B's trust policy refuses."
         ),
-        Answer(
+        Right(
             "The message doesn't say.",
             "Look at the role's permissions in A and at the trust policy in B: both must allow the call.",
-            right=True,
         ),
     ),
     Question(
         "10-5",
         "An error ends with: because no resource-based policy allows the s3:GetObject action. Who has to change what?",
-        Answer("Account B: the bucket's policy.", "The resource is the bucket, and B owns it.", right=True),
+        Right("Account B: the bucket's policy.", "The resource is the bucket, and B owns it."),
         Answer("Account A: the role's policy.", "Then the error would say: no identity-based policy."),
         Answer("The cluster: the annotation.", "The pod has its role already. S3 refuses that role."),
     ),
@@ -181,13 +177,13 @@ RECALL = (
         "10-6",
         "With the session of its role, a pod assumes a second role. How long can the second session live?",
         Answer("12 hours, if the role's maximum allows it.", "In a chain of roles, this maximum doesn't count."),
-        Answer("1 hour at most.", "That's the limit of role chaining. SDKs renew the session.", right=True),
+        Right("1 hour at most.", "That's the limit of role chaining. SDKs renew the session."),
         Answer("As long as the token.", "The token counts only for the first role."),
     ),
     Question(
         "10-7",
         "A pod needs one bucket of account B, and nothing else there. Which way needs the fewest parts?",
-        Answer("A bucket policy.", "It's one document in B. The pod keeps its role and its code.", right=True),
+        Right("A bucket policy.", "It's one document in B. The pod keeps its role and its code."),
         Answer(
             "A provider in B.",
             "You need a provider and a role in B. Choose this way if the pod uses many services of B.",

@@ -3,7 +3,7 @@
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ADMITTED, HOUR, exchange, refuses, token_life
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.steps import oidc_provider, service_account
 from labkit.workspace import Workspace
@@ -74,10 +74,9 @@ PREDICTIONS = (
             "AccessDenied: the trust policy doesn't admit this subject.",
             "That's the answer for a genuine token that the trust policy doesn't admit. This token isn't genuine.",
         ),
-        Answer(
+        Right(
             "InvalidIdentityToken: the token isn't genuine.",
             "The signature covers the claims. If you change one letter of them, the signature no longer fits.",
-            right=True,
         ),
         Answer("It admits the new subject.", "If it did, anybody could become any service account."),
     ),
@@ -88,11 +87,10 @@ PREDICTIONS = (
             "ExpiredToken.", "The client that you made yourself gets that error, because its credentials are fixed."
         ),
         Answer("The objects, with the same credentials.", "They expired an hour ago. S3 would refuse them."),
-        Answer(
+        Right(
             "The objects, with new credentials.",
             "Before each call, the SDK checks its credentials. If they have expired, or expire soon, the SDK gets "
             "new ones.",
-            right=True,
         ),
     ),
 )
@@ -102,7 +100,7 @@ RECALL = (
         "07-3",
         "What does STS need from the cluster to verify a token?",
         Answer("The key that signed the token.", "That key never leaves the cluster."),
-        Answer("The issuer's public keys.", "STS fetches them from the issuer's URL over HTTPS.", right=True),
+        Right("The issuer's public keys.", "STS fetches them from the issuer's URL over HTTPS."),
         Answer("The cluster's API server.", "STS never asks the API server, not even whether the pod still exists."),
     ),
     Question(
@@ -110,23 +108,22 @@ RECALL = (
         "Which claim does STS compare with the provider's client ids?",
         Answer("sub", "STS compares sub with a condition of the trust policy."),
         Answer("iss", "STS compares iss with the provider's URL."),
-        Answer("aud", "aud says who the token is for, here sts.amazonaws.com.", right=True),
+        Right("aud", "aud says who the token is for, here sts.amazonaws.com."),
     ),
     Question(
         "07-5",
         "Which AWS key signs the call AssumeRoleWithWebIdentity?",
         Answer("The node's.", "The call works from anywhere, without any AWS credentials."),
         Answer("The role's.", "You don't have the role's credentials yet: this call returns them."),
-        Answer("None.", "The token is the proof. For STS, whoever holds it is the service account.", right=True),
+        Right("None.", "The token is the proof. For STS, whoever holds it is the service account."),
     ),
     Question(
         "07-6",
         "A program works for a day. After that, it always gets ExpiredTokenException. What is wrong?",
         Answer("The node doesn't renew the token.", "The node does renew it: a fresh token is in the file."),
-        Answer(
+        Right(
             "The program read the token once and kept it.",
             "An SDK that supports web identity reads the file again for each exchange.",
-            right=True,
         ),
         Answer(
             "The role's sessions are too short.",
@@ -136,10 +133,9 @@ RECALL = (
     Question(
         "07-7",
         "Who renews what in a pod that runs for a month?",
-        Answer(
+        Right(
             "The node renews the token, and the SDK renews the credentials.",
             "The node renews the token before it expires, and the SDK gets new credentials when a call needs them.",
-            right=True,
         ),
         Answer("The SDK renews both.", "The SDK can't ask the cluster for a token. It only reads the file."),
         Answer("The webhook renews both.", "The API server asks the webhook only once, when the pod is created."),

@@ -3,7 +3,7 @@
 from labkit import documents
 from labkit.course.exercises.asking import admits, newcomers, only_cart, refuses
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.steps import oidc_provider, service_account
 from labkit.workspace import Workspace
@@ -62,11 +62,7 @@ PREDICTIONS = (
             "Every service account of the cluster.",
             "For that, the policy needs StringLike. StringEquals compares letter by letter.",
         ),
-        Answer(
-            "Nobody.",
-            "StringEquals takes the asterisk literally, and no service account's subject is this text.",
-            right=True,
-        ),
+        Right("Nobody.", "StringEquals takes the asterisk literally, and no service account's subject is this text."),
         Answer(
             "Only my-service-account, as before.",
             "StringEquals takes the asterisk literally, and this text isn't my-service-account's subject.",
@@ -79,13 +75,13 @@ RECALL = (
         "02-2",
         "Which condition key limits a role to one service account?",
         Answer("aud", "aud says who the token is for. It's the same in every service account's token for AWS."),
-        Answer("sub", "sub holds the namespace and the name of the service account.", right=True),
+        Right("sub", "sub holds the namespace and the name of the service account."),
         Answer("iss", "iss is the same for all service accounts of the cluster: it names the cluster's issuer."),
     ),
     Question(
         "02-3",
         "A role has two kinds of policies. Which kind does STS read when a pod asks for the role?",
-        Answer("The trust policy.", "It says who may become the role.", right=True),
+        Right("The trust policy.", "It says who may become the role."),
         Answer("The permissions policies.", "AWS reads them later, when someone uses the role's credentials."),
         Answer("Both.", "A pod can also become a role without permissions. That role just can't do anything."),
     ),
@@ -96,10 +92,9 @@ RECALL = (
             'StringEquals, "system:serviceaccount:shop:*"',
             "StringEquals takes the asterisk literally, so this admits nobody.",
         ),
-        Answer(
+        Right(
             'StringLike, "system:serviceaccount:shop:*"',
             "StringLike matches wildcards. Anyone who may create a pod or a token in shop can now get the role.",
-            right=True,
         ),
         Answer(
             'StringLike, "system:serviceaccount:*"',
@@ -110,20 +105,18 @@ RECALL = (
         "02-5",
         "The trust policy has no condition on sub. Who gets the role?",
         Answer("Nobody.", "A missing condition excludes nobody."),
-        Answer(
+        Right(
             "Every service account of the cluster.",
             "Each of them can get a token with the right issuer and the right audience.",
-            right=True,
         ),
         Answer("Only service accounts with the annotation.", "STS never sees the annotation."),
     ),
     Question(
         "02-6",
         "Why do the condition keys begin with the issuer without https://?",
-        Answer(
+        Right(
             "IAM names a provider's condition keys after the provider's host and path.",
             "For a key with https://, IAM answers: Condition can contain only one colon.",
-            right=True,
         ),
         Answer("To save space.", "Space doesn't matter. IAM rejects a policy with https:// in a condition key."),
         Answer("Because STS uses HTTP here.", "STS fetches the keys over HTTPS."),

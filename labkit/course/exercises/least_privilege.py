@@ -6,7 +6,7 @@ from typing import Any
 from labkit import documents
 from labkit.course.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected, newcomers, reads_only
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.steps import bucket, oidc_provider, service_account
 from labkit.workspace import Workspace
@@ -126,10 +126,9 @@ PREDICTIONS = (
             "It gets the role: the variable says which role the pod has.",
             "The variable only says which role the SDK asks for. The token tells STS who asks.",
         ),
-        Answer(
+        Right(
             "STS refuses it.",
             "The token's subject is still invoices, and the trust policy of this role doesn't admit invoices.",
-            right=True,
         ),
         Answer("Kubernetes refuses to set the variable.", "A process can set any variable for itself."),
     ),
@@ -138,10 +137,9 @@ PREDICTIONS = (
         "A minute ago, the pod invoices assumed the role of orders. Then that role's trust policy was repaired. What "
         "does the next S3 call of invoices get?",
         Answer("AccessDenied.", "STS reads the trust policy only when a session begins."),
-        Answer(
+        Right(
             "The list of the orders.",
             "The session of invoices goes on until it expires. STS refuses only new sessions.",
-            right=True,
         ),
         Answer("ExpiredToken.", "A change of the trust policy doesn't end a session."),
     ),
@@ -152,10 +150,9 @@ RECALL = (
         "08-3",
         "Two workloads run on one node. What gives them two different roles?",
         Answer("Two node groups.", "You need them only if pods use the node's role. With IRSA, pods don't."),
-        Answer(
+        Right(
             "Two service accounts, each annotated with its own role.",
             "The token names the service account, so STS can tell the two pods apart.",
-            right=True,
         ),
         Answer("Two namespaces.", "One namespace is enough: a token's subject also holds the service account's name."),
     ),
@@ -163,7 +160,7 @@ RECALL = (
         "08-4",
         "A role may read the objects under orders/. Where does the prefix go in the statement for s3:ListBucket?",
         Answer("Into the resource.", "Listing is an action on the bucket: its resource is the bucket's ARN."),
-        Answer("Into a condition on s3:prefix.", "The request carries the prefix as a condition key.", right=True),
+        Right("Into a condition on s3:prefix.", "The request carries the prefix as a condition key."),
         Answer(
             "Nowhere: the statement for s3:GetObject is enough.",
             "The role can list all names in the bucket if the statement for s3:ListBucket has no prefix.",
@@ -174,26 +171,21 @@ RECALL = (
         "What keeps one pod from taking the other pod's role?",
         Answer("The annotation.", "The annotation only tells the webhook which role to name in the pod."),
         Answer("The role's permissions.", "They say what the role may do, not who may become the role."),
-        Answer("The role's trust policy.", "It names a subject, and a pod can't choose its subject.", right=True),
+        Right("The role's trust policy.", "It names a subject, and a pod can't choose its subject."),
     ),
     Question(
         "08-6",
         'A trust policy says StringLike, sub "system:serviceaccount:shop:*". Who can become the role?',
-        Answer(
-            "Every service account in shop.",
-            "That includes service accounts that someone creates tomorrow.",
-            right=True,
-        ),
+        Right("Every service account in shop.", "That includes service accounts that someone creates tomorrow."),
         Answer("Only those with the annotation.", "STS never sees the annotation."),
         Answer("Nobody: sub can't have a wildcard.", "StringLike matches wildcards. StringEquals doesn't."),
     ),
     Question(
         "08-7",
         "A trust policy admits every service account in shop. How do you limit it to two of them?",
-        Answer(
+        Right(
             "Name the two service accounts in a list.",
             "StringEquals accepts a list. Afterwards, end the sessions that began before the change.",
-            right=True,
         ),
         Answer(
             "Delete the other service accounts.",

@@ -2,7 +2,7 @@
 
 from labkit.course.exercises.asking import admits, exchange
 from labkit.course.exercises.exercise import Exercise, make_role
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.steps import service_account
 from labkit.workspace import Workspace
@@ -67,10 +67,9 @@ PREDICTIONS = (
             "InvalidIdentityToken again: the token is older than the provider.",
             "STS verifies a token when you send it. A token may be older than the provider.",
         ),
-        Answer(
+        Right(
             "AccessDenied: the token is fine, but the role isn't.",
             "STS now accepts the token and looks for the role. AccessDenied doesn't say whether the role exists.",
-            right=True,
         ),
         Answer(
             "NoSuchEntity: the role doesn't exist.",
@@ -83,11 +82,7 @@ RECALL = (
     Question(
         "01-2",
         "Who can read an EKS cluster's discovery document and keys?",
-        Answer(
-            "Anybody, without credentials.",
-            "Both are public, and STS fetches them over HTTPS like anybody else.",
-            right=True,
-        ),
+        Right("Anybody, without credentials.", "Both are public, and STS fetches them over HTTPS like anybody else."),
         Answer("Only AWS.", "STS has no special access. It fetches a public URL."),
         Answer(
             "Anyone who may call eks:DescribeCluster.",
@@ -97,7 +92,7 @@ RECALL = (
     Question(
         "01-3",
         "Which two facts does an OIDC provider in IAM hold?",
-        Answer("The issuer's URL and the audiences.", "IAM calls the audiences client IDs.", right=True),
+        Right("The issuer's URL and the audiences.", "IAM calls the audiences client IDs."),
         Answer("The cluster's name and its role.", "A provider contains neither a cluster's name nor a role."),
         Answer(
             "The service accounts and their namespaces.",
@@ -108,10 +103,9 @@ RECALL = (
         "01-4",
         "STS answers InvalidIdentityToken. Where do you look?",
         Answer("At the role's trust policy.", "If the trust policy refuses a token, STS answers AccessDenied."),
-        Answer(
+        Right(
             "At the token and the provider.",
             "This error is about the issuer, the audience, the keys or the token itself.",
-            right=True,
         ),
         Answer("At the role's permissions.", "They count only after you have the role's credentials."),
     ),
@@ -119,10 +113,9 @@ RECALL = (
         "01-5",
         "You delete a cluster and create one with the same name. What do you have to do about the OIDC provider?",
         Answer("Nothing: the cluster's name is the same.", "The issuer's URL holds the cluster's id, not its name."),
-        Answer(
+        Right(
             "Register the new issuer.",
             "Each cluster has its own id in the issuer's URL, so the old provider doesn't fit the new cluster.",
-            right=True,
         ),
         Answer(
             "Nothing: EKS updates the provider.",
@@ -132,11 +125,7 @@ RECALL = (
     Question(
         "01-6",
         "Ten roles are for pods of one cluster. How many OIDC providers do they need?",
-        Answer(
-            "One.",
-            "You register an issuer once in an account. Each role's trust policy names the same provider.",
-            right=True,
-        ),
+        Right("One.", "You register an issuer once in an account. Each role's trust policy names the same provider."),
         Answer("Ten.", "IAM refuses the same URL a second time: EntityAlreadyExists."),
         Answer("One for each namespace.", "Namespaces are in the token's subject, not in the issuer."),
     ),

@@ -10,7 +10,7 @@ from labkit.connection import as_document, awaited, core_api
 from labkit.course.exercises.asking import injected
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
 from labkit.course.faults.kubernetes import is_rolled_out
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, PodSpec, service_account_of
@@ -150,9 +150,7 @@ PREDICTIONS = (
         "The pod started while the annotation was missing. The annotation is back. When does the pod get its role?",
         Answer("At once.", "The API server asks the webhook only about new pods."),
         Answer("When its token is renewed.", "The pod has no token for AWS: the webhook added no token volume."),
-        Answer(
-            "Never.", "The webhook changes a pod only when it is created. This pod has to be created again.", right=True
-        ),
+        Right("Never.", "The webhook changes a pod only when it is created. This pod has to be created again."),
     ),
 )
 
@@ -161,16 +159,15 @@ RECALL = (
         "04-2",
         "Which line of the pod's manifest is about AWS?",
         Answer("serviceAccountName.", "It names an identity in the cluster, and says nothing about AWS."),
-        Answer("None.", "The webhook adds everything when the pod is created.", right=True),
+        Right("None.", "The webhook adds everything when the pod is created."),
         Answer("env.", "You sent no env. The webhook added it."),
     ),
     Question(
         "04-3",
         "What are the two variables that an SDK needs to become the role?",
-        Answer(
+        Right(
             "AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE.",
             "They name the role, and the file with the token that proves the pod's identity.",
-            right=True,
         ),
         Answer("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", "Those are static keys, which IRSA replaces."),
         Answer("AWS_REGION and AWS_DEFAULT_REGION.", "They name a region. They don't give the pod an identity."),
@@ -180,16 +177,15 @@ RECALL = (
         "Who replaces the token in the file before it expires?",
         Answer("The webhook.", "It adds the token's volume to a new pod, and does nothing after that."),
         Answer("The SDK.", "The SDK doesn't write the file. It reads the file before each exchange."),
-        Answer("The node.", "Its kubelet asks the API server for a fresh token and rewrites the file.", right=True),
+        Right("The node.", "Its kubelet asks the API server for a fresh token and rewrites the file."),
     ),
     Question(
         "04-5",
         "You delete the pod. Someone copied its token for AWS an hour ago. Who still accepts the copy?",
         Answer("Nobody.", "AWS never asks the cluster whether the pod still exists."),
-        Answer(
+        Right(
             "STS, until it expires.",
             "STS checks the signature, the claims and the times. None of them changes when the pod is deleted.",
-            right=True,
         ),
         Answer(
             "The cluster's API server.",
@@ -203,19 +199,16 @@ RECALL = (
             "The pod isn't created.",
             "AWS's manifest has failurePolicy Ignore. With it, the API server creates the pod without the webhook.",
         ),
-        Answer(
-            "The pod is created without a role.", "Nobody complains, and nothing repairs the pod later.", right=True
-        ),
+        Right("The pod is created without a role.", "Nobody complains, and nothing repairs the pod later."),
         Answer("The pod waits for the webhook.", "The API server asks the webhook once, with a time limit."),
     ),
     Question(
         "04-7",
         "A pod already runs when you add the annotation. What does the pod get?",
         Answer("The role, within a minute.", "The annotation changes nothing in an existing pod."),
-        Answer(
+        Right(
             "Nothing: the webhook only sees pods when they are created.",
             "Restart the Deployment, and the new pods get the role.",
-            right=True,
         ),
         Answer("An error.", "The pod doesn't notice the annotation at all."),
     ),

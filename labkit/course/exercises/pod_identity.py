@@ -5,7 +5,7 @@ import json
 from labkit.connection import AGENT_URL
 from labkit.course.exercises.asking import agent, pod_identity
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.policy.written import PolicyDocument
 from labkit.workspace import Workspace
@@ -104,10 +104,9 @@ PREDICTIONS = (
         "11-1",
         "The service account orders has an association and no annotation. What does a new pod of orders get?",
         Answer("AWS_ROLE_ARN and a token for STS.", "A pod gets these with IRSA, because of the annotation."),
-        Answer(
+        Right(
             "The agent's address and a token for EKS.",
             "The webhook knows the associations, and adds variables for the agent instead of IRSA's variables.",
-            right=True,
         ),
         Answer("Nothing: there's no annotation.", "With an association, the pod doesn't need the annotation."),
     ),
@@ -122,10 +121,9 @@ PREDICTIONS = (
             "Nothing new: the session just has no tags.",
             "EKS sends the tags by default, so the trust policy has to allow them.",
         ),
-        Answer(
+        Right(
             "EKS does not have permissions to assume the associated role.",
             "EKS says this whenever the trust policy refuses. The message doesn't name the action.",
-            right=True,
         ),
     ),
 )
@@ -135,10 +133,8 @@ RECALL = (
         "11-3",
         "With Pod Identity, what connects a service account with its role?",
         Answer("The service account's annotation.", "Pod Identity doesn't read the annotation."),
-        Answer(
-            "The association, in EKS.",
-            "In one cluster, it maps a namespace and a service account's name to a role.",
-            right=True,
+        Right(
+            "The association, in EKS.", "In one cluster, it maps a namespace and a service account's name to a role."
         ),
         Answer(
             "The trust policy, by its subject.",
@@ -150,12 +146,12 @@ RECALL = (
         "A pod uses Pod Identity. Who calls STS to get the pod's role?",
         Answer("The pod's SDK.", "The SDK gets the credentials from the agent on its node."),
         Answer("The node, with its own role.", "The node's role only lets the agent call EKS Auth."),
-        Answer("EKS.", "In the trust policy, EKS is the service pods.eks.amazonaws.com.", right=True),
+        Right("EKS.", "In the trust policy, EKS is the service pods.eks.amazonaws.com."),
     ),
     Question(
         "11-5",
         "The agent answers 404, ResourceNotFoundException. What do you look at?",
-        Answer("The association.", "This namespace and service account have no association in EKS.", right=True),
+        Right("The association.", "This namespace and service account have no association in EKS."),
         Answer("The trust policy.", "If it refuses, the agent answers 400, AccessDeniedException."),
         Answer("The OIDC provider.", "Pod Identity needs no OIDC provider."),
     ),
@@ -164,16 +160,15 @@ RECALL = (
         "A service account has an annotation, and now it gets an association. What do its running pods do?",
         Answer("They use the association at once.", "A pod keeps the variables that it was created with."),
         Answer("They lose their role.", "They still ask STS with their token, and the role still admits it."),
-        Answer(
+        Right(
             "They go on with IRSA until they're created again.",
             "That's why you can move to Pod Identity without downtime: both ways work side by side.",
-            right=True,
         ),
     ),
     Question(
         "11-7",
         "Your pods run on Fargate. Do you use IRSA or Pod Identity?",
-        Answer("IRSA.", "Pod Identity's agent doesn't run on Fargate.", right=True),
+        Right("IRSA.", "Pod Identity's agent doesn't run on Fargate."),
         Answer("Pod Identity.", "AWS doesn't support Pod Identity on Fargate: its agent doesn't run there."),
         Answer("Either.", "Only IRSA works on Fargate."),
     ),

@@ -3,7 +3,7 @@
 from labkit import documents
 from labkit.course.exercises.asking import admits, injected, refuses
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.steps import oidc_provider
 from labkit.workspace import Workspace
@@ -71,10 +71,9 @@ PREDICTIONS = (
         "03-1",
         "The annotation is gone. Does STS still admit a token of this service account?",
         Answer("No: nothing names the role any more.", "STS never sees the annotation. It reads the trust policy."),
-        Answer(
+        Right(
             "Yes: the trust policy hasn't changed.",
             "You name the role yourself in the call, and the trust policy admits the token's subject.",
-            right=True,
         ),
         Answer(
             "Only until the token expires.",
@@ -88,10 +87,9 @@ RECALL = (
         "03-2",
         "What does the annotation eks.amazonaws.com/role-arn do?",
         Answer("It lets the service account use the role.", "Only the role's trust policy does that."),
-        Answer(
+        Right(
             "It tells the webhook which role to write into new pods.",
             "The webhook reads the annotation when a pod is created. Existing pods don't change.",
-            right=True,
         ),
         Answer("It makes the role.", "Kubernetes creates nothing in AWS here. You have to create the role."),
     ),
@@ -100,17 +98,14 @@ RECALL = (
         "Someone misspells the annotation's key. Who complains?",
         Answer("kubectl.", "Kubernetes accepts any well-formed annotation."),
         Answer("STS.", "STS never sees annotations."),
-        Answer(
-            "Nobody.", "Pods start without a role. You notice it only when a program in a pod calls AWS.", right=True
-        ),
+        Right("Nobody.", "Pods start without a role. You notice it only when a program in a pod calls AWS."),
     ),
     Question(
         "03-4",
         "Which three claims of the token does AWS compare?",
-        Answer(
+        Right(
             "iss, aud and sub.",
             "AWS compares them with the provider's URL, its client IDs, and the subject in the trust policy.",
-            right=True,
         ),
         Answer("iat, exp and jti.", "AWS checks the times iat and exp against its clock. It ignores jti."),
         Answer(
@@ -122,10 +117,9 @@ RECALL = (
     Question(
         "03-5",
         "STS answers ValidationError: Request ARN is invalid. What is wrong?",
-        Answer(
+        Right(
             "The text after role-arn isn't a role's ARN.",
             "The error is about the form of the request, not about the token or the role.",
-            right=True,
         ),
         Answer("The role doesn't exist.", "Then STS would answer AccessDenied, as for a role that doesn't trust you."),
         Answer("The token is for another audience.", "Then STS would answer InvalidIdentityToken."),
@@ -133,10 +127,9 @@ RECALL = (
     Question(
         "03-6",
         "A role admits system:serviceaccount:shop:cart. What do you create in the cluster?",
-        Answer(
+        Right(
             "A service account cart in the namespace shop, annotated with the role's ARN.",
             "The subject names the namespace and the service account. The annotation names the role.",
-            right=True,
         ),
         Answer(
             "A service account with the role's name.",

@@ -6,7 +6,7 @@ from labkit import terraform
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ADMITTED, admits, elsewhere, exchange, injected, refuses
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.steps import oidc_provider, service_account
 from labkit.steps.ownership import existing
@@ -90,11 +90,7 @@ PREDICTIONS = (
             "Credentials, for every service account of default.",
             "For that, you need StringLike. The module writes StringEquals by default.",
         ),
-        Answer(
-            "AccessDenied.",
-            "StringEquals compares letter by letter, and no service account's name is an asterisk.",
-            right=True,
-        ),
+        Right("AccessDenied.", "StringEquals compares letter by letter, and no service account's name is an asterisk."),
         Answer(
             "The same as before: IAM rejected the policy.",
             "IAM accepted the policy. But no service account matches it.",
@@ -107,10 +103,9 @@ RECALL = (
         "06-2",
         "Which variable of the module names the service account?",
         Answer("name", "It's the role's name."),
-        Answer(
+        Right(
             "namespace_service_accounts",
             "It holds NAMESPACE:NAME. The trust policy then names system:serviceaccount:NAMESPACE:NAME.",
-            right=True,
         ),
         Answer("provider_arn", "It names the cluster's OIDC provider, not a service account."),
     ),
@@ -118,10 +113,9 @@ RECALL = (
         "06-3",
         "Your configuration says nothing about the audience. What does the trust policy say?",
         Answer("Nothing.", "The module always writes a condition on :aud."),
-        Answer(
+        Right(
             "sts.amazonaws.com",
             "The module itself writes this audience, and the webhook asks for tokens with the same audience.",
-            right=True,
         ),
         Answer("The cluster's own audience.", "That's the audience of a pod's token for the Kubernetes API."),
     ),
@@ -129,7 +123,7 @@ RECALL = (
         "06-4",
         'namespace_service_accounts is ["shop:*"], and trust_condition_test isn\'t set. Who gets the role?',
         Answer("Every service account of shop.", "For that, trust_condition_test must be StringLike."),
-        Answer("Nobody.", "StringEquals takes the asterisk literally.", right=True),
+        Right("Nobody.", "StringEquals takes the asterisk literally."),
         Answer(
             "Every service account of the cluster.",
             "With StringLike, the role would admit shop's service accounts, but no others.",
@@ -143,21 +137,19 @@ RECALL = (
             "No such role exists. The role's name begins with reader- and ends with a timestamp.",
         ),
         Answer("The one that ends in role/reader-.", "That's the prefix. The AWS provider adds a timestamp to it."),
-        Answer(
+        Right(
             "The value of module.irsa.arn.",
             "Let Terraform write this value into the annotation. The annotation then stays right when Terraform "
             "replaces the role.",
-            right=True,
         ),
     ),
     Question(
         "06-6",
         'You set policies = {reader = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}. What does the module create?',
         Answer("A policy with the name reader.", "The policy exists already. Only Terraform uses the name reader."),
-        Answer(
+        Right(
             "An attachment of AmazonS3ReadOnlyAccess to the role.",
             "The module attaches the policy, as attach-role-policy does in step 2.",
-            right=True,
         ),
         Answer(
             "A statement in the trust policy.",

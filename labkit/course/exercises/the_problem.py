@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ALLOWED, Credentials, refusal, simulated
 from labkit.course.exercises.exercise import Exercise
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.simulator import names
 from labkit.steps.ownership import existing
@@ -152,11 +152,7 @@ PREDICTIONS = (
             "Nothing more: I gave the permission to my-pod.",
             "The role is the node's, not the pod's. You can't give a permission to only one of the node's pods.",
         ),
-        Answer(
-            "Read S3, like my-pod.",
-            "Both pods use the node's role, and so does every other pod on that node.",
-            right=True,
-        ),
+        Right("Read S3, like my-pod.", "Both pods use the node's role, and so does every other pod on that node."),
         Answer(
             "Read S3 once neighbour is started again.",
             "AWS looks up permissions at each call. No pod has to be started again.",
@@ -169,20 +165,15 @@ RECALL = (
         "00-2",
         "A pod has no identity of its own in AWS, but it can reach the instance metadata service. Who is it in AWS?",
         Answer("Nobody: it has no credentials.", "That's true only for a pod that can't reach the metadata service."),
-        Answer(
-            "The node's role.",
-            "SDKs ask the metadata service last, and get the credentials of the node's role.",
-            right=True,
-        ),
+        Right("The node's role.", "SDKs ask the metadata service last, and get the credentials of the node's role."),
         Answer("The cluster's administrator.", "The pod has no way to get the administrator's credentials."),
     ),
     Question(
         "00-3",
         "Which pods get a permission that you attach to the node's role?",
-        Answer(
+        Right(
             "All pods on nodes with that role.",
             "You can't give the permission to fewer pods: they all use the node's role.",
-            right=True,
         ),
         Answer("Pods of the namespace that you name.", "You can't limit the node's role to one namespace's pods."),
         Answer("Pods with the right label.", "AWS never sees a pod's labels."),
@@ -190,7 +181,7 @@ RECALL = (
     Question(
         "00-4",
         "An error says: assumed-role/blue-node-role/i-0167… is not authorized. What does the error tell you first?",
-        Answer("The pod doesn't use an identity of its own.", "The pod uses the node's role instead.", right=True),
+        Right("The pod doesn't use an identity of its own.", "The pod uses the node's role instead."),
         Answer("The pod's role lacks a permission.", "Then the error would name the pod's role, not the node's."),
         Answer("The token has expired.", "No token is involved: these are the node's credentials."),
     ),
@@ -199,17 +190,16 @@ RECALL = (
         "Two pods of one node read a bucket. Which part of the identity in CloudTrail tells the two pods apart?",
         Answer("The pod's name.", "AWS never sees the name of a pod that uses the node's role."),
         Answer("The session name.", "It's the id of the node's instance, so both pods have the same session name."),
-        Answer("None.", "Both pods act as the node's role, in the same session.", right=True),
+        Right("None.", "Both pods act as the node's role, in the same session."),
     ),
     Question(
         "00-6",
         "What is wrong with giving the pod an IAM user's access key in a Secret?",
         Answer("SDKs can't read the key.", "They can: SDKs read keys from environment variables."),
-        Answer(
+        Right(
             "The key works anywhere, for anybody, until someone disables it.",
             "IRSA's token also works for anyone who copies it. But it expires within a day, so nobody has to "
             "disable it.",
-            right=True,
         ),
         Answer("AWS forbids it.", "AWS allows it, but advises against it."),
     ),

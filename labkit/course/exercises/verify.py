@@ -8,7 +8,7 @@ from typing import Any
 from labkit.connection import awaited, core_api
 from labkit.course.exercises.asking import ALLOWED, allows, call, credentials, denies, reads_only, simulated
 from labkit.course.exercises.exercise import Exercise, make_role
-from labkit.course.widgets.question import Answer, Question
+from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.steps import bucket, oidc_provider, service_account
 from labkit.steps.ownership import existing
@@ -90,7 +90,7 @@ def _copied(place: Workspace, what: str, action: str, path: str, operation: str,
     what, core, name = f"{what} with the copied credentials", core_api(place.kubernetes), place.parameters.namespace
     held = existing(partial(core.read_namespaced_secret, COPIED, name))
     if held is not None and (data := held.data):
-        copied = {name: _decoded(value) for name, value in data.items()}
+        copied = {name: b64decode(value).decode() for name, value in data.items()}
         return denies(place, what, "s3", operation, given=copied, **more)
     # The credentials are valid without the Secret. Their session began just after the namespace was created.
     began = core.read_namespace(name).metadata.creation_timestamp.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -98,10 +98,6 @@ def _copied(place: Workspace, what: str, action: str, path: str, operation: str,
     decision = simulated(place, place.role_arn, action, resource=resource, **context)[action]
     answer = f"{decision}: IAM's simulation, because the Secret is gone"
     return Comparison(what, "refused: AccessDenied", answer, decision != ALLOWED)
-
-
-def _decoded(value: str) -> str:
-    return b64decode(value).decode()
 
 
 EXERCISES = (
@@ -137,7 +133,7 @@ PREDICTIONS = (
             "The same as before, until its credentials expire.",
             "Credentials only say who calls. At each call, AWS looks up what the role may do.",
         ),
-        Answer("AccessDenied.", "A change of the permissions also counts for open sessions.", right=True),
+        Right("AccessDenied.", "A change of the permissions also counts for open sessions."),
         Answer("ExpiredToken.", "The session is still valid. It just isn't allowed to do this any more."),
     ),
 )
@@ -146,7 +142,7 @@ RECALL = (
     Question(
         "05-2",
         "Which command shows who a pod is in AWS, and needs no permission?",
-        Answer("aws sts get-caller-identity", "AWS answers this call even if the role has no permissions.", right=True),
+        Right("aws sts get-caller-identity", "AWS answers this call even if the role has no permissions."),
         Answer("aws iam get-role", "It needs the permission iam:GetRole, and doesn't name the caller."),
         Answer("aws s3 ls", "It needs a permission, and names the caller only in a refusal."),
     ),
@@ -154,17 +150,16 @@ RECALL = (
         "05-3",
         "AccessDenied: User: …assumed-role/my-role/… is not authorized to perform: s3:PutObject. What's the cause?",
         Answer("The trust policy.", "The pod has the role already, so the trust policy has admitted the pod."),
-        Answer("The role's permissions.", "IRSA works. The role just isn't allowed to do this.", right=True),
+        Right("The role's permissions.", "IRSA works. The role just isn't allowed to do this."),
         Answer("The OIDC provider.", "STS reads the provider when it verifies a token. This error names no token."),
     ),
     Question(
         "05-4",
         "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity. Where do you look?",
         Answer("At the role's permissions.", "The caller doesn't have the role yet."),
-        Answer(
+        Right(
             "At the role's trust policy, and at the role's name.",
             "STS accepted the token. The role doesn't admit the token's subject, or the role doesn't exist.",
-            right=True,
         ),
         Answer("At the bucket's policy.", "This call went to STS, not to a bucket."),
     ),
@@ -172,16 +167,14 @@ RECALL = (
         "05-5",
         "Someone creates a service account my-service-account in a namespace of their own. Do they get your role?",
         Answer("Yes: the name is the same.", "The trust policy also compares the namespace, which is part of sub."),
-        Answer("No: sub holds the namespace and the name.", "The trust policy names both.", right=True),
+        Right("No: sub holds the namespace and the name.", "The trust policy names both."),
         Answer("Only with the annotation.", "The annotation isn't a permission."),
     ),
     Question(
         "05-6",
         "A token has the right subject, and STS answers InvalidIdentityToken. What may be wrong?",
         Answer("The role's name.", "Then STS would answer AccessDenied."),
-        Answer(
-            "The token's audience.", "If the provider doesn't list the audience, STS rejects the token.", right=True
-        ),
+        Right("The token's audience.", "If the provider doesn't list the audience, STS rejects the token."),
         Answer("The annotation.", "STS never sees the annotation."),
     ),
 )

@@ -149,7 +149,8 @@ def mend(lab: "Workspace") -> Mended:
     if kept is None:
         # A record of an earlier cluster of this name is useless.
         _file(lab).unlink(missing_ok=True)
-        others = [other.run for other in _kept(Folder.find())]
+        files = sorted(_file(lab).parent.glob("*.json"))
+        others = [other.run for file in files if (other := _parsed(file))]
         raise LabError(
             f"Nothing is broken in {lab.run}.",
             where=f"broken runs: {', '.join(others)}" if others else "",
@@ -296,10 +297,6 @@ def _file(lab: "Workspace") -> "Path":
 def _read(lab: "Workspace") -> BrokenRun | None:
     kept = _parsed(_file(lab))
     return kept if kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab)) else None
-
-
-def _kept(folder: Folder) -> list[BrokenRun]:
-    return [kept for file in sorted((folder.path / "faults").glob("*.json")) if (kept := _parsed(file))]
 
 
 def _parsed(file: "Path") -> BrokenRun | None:

@@ -138,11 +138,17 @@ Explain = Callable[[Any], tuple[str, str]]
 
 def _kinds() -> dict[type[BaseException], Explain]:
     # A cell can only raise the errors of modules that it has imported. So nothing is imported for this.
-    kinds: dict[type[BaseException], Explain] = {NameError: _name, KeyboardInterrupt: _stopped}
+    kinds: dict[type[BaseException], Explain] = {
+        NameError: lambda error: (f"NameError: {error}", FROM_THE_TOP),
+        KeyboardInterrupt: lambda _: ("KeyboardInterrupt: you stopped this cell", STOPPED),
+    }
     if botocore := sys.modules.get("botocore.exceptions"):
         kinds |= {
             botocore.ClientError: _aws,
-            botocore.ParamValidationError: _call,
+            botocore.ParamValidationError: lambda error: (
+                f"{type(error).__name__}: {error}",
+                "correct the call in this cell",
+            ),
             botocore.ConnectionError: _ended,
             botocore.HTTPClientError: _ended,
         }
@@ -177,18 +183,6 @@ def _next(code: str) -> str:
     if code.startswith(DENIED):
         return WHY
     return f"read the message; if you can't explain it, {START_OVER}"
-
-
-def _call(error: Any) -> tuple[str, str]:
-    return f"{type(error).__name__}: {error}", "correct the call in this cell"
-
-
-def _name(error: Any) -> tuple[str, str]:
-    return f"NameError: {error}", FROM_THE_TOP
-
-
-def _stopped(_: Any) -> tuple[str, str]:
-    return "KeyboardInterrupt: you stopped this cell", STOPPED
 
 
 def _ended(error: Any) -> tuple[str, str]:

@@ -6,6 +6,7 @@ has to unfold this text.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ class Answer:
     why: str
     """The reason why the answer is right or wrong, in a sentence or two."""
     right: bool = False
+
+
+Right = partial(Answer, right=True)
+"""The right answer."""
 
 
 @dataclass(init=False)

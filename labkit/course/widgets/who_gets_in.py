@@ -206,9 +206,9 @@ class WhoGetsIn:
         context = {**self.context, **of_provider_and_time(arn, now), **own, **claims.context()}
         decision = evaluate_trust(trust, provider_arn=arn, context=context)
         line = _line(decision, trust)
-        written = _written(self.policy, line) if line else "no statement of the policy allows it"
+        text = _cut(self.policy.split("\n")[line - 1].strip()) if line else "no statement of the policy allows it"
         reason = decision.reason if decision.allowed else f"AccessDenied: {decision.reason}"
-        return Verdict(caller, decision.allowed, written, reason, line)
+        return Verdict(caller, decision.allowed, text, reason, line)
 
     @property
     def missing(self) -> str:
@@ -423,10 +423,6 @@ def _short(text: str) -> str:
 def _numbered(policy: str) -> str:
     """Return the policy with a number before each line. The verdicts refer to these numbers."""
     return "\n".join(f"{number:4}  {_stored(_cut(line))}" for number, line in enumerate(policy.split("\n"), 1))
-
-
-def _written(text: str, line: int) -> str:
-    return _cut(text.split("\n")[line - 1].strip())
 
 
 def _cut(line: str) -> str:
