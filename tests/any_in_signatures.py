@@ -44,8 +44,8 @@ def _public(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctio
 
 def _annotated(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
     """All parts of the annotations of a function's parameters and result."""
-    found = [argument.annotation for argument in ast.walk(function.args) if isinstance(argument, ast.arg)]
-    for annotation in (*found, function.returns):
+    annotations = [argument.annotation for argument in ast.walk(function.args) if isinstance(argument, ast.arg)]
+    for annotation in (*annotations, function.returns):
         if annotation is not None:
             yield from ast.walk(_unquoted(annotation))
 

@@ -154,9 +154,9 @@ def _is_read_at_import(name: bytes) -> bool:
 
 def _clock() -> dict[str, str]:
     """A pod's variables for the lab's clock, without the clock itself, which differs from pod to pod."""
-    if sys.platform != "linux" or platform.machine() != "x86_64" or not (found := find_spec("libfaketime")):
+    if sys.platform != "linux" or platform.machine() != "x86_64" or not (faketime := find_spec("libfaketime")):
         return {}
-    library = Path(found.origin or "/").parent / "vendor/libfaketime/src/libfaketime.so.1"
+    library = Path(faketime.origin or "/").parent / "vendor/libfaketime/src/libfaketime.so.1"
     return {"LD_PRELOAD": str(library), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
@@ -199,7 +199,7 @@ def serve(listener: socket.socket, folder: str, program: str) -> None:
 
 def _places_of(home: str) -> list[tuple[Callable[[Any, Any], None], Any, str | Path]]:
     """Find where modules and classes keep a path in the home folder, which they made as they were loaded."""
-    found: list[tuple[Callable[[Any, Any], None], Any, str | Path]] = []
+    held: list[tuple[Callable[[Any, Any], None], Any, str | Path]] = []
     for thing in gc.get_objects():
         if isinstance(thing, type):
             entries, put = [*vars(thing).items()], functools.partial(setattr, thing)
@@ -209,8 +209,8 @@ def _places_of(home: str) -> list[tuple[Callable[[Any, Any], None], Any, str | P
             entries, put = [*enumerate(thing)], thing.__setitem__
         else:
             continue
-        found += [(put, name, value) for name, value in entries if isinstance(value, str | Path) and home in str(value)]
-    return found
+        held += [(put, name, value) for name, value in entries if isinstance(value, str | Path) and home in str(value)]
+    return held
 
 
 def _move_home(places: list[tuple[Callable[[Any, Any], None], Any, str | Path]]) -> None:

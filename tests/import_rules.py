@@ -31,14 +31,14 @@ def sentences(printed: str) -> list[str]:
 
 
 def _known(printed: str) -> Iterator[str]:
-    found = NOT_ALLOWED.findall(printed)
+    forbidden = NOT_ALLOWED.findall(printed)
     # One import in the wrong layer also breaks the contracts of every module that reaches it, and makes a circle.
-    for module, imported, line, further in [each for each in found if not each[3]] or found:
+    for module, imported, line, further in [each for each in forbidden if not each[3]] or forbidden:
         end = further.rpartition(" -> ")[2].partition(" ")[0]
         remedy = "Move what is imported down" if (end or imported).startswith("labkit") else "Ask a module that may"
         leads = f", which leads to {end}" if end else ""
         yield f"{module} may not import {imported} ({line}){leads}. {remedy}; the layers are in pyproject.toml."
-    for package, module, other, line in [] if found else CIRCLE.findall(printed):
+    for package, module, other, line in [] if forbidden else CIRCLE.findall(printed):
         yield (
             f"{package}: two of its parts import each other. One of the imports is {package}{module} -> "
             f"{package}{other} ({line}). Move what both need below them."

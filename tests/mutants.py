@@ -66,8 +66,8 @@ class Mutant:
         before = ast.unparse(node)
         change()
         after = ast.unparse(ast.fix_missing_locations(node))
-        told = f"{self.file.relative_to(ROOT)}:{node.lineno}  {_short(before)}  ->  {_short(after)}"
-        return ast.unparse(tree), told
+        description = f"{self.file.relative_to(ROOT)}:{node.lineno}  {_short(before)}  ->  {_short(after)}"
+        return ast.unparse(tree), description
 
 
 def main() -> None:
@@ -81,10 +81,10 @@ def main() -> None:
             sys.exit(f"{' '.join(tests)}: a test fails without a change")
     survived = 0
     for number, mutant in enumerate(drawn, 1):
-        code, told = mutant.make()
+        code, description = mutant.make()
         if not fails(mutant.file, code, mutant.tests):
             survived += 1
-            print(f"survived ({number} tried): {told}", flush=True)
+            print(f"survived ({number} tried): {description}", flush=True)
     print(f"{len(drawn) - survived} of {len(drawn)} killed; there are {len(every)}")
 
 

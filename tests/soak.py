@@ -14,52 +14,43 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
 import jwt
 import psutil
-from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError
-from botocore.exceptions import ConnectionError as NoConnection
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
-from urllib3.exceptions import HTTPError
-from websocket import WebSocketException
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from labkit import documents, execution
 from labkit.run_parameters import Parameters
-from labkit.simulator import clients, process
+from labkit.simulator import process
 from labkit.simulator.folder import Folder
-from labkit.simulator.process import State
 from tests import commands
+from tests.soaked_lab import AUDIENCE, BUCKET, Measure, TheLab, is_cut_off, processes
 
-AUDIENCE, BUCKET, SERVICE_ACCOUNT = "sts.amazonaws.com", "soak", "app"
+SERVICE_ACCOUNT = "app"
 UNSURE = 60  # seconds around an expiry in which either answer is right
 GROWTH = 48  # MiB that the server may grow after the first quarter of the time: filling caches, and the allocator
 # Descriptors for the connections that the node, the webhook and the API server keep to each other. Each keeps 20 at
 # most, and both ends count: https://www.python-httpx.org/advanced/resource-limits/
 SPARE = 3 * 20 * 2
-# A call fails like this if the server is killed meanwhile. boto3 takes half an answer for an empty one.
-NO_ANSWER = (NoConnection, HTTPClientError, ResponseParserError, HTTPError, ConnectionError, WebSocketException)
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="make soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    asked.add_argument("--minutes", type=float, default=2)
-    asked.add_argument("--learners", type=int, default=50)
-    asked.add_argument("--seed", type=int, default=random.randrange(10_000))
-    asked.add_argument("--kill", action="store_true", help="kill and start the server, too: its state has to survive")
-    options = asked.parse_args()
+    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--learners", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=random.randrange(10_000))
+    parser.add_argument("--kill", action="store_true", help="kill and start the server, too: its state has to survive")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="labkit-soak-") as place:
         report = soak(
             Folder(Path(place) / ".lab"),
@@ -104,7 +95,7 @@ def soak(folder: Folder, *, seconds: float, learners: int, seed: int, kill: bool
     try:
         _round(report, folder, seconds, learners, kill)
     finally:
-        left = _processes(folder)
+        left = processes(folder)
         process.stop(folder)
     if alive := psutil.wait_procs(left, timeout=10)[1]:
         report.wrong.append(f"the lab has ended, and these are alive: {alive}")
@@ -148,120 +139,10 @@ def _leaks(report: Report, folder: Folder, before: "Measure") -> None:
                 assert after.pods == 0
     report.measured["when the learners had gone"] = str(after)
     for name, most in (("processes", before.processes), ("descriptors", descriptors), ("pods", 0)):
-        if (found := getattr(after, name)) > most:
-            report.wrong.append(f"{found} {name} are left, at most {most} may be: {_processes(folder)[1:]}")
+        if (count := getattr(after, name)) > most:
+            report.wrong.append(f"{count} {name} are left, at most {most} may be: {processes(folder)[1:]}")
     for file in [*folder.path.rglob("*.new"), *folder.path.rglob(".*.????????")]:
         report.wrong.append(f"a draft is left: {file}")
-
-
-@dataclass(frozen=True)
-class Measure:
-    """The resources that the server uses. `pods` counts the pods' folders."""
-
-    processes: int
-    descriptors: int
-    memory: int
-    pods: int
-
-    @classmethod
-    def of(cls, folder: Folder) -> "Measure":
-        server, *children = _processes(folder)
-        return cls(
-            processes=len(children),
-            descriptors=server.num_fds(),
-            memory=server.memory_info().rss >> 20,
-            pods=len([*folder.pods.glob("*/pods/*")]),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.processes} processes, {self.descriptors} descriptors, {self.memory} MiB"
-
-
-def _processes(folder: Folder) -> list[psutil.Process]:
-    """The server and every process that it started; an empty list if it has just been killed."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        if (state := State.read(folder)) and folder.is_running():
-            server = psutil.Process(state.pid)
-            return [server, *server.children(recursive=True)]
-    return []
-
-
-class TheLab:
-    """Shared by the learners: the lab's AWS, its clock, and turns for changes that affect everybody."""
-
-    def __init__(self, folder: Folder, kill: bool) -> None:
-        self.folder = folder
-        self.kill = kill
-        self.state = process.start(folder)
-        self.session = clients.session(self.state, "us-east-1")
-        self.account = self.state.account_id
-        self.issuer = self.state.clusters["blue"]["issuer"]
-        # One attempt, because a retry would hide an error.
-        self.config = Config(retries={"total_max_attempts": 1}, max_pool_connections=64, read_timeout=120)
-        self.iam, self.s3, self.sts = (self.session.client(name, config=self.config) for name in ("iam", "s3", "sts"))
-        self.provider = self.iam.create_open_id_connect_provider(Url=self.issuer, ClientIDList=[AUDIENCE])[
-            "OpenIDConnectProviderArn"
-        ]
-        self.s3.create_bucket(Bucket=BUCKET)
-        self._turns = threading.Condition()
-        self._working = 0
-        self._alone = False
-
-    def client(self, service: str, credentials: dict[str, str]) -> Any:
-        """A client with these credentials."""
-        return boto3.session.Session().client(
-            service,
-            endpoint_url=self.state.endpoint_url,
-            region_name="us-east-1",
-            aws_access_key_id=credentials["AccessKeyId"],
-            aws_secret_access_key=credentials["SecretAccessKey"],
-            aws_session_token=credentials.get("SessionToken"),
-            config=self.config,
-        )
-
-    def close(self) -> None:
-        for shared in (self.iam, self.s3, self.sts):
-            shared.close()
-
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Work beside other learners, but not while somebody holds `alone`."""
-        with self._turns:
-            self._turns.wait_for(lambda: not self._alone)
-            self._working += 1
-        try:
-            yield
-        finally:
-            with self._turns:
-                self._working -= 1
-                self._turns.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Work while nobody else does."""
-        with self._turns:
-            self._turns.wait_for(lambda: not self._alone)
-            self._alone = True
-            self._turns.wait_for(lambda: not self._working)
-        try:
-            yield
-        finally:
-            with self._turns:
-                self._alone = False
-                self._turns.notify_all()
-
-    def settled(self, call: Callable[[], Any]) -> Any:
-        """Return the call's result. If the server is killed meanwhile, call again: the call must be safe to repeat."""
-        if not self.kill:
-            return call()
-        again = retry_if_exception_type(NO_ANSWER)
-        return Retrying(retry=again, stop=stop_after_delay(90), wait=wait_fixed(0.2), reraise=True)(call)
-
-
-def _is_cut_off(error: ClientError) -> bool:
-    """Return whether S3's refusal announced a body that never came. boto3 then takes the HTTP status for the code."""
-    announced = error.response["ResponseMetadata"]["HTTPHeaders"].get("content-length", "0")
-    return error.response["Error"]["Code"].isdigit() and announced != "0"
 
 
 def _trouble(lab: TheLab, learners: "list[Learner]", report: Report, ends: threading.Event) -> None:
@@ -283,7 +164,7 @@ def _trouble(lab: TheLab, learners: "list[Learner]", report: Report, ends: threa
                 override.clear()
                 learner.exchange_of(token, "accepted" if learner.trusted else "AccessDenied")
         else:
-            _processes(lab.folder)[0].kill()
+            processes(lab.folder)[0].kill()
             process.start(lab.folder)
 
 
@@ -353,7 +234,7 @@ class Learner:
                 came, body = "accepted", s3.get_object(Bucket=BUCKET, Key=self.key)["Body"].read().decode()
             except ClientError as error:
                 came, body = error.response["Error"]["Code"], self.content
-                if _is_cut_off(error):
+                if is_cut_off(error):
                     raise ConnectionError(str(error)) from error
         self.report.expect("read", expected if left > 0 else "ExpiredToken", came)
         if body != self.content:
@@ -482,7 +363,7 @@ class Learner:
         """Kill the pod's program, and wait until the node has started it again."""
         if self.killed:
             return
-        for one in _processes(self.lab.folder)[1:]:
+        for one in processes(self.lab.folder)[1:]:
             with contextlib.suppress(psutil.Error):
                 if any(f"# {self.name}\n" in word for word in one.cmdline()):
                     one.kill()
@@ -500,7 +381,7 @@ class Learner:
         account = self.core.read_namespaced_service_account(SERVICE_ACCOUNT, self.name).metadata
         pod = self.core.read_namespaced_pod("app", self.name)
         iam = self.lab.iam
-        found = {
+        contents = {
             "service account": account.uid,
             "annotated": bool((account.annotations or {}).get("eks.amazonaws.com/role-arn")),
             "pod": pod.metadata.uid,
@@ -516,7 +397,9 @@ class Learner:
             "object": self.content,
         }
         for name, value in made.items():
-            self.report.expect("found in the end", name, name if found[name] == value else f"{name} {found[name]}")
+            self.report.expect(
+                "found in the end", name, name if contents[name] == value else f"{name} {contents[name]}"
+            )
 
     def leave(self) -> None:
         """Delete the pod and the namespace."""

@@ -93,7 +93,7 @@ def test_a_listener_knows_the_client_by_its_certificate(tmp_path):
             client_authority_pem=authority.certificate_pem,
         )
         await listener.start()
-        found = []
+        answers = []
         for issuer in (authority, None, stranger):
             context = ssl.create_default_context(cadata=authority.certificate_pem.decode())
             if issuer:
@@ -102,11 +102,11 @@ def test_a_listener_knows_the_client_by_its_certificate(tmp_path):
                 context.load_cert_chain(tmp_path / "client.pem")
             async with httpx.AsyncClient(verify=context, trust_env=False, timeout=60) as client:
                 try:
-                    found.append((await client.get(f"https://127.0.0.1:{listener.port}/")).text)
+                    answers.append((await client.get(f"https://127.0.0.1:{listener.port}/")).text)
                 except httpx.TransportError:
-                    found.append("refused")
+                    answers.append("refused")
         await listener.stop()
-        return found
+        return answers
 
     assert asyncio.run(answers()) == ["ada ('system:masters',)", "nobody", "refused"]
 

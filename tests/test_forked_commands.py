@@ -43,8 +43,8 @@ def test_a_forked_command_prints_the_same_as_the_real_one(line, code):
 def test_a_forked_command_has_the_callers_variables_folder_and_streams(tmp_path, monkeypatch):
     (tmp_path / "config").write_text("[profile mine]\nregion = eu-west-3\n")
     monkeypatch.chdir(tmp_path)
-    told = said(FORKED, "aws configure get region", AWS_PROFILE="mine", AWS_CONFIG_FILE="config")
-    assert told == (0, "eu-west-3\n", "")
+    printed = said(FORKED, "aws configure get region", AWS_PROFILE="mine", AWS_CONFIG_FILE="config")
+    assert printed == (0, "eu-west-3\n", "")
 
 
 def test_a_forked_command_writes_to_the_callers_home(tmp_path):

@@ -15,6 +15,7 @@ from tests import any_in_signatures, import_rules
 from tests.conftest import lacking
 
 ROOT = Path(__file__).parent.parent
+LABKIT = ROOT / "labkit"
 TOP = {
     "notebooks",
     "labkit",
@@ -34,6 +35,9 @@ TOP = {
 }
 FOLDERS = {"steps", "targets", "course", "runs", "doctor", "simulator", "policy", "webhook", "cli"}
 SIBLINGS = 20  # with `__init__.py`
+LONGEST_FILE = 500  # lines
+LONGEST_HELPER = 3500  # lines
+MOST_LOADED = 35  # modules of labkit, by all of labkit.steps
 MOST_IGNORED = 39
 # A line that mypy ignores, and how it must explain that: with mypy's code and the reason.
 IGNORED = re.compile(r"#\s*(type:\s*ignore|mypy:)")
@@ -57,8 +61,8 @@ def tracked(folder: str) -> list[str]:
 
 
 def test_the_top_level_holds_only_the_listed_files_and_folders():
-    found = {name.partition("/")[0] for name in tracked(".")}
-    stray = sorted(found - TOP)
+    names = {name.partition("/")[0] for name in tracked(".")}
+    stray = sorted(names - TOP)
     assert not stray, (
         f"{', '.join(stray)}: move it into labkit/, notebooks/ or tests/, or list it in {Path(__file__).name}"
     )
@@ -71,7 +75,38 @@ def test_labkit_holds_only_the_listed_folders_and_few_modules():
     new = sorted(folders - FOLDERS)
     assert not new, f"labkit/{new[0]}/: put it into one of {', '.join(sorted(FOLDERS))}, or change the plan first"
     count = len(folders) + len(modules)
-    assert count <= SIBLINGS, f"labkit/ has {count} siblings, at most {SIBLINGS}: move one into a folder"
+    assert count <= SIBLINGS, f"labkit/ has {count} siblings, at most {SIBLINGS}: move the newest into a folder"
+
+
+def test_the_helper_stays_small():
+    lines = {path: path.read_text().count("\n") for path in [*LABKIT.glob("*.py"), *LABKIT.glob("steps/*.py")]}
+    longest = max(lines, key=lambda path: lines[path]).relative_to(ROOT)
+    assert sum(lines.values()) <= LONGEST_HELPER, (
+        f"labkit/*.py and labkit/steps have {sum(lines.values())} lines, at most {LONGEST_HELPER}: move what only one "
+        f"folder uses into that folder; the longest is {longest}"
+    )
+
+
+def test_no_file_is_long():
+    files = [ROOT / name for name in tracked("labkit") if name.endswith(".py")]
+    lines = {file: file.read_text().count("\n") for file in files if file.exists()}
+    long = [f"{file.relative_to(ROOT)} has {count} lines" for file, count in lines.items() if count > LONGEST_FILE]
+    assert not long, f"{long[0]}, at most {LONGEST_FILE}: split it by what its parts are for"
+
+
+def test_the_steps_load_few_modules_and_none_of_the_parts_above_them():
+    code = (
+        "import importlib, pkgutil, sys, labkit.steps\n"
+        "for step in pkgutil.iter_modules(labkit.steps.__path__):\n"
+        "    importlib.import_module('labkit.steps.' + step.name)\n"
+        "print(*(name for name in sys.modules if name.partition('.')[0] == 'labkit'))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    above = [name for name in loaded if name.startswith(("labkit.doctor", "labkit.simulator", "labkit.course"))]
+    assert not above, f"labkit.steps loads {above[0]}: move what the steps need of it down, or import it at first use"
+    assert len(loaded) <= MOST_LOADED, (
+        f"labkit.steps loads {len(loaded)} modules of labkit, at most {MOST_LOADED}: import the newest at first use"
+    )
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -157,21 +192,23 @@ def test_the_lab_starts_without_the_libraries_that_only_its_server_needs():
 
 
 def test_public_signatures_use_any_no_more_often_than_before():
-    found = any_in_signatures.count()
-    told = f"{found} times Any in the signatures of public functions, at most {any_in_signatures.MOST}: name the type"
-    assert found <= any_in_signatures.MOST, told
+    count = any_in_signatures.count()
+    message = (
+        f"{count} times Any in the signatures of public functions, at most {any_in_signatures.MOST}: name the type"
+    )
+    assert count <= any_in_signatures.MOST, message
 
 
 def test_public_signatures_hide_any_behind_aliases_no_more_than_before():
-    found = any_in_signatures.count_hidden()
-    told = f"{found} times an alias of Any in the signatures of public functions, at most "
-    assert found <= any_in_signatures.MOST_HIDDEN, f"{told}{any_in_signatures.MOST_HIDDEN}: name the type"
+    count = any_in_signatures.count_hidden()
+    message = f"{count} times an alias of Any in the signatures of public functions, at most "
+    assert count <= any_in_signatures.MOST_HIDDEN, f"{message}{any_in_signatures.MOST_HIDDEN}: name the type"
 
 
 def test_each_ignored_type_error_names_its_code_and_the_reason():
     lines = [
         (f"{file.relative_to(ROOT)}:{number}: {line.strip()}", line)
-        for file in sorted((ROOT / "labkit").rglob("*.py"))
+        for file in sorted(LABKIT.rglob("*.py"))
         for number, line in enumerate(file.read_text().splitlines(), 1)
         if IGNORED.search(line)
     ]

@@ -38,11 +38,11 @@ def anchors(page: Path) -> set[str]:
 
 def commands(group: typer.Typer, before: str = "") -> list[str]:
     """Each command, and each named group of commands, as it's typed after `labkit`."""
-    found = [f"{before}{each.name or getattr(each.callback, '__name__', '')}" for each in group.registered_commands]
+    names = [f"{before}{each.name or getattr(each.callback, '__name__', '')}" for each in group.registered_commands]
     for added in group.registered_groups:
-        found += [f"{before}{added.name}"] if added.name else []
-        found += commands(added.typer_instance, f"{before}{added.name} " if added.name else before)
-    return found
+        names += [f"{before}{added.name}"] if added.name else []
+        names += commands(added.typer_instance, f"{before}{added.name} " if added.name else before)
+    return names
 
 
 def test_the_readme_is_one_page():

@@ -121,12 +121,12 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
         contents = httpx.get(f"{url}api/contents/learn?token=known", trust_env=False, timeout=PATIENCE)
         # JupyterLab itself wasn't started in a terminal with the lab's variables.
         line = "command -v labkit; aws configure get region; echo live $LABKIT_LIVE"
-        found = asyncio.run(said_in_a_terminal(url, line))
+        printed = asyncio.run(said_in_a_terminal(url, line))
     finally:
         jupyterlab.send_signal(signal.SIGTERM)
         jupyterlab.wait(PATIENCE)
     assert page.status_code == 200
-    assert f"{Path(sys.executable).parent}/labkit" in found and "us-east-1" in found and "live 1" in found
+    assert f"{Path(sys.executable).parent}/labkit" in printed and "us-east-1" in printed and "live 1" in printed
     said = (folder / "jupyterlab.log").read_text()
     assert "follow the first link on the page that opens, contents.ipynb" in said and "mounts" not in said
     assert re.search(r"http://127\.0\.0\.1:\d+/lab/tree/learn/contents\.ipynb\?token=", said)

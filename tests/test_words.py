@@ -69,12 +69,12 @@ EXEMPT = ("cluster-made-anew", '"anew"')
 def test_no_file_has_a_banned_phrase(folder):
     parts = {file: file.relative_to(ROOT).parts for file in FILES}
     files = [file for file in FILES if folder in (parts[file][0], "." if len(parts[file]) == 1 else "")]
-    found = [f"{'/'.join(parts[file])}:{line}" for file in files for line in lines_to_change(written(file))]
-    assert files and not found, "\n".join(["", *found])
+    places = [f"{'/'.join(parts[file])}:{line}" for file in files for line in lines_to_change(written(file))]
+    assert files and not places, "\n".join(["", *places])
 
 
 @pytest.mark.parametrize(("turn", "instead", "line"), BANNED)
-def test_each_banned_phrase_is_found_and_gets_a_plainer_one(turn, instead, line):
+def test_each_banned_phrase_gets_a_plainer_one(turn, instead, line):
     assert lines_to_change(f"first\n{line}\n") == [f"2: {line}   (write: {instead})"]
 
 
@@ -82,7 +82,7 @@ def test_each_banned_phrase_is_found_and_gets_a_plainer_one(turn, instead, line)
     "wrapped",
     ["look at what is\nthere", "    # look at what is\n    # there", '    "look at what is "\n    f"there {now}"'],
 )
-def test_a_banned_phrase_across_two_lines_is_found(wrapped):
+def test_a_banned_phrase_across_two_lines_counts(wrapped):
     first, _ = wrapped.splitlines()
     assert lines_to_change(wrapped) == [f"1: {first.strip()}   (write: the resource, or its name)"]
 
@@ -103,13 +103,13 @@ def lines_to_change(text: str) -> list[str]:
         unwrapped += AROUND.sub("", line) + " "
     if not ANY.search(unwrapped):
         return []
-    found = [
+    phrases = [
         (bisect(starts, match.start()), instead)
         for turn, instead, _ in BANNED
         for match in re.finditer(rf"\b(?:{turn})\b", unwrapped)
     ]
     return [
         f"{number}: {line}   (write: {instead})"
-        for number, instead in sorted(found)
+        for number, instead in sorted(phrases)
         if not any(exempt in (line := lines[number - 1].strip()) for exempt in EXEMPT)
     ]

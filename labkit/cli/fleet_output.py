@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from labkit.runs.fleet.results import State
-    from labkit.runs.fleet.running import Fleet, Outcome
+    from labkit.runs.fleet.running import Fleet, RowOutcome
 
 LAST = 8  # the most ended rows that the table shows
 COLOURS = {"succeeded": "green", "failed": "red", "not run": "dim"}
 
 
 @contextmanager
-def shown(fleet: "Fleet") -> "Iterator[Callable[[Outcome], None]]":
+def shown(fleet: "Fleet") -> "Iterator[Callable[[RowOutcome], None]]":
     """Show the fleet while it runs. The caller passes each row's outcome to the yielded function."""
     if not sys.stdout.isatty():
         yield lambda outcome: print(line(outcome, RUNS), flush=True)
@@ -30,10 +30,10 @@ def shown(fleet: "Fleet") -> "Iterator[Callable[[Outcome], None]]":
     from rich.console import Console
     from rich.live import Live
 
-    ended, counts, started = deque["Outcome"](maxlen=LAST), Counter[str](), time.monotonic()
+    ended, counts, started = deque["RowOutcome"](maxlen=LAST), Counter[str](), time.monotonic()
     counts["succeeded"] = len(fleet.earlier())
 
-    def tell(outcome: "Outcome") -> None:
+    def tell(outcome: "RowOutcome") -> None:
         ended.append(outcome)
         counts[outcome.result.state] += 1
         if outcome.result.state == "failed":
@@ -46,7 +46,7 @@ def shown(fleet: "Fleet") -> "Iterator[Callable[[Outcome], None]]":
         yield tell
 
 
-def line(outcome: "Outcome", words: "Mapping[State, str]") -> str:
+def line(outcome: "RowOutcome", words: "Mapping[State, str]") -> str:
     """Return a line about a row that has ended. `words` has the word to print for each state."""
     result = outcome.result
     took = f"  {result.seconds:.1f} s" if result.seconds else ""
@@ -55,7 +55,7 @@ def line(outcome: "Outcome", words: "Mapping[State, str]") -> str:
     return f"{MARKS[result.state]} {outcome.row.run}  {words[result.state]}{took}{said}"
 
 
-def _table(fleet: "Fleet", ended: "list[Outcome]", counts: "Counter[str]", seconds: float) -> "RenderableType":
+def _table(fleet: "Fleet", ended: "list[RowOutcome]", counts: "Counter[str]", seconds: float) -> "RenderableType":
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -31,16 +31,16 @@ def main() -> None:
     commands.which = _without_node
     from jupyterlab.labapp import LabApp
 
-    LabApp.serverapp_class = Server
+    LabApp.serverapp_class = LearnerServer
     LabApp.launch_instance()
 
 
-class Server(ServerApp):
+class LearnerServer(ServerApp):
     """Jupyter's server for one learner. `labkit lab` finds the server by its folder."""
 
     @default("contents_manager_class")
     def _contents(self) -> type[AsyncLargeFileManager]:
-        return Contents
+        return LearnerFiles
 
     def server_info(self) -> dict[str, object]:
         """Return this server's entry in Jupyter's list of servers.
@@ -75,7 +75,7 @@ class Server(ServerApp):
                 return
 
 
-class Contents(AsyncLargeFileManager):
+class LearnerFiles(AsyncLargeFileManager):
     """The learner's files. A saved report whose widget no longer exists is shown as its stored HTML.
 
     A widget ends with the kernel that made it. JupyterLab would show an error in its place.

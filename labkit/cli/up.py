@@ -148,7 +148,7 @@ def join(
         with suppress(RuntimeError):  # ~NAME of an unknown user
             kubeconfig = kubeconfig.expanduser()  # a shell doesn't expand --kubeconfig=~/…
         kubeconfig = kubeconfig.absolute()
-        Way.read(kubeconfig, context)
+        Way.of_kubeconfig(kubeconfig, context)
     parameters = Parameters.checked(
         target="kind",
         cluster=cluster,

@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labkit.runs.notebook_run import Interrupted, Run, RunFailed, examined, main, normalize, read, refresh, run
+    from labkit.runs.notebook_run import Interrupted, Run, RunFailed, examined, main, normalize, read_run, refresh, run
 
-__all__ = ["Interrupted", "Run", "RunFailed", "examined", "main", "normalize", "read", "refresh", "run"]
+__all__ = ["Interrupted", "Run", "RunFailed", "examined", "main", "normalize", "read_run", "refresh", "run"]
 
 
 def __getattr__(name: str) -> Any:

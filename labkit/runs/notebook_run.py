@@ -142,7 +142,7 @@ def run(
             executed = _tidied(output)
     if failure is not None and failure.ename == "KeyboardInterrupt":
         raise _interrupted(output, validated)
-    done = read(executed, output, validated)
+    done = read_run(executed, output, validated)
     if failure is not None:
         what, where, next_ = _parts(_without_colour(failure.evalue))
         cell = f"{output}, In [{failure.exec_count}]: {_first_line(failure.source)}"
@@ -196,7 +196,7 @@ def main(notebooks: Sequence[str]) -> int:
     return 0
 
 
-def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
+def read_run(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
     """Return the `Run` of an executed notebook."""
     data = [part["data"] for cell in executed.cells for part in cell.get("outputs", []) if "data" in part]
     return Run(

@@ -18,7 +18,7 @@ MEASURES = {
     "policy": ("a decision, 20 statements and a boundary", policy.decisions),
     "doctor": ("the doctor, one service account", doctor.one),
     "doctor-all": ("the doctor, 500 service accounts", doctor.every),
-    "fleet": ("labkit fleet, 200 runs over 20 clusters", fleet.beside_xargs),
+    "fleet": ("labkit fleet, 200 runs over 20 clusters", fleet.against_xargs),
     "fleet-workers": ("labkit fleet, 1 and 2 workers", fleet.by_workers),
     "fleet-memory": ("labkit fleet, the command's own memory", fleet.memory),
     "fleet-model": ("labkit fleet, 10,000 runs an hour", fleet.model),

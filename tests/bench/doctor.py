@@ -17,10 +17,10 @@ def one() -> str:
         seconds, calls = [], 0
         for _ in range(RUNS):
             started = time.perf_counter()
-            found = lab.diagnose()
+            diagnosis = lab.diagnose()
             seconds.append(time.perf_counter() - started)
-            assert found.exit_code == 0, found
-            calls = sum(read.of == "AWS" for read in found.made)
+            assert diagnosis.exit_code == 0, diagnosis
+            calls = sum(read.of == "AWS" for read in diagnosis.made)
     return (
         f"median {statistics.median(seconds) * 1000:.0f} ms, slowest {max(seconds) * 1000:.0f} ms; {calls} calls to AWS"
     )
@@ -36,11 +36,11 @@ def every() -> str:
             _service_account(lab, f"account-{number:03}")
         started = time.perf_counter()
         survey = Survey(lab.connection, lab.parameters)
-        found = list(survey)
+        diagnoses = list(survey)
         seconds = time.perf_counter() - started
-        assert len(found) == MANY
-        assert not any(diagnosis.findings for diagnosis in found), found
-        calls = {read for diagnosis in found for read in diagnosis.made} | set(survey.reads.made)
+        assert len(diagnoses) == MANY
+        assert not any(diagnosis.findings for diagnosis in diagnoses), diagnoses
+        calls = {read for diagnosis in diagnoses for read in diagnosis.made} | set(survey.reads.made)
     return f"{seconds:.1f} s, {len(calls)} calls"
 
 

@@ -18,7 +18,7 @@ import psutil
 
 from tests.bench.lab import PROGRAMS, ROOT, folder, labkit
 from tests.runs import notebooks
-from tests.runs.told import report
+from tests.runs.reports import report
 
 RUNS, CLUSTERS = 200, 20
 MANY = 1000  # rows
@@ -26,7 +26,7 @@ WANTED = 10_000  # runs an hour
 ROLE = [row | {"image": ""} for row in notebooks.rows(RUNS, clusters=CLUSTERS)]
 
 
-def beside_xargs() -> str:
+def against_xargs() -> str:
     """Measure 200 runs over 20 clusters, in pairs: `labkit fleet --workers 2` against `xargs -P 2 papermill`."""
     ratios, lost = [], 0
     for _ in range(2):
@@ -37,8 +37,10 @@ def beside_xargs() -> str:
             theirs, missing = _xargs(home, Path(temporary), notebook, ROLE)
             ratios.append(ours / theirs)
             lost += missing
-    told = " and ".join(f"{ratio:.2f}" for ratio in ratios)
-    return f"{told} of xargs -P 2 papermill's time, {RUNS} runs each" + (f"; {lost} of xargs's failed" if lost else "")
+    measured = " and ".join(f"{ratio:.2f}" for ratio in ratios)
+    return f"{measured} of xargs -P 2 papermill's time, {RUNS} runs each" + (
+        f"; {lost} of xargs's failed" if lost else ""
+    )
 
 
 def by_workers() -> str:
@@ -62,8 +64,8 @@ def memory() -> str:
         notebook = notebooks.write(Path(temporary) / "in.ipynb")
         _, _, most = _fleet(home, Path(temporary), notebook, rows, "--workers", "2")
     quarter, all_of_it = max(most[: len(most) // 4]), max(most)
-    told = f"{all_of_it / 2**20:.0f} MiB resident at its most with {MANY:,} rows"
-    return f"{told}, {quarter / 2**20:.0f} MiB by a quarter of them"
+    measured = f"{all_of_it / 2**20:.0f} MiB resident at its most with {MANY:,} rows"
+    return f"{measured}, {quarter / 2**20:.0f} MiB by a quarter of them"
 
 
 def model() -> str:
@@ -72,8 +74,8 @@ def model() -> str:
         _ready(home)
         notebook = notebooks.write(Path(temporary) / "in.ipynb", notebooks.ROLE)
         _fleet(home, Path(temporary), notebook, ROLE[:20], "--workers", "1")
-        told = report(Path(temporary) / "out")
-        run = statistics.median(row["seconds"] for row in told["rows"])
+        written = report(Path(temporary) / "out")
+        run = statistics.median(row["seconds"] for row in written["rows"])
     overhead = _overhead()
     # The driver alone hands out and takes back each row. More workers can't speed that up.
     workers, limit = ceil(WANTED * (run + overhead) / 3600), run / overhead

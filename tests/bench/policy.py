@@ -30,13 +30,13 @@ REQUESTS = {
 def decisions() -> str:
     """Measure allowed and denied requests (medians), and a denial together with its reason."""
     policies, boundary = _identity(), _boundary()
-    told = []
+    lines = []
     for name, (action, resource) in REQUESTS.items():
         decide = _decide(policies, boundary, action, resource)
         assert decide().allowed is (name == "allowed"), name
-        told.append(f"{name} {_median(decide):.1f} µs")
+        lines.append(f"{name} {_median(decide):.1f} µs")
     denied = _decide(policies, boundary, *REQUESTS["by conditions"])
-    return f"{', '.join(told)}, with its reason {_median(lambda: denied().reason):.1f} µs"
+    return f"{', '.join(lines)}, with its reason {_median(lambda: denied().reason):.1f} µs"
 
 
 def _identity() -> list[Policy]:

@@ -34,12 +34,12 @@ def get_object() -> str:
         s3 = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{bare_port}", region_name=REGION,
                           aws_access_key_id=bare.access_key, aws_secret_access_key=bare.secret_key)  # fmt: skip
         _object(s3)
-        asked = {endpoint: credentials, f"http://127.0.0.1:{bare_port}": bare}
-        rates: dict[str, list[float]] = {url: [] for url in asked}
+        keys_by_url = {endpoint: credentials, f"http://127.0.0.1:{bare_port}": bare}
+        rates: dict[str, list[float]] = {url: [] for url in keys_by_url}
         for _ in range(ROUNDS):
-            for url, keys in asked.items():
+            for url, keys in keys_by_url.items():
                 rates[url].append(1 / _seconds(url, _get_object(url, keys)))
-        gate, moto = (statistics.median(found) for found in rates.values())
+        gate, moto = (statistics.median(measured) for measured in rates.values())
     return f"gate {gate:.0f}/s, bare moto_server {moto:.0f}/s, ratio {gate / moto:.1f}"
 
 
@@ -47,21 +47,21 @@ def sessions() -> str:
     """Measure a call in a lab with 10 live sessions and in one with 10,000: the median of alternating rounds."""
     calls = {"GetCallerIdentity": _caller_identity, "GetObject": _get_object}
     with folder() as few, folder() as many:
-        asked = []
+        sessions = []
         for home, count in ((few, FEW), (many, MANY)):
             lab, endpoint = _lab(home)
             first = _session(lab, "first")
             _open(lab, count - 1)
-            asked.append((endpoint, first))
-        told = []
+            sessions.append((endpoint, first))
+        lines = []
         for name, made in calls.items():
             # Signed once, so that the client's time doesn't count.
-            requests = [(endpoint, made(endpoint, keys)) for endpoint, keys in asked]
+            requests = [(endpoint, made(endpoint, keys)) for endpoint, keys in sessions]
             rounds = [[_seconds(*request) for request in requests] for _ in range(ROUNDS)]
             ratio = statistics.median(large / small for small, large in rounds)
             small, large = (statistics.median(times) * 1000 for times in zip(*rounds, strict=True))
-            told.append(f"{name} {small:.2f} and {large:.2f} ms, ratio {ratio:.2f}")
-    return f"{FEW} and {MANY} sessions: {'; '.join(told)}"
+            lines.append(f"{name} {small:.2f} and {large:.2f} ms, ratio {ratio:.2f}")
+    return f"{FEW} and {MANY} sessions: {'; '.join(lines)}"
 
 
 def past_calls(home, count: int) -> None:

@@ -16,7 +16,7 @@ from jupyter_client import BlockingKernelClient
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
-from labkit.cli.jupyterlab import Server
+from labkit.cli.jupyterlab import LearnerServer
 from tests.commands import LABKIT
 
 PATIENCE = 60
@@ -74,7 +74,7 @@ def manager(tmp_path):
 @pytest.mark.parametrize("others", [0, 1])
 def test_the_server_s_cleanup_ends_a_kernel_that_is_still_starting(manager, others):
     ServerApp.clear_instance()
-    server = Server()
+    server = LearnerServer()
     server.kernel_manager = manager
 
     async def ended_while_it_starts():
@@ -163,7 +163,7 @@ def test_jupyterlab_ends_even_if_its_cleanup_hangs(tmp_path):
         import asyncio, os, signal
         from labkit.cli import jupyterlab
         jupyterlab.GIVE_UP = 1
-        class Hanging(jupyterlab.Server):
+        class Hanging(jupyterlab.LearnerServer):
             async def cleanup_extensions(self):
                 await asyncio.Event().wait()
             def start_app(self):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.lab import folder
 from tests.runs import notebooks
-from tests.runs.told import report, times
+from tests.runs.reports import report, times
 
 ROWS, CLUSTERS = 200, 20
 FAULTS = {
@@ -37,11 +37,11 @@ def planted(place: Path, home: Path) -> list[str]:
     wrong = []
     if (code := labkit(home, *command)) != 1:
         wrong.append(f"the fleet with faults ended with {code}")
-    told = report(place / "out")
-    failed = {row["number"] - 1 for row in told["rows"] if row["state"] == "failed"}
+    result = report(place / "out")
+    failed = {row["number"] - 1 for row in result["rows"] if row["state"] == "failed"}
     if failed != set(FAULTS):
         wrong.append(f"failed were {sorted(failed)}, and not {sorted(FAULTS)}")
-    print(Counter(row["error"].partition(":")[0] for row in told["rows"] if row["error"]))
+    print(Counter(row["error"].partition(":")[0] for row in result["rows"] if row["error"]))
     before = times(place / "out")
     notebooks.fleet(file, notebooks.rows(ROWS, clusters=CLUSTERS))
     if (code := labkit(home, *command, "--resume")) != 0:

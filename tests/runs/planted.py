@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.runs import notebooks
-from tests.runs.told import report, times
+from tests.runs.reports import report, times
 
 POLICY, WORKER = 2, 5
 BEFORE = "before.json"
@@ -43,12 +43,12 @@ def check(out: Path) -> int:
 
 def check_gone(out: Path) -> int:
     """Return 0 if two rows had ended and two were running when the scheduler died. Store the files' times."""
-    told = report(out)
-    running = [row for row in told["rows"] if row["error"].startswith("the scheduler went away while this row ran")]
+    result = report(out)
+    running = [row for row in result["rows"] if row["error"].startswith("the scheduler went away while this row ran")]
     Path(BEFORE).write_text(json.dumps(times(out)))
-    if len(running) == 2 and told["counts"] == {"succeeded": 2, "failed": 2, "not run": 4}:
+    if len(running) == 2 and result["counts"] == {"succeeded": 2, "failed": 2, "not run": 4}:
         return 0
-    print(f"counts: {told['counts']}, and {len(running)} rows ran")
+    print(f"counts: {result['counts']}, and {len(running)} rows ran")
     return 1
 
 

@@ -41,13 +41,13 @@ def test_diff_shows_a_changed_parameter_and_a_changed_output(executed):
 
 def test_diff_shows_an_output_in_several_formats_once(executed):
     files = [executed("a.ipynb", "reader", ""), executed("b.ipynb", "reader", "")]
-    for file, found in zip(files, ("eu-west-1", "us-east-1"), strict=True):
+    for file, region in zip(files, ("eu-west-1", "us-east-1"), strict=True):
         notebook = nbformat.read(file, as_version=4)
-        data = {"text/plain": f"found {found}", "text/html": f"<b>found {found}</b>", "application/json": [found]}
+        data = {"text/plain": f"found {region}", "text/html": f"<b>found {region}</b>", "application/json": [region]}
         notebook.cells[-1].outputs = [new_output("execute_result", data, execution_count=1)]
         nbformat.write(notebook, file)
-    told = labkit("diff", *files).stdout
-    assert (told.count("eu-west-1"), told.count("us-east-1"), told.count("<b>")) == (1, 1, 0)
+    printed = labkit("diff", *files).stdout
+    assert (printed.count("eu-west-1"), printed.count("us-east-1"), printed.count("<b>")) == (1, 1, 0)
 
 
 def test_diff_reports_a_file_that_is_missing_or_not_a_notebook(executed, tmp_path):
@@ -59,8 +59,8 @@ def test_diff_reports_a_file_that_is_missing_or_not_a_notebook(executed, tmp_pat
 
 
 def test_diff_without_the_fleet_packages_says_what_to_install(executed, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr("labkit.runs.differences.find_spec", lambda name: None if name == "nbdime" else found(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("labkit.runs.differences.find_spec", lambda name: None if name == "nbdime" else find_spec(name))
     notebook = executed("a.ipynb", "reader", "")
     assert labkit("diff", notebook, notebook).stderr == (
         'labkit: The commands fleet and diff need more packages: pip install "./labkit-….whl[fleet]"   '

@@ -19,13 +19,13 @@ from labkit.runs.fleet import looking
 from labkit.runs.fleet.report import Report
 from labkit.runs.fleet.results import Result
 from labkit.runs.fleet.rows import Row, read
-from labkit.runs.fleet.running import Fleet, Outcome
+from labkit.runs.fleet.running import Fleet, RowOutcome
 from labkit.runs.fleet.task import credentials, run_row
 from labkit.targets.eks.account import open_session
 from tests.commands import LABKIT, labkit
 from tests.notebooks.test_notebook_format import UNSTABLE
 from tests.runs import notebooks
-from tests.runs.told import report, times
+from tests.runs.reports import report, times
 
 POLICY, ACCOUNT, WORKER = 2, 4, 9  # the rows with a fault, from 0
 WITHIN = 600  # seconds, enough for a busy machine
@@ -62,15 +62,15 @@ def test_the_report_tells_the_three_faults_from_the_nine_good_rows(fleet):
     folder, command, _, done = fleet
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr == ""
-    told = report(folder / "first")
-    failed = {row["number"] - 1: row for row in told["rows"] if row["state"] == "failed"}
+    result = report(folder / "first")
+    failed = {row["number"] - 1: row for row in result["rows"] if row["state"] == "failed"}
     assert sorted(failed) == [POLICY, ACCOUNT, WORKER]
-    assert told["counts"] == {"succeeded": 9, "failed": 3, "not run": 0}
+    assert result["counts"] == {"succeeded": 9, "failed": 3, "not run": 0}
     assert "NoSuchEntity" in failed[POLICY]["error"]
     assert failed[POLICY]["cell"] == notebooks.ROLE.strip()
     assert "arn:aws:iam::999999999999:policy/reader" in failed[ACCOUNT]["error"]
     assert failed[WORKER]["error"].startswith("worker lost")
-    assert all((folder / "first" / row["notebook"]).is_file() for row in told["rows"])
+    assert all((folder / "first" / row["notebook"]).is_file() for row in result["rows"])
     assert f"✗ c0/n{WORKER}/my-service-account/r{WORKER}  failed" in done.stdout
     assert f"{LABKIT.name} {' '.join(command)} --resume" in done.stdout
 
@@ -306,8 +306,8 @@ def test_settings_that_dask_cannot_use_are_reported(tmp_path, monkeypatch, name,
     notebooks.fleet(tmp_path / "fleet.yaml", notebooks.rows(1))
     done = process("fleet", "fleet.yaml", "--notebook", notebooks.write(tmp_path / "in.ipynb"), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    told, where, then = done.stderr.splitlines()
-    assert told.startswith(f"labkit: Dask can't use its settings: {said}")
+    what, where, then = done.stderr.splitlines()
+    assert what.startswith(f"labkit: Dask can't use its settings: {said}")
     assert where == f"where: {file or name}"
     assert then.endswith("https://docs.dask.org/en/stable/configuration.html")
 
@@ -318,8 +318,8 @@ def test_a_low_limit_of_open_files_is_reported_before_a_row_starts(tmp_path):
     command = f"{LABKIT} fleet {file} --notebook {notebook} --out {tmp_path / 'out'} --workers 2"
     done = subprocess.run(["sh", "-c", f"ulimit -n 60; {command}"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    told, where, then, *more = done.stderr.splitlines()
-    assert told == "labkit: A process may have 60 open files here, and a fleet of 2 workers needs 160."
+    what, where, then, *more = done.stderr.splitlines()
+    assert what == "labkit: A process may have 60 open files here, and a fleet of 2 workers needs 160."
     assert (where, then[:22], more) == ("where: ulimit -Hn", "next:  ulimit -n 1024 ", [])
     assert not [*(tmp_path / "out" / "rows").iterdir()]
     soft = ["sh", "-c", f"ulimit -S -n 60; {command}"]
@@ -452,7 +452,7 @@ def test_credentials_that_expire_in_a_run_fail_its_row_and_resume_uses_new_ones(
     assert done.reason.startswith("The row's AWS credentials have expired. ")
     assert "(ExpiredToken) when calling the TagUser operation" in done.error
     assert done.error.endswith(f"next:  {renew}")
-    Report("fleet.yaml", notebook.name, [Outcome(row, done)]).write(fleet.out)
+    Report("fleet.yaml", notebook.name, [RowOutcome(row, done)]).write(fleet.out)
     assert report(fleet.out)["rows"][0]["error"] == done.error
     page = html.unescape((fleet.out / "report.html").read_text())
     assert "<summary>The row's AWS credentials have expired. " in page and f"next:  {renew}</pre>" in page

@@ -167,8 +167,12 @@ def test_an_invalid_fleet_file_is_refused_before_anything_runs(tmp_path, name, t
 def test_every_wrong_row_is_named_at_once(tmp_path):
     file = tmp_path / "fleet.yaml"
     file.write_text("runs:\n- {clutser: a}\n- {namespace: A_b}\n- {cluster: x}\n- {cluster: x}\n")
-    told = labkit("fleet", file, cwd=tmp_path).stderr
-    assert [part for part in ("row 1,", "row 2,", "row 3,", "row 4,") if part in told] == ["row 1,", "row 2,", "row 4,"]
+    printed = labkit("fleet", file, cwd=tmp_path).stderr
+    assert [part for part in ("row 1,", "row 2,", "row 3,", "row 4,") if part in printed] == [
+        "row 1,",
+        "row 2,",
+        "row 4,",
+    ]
 
 
 def test_every_fault_of_a_row_is_named_at_once(tmp_path):
@@ -177,7 +181,7 @@ def test_every_fault_of_a_row_is_named_at_once(tmp_path):
         'runs: [{clutser: a, confirm: yes, namespace: A_b, region: moon, role_name: {cluster}, bucket: "{clustr}",\n'
         "  target: eks, profile: me, assume_role: admin}]\n"
     )
-    told = labkit("fleet", file, cwd=tmp_path).stderr
+    printed = labkit("fleet", file, cwd=tmp_path).stderr
     for reason in (
         "'clutser' is not a parameter of a row. Did you mean 'cluster'?",
         "'confirm' is not allowed in a fleet file",
@@ -189,7 +193,7 @@ def test_every_fault_of_a_row_is_named_at_once(tmp_path):
         "set profile or assume_role, not both. To assume a role with a profile, set the profile's role_arn",
         "assume_role = 'admin' is not the ARN of a role",
     ):
-        assert f"  row 1, line 1: {reason}" in told
+        assert f"  row 1, line 1: {reason}" in printed
 
 
 def test_values_fill_placeholders_and_accounts_keep_their_zeros(tmp_path):
@@ -289,8 +293,10 @@ def test_a_folder_with_results_needs_resume_and_is_refused_while_in_use(tmp_path
 def test_fleet_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
     file = tmp_path / "fleet.yaml"
     file.write_text("runs: [{cluster: a}]")
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "distributed" else found(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "distributed" else find_spec(name)
+    )
     done = labkit("fleet", file, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,

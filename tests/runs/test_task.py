@@ -22,7 +22,7 @@ from labkit.runs.fleet import live, looking, running, task
 from labkit.runs.fleet.report import Report
 from labkit.runs.fleet.results import Result, Results
 from labkit.runs.fleet.rows import Row
-from labkit.runs.fleet.running import Fleet, Gate, Outcome
+from labkit.runs.fleet.running import ClusterQueue, Fleet, RowOutcome
 from labkit.runs.fleet.table import NothingRan
 from labkit.runs.fleet.task import Job, run_row
 from tests.runs import notebooks
@@ -102,12 +102,12 @@ def test_a_lost_scheduler_ends_the_fleet_and_finished_rows_keep_their_results(jo
     fleet = Fleet([began, ended, waiting], made.notebook, made.out)
     with fleet.results.opened(resume=False), fleet.results.begin(began, fleet.id):
         fleet.results.keep(ended, Result("succeeded", fleet.id))
-        told = [outcome.result for outcome in fleet.run(Gone())]
-    assert [result.state for result in told] == ["failed", "succeeded", "not run"]
-    assert told[0].error.startswith(
+        results = [outcome.result for outcome in fleet.run(Gone())]
+    assert [result.state for result in results] == ["failed", "succeeded", "not run"]
+    assert results[0].error.startswith(
         "the scheduler went away while this row ran\nnext:  run the row again:  labkit fleet … --resume"
     )
-    assert (told[2].error, fleet.stopped_by) == ("the scheduler went away",) * 2
+    assert (results[2].error, fleet.stopped_by) == ("the scheduler went away",) * 2
 
 
 def test_a_scheduler_without_workers_ends_the_fleet(job, monkeypatch):
@@ -121,30 +121,30 @@ def test_a_scheduler_without_workers_ends_the_fleet(job, monkeypatch):
         fleet.results.opened(resume=False),
         fleet.results.begin(began, fleet.id),
     ):
-        told = [outcome.result for outcome in fleet.run(client)]
-    assert [result.state for result in told] == ["failed", "not run"]
-    assert told[0].error.startswith(
+        results = [outcome.result for outcome in fleet.run(client)]
+    assert [result.state for result in results] == ["failed", "not run"]
+    assert results[0].error.startswith(
         "no worker was left while this row ran\nnext:  run the row again:  labkit fleet … --resume"
     )
-    assert (told[1].error, fleet.stopped_by) == ("no worker was left",) * 2
+    assert (results[1].error, fleet.stopped_by) == ("no worker was left",) * 2
 
 
 def test_the_exit_code_is_2_if_no_row_ran_1_if_one_failed_and_otherwise_0():
     rows = [Row(n, "", Parameters.checked(role_name=name)) for n, name in enumerate("ab", 1)]
     failed, not_run = Result("failed"), Result("not run")
     codes = {
-        Report("f", "n", [*map(Outcome, rows, results)]).exit_code: results
+        Report("f", "n", [*map(RowOutcome, rows, results)]).exit_code: results
         for results in ([not_run, not_run], [failed, not_run], [Result("succeeded")] * 2)
     }
     assert [*codes] == [2, 1, 0]
 
 
-def test_one_row_and_one_cluster_are_told_in_the_singular():
+def test_one_row_and_one_cluster_are_in_the_singular():
     row = Row(1, "row 1", Parameters.checked())
-    done = Report("f", "n", [Outcome(row, Result("succeeded", seconds=2.0))])
+    done = Report("f", "n", [RowOutcome(row, Result("succeeded", seconds=2.0))])
     assert done.headline == "1 row; succeeded: 1"
     assert "Duration of each row: 1 row, median 2.0 s" in done.as_html()
-    progress = live.Progress(Fleet([row], Path(__file__), Path("out")))
+    progress = live.FleetProgress(Fleet([row], Path(__file__), Path("out")))
     assert repr(progress) == "1 row over 1 cluster"
     assert "0 of 1 row<" in progress._html()
 
@@ -258,14 +258,14 @@ def test_each_cluster_runs_one_row_alone_until_a_row_has_succeeded():
     from collections import deque
 
     rows = [Row(n, "", Parameters.checked(cluster=name)) for n, name in enumerate("aabba", 1)]
-    waiting, gate = deque(rows), Gate()
-    first, second = gate.next(waiting), gate.next(waiting)
-    assert [first.number, second.number, gate.next(waiting)] == [1, 3, None]
-    gate.ended(first, succeeded=False)
-    assert gate.next(waiting).number == 2
-    assert gate.next(waiting) is None
-    gate.ended(second, succeeded=True)
-    assert gate.next(waiting).number == 4
+    waiting, queue = deque(rows), ClusterQueue()
+    first, second = queue.next(waiting), queue.next(waiting)
+    assert [first.number, second.number, queue.next(waiting)] == [1, 3, None]
+    queue.ended(first, succeeded=False)
+    assert queue.next(waiting).number == 2
+    assert queue.next(waiting) is None
+    queue.ended(second, succeeded=True)
+    assert queue.next(waiting).number == 4
 
 
 def test_the_doctor_looks_at_each_row_by_its_own_kubeconfig_context(monkeypatch):

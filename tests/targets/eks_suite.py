@@ -35,7 +35,7 @@ def main() -> int:
         variables |= {"HTTPS_PROXY": net.url, "HTTP_PROXY": net.url, "SSL_CERT_FILE": str(state.ca_file)}
         given = {"LABKIT_TARGET": "eks", "LABKIT_ACCOUNT_ID": account_id, "LABKIT_CONFIRM": "yes"}
         failed = suite.notebooks(variables | given)
-        if strangers := set(net.asked) - set(state.issuers):
+        if strangers := set(net.requested) - set(state.issuers):
             print(f"The notebooks asked the internet for {', '.join(sorted(strangers))}.")
         return failed or int(bool(strangers))
 

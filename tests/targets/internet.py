@@ -16,7 +16,7 @@ class _Connect(StreamRequestHandler):
         while self.rfile.readline().strip():
             pass
         host = request[1].partition(":")[0] if len(request) > 1 else ""
-        self.server.asked.append(host)
+        self.server.requested.append(host)
         if request[:1] != ["CONNECT"] or host not in self.server.hosts:
             self.wfile.write(b"HTTP/1.1 502 Not in this internet\r\n\r\n")
             return
@@ -37,7 +37,7 @@ class Internet(ThreadingTCPServer):
     def __init__(self, hosts: dict[str, int]):
         super().__init__(("127.0.0.1", 0), _Connect)
         self.hosts = hosts
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     @property
     def url(self) -> str:

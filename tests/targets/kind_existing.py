@@ -46,11 +46,11 @@ class Flagged(ApiServer):
         self._folder, self._usual = folder, self.tokens.issuer
         self._document = self.tokens.discovery_document
 
-    async def __call__(self, *asked: Any) -> None:
+    async def __call__(self, *connection: Any) -> None:
         flags = flags_of(self._folder)
         self.tokens.issuer = flags.get("service-account-issuer", self._usual)
         self.tokens.discovery_document = lambda keys: self._document(flags.get("service-account-jwks-uri", keys))
-        await super().__call__(*asked)
+        await super().__call__(*connection)
 
 
 def flagged(folder: Path, **flags: Any) -> None:

@@ -64,10 +64,10 @@ def things(environment: Mapping[str, str]) -> set[str]:
             "cluster role binding": rbac.list_cluster_role_binding,
             "webhook": client.AdmissionregistrationV1Api(api).list_mutating_webhook_configuration,
         }
-        found = [(kind, one.metadata) for kind, ask in listed.items() for one in ask().items]
+        objects = [(kind, one.metadata) for kind, ask in listed.items() for one in ask().items]
         return {
             f"{kind} {'/'.join(filter(None, (metadata.namespace, metadata.name)))}"
-            for kind, metadata in found
+            for kind, metadata in objects
             if not (metadata.namespace or "").startswith("kube-")
         }
 

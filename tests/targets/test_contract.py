@@ -17,8 +17,8 @@ from kubernetes.client import CoreV1Api, WellKnownApi
 
 import labkit
 from labkit import steps, targets
+from labkit.course.capabilities import CAPABILITIES
 from labkit.errors import LabError
-from labkit.lab import CAPABILITIES
 from labkit.run_parameters import LAB_TAG, RUN_LABEL, RUN_TAG, Parameters
 from labkit.simulator.folder import Folder
 from labkit.steps.iam_role import RoleOfAnotherRun

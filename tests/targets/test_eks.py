@@ -47,7 +47,7 @@ def test_labkit_run_works_on_eks_and_its_notebook_holds_no_secret(terminal, moto
     tags = moto.aws.client("iam").get_role(RoleName="reader")["Role"]["Tags"]
     assert {"Key": "labkit:run", "Value": run} in tags
     # The run requested only the issuer from the internet.
-    assert set(net.asked) <= set(state.issuers)
+    assert set(net.requested) <= set(state.issuers)
     # The executed notebook of a run in a real account must not hold its keys or tokens.
     assert state.secret_access_key not in executed
     assert "k8s-aws-v1" not in executed

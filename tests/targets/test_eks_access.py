@@ -92,8 +92,8 @@ def test_a_failing_credential_process_is_reported_with_its_profile(terminal, mon
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("AWS_PROFILE", "mine")
-    for asked in ("plan", "remove"):
-        refusal = command(asked, "-ptarget=eks", f"-paccount_id={ACCOUNT}")
+    for name in ("plan", "remove"):
+        refusal = command(name, "-ptarget=eks", f"-paccount_id={ACCOUNT}")
         assert isinstance(refusal, NoCredentials)
         assert "The credentials could not be loaded: " in refusal.what
         assert refusal.where == "credential_process of the profile mine in ~/.aws/config"
@@ -261,7 +261,7 @@ def test_a_caller_limited_to_another_namespace_gets_the_commands_for_this_one(re
     assert f"update-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
 
 
-def test_a_caller_who_may_not_describe_the_cluster_is_told_to_run_labkit_policy(refused, operator, moto):
+def test_a_caller_who_may_not_describe_the_cluster_is_sent_to_labkit_policy(refused, operator, moto):
     moto.aws.client("iam").detach_user_policy(
         UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
     )

@@ -89,8 +89,8 @@ def test_labkit_up_prints_the_issuer_the_image_and_the_next_commands(empty, exis
     with labkit.Lab.open(target="kind") as lab:
         assert lab.image == "public.ecr.aws/aws-cli/aws-cli"
     up_command.join(cluster="blue", as_json=True)
-    told = json.loads(capsys.readouterr().out)
-    assert (told["target"], told["issuer"]) == ("kind", ISSUER)
+    report = json.loads(capsys.readouterr().out)
+    assert (report["target"], report["issuer"]) == ("kind", ISSUER)
     done = subprocess.run(
         [LABKIT, "run", "-p", "target=kind", "-p", "role_name=in-a-terminal", "--output", empty.path / "out.ipynb"],
         capture_output=True,

@@ -31,8 +31,8 @@ def test_joined_clusters_whose_names_differ_only_in_case_have_folders_of_their_o
     for each in kept:
         each.keep_facts(joined_folder.Facts("172.18.0.1", source=each.cluster))
     assert len({each.path.name.lower() for each in kept}) == 2
-    found = {each.cluster: each.facts.source for each in joined_folder.JoinedFolder.all(Folder(tmp_path))}
-    assert found == {"red_1": "red_1", "Red_1": "Red_1"}
+    sources = {each.cluster: each.facts.source for each in joined_folder.JoinedFolder.all(Folder(tmp_path))}
+    assert sources == {"red_1": "red_1", "Red_1": "Red_1"}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def here(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("nodes", "found"),
+    ("nodes", "address"),
     [
         (["172.18.0.2"], "172.18.0.1"),
         (["172.18.0.2", "172.18.0.3", "fc00::2"], "172.18.0.1"),
@@ -49,8 +49,8 @@ def here(monkeypatch):
         (["192.168.1.20"], "192.168.1.20"),  # the node is this machine
     ],
 )
-def test_the_lab_finds_this_machines_address_in_the_nodes_network(here, nodes, found):
-    assert kind_address.find(nodes) == found
+def test_the_lab_finds_this_machines_address_in_the_nodes_network(here, nodes, address):
+    assert kind_address.find(nodes) == address
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_lab_finds_this_machines_address_in_the_nodes_network(here, nodes, f
         (["172.18.0.2", "192.168.1.30"], "several networks"),
     ],
 )
-def test_aws_host_is_needed_if_the_address_cannot_be_found(here, nodes, said):
+def test_aws_host_is_needed_if_the_address_is_unknown(here, nodes, said):
     with pytest.raises(NoAddress, match=said) as refusal:
         kind_address.find(nodes)
     assert "--aws-host ADDRESS" in refusal.value.next
@@ -82,8 +82,8 @@ def test_an_issuer_is_public_only_if_its_host_resolves_and_has_the_keys(issuer, 
 
 
 def review(pod: dict) -> dict:
-    asked = {"request": {"uid": "1", "namespace": "default", "object": pod}}
-    response = lab_network.review(asked, ADDED)["response"]
+    request = {"request": {"uid": "1", "namespace": "default", "object": pod}}
+    response = lab_network.review(request, ADDED)["response"]
     assert (response["uid"], response["allowed"]) == ("1", True)
     return jsonpatch.apply_patch(pod, json.loads(base64.b64decode(response["patch"])))
 
@@ -150,7 +150,7 @@ def test_relative_paths_in_a_kubeconfig_become_absolute(tmp_path):
         "clusters: [{name: c, cluster: {server: 'https://1.2.3.4', certificate-authority: ca.pem, extensions: []}}], "
         "users: [{name: u, user: {client-key: /k.pem, exec: {command: ./bin/get-token}}}]}"
     )
-    way = Way.read(tmp_path / "config")
+    way = Way.of_kubeconfig(tmp_path / "config")
     assert way.context == "one"
     assert way.kubeconfig["clusters"][0]["cluster"] == {
         "server": "https://1.2.3.4",

@@ -67,10 +67,10 @@ def test_a_context_without_a_kubeconfig_is_refused(refused):
     assert "needs the kubeconfig" in refused(kubeconfig="", context="existing").what
 
 
-@pytest.mark.parametrize("asked", [kind.plan, kind.look])
-def test_a_plan_and_a_look_refuse_a_context_without_a_kubeconfig(empty, asked):
+@pytest.mark.parametrize("call", [kind.plan, kind.look])
+def test_a_plan_and_a_look_refuse_a_context_without_a_kubeconfig(empty, call):
     with pytest.raises(LabError, match="context = 'existing' needs the kubeconfig"):
-        asked(Parameters.checked(target="kind", context="existing"))
+        call(Parameters.checked(target="kind", context="existing"))
 
 
 @pytest.mark.parametrize(

@@ -254,8 +254,8 @@ def test_labkit_policy_prints_the_manifests_and_no_namespace_for_default(moto, t
 def test_labkit_policy_and_its_help_say_which_notebooks_need_more():
     said = " ".join(CliRunner().invoke(account_commands.app, ["policy", "--help"]).stdout.split())
     assert "Some notebooks need more permissions. Notebook 02 requests tokens" in said
-    for asked in ([f"-paccount_id={ACCOUNT}"], ["--kubernetes"]):
-        done = CliRunner().invoke(account_commands.app, ["policy", *asked])
+    for options in ([f"-paccount_id={ACCOUNT}"], ["--kubernetes"]):
+        done = CliRunner().invoke(account_commands.app, ["policy", *options])
         lines = [" ".join(line.split()) for line in done.stderr.splitlines()[-3:]]
         assert lines[0].endswith("Other notebooks need more, for example")
         assert lines[1] == "02 iam:UpdateAssumeRolePolicy, and in the cluster: create serviceaccounts/token"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.course.widgets import live
 from labkit.runs.fleet import rows, running, workers
 from labkit.runs.fleet.report import MARKS, RUNS, Report
-from labkit.runs.fleet.running import Fleet, Outcome
+from labkit.runs.fleet.running import Fleet, RowOutcome
 from labkit.showing import counted
 from labkit.simulator.folder import Folder
 
@@ -44,14 +44,14 @@ def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, 
     )
     started = time.monotonic()
     with fleet.results.opened(resume=resume):
-        with workers.local(count, fleet.out / "workers.log") as client, Progress(fleet).shown() as progress:
+        with workers.local(count, fleet.out / "workers.log") as client, FleetProgress(fleet).shown() as progress:
             outcomes = running.run(fleet, client, progress.tell)
         report = Report(file.name, notebook.name, outcomes, time.monotonic() - started, fleet.stopped_by)
         report.write(fleet.out)
     return report
 
 
-class Progress:
+class FleetProgress:
     """A notebook's display of a fleet's rows, each with its state, updated while the rows run.
 
     When the notebook is saved, only a text remains of this display: how many rows and clusters the fleet has, and how
@@ -65,7 +65,7 @@ class Progress:
         self._drawn: list[ipywidgets.HTML] = []
 
     @contextmanager
-    def shown(self) -> "Iterator[Progress]":
+    def shown(self) -> "Iterator[FleetProgress]":
         """Show the rows in the notebook, and update their states until this block ends."""
         from IPython.display import display
 
@@ -79,7 +79,7 @@ class Progress:
             drawing.join()
             self._draw_once()
 
-    def tell(self, outcome: Outcome) -> None:
+    def tell(self, outcome: RowOutcome) -> None:
         """Record the outcome of a row that has ended."""
         self._ended[outcome.row.number] = outcome
 

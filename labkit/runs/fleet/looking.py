@@ -11,7 +11,7 @@ from labkit.errors import LabError, answering
 from labkit.run_parameters import Parameters
 from labkit.runs.fleet.results import Result, Results
 from labkit.runs.fleet.rows import Row
-from labkit.runs.fleet.running import Outcome
+from labkit.runs.fleet.running import RowOutcome
 from labkit.runs.fleet.task import credentials
 from labkit.steps.ownership import OwnedResource, Owner
 from labkit.workspace import Workspace
@@ -58,7 +58,7 @@ def removals(
                 yield row, said
 
 
-def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:
+def examinations(rows: Iterable[Row]) -> Iterator[RowOutcome]:
     """Yield each row with the doctor's findings on the row's service account. Change nothing."""
     from labkit.doctor.evidence import Reads
 
@@ -70,9 +70,9 @@ def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:
                 key = (*row.cluster, given.kubeconfig, given.context, row.profile, row.assume_role)
                 if key not in known:
                     known[key] = targets.look(row.parameters), Reads()
-                yield Outcome(row, _examined(row, *known[key]))
+                yield RowOutcome(row, _examined(row, *known[key]))
         except LabError as error:
-            yield Outcome(row, Result("not run", error=str(error)))
+            yield RowOutcome(row, Result("not run", error=str(error)))
 
 
 def _plan(row: Row) -> str:

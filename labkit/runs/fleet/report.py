@@ -14,7 +14,7 @@ from typing import Any
 
 from labkit.errors import LabError
 from labkit.runs.fleet.results import State, write_at_once
-from labkit.runs.fleet.running import Outcome
+from labkit.runs.fleet.running import RowOutcome
 from labkit.showing import counted, left_aligned
 
 STATES: tuple[State, ...] = ("succeeded", "failed", "not run")
@@ -33,7 +33,7 @@ class Report:
     """The fleet file's name."""
     notebook: str
     """The notebook's name."""
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[RowOutcome]
     """The outcomes, in the order of the rows."""
     seconds: float = 0.0
     """The duration of the fleet, in seconds."""
@@ -64,7 +64,7 @@ class Report:
             states[0] += f" ({earlier} in an earlier fleet)"
         return f"{counted(len(self.outcomes), 'row')}; {', '.join(states)}"
 
-    def mark(self, outcome: Outcome) -> str:
+    def mark(self, outcome: RowOutcome) -> str:
         """Return the sign and the word for a row's state."""
         state = outcome.result.state
         return f"{MARKS[state]} {self.words[state]}{' earlier' if outcome.is_earlier else ''}"
@@ -135,7 +135,7 @@ class Report:
         return "\n".join([self.headline, *rows])
 
 
-def chart(outcomes: Sequence[Outcome]) -> str:
+def chart(outcomes: Sequence[RowOutcome]) -> str:
     """Return an SVG bar chart of the durations, one bar for each row; empty if no row ran."""
     taken = [outcome.result.seconds for outcome in outcomes]
     ran = [seconds for seconds in taken if seconds]
@@ -161,7 +161,7 @@ def chart(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _row(outcome: RowOutcome) -> dict[str, Any]:
     row, result = outcome.row, outcome.result
     return {
         "number": row.number,
@@ -180,7 +180,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _html_row(outcome: Outcome, mark: str) -> str:
+def _html_row(outcome: RowOutcome, mark: str) -> str:
     row, result = outcome.row, outcome.result
     given, link = row.parameters, _link(outcome)
     names = (given.cluster, given.namespace, given.service_account, given.role_name)
@@ -199,7 +199,7 @@ def _html_row(outcome: Outcome, mark: str) -> str:
     return f"<tr>{''.join(columns)}</tr>"
 
 
-def _wrong(outcome: Outcome) -> str:
+def _wrong(outcome: RowOutcome) -> str:
     result = outcome.result
     if not result.error and not result.findings:
         return ""
@@ -216,11 +216,11 @@ def _finding(finding: Mapping[str, Any]) -> str:
     return f"<p>{escape(str(finding.get('summary', '')))} ({escape(str(finding.get('id', '')))})</p>{repair}"
 
 
-def _link(outcome: Outcome) -> str:
+def _link(outcome: RowOutcome) -> str:
     return f"rows/{outcome.row.name}.ipynb" if outcome.result.has_notebook else ""
 
 
-def _class(outcome: Outcome) -> str:
+def _class(outcome: RowOutcome) -> str:
     return outcome.result.state.replace(" ", "-")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import Parameters
 from labkit.runs.fleet import table
-from labkit.runs.fleet.table import Entry, NothingRan
+from labkit.runs.fleet.table import FileRow, NothingRan
 from labkit.simulator.process import ACCOUNT_ID
 
 ACCESS = ("profile", "assume_role")
@@ -103,7 +103,7 @@ def read(file: Path, *, makes: bool = True) -> list[Row]:
 
     Raises `NothingRan` if a row can't run. The error names each such row, with the reason.
     """
-    entries = table.read(file)
+    entries = table.read_fleet_file(file)
     reasons: dict[str, list[str]] = {}
     rows = []
     for number, entry in enumerate(entries, 1):
@@ -127,7 +127,7 @@ def _places(places: list[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Reason:
+class RowProblem:
     """Why a row can't run."""
 
     text: str
@@ -135,19 +135,19 @@ class Reason:
     """The name in the row that the text is about; empty if it's about several."""
 
 
-def _place(entry: Entry, reason: Reason) -> str:
+def _place(entry: FileRow, reason: RowProblem) -> str:
     """Return where the user has to change the file: in the row, or where the name or the row's default is written."""
     written = entry.values_at if reason.name in KNOWN else entry.names_at
     return written.get(reason.name, entry.place)
 
 
-def _row(number: int, entry: Entry) -> Row | list[Reason]:
+def _row(number: int, entry: FileRow) -> Row | list[RowProblem]:
     """Return the row of an entry. If the entry has mistakes, return a reason for each of them."""
-    reasons = [Reason(_unknown(name), name) for name in entry.values if name not in KNOWN]
-    reasons += [Reason(_braced(name), name) for name, value in entry.values.items() if isinstance(value, Mapping)]
+    reasons = [RowProblem(_unknown(name), name) for name in entry.values if name not in KNOWN]
+    reasons += [RowProblem(_braced(name), name) for name, value in entry.values.items() if isinstance(value, Mapping)]
     known = {name: value for name, value in entry.values.items() if name in KNOWN and not isinstance(value, Mapping)}
     values = _filled(known, reasons)
-    reasons += map(Reason, _of_account({**entry.values, **values}))
+    reasons += map(RowProblem, _of_account({**entry.values, **values}))
     access = {name: str(values.pop(name)) for name in ACCESS if name in values}
     try:
         row = Row(number, entry.place, Parameters.checked(**values), **access)
@@ -156,11 +156,11 @@ def _row(number: int, entry: Entry) -> Row | list[Reason]:
     return reasons or row
 
 
-def _of_parameter(entry: Entry, text: str) -> Reason:
+def _of_parameter(entry: FileRow, text: str) -> RowProblem:
     """Return the reason that `Parameters.checked` gave. A value with braces breaks its rule only in some rows."""
     named = OF_PARAMETER.match(text)
     name = named[1] if named else ""
-    return Reason(text, "" if PLACEHOLDER.search(str(entry.values.get(name))) else name)
+    return RowProblem(text, "" if PLACEHOLDER.search(str(entry.values.get(name))) else name)
 
 
 def _of_account(values: Mapping[str, object]) -> Iterator[str]:
@@ -194,7 +194,7 @@ def _braced(name: str) -> str:
     return f'{name} isn\'t text. Braces need quotes, such as  {name}: "{{cluster}}-reader"'
 
 
-def _filled(values: Mapping[str, object], reasons: list[Reason]) -> dict[str, object]:
+def _filled(values: Mapping[str, object], reasons: list[RowProblem]) -> dict[str, object]:
     """Return the values with each placeholder filled, such as `{cluster}` in `{cluster}-reader`."""
     usual = {name: getattr(USUAL, name) for name in Parameters.names()}
 
@@ -216,7 +216,7 @@ def _filled(values: Mapping[str, object], reasons: list[Reason]) -> dict[str, ob
         try:
             complete[name] = value_of(name, ())
         except NothingRan as error:
-            reasons.append(Reason(error.what, name))
+            reasons.append(RowProblem(error.what, name))
     return complete
 
 

@@ -29,7 +29,7 @@ NO_WORKER_WITHIN = 60  # seconds; on this machine, Dask restarts a lost worker m
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RowOutcome:
     """A row and the result of its run."""
 
     row: Row
@@ -62,13 +62,13 @@ class Fleet:
         self._notebook = self.notebook.read_bytes()
         self._version = workers.labkit_version()
 
-    def earlier(self) -> list[Outcome]:
+    def earlier(self) -> list[RowOutcome]:
         """Return the outcomes of rows that succeeded earlier and haven't changed since; empty without `resume`."""
         if not self.resume:
             return []
         kept = [(row, self.results.of(row)) for row in self.rows]
         return [
-            Outcome(row, result, is_earlier=True)
+            RowOutcome(row, result, is_earlier=True)
             for row, result in kept
             if result
             and result.state == "succeeded"
@@ -76,7 +76,7 @@ class Fleet:
             and self.results.notebook(row).is_file()
         ]
 
-    def run(self, client: "Client") -> Iterator[Outcome]:
+    def run(self, client: "Client") -> Iterator[RowOutcome]:
         """Run the rows that have no outcome in `earlier()`, and yield an outcome for each.
 
         If the fleet ends early, also yield an outcome for each row that didn't run.
@@ -94,15 +94,15 @@ class Fleet:
             self.stopped_by = GONE if client.status != "running" else str(error)
         yield from self._left(done)
 
-    def _outcomes(self, client: "Client", waiting: deque[Row]) -> Iterator[Outcome]:
+    def _outcomes(self, client: "Client", waiting: deque[Row]) -> Iterator[RowOutcome]:
         from distributed import as_completed
 
-        gate, busy = Gate(), cast("dict[Future[Result], Row]", {})
+        queue, busy = ClusterQueue(), cast("dict[Future[Result], Row]", {})
         ended = as_completed([], loop=client.loop, raise_errors=False)
         assigned: dict[int, int] = {}
         while True:
             most = IN_FLIGHT * max(workers.count(client), 1)
-            while not self.stopped_by and len(busy) < most and (row := gate.next(waiting)):
+            while not self.stopped_by and len(busy) < most and (row := queue.next(waiting)):
                 assigned[row.number] = assigned.get(row.number, 0) + 1
                 future = client.submit(task.run_row, self.job(row), key=self._key(row, assigned[row.number]))
                 busy[future] = row
@@ -114,7 +114,7 @@ class Fleet:
             future = next(ended)
             row = busy.pop(future)
             result = self._result(row, future, assigned[row.number])
-            gate.ended(row, None if result is None else result.state == "succeeded")
+            queue.ended(row, None if result is None else result.state == "succeeded")
             future.release()
             if result is None:
                 waiting.appendleft(row)
@@ -122,7 +122,7 @@ class Fleet:
             if self.fail_fast and result.state == "failed":
                 self.stopped_by = task.STOPPED
                 self.results.stop()
-            yield Outcome(row, result)
+            yield RowOutcome(row, result)
 
     def _wait(self, client: "Client", ended: "as_completed") -> None:
         """Wait until a row has ended."""
@@ -152,19 +152,19 @@ class Fleet:
             return task.lost(self.results, self.job(row))
         return None
 
-    def interrupted(self) -> list[Outcome]:
+    def interrupted(self) -> list[RowOutcome]:
         """Return an outcome for each row, in order. Call this after Ctrl-C."""
         self.stopped_by = INTERRUPTED
         earlier = self.earlier()
         return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])
 
-    def _left(self, done: set[int]) -> Iterator[Outcome]:
+    def _left(self, done: set[int]) -> Iterator[RowOutcome]:
         """Yield an outcome for each row that isn't in `done`."""
         self.running = []
         for row in self.rows:
             if row.number not in done:
                 kept = self.results.of(row)
-                yield Outcome(row, kept if kept and kept.fleet == self.id else self._unknown(row))
+                yield RowOutcome(row, kept if kept and kept.fleet == self.id else self._unknown(row))
 
     def _unknown(self, row: Row) -> Result:
         """Return `failed` or `not run` for a row without a reported result."""
@@ -184,7 +184,7 @@ class Fleet:
         return f"{row.name}-{self.id}-{time}"
 
 
-class Gate:
+class ClusterQueue:
     """Decide which rows may run. A cluster's rows run one at a time until a row succeeds.
 
     After that row, the cluster's OIDC provider exists, and the cluster's other rows may run at the same time.
@@ -213,7 +213,7 @@ class Gate:
         self._alone.discard(row.cluster)
 
 
-def run(fleet: Fleet, client: "Client", tell: Callable[[Outcome], None]) -> list[Outcome]:
+def run(fleet: Fleet, client: "Client", tell: Callable[[RowOutcome], None]) -> list[RowOutcome]:
     """Run a fleet. Pass each outcome to `tell` as its row ends. Return all outcomes in the order of the rows."""
     outcomes = fleet.earlier()
     for outcome in fleet.run(client):
@@ -226,7 +226,7 @@ def run(fleet: Fleet, client: "Client", tell: Callable[[Outcome], None]) -> list
     return _in_order(outcomes)
 
 
-def _in_order(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def _in_order(outcomes: Iterable[RowOutcome]) -> list[RowOutcome]:
     return sorted(outcomes, key=lambda outcome: outcome.row.number)
 
 

@@ -25,7 +25,7 @@ class NothingRan(LabError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class FileRow:
     """A row of the fleet file, before it is checked."""
 
     place: str
@@ -38,7 +38,7 @@ class Entry:
     """The places of the values that come from the file's defaults, by name."""
 
 
-def read(file: Path) -> list[Entry]:
+def read_fleet_file(file: Path) -> list[FileRow]:
     """Return the rows of a fleet file, in order. Raises `NothingRan` if the file can't be read or has no rows."""
     try:
         # A spreadsheet's CSV starts with a byte order mark.
@@ -56,7 +56,7 @@ def read(file: Path) -> list[Entry]:
     return entries
 
 
-def _of_csv(file: Path, text: str) -> Iterator[Entry]:
+def _of_csv(file: Path, text: str) -> Iterator[FileRow]:
     lines = csv.reader(io.StringIO(text))
     names = [name.strip() for name in next(lines)]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -71,10 +71,10 @@ def _of_csv(file: Path, text: str) -> Iterator[Entry]:
             raise _refused(file, f"{place} has {len(line)} values, but line 1 names only {len(names)}")
         # An empty cell is the default.
         values = {name: value.strip() for name, value in zip(names, line, strict=False) if value.strip()}
-        yield Entry(place, values, names_at=dict.fromkeys(names, "line 1"))
+        yield FileRow(place, values, names_at=dict.fromkeys(names, "line 1"))
 
 
-def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
+def _of_yaml(file: Path, text: str) -> Iterator[FileRow]:
     try:
         # Read every scalar as text: YAML would turn an account such as 012345670123 into an octal number.
         document = yaml.compose(text, yaml.BaseLoader)
@@ -103,11 +103,11 @@ def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
 
 def _entry(
     place: str, defaults: Mapping[str, yaml.Node], own: Mapping[str, object], names_at: Mapping[str, str] | None = None
-) -> Entry:
+) -> FileRow:
     """Return the entry of a row with these values of its own. `names_at` has the places of its own values' names."""
     usual = {name: node for name, node in defaults.items() if name not in own}
     values_at = _places("defaults", usual)
-    return Entry(
+    return FileRow(
         place,
         {**{name: _value(node) for name, node in usual.items()}, **own},
         names_at={**values_at, **(names_at or {})},

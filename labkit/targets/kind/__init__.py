@@ -151,7 +151,7 @@ own_region, environment = moto.own_region, moto.environment
 def _named(parameters: "Parameters") -> Way | None:
     """Return the way to the cluster that the parameters name, or None if they name no kubeconfig."""
     if parameters.kubeconfig:
-        return Way.read(parameters.kubeconfig, parameters.context)
+        return Way.of_kubeconfig(parameters.kubeconfig, parameters.context)
     if parameters.context:
         raise LabError(
             f"parameter context = {parameters.context!r} needs the kubeconfig that has this context.",
@@ -328,7 +328,7 @@ def _refuse_another(
             where=f"parameters cluster, kubeconfig and context; {NOTHING}",
             next='choose another cluster, such as cluster = "other", or end the lab: labkit down',
         )
-    if way and way.context != (joined := Way.read(kept.kubeconfig).context):
+    if way and way.context != (joined := Way.of_kubeconfig(kept.kubeconfig).context):
         raise AnotherCluster(
             f"The cluster {parameters.cluster} joined the lab by the context {joined}, not by {way.context}.",
             where=f"parameter context; {NOTHING}",

@@ -85,14 +85,14 @@ def _leave_for_another(kept: JoinedFolder, folder: Folder) -> None:
 
 
 def _is_of(way: Way, kept: JoinedFolder) -> bool:
-    return kept.kubeconfig.exists() and Way.read(kept.kubeconfig).server == way.server
+    return kept.kubeconfig.exists() and Way.of_kubeconfig(kept.kubeconfig).server == way.server
 
 
 def _made(folder: Folder, kept: JoinedFolder, parameters: "Parameters", aws_host: str) -> Facts:
     """Create a kind cluster and return its facts."""
     from labkit.targets.kind import program as kind_program
 
-    program, name = kind_program.Kind(), kind_program.name_of(parameters.cluster, parameters.region)
+    program, name = kind_program.KindProgram(), kind_program.name_of(parameters.cluster, parameters.region)
     if not aws_host and program.is_apart:
         raise kind_address.unknown("the containers run in a virtual machine or in a rootless runtime")
     if kept.facts and kept.facts.made == name:
@@ -108,7 +108,7 @@ def _made(folder: Folder, kept: JoinedFolder, parameters: "Parameters", aws_host
         keys, made_kubeconfig = kept.path / "signing", kept.path / "kind-kubeconfig"
         kind_program.write_keys(keys)
         program.create(kind_program.configuration(name, _issuer(folder, parameters), keys), made_kubeconfig)
-        way = Way.read(made_kubeconfig, f"kind-{name}")
+        way = Way.of_kubeconfig(made_kubeconfig, f"kind-{name}")
         facts = _checked(folder, parameters, way, facts)
         kept.keep(facts, way.kubeconfig)
         return facts
@@ -153,6 +153,6 @@ def _issuer(folder: Folder, parameters: "Parameters") -> str:
 
 
 def _is_there(name: str) -> bool:
-    from labkit.targets.kind.program import Kind
+    from labkit.targets.kind.program import KindProgram
 
-    return Kind().has(name)
+    return KindProgram().has(name)

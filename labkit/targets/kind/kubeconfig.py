@@ -51,7 +51,7 @@ class Way:
     """The kubectl command with this kubeconfig and context."""
 
     @classmethod
-    def read(cls, file: str | Path, context: str = "") -> "Way":
+    def of_kubeconfig(cls, file: str | Path, context: str = "") -> "Way":
         """Return a context of the kubeconfig `file`; without `context`, the current context.
 
         Raises `NoWay` if the file or the context can't be used, and `UnknownName` if the file lacks the context.
@@ -95,7 +95,7 @@ class Way:
 
         Its ``where`` and ``kubectl`` name the user's own kubeconfig and context, not the lab's copy.
         """
-        way, facts = cls.read(kept.kubeconfig), kept.facts
+        way, facts = cls.of_kubeconfig(kept.kubeconfig), kept.facts
         return replace(way, where=facts.source or way.where, kubectl=facts.kubectl or way.kubectl) if facts else way
 
     @property

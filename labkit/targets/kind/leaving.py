@@ -97,9 +97,9 @@ def _left(kept: "JoinedFolder", facts: "Facts", folder: "Folder") -> Left | None
 
 
 def _delete(facts: "Facts") -> None:
-    from labkit.targets.kind.program import Kind
+    from labkit.targets.kind.program import KindProgram
 
-    Kind().delete(facts.made)
+    KindProgram().delete(facts.made)
 
 
 def _take_back_webhooks(kept: "JoinedFolder", facts: "Facts", folder: "Folder") -> None:

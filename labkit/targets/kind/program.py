@@ -112,7 +112,7 @@ def write_keys(folder: Path) -> None:
         (folder / file).write_bytes(content)
 
 
-class Kind:
+class KindProgram:
     """The program kind, with the container runtime that it uses on this machine."""
 
     def __init__(self) -> None:
