@@ -241,8 +241,8 @@ class LabInTests:
             if volume.name == "aws-iam-token"
             for source in volume.projected.sources
         )
-        asked = {"spec": {"audiences": [wanted.audience], "expirationSeconds": wanted.expiration_seconds}}
-        made = core_api(self.kubernetes).create_namespaced_service_account_token(service_account, namespace, asked)
+        request = {"spec": {"audiences": [wanted.audience], "expirationSeconds": wanted.expiration_seconds}}
+        made = core_api(self.kubernetes).create_namespaced_service_account_token(service_account, namespace, request)
         return str(made.status.token)
 
     def _named_after(self, test: str) -> str:
@@ -267,8 +267,8 @@ def running() -> Iterator[LabInTests]:
         folder = Folder(path / "lab")
         # boto3, kubernetes and their clients take as long to load as the server takes to start, so do both at once.
         # The main thread loads them: pytest parses labkit's modules, and Python 3.11 can't parse in two threads.
-        with ThreadPoolExecutor(1) as beside:
-            starting = beside.submit(process.start, folder)
+        with ThreadPoolExecutor(1) as pool:
+            starting = pool.submit(process.start, folder)
             _load_clients()
             state = starting.result()
         yield LabInTests(folder, state)

@@ -158,8 +158,8 @@ def _in_one_sentence() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        told = f"The lab could not start: {error}.\nnext:  pip install labkit"
-        raise pytest.fail.Exception(told, pytrace=False) from None
+        message = f"The lab could not start: {error}.\nnext:  pip install labkit"
+        raise pytest.fail.Exception(message, pytrace=False) from None
     except Exception as error:
         from labkit.errors import LabError
 

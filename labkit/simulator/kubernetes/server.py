@@ -17,7 +17,7 @@ from labkit.simulator.clock import Clock
 from labkit.simulator.database import NotWritten
 from labkit.simulator.identifiers import Identifiers
 from labkit.simulator.kubernetes.access import roles
-from labkit.simulator.kubernetes.access.authentication import Authentication, User
+from labkit.simulator.kubernetes.access.authentication import Authenticator, User
 from labkit.simulator.kubernetes.access.authorization import Authorizer
 from labkit.simulator.kubernetes.access.impersonation import impersonated
 from labkit.simulator.kubernetes.access.tokens import Tokens
@@ -73,7 +73,7 @@ class ApiServer:
     ):
         self.storage = Storage(clock, identifiers, file)
         self.tokens = Tokens(signing_key_pem, issuer, clock, identifiers, self.storage)
-        self.authentication = Authentication(self.tokens)
+        self.authentication = Authenticator(self.tokens)
         self.authorization = Authorizer(self.storage)
         self.admission = Admission(self.storage, self.authorization)
         self.kubelets = Kubelets(self.storage, authority, kubelet_certificate)

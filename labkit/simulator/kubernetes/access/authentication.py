@@ -41,7 +41,7 @@ ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 TokenAuthenticator = Callable[[str], Awaitable[User | None]]
 
 
-class Authentication:
+class Authenticator:
     """Find the caller of a request.
 
     ``others`` are functions that find the user of a token that this cluster didn't sign, e.g. a token from

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
 """
 
-from labkit.simulator.kubernetes.access.authentication import Authentication, User
+from labkit.simulator.kubernetes.access.authentication import Authenticator, User
 from labkit.simulator.kubernetes.access.authorization import Authorizer
 from labkit.simulator.kubernetes.access.rules import Attributes
 from labkit.simulator.kubernetes.access.tokens import InvalidToken
@@ -23,7 +23,7 @@ from labkit.simulator.kubernetes.objects.status import bad_request, invalid, inv
 
 
 class Reviews:
-    def __init__(self, authentication: Authentication, authorization: Authorizer):
+    def __init__(self, authentication: Authenticator, authorization: Authorizer):
         self.authentication, self.authorization = authentication, authorization
 
     async def answer(self, sub: Subresource, request: KubeRequest) -> KubeResponse:
