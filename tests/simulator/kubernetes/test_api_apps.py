@@ -37,36 +37,24 @@ def test_a_deployment_gets_its_defaults(apps: Apps):
     [
         ({"selector": None}, "spec.selector: Required value"),
         ({"selector": {}}, "spec.selector: Invalid value: {}: empty selector is invalid for deployment"),
-        (
-            {"selector": {"matchLabels": {"app": "other"}}},
-            'spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`',
-        ),
+        ({"selector": {"matchLabels": {"app": "other"}}},
+         'spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`'),
         ({"replicas": -1}, "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
-        (
-            {"pod_spec": {"restartPolicy": "Never"}},
-            'restartPolicy: Unsupported value: "Never": supported values: "Always"',
-        ),
+        ({"pod_spec": {"restartPolicy": "Never"}},
+         'restartPolicy: Unsupported value: "Never": supported values: "Always"'),
         ({"pod_spec": {"containers": []}}, "spec.template.spec.containers: Required value"),
-        (
-            {"strategy": {"type": "Other"}},
-            'spec.strategy.type: Unsupported value: "Other": supported values: "Recreate", "RollingUpdate"',
-        ),
-        (
-            {"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}},
-            "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
-        ),
-        (
-            {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
-            "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0",
-        ),
+        ({"strategy": {"type": "Other"}},
+         'spec.strategy.type: Unsupported value: "Other": supported values: "Recreate", "RollingUpdate"'),
+        ({"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}},
+         "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"),
+        ({"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
+         "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"),
         ({"strategy": {"rollingUpdate": {"maxSurge": "x"}}}, 'maxSurge: Invalid value: "x": a valid percent string'),
-        (
-            {"minReadySeconds": 600},
-            "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds",
-        ),
+        ({"minReadySeconds": 600},
+         "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"),
         ({"labels": {"app": "-"}}, 'spec.template.labels: Invalid value: "-": a valid label must be'),
     ],
-)
+)  # fmt: skip
 def test_an_invalid_deployment_is_refused(apps: Apps, spec: dict, message: str):
     answer = apps.http.post(f"{apps.apps}/deployments", json=deployment(**spec))
     assert answer.status_code == 422

@@ -32,23 +32,14 @@ def test_an_invalid_role_or_role_binding_is_refused(admin, namespace, kind: str,
         ("secrets", {"data": {"a": "my-password"}}, "illegal base64 data at input byte 2"),
         ("secrets", {"data": {"a": "hunter2"}}, "illegal base64 data at input byte 4"),
         ("configmaps", {"binaryData": {"a": "!"}}, "illegal base64 data at input byte 0"),
-        (
-            "pods",
-            {"spec": {"containers": [{"name": "c", "resources": {"limits": {"memory": "256MB"}}}]}},
-            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
-        ),
-        (
-            "pods",
-            {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1mi"}}}]}},
-            "unable to parse quantity's suffix",
-        ),
-        (
-            "events",
-            {"lastTimestamp": "yesterday"},
-            'parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006"',
-        ),
+        ("pods", {"spec": {"containers": [{"name": "c", "resources": {"limits": {"memory": "256MB"}}}]}},
+         "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
+        ("pods", {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1mi"}}}]}},
+         "unable to parse quantity's suffix"),
+        ("events", {"lastTimestamp": "yesterday"},
+         'parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006"'),
     ],
-)
+)  # fmt: skip
 def test_invalid_base64_quantities_and_timestamps_are_refused(admin, namespace, kind, fields, message):
     refused = admin.post(f"/api/v1/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **fields})
     called = {"secrets": "Secret", "configmaps": "ConfigMap", "pods": "Pod", "events": "Event"}[kind]
@@ -78,20 +69,14 @@ KEY = (
         ("configmaps", {"data": {"a/b": "x"}}, f'data[a/b]: Invalid value: "a/b": {KEY}'),
         ("secrets", {"stringData": {"a b": "x"}}, f'data[a b]: Invalid value: "a b": {KEY}'),
         ("configmaps", {"data": {"..": "x"}}, "data[..]: Invalid value: \"..\": must not be '..'"),
-        (
-            "configmaps",
-            {"binaryData": {"..a": ""}},
-            "binaryData[..a]: Invalid value: \"..a\": must not start with '..'",
-        ),
-        (
-            "configmaps",
-            {"data": {"a": "x"}, "binaryData": {"a": "eA=="}},
-            'data[a]: Invalid value: "a": duplicate of key present in binaryData',
-        ),
+        ("configmaps", {"binaryData": {"..a": ""}},
+         "binaryData[..a]: Invalid value: \"..a\": must not start with '..'"),
+        ("configmaps", {"data": {"a": "x"}, "binaryData": {"a": "eA=="}},
+         'data[a]: Invalid value: "a": duplicate of key present in binaryData'),
         ("configmaps", {"data": {"a": "x" * (2**20 + 1)}}, "[]: Too long: may not be more than 1048576 bytes"),
         ("secrets", {"stringData": {"a": "x" * (2**20 + 1)}}, "data: Too long: may not be more than 1048576 bytes"),
     ],
-)
+)  # fmt: skip
 def test_a_config_map_or_secret_with_invalid_keys_or_size_is_refused(admin, namespace, kind, fields, causes):
     refused = admin.post(f"/api/v1/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **fields})
     called = {"secrets": "Secret", "configmaps": "ConfigMap"}[kind]
@@ -107,11 +92,8 @@ REDACTED = 'Invalid value: "<secret contents redacted>"'
         ("tls", {}, "[data[tls.crt]: Required value, data[tls.key]: Required value]"),
         ("tls", {"tls.crt": ""}, "data[tls.key]: Required value"),
         ("dockerconfigjson", {}, "data[.dockerconfigjson]: Required value"),
-        (
-            "dockerconfigjson",
-            {".dockerconfigjson": "{"},
-            f"data[.dockerconfigjson]: {REDACTED}: unexpected end of JSON input",
-        ),
+        ("dockerconfigjson", {".dockerconfigjson": "{"},
+         f"data[.dockerconfigjson]: {REDACTED}: unexpected end of JSON input"),
         (
             "dockercfg",
             {".dockercfg": "1"},
@@ -120,17 +102,13 @@ REDACTED = 'Invalid value: "<secret contents redacted>"'
         ),
         ("basic-auth", {}, "[data[username]: Required value, data[password]: Required value]"),
         ("ssh-auth", {"ssh-privatekey": ""}, "data[ssh-privatekey]: Required value"),
-        (
-            "service-account-token",
-            {},
-            "metadata.annotations[kubernetes.io/service-account.name]: Required value",
-        ),
+        ("service-account-token", {}, "metadata.annotations[kubernetes.io/service-account.name]: Required value"),
         ("tls", {"tls.crt": "", "tls.key": ""}, ""),
         ("dockerconfigjson", {".dockerconfigjson": "{}"}, ""),
         ("basic-auth", {"password": "a"}, ""),
         ("ssh-auth", {"ssh-privatekey": "a"}, ""),
     ],
-)
+)  # fmt: skip
 def test_a_secret_must_have_the_data_that_its_type_requires(admin, namespace, type_, data, message):
     body = {"metadata": {"name": "a"}, "type": f"kubernetes.io/{type_}", "stringData": data}
     answer = admin.post(f"/api/v1/namespaces/{namespace}/secrets", json=body)

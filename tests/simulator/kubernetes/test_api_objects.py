@@ -341,18 +341,12 @@ def test_server_side_apply_refuses_managed_fields_in_the_body(admin: httpx.Clien
     ("media_type", "patch", "message"),
     [
         ("strategic-merge-patch", 5, "json: cannot unmarshal number into Go value of type map[string]interface {}"),
-        (
-            "merge-patch",
-            "a",
-            "error decoding patch: json: cannot unmarshal string into Go value of type map[string]interface {}",
-        ),
-        (
-            "json-patch",
-            "a",
-            "error decoding patch: json: cannot unmarshal string into Go value of type []handlers.jsonPatchOp",
-        ),
+        ("merge-patch", "a",
+         "error decoding patch: json: cannot unmarshal string into Go value of type map[string]interface {}"),
+        ("json-patch", "a",
+         "error decoding patch: json: cannot unmarshal string into Go value of type []handlers.jsonPatchOp"),
     ],
-)
+)  # fmt: skip
 def test_a_number_or_a_string_as_a_patch_is_refused(admin, config_maps, media_type, patch, message):
     admin.post(config_maps, json=config_map("a"))
     headers = {"Content-Type": f"application/{media_type}+json"}
@@ -426,13 +420,10 @@ def test_a_resource_version_that_is_not_a_64_bit_number_is_refused(admin: httpx.
     [
         ("fieldManager", "m" * 129, "fieldManager: Too long: may not be more than 128 bytes"),
         ("fieldManager", "ä\n", 'fieldManager: Invalid value: "ä\\n": invalid character U+000A (at position 2)'),
-        (
-            "fieldValidation",
-            "Maybe",
-            'fieldValidation: Unsupported value: "Maybe": supported values: "", "Ignore", "Strict", "Warn"',
-        ),
+        ("fieldValidation", "Maybe",
+         'fieldValidation: Unsupported value: "Maybe": supported values: "", "Ignore", "Strict", "Warn"'),
     ],
-)
+)  # fmt: skip
 def test_a_create_with_an_invalid_parameter_is_refused(admin, config_maps, parameter, value, message):
     refused = admin.post(config_maps, json=config_map("a"), params={parameter: value})
     expected = f'CreateOptions.meta.k8s.io "" is invalid: {message}'

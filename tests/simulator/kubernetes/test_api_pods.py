@@ -269,16 +269,9 @@ def affinity(**expression: object) -> dict:
     ("spec", "reason", "preemption"),
     [
         ({"tolerations": []}, "1 node(s) had untolerated taint(s)", NOT_HELPFUL),
-        (
-            {"tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute"}]},
-            "1 node(s) had untolerated taint(s)",
-            NOT_HELPFUL,
-        ),
-        (
-            affinity(operator="In", values=["hdd"]),
-            "1 node(s) didn't match Pod's node affinity/selector",
-            NOT_HELPFUL,
-        ),
+        ({"tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute"}]},
+         "1 node(s) had untolerated taint(s)", NOT_HELPFUL),
+        (affinity(operator="In", values=["hdd"]), "1 node(s) didn't match Pod's node affinity/selector", NOT_HELPFUL),
         (affinity(operator="DoesNotExist"), "1 node(s) didn't match Pod's node affinity/selector", NOT_HELPFUL),
         (resources(memory="2000Gi"), "1 Insufficient memory", NOT_HELPFUL),
         (resources(memory="2000Gi", cpu="3000"), "1 Insufficient cpu, 1 Insufficient memory", NOT_HELPFUL),
@@ -287,7 +280,7 @@ def affinity(**expression: object) -> dict:
         (affinity(operator="In", values=["ssd"]), "", ""),
         (resources(memory="500Gi", cpu="400"), "", ""),
     ],
-)
+)  # fmt: skip
 def test_a_pod_is_scheduled_only_on_a_node_that_fits_it(admin, pods, node, spec, reason, preemption):
     merge = {"Content-Type": "application/merge-patch+json"}
     path, taints = f"/api/v1/nodes/{node}", [{"key": "a", "value": "b", "effect": "NoSchedule"}]
