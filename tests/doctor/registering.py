@@ -4,14 +4,9 @@ import json
 import shlex
 
 from labkit.steps import pod
+from tests.doctor import recording
 from tests.doctor.applying import made
-from tests.doctor.recording import (
-    NAMESPACE,
-    PARAMETERS,
-    PODS,
-    WEBHOOK,
-    healthy,
-)
+from tests.doctor.recording import healthy
 
 OPT_OUT = "eks.amazonaws.com/skip-pod-identity-webhook"
 
@@ -19,9 +14,9 @@ OPT_OUT = "eks.amazonaws.com/skip-pod-identity-webhook"
 def in_a_namespace_that_opted_out():
     answers = healthy()
     selector = {"matchExpressions": [{"key": "no-webhook", "operator": "NotIn", "values": ["yes"]}]}
-    answers[WEBHOOK]["webhooks"][0]["namespaceSelector"] = selector
-    answers[NAMESPACE]["metadata"]["labels"]["no-webhook"] = "yes"
-    answers[PODS] = [made(pod.build(PARAMETERS), answers)]
+    answers[recording.WEBHOOK]["webhooks"][0]["namespaceSelector"] = selector
+    answers[recording.NAMESPACE]["metadata"]["labels"]["no-webhook"] = "yes"
+    answers[recording.PODS] = [made(pod.build(recording.PARAMETERS), answers)]
     return answers
 
 

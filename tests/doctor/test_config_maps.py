@@ -5,17 +5,9 @@ import shlex
 
 import pytest
 
+from tests.doctor import recording
 from tests.doctor.applying import applied
 from tests.doctor.pods import KEYS, LONG_SESSION, applying, examine, found, with_config, with_sources
-from tests.doctor.recording import (
-    CRON_JOBS,
-    DAEMON_SETS,
-    DEPLOYMENTS,
-    JOBS,
-    PODS,
-    REPLICA_SETS,
-    STATEFUL_SETS,
-)
 from tests.doctor.repairing import commands
 
 
@@ -25,7 +17,7 @@ def test_the_repair_keeps_a_config_map_that_another_pod_uses_and_changes_only_th
     settings = {"data": {**KEYS, **of_webhook, "GREETING": "hello", "no-variable": "x"}}
     others = {"metadata": {"name": "web", "namespace": "default"}, "spec": {"serviceAccountName": "web"}}
     others["spec"]["containers"] = [{"name": "web", "envFrom": [{"configMapRef": {"name": "settings"}}]}]
-    answers |= {"get configmap settings -n default": settings, PODS: [*answers[PODS], others]}
+    answers |= {"get configmap settings -n default": settings, recording.PODS: [*answers[recording.PODS], others]}
     (finding,) = examine(answers).findings
     assert finding.id == "pod-static-keys"
     assert "# The ConfigMap settings is not changed: pod web may need it." in finding.repair
@@ -48,12 +40,12 @@ def another_team_s(kind):
 
 
 LISTS = {
-    DEPLOYMENTS: "deployment",
-    STATEFUL_SETS: "statefulset",
-    DAEMON_SETS: "daemonset",
-    CRON_JOBS: "cronjob",
-    JOBS: "job",
-    REPLICA_SETS: "replicaset",
+    recording.DEPLOYMENTS: "deployment",
+    recording.STATEFUL_SETS: "statefulset",
+    recording.DAEMON_SETS: "daemonset",
+    recording.CRON_JOBS: "cronjob",
+    recording.JOBS: "job",
+    recording.REPLICA_SETS: "replicaset",
 }
 
 
@@ -88,7 +80,7 @@ def test_the_repair_deletes_keys_from_a_config_map_that_nobody_else_uses():
 
 
 def test_the_repair_keeps_an_aws_config_that_a_workload_without_pods_uses():
-    answers = applying(with_config, {"config": LONG_SESSION}) | {DEPLOYMENTS: [another_team_s("deployment")]}
+    answers = applying(with_config, {"config": LONG_SESSION}) | {recording.DEPLOYMENTS: [another_team_s("deployment")]}
     (finding,) = examine(answers).findings
     assert "# The ConfigMap settings is not changed: deployment/web may also use it." in finding.repair
     assert commands(finding.repair) == []

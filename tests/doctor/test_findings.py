@@ -8,35 +8,22 @@ import pytest
 
 from labkit import doctor, documents, steps
 from labkit.doctor import checks
-from tests.doctor.recording import (
-    ATTACHED,
-    CALLER,
-    NAME,
-    PARAMETERS,
-    PODS,
-    PROVIDER,
-    PROVIDERS,
-    ROLE,
-    ROLE_ARN,
-    SERVICE_ACCOUNTS,
-    WEBHOOK,
-    a_pod,
-    healthy,
-)
+from tests.doctor import recording
+from tests.doctor.recording import a_pod, healthy
 from tests.doctor.recording import evidence as recorded
 from tests.doctor.repairing import commands
 
-OTHER = NAME.replace("0123", "FFFF")
+OTHER = recording.NAME.replace("0123", "FFFF")
 # The facts that the tests below change, and the call that returns each.
 CALLS = {
-    "provider_arns": PROVIDERS,
-    "provider": PROVIDER,
-    "role": ROLE,
-    "attached_policies": ATTACHED,
-    "service_accounts": SERVICE_ACCOUNTS,
-    "pods": PODS,
-    "webhook": WEBHOOK,
-    "caller": CALLER,
+    "provider_arns": recording.PROVIDERS,
+    "provider": recording.PROVIDER,
+    "role": recording.ROLE,
+    "attached_policies": recording.ATTACHED,
+    "service_accounts": recording.SERVICE_ACCOUNTS,
+    "pods": recording.PODS,
+    "webhook": recording.WEBHOOK,
+    "caller": recording.CALLER,
 }
 
 
@@ -49,7 +36,7 @@ def check(step, **facts):
 
 
 def trusting(change):
-    role = healthy()[ROLE]
+    role = healthy()[recording.ROLE]
     change(role["AssumeRolePolicyDocument"]["Statement"][0])
     return {"role": role}
 
@@ -61,12 +48,14 @@ def test_a_step_finds_nothing_in_a_healthy_lab(step):
 
 
 def test_a_provider_without_an_audience_has_a_row_that_says_so():
-    (issuer, audience) = checks.rows("oidc_provider", evidence(provider={"Url": NAME, "ClientIDList": []}))
+    (issuer, audience) = checks.rows("oidc_provider", evidence(provider={"Url": recording.NAME, "ClientIDList": []}))
     assert issuer.right and not audience.right
     assert audience.found == "no client id"
 
 
-def conditions(operator="StringEquals", sub=PARAMETERS.subject, aud="sts.amazonaws.com", issuer=NAME):
+def conditions(
+    operator="StringEquals", sub=recording.PARAMETERS.subject, aud="sts.amazonaws.com", issuer=recording.NAME
+):
     block = {f"{issuer}:sub": sub, f"{issuer}:aud": aud}
     return lambda statement: statement.update(Condition={operator: {k: v for k, v in block.items() if v is not None}})
 
@@ -103,7 +92,7 @@ def test_a_fault_of_the_trust_policy_gives_one_finding_and_its_repair_mends_it(i
         return
     command = shlex.split(commands(finding.repair)[0])
     assert command[:5] == ["aws", "iam", "update-assume-role-policy", "--role-name", "my-role"]
-    repaired = {"role": healthy()[ROLE] | {"AssumeRolePolicyDocument": json.loads(command[-1])}}
+    repaired = {"role": healthy()[recording.ROLE] | {"AssumeRolePolicyDocument": json.loads(command[-1])}}
     assert check("iam_role", **repaired) == []
 
 
@@ -111,7 +100,7 @@ def test_a_fault_of_the_trust_policy_gives_one_finding_and_its_repair_mends_it(i
     "change",
     [
         conditions("StringLike", sub="system:serviceaccount:default:my-*"),
-        conditions(sub=["system:serviceaccount:a:b", PARAMETERS.subject]),
+        conditions(sub=["system:serviceaccount:a:b", recording.PARAMETERS.subject]),
         lambda s: s.update(Action=["sts:TagSession", "sts:AssumeRoleWithWebIdentity"]),
     ],
 )
@@ -139,14 +128,14 @@ def test_the_rows_say_what_a_trust_policy_lacks():
 
 
 def test_a_statement_with_the_wrong_action_does_not_matter_if_another_one_admits():
-    role = copy.deepcopy(healthy()[ROLE])
+    role = copy.deepcopy(healthy()[recording.ROLE])
     statements = role["AssumeRolePolicyDocument"]["Statement"]
     statements.insert(0, copy.deepcopy(statements[0]) | {"Action": "sts:AssumeRole"})
     assert check("iam_role", role=role) == []
 
 
 def account_with(annotations):
-    account = documents.service_account(PARAMETERS, ROLE_ARN)
+    account = documents.service_account(recording.PARAMETERS, recording.ROLE_ARN)
     account["metadata"]["annotations"] = annotations
     return {"service_accounts": [account]}
 
@@ -161,7 +150,7 @@ KEY = "eks.amazonaws.com/role-arn"
         (
             "oidc_provider",
             "oidc-provider-audience-missing",
-            {"provider": {"Url": NAME, "ClientIDList": ["vault"], "ThumbprintList": []}},
+            {"provider": {"Url": recording.NAME, "ClientIDList": ["vault"], "ThumbprintList": []}},
         ),
         ("iam_role", "role-missing", {"role": None}),
         ("iam_role", "role-policy-not-attached", {"attached_policies": []}),
@@ -171,7 +160,7 @@ KEY = "eks.amazonaws.com/role-arn"
         (
             "service_account",
             "service-account-annotation-key-typo",
-            account_with({"eks.amazon.com/role-arn": ROLE_ARN}),
+            account_with({"eks.amazon.com/role-arn": recording.ROLE_ARN}),
         ),
         ("service_account", "service-account-annotation-key-typo", account_with({"iam.amazonaws.com/role": "my-role"})),
         (
@@ -179,11 +168,11 @@ KEY = "eks.amazonaws.com/role-arn"
             "service-account-annotation-arn-malformed",
             account_with({KEY: "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}),
         ),
-        ("service_account", "service-account-annotation-arn-malformed", account_with({KEY: ROLE_ARN + " "})),
+        ("service_account", "service-account-annotation-arn-malformed", account_with({KEY: recording.ROLE_ARN + " "})),
         (
             "service_account",
             "service-account-annotation-role-mismatch",
-            account_with({KEY: ROLE_ARN.replace("my-role", "other")}),
+            account_with({KEY: recording.ROLE_ARN.replace("my-role", "other")}),
         ),
         ("pod", "pod-missing", {"pods": []}),
         ("pod", "webhook-missing", {"webhook": None}),
@@ -218,7 +207,7 @@ def test_a_fault_of_the_pod_gives_one_finding_and_its_repair_recreates_the_pod(i
     (finding,) = checks.findings("pod", evidence(pods=[broken]))
     first, second = commands(finding.repair)
     assert first == "kubectl delete pod my-pod -n default --grace-period=1"
-    assert json.loads(shlex.split(second)[1]) == documents.pod(PARAMETERS)
+    assert json.loads(shlex.split(second)[1]) == documents.pod(recording.PARAMETERS)
 
 
 def test_a_repair_makes_the_missing_service_account_before_it_deletes_the_pod():
@@ -251,7 +240,9 @@ def test_a_role_of_another_run_is_found_and_its_repair_shows_the_roles_tags():
 
 
 def test_the_repair_removes_a_misspelt_annotation_key():
-    (finding,) = checks.findings("service_account", evidence(**account_with({"eks.amazon.com/role-arn": ROLE_ARN})))
+    (finding,) = checks.findings(
+        "service_account", evidence(**account_with({"eks.amazon.com/role-arn": recording.ROLE_ARN}))
+    )
     assert "eks.amazon.com/role-arn- eks.amazonaws.com/role-arn=" in finding.repair
 
 

@@ -2,19 +2,12 @@
 
 import pytest
 
+from tests.doctor import recording
 from tests.doctor.pods import applying, examine, owned, workload
-from tests.doctor.recording import (
-    CLUSTER_ROLE_BINDINGS,
-    DEPLOYMENTS,
-    PARAMETERS,
-    PODS,
-    ROLE_ARN,
-    ROLE_BINDINGS,
-    healthy,
-)
+from tests.doctor.recording import healthy
 from tests.doctor.repairing import commands
 
-NAME = PARAMETERS.service_account
+NAME = recording.PARAMETERS.service_account
 DEFAULT = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
 USER = {"kind": "User", "name": "system:serviceaccount:default:default"}
 
@@ -25,7 +18,7 @@ def binding(*subjects, name="web-edit", namespace="default"):
 
 
 def without_pods(*workloads, **answers):
-    return healthy() | {PODS: [], DEPLOYMENTS: list(workloads)} | answers
+    return healthy() | {recording.PODS: [], recording.DEPLOYMENTS: list(workloads)} | answers
 
 
 def pod_missing(answers):
@@ -44,7 +37,7 @@ def with_role(arn):
     [
         [workload("web", account="", app="web")],
         [workload("web", account="", app="web"), workload("queue", account="default", app="queue")],
-        [with_role(f"{ROLE_ARN}-of-orders")],
+        [with_role(f"{recording.ROLE_ARN}-of-orders")],
     ],
 )
 def test_a_workload_that_nothing_ties_to_the_account_is_not_moved(workloads):
@@ -54,7 +47,7 @@ def test_a_workload_that_nothing_ties_to_the_account_is_not_moved(workloads):
 
 
 @pytest.mark.parametrize(
-    "own", [workload(NAME, account="", app="web"), workload("web", account="", app=NAME), with_role(ROLE_ARN)]
+    "own", [workload(NAME, account="", app="web"), workload("web", account="", app=NAME), with_role(recording.ROLE_ARN)]
 )
 def test_a_workload_is_moved_if_its_name_its_label_or_its_role_is_the_accounts(own):
     finding = pod_missing(without_pods(workload("queue", account="", app="queue"), own))
@@ -64,19 +57,19 @@ def test_a_workload_is_moved_if_its_name_its_label_or_its_role_is_the_accounts(o
 @pytest.mark.parametrize(
     "answers",
     [
-        {ROLE_BINDINGS: [binding(DEFAULT)]},
-        {ROLE_BINDINGS: [binding(USER, namespace="shop")]},
-        {CLUSTER_ROLE_BINDINGS: [binding(DEFAULT, namespace="")]},
+        {recording.ROLE_BINDINGS: [binding(DEFAULT)]},
+        {recording.ROLE_BINDINGS: [binding(USER, namespace="shop")]},
+        {recording.CLUSTER_ROLE_BINDINGS: [binding(DEFAULT, namespace="")]},
     ],
 )
 def test_a_workload_whose_account_has_permissions_in_the_cluster_is_not_moved(answers):
     repair = pod_missing(without_pods(workload(NAME, account=""), **answers)).repair
     assert commands(repair) == []
-    kind = "clusterrolebinding" if CLUSTER_ROLE_BINDINGS in answers else "rolebinding"
+    kind = "clusterrolebinding" if recording.CLUSTER_ROLE_BINDINGS in answers else "rolebinding"
     assert f"would lose what {kind}/web-edit (ClusterRole edit)" in repair
 
 
-@pytest.mark.parametrize("call", [ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS])
+@pytest.mark.parametrize("call", [recording.ROLE_BINDINGS, recording.CLUSTER_ROLE_BINDINGS])
 def test_a_workload_is_not_moved_if_the_bindings_cannot_be_listed(call):
     answers = without_pods(workload(NAME, account=""))
     del answers[call]
@@ -88,7 +81,7 @@ def test_a_binding_that_also_names_the_new_account_or_only_a_group_takes_nothing
     group = {"kind": "Group", "name": "system:serviceaccounts:default"}
     both = binding(DEFAULT, {**DEFAULT, "name": NAME})
     elsewhere = binding({**DEFAULT, "namespace": "shop"})
-    answers = without_pods(workload(NAME, account=""), **{ROLE_BINDINGS: [both, binding(group), elsewhere]})
+    answers = without_pods(workload(NAME, account=""), **{recording.ROLE_BINDINGS: [both, binding(group), elsewhere]})
     assert commands(pod_missing(answers).repair)
 
 
@@ -100,7 +93,7 @@ def test_a_pod_whose_account_has_permissions_in_the_cluster_is_not_moved():
     answers = applying(without_account)
     (finding,) = examine(answers).findings
     assert (finding.id, len(commands(finding.repair))) == ("pod-uses-another-service-account", 2)
-    answers[ROLE_BINDINGS] = [binding(DEFAULT)]
+    answers[recording.ROLE_BINDINGS] = [binding(DEFAULT)]
     (finding,) = examine(answers).findings
     assert commands(finding.repair) == []
     assert "would lose what rolebinding/web-edit (ClusterRole edit)" in finding.repair
@@ -109,7 +102,7 @@ def test_a_pod_whose_account_has_permissions_in_the_cluster_is_not_moved():
 def test_a_repair_of_a_workloads_variables_does_not_move_the_workload():
     bare = workload(NAME, account="")
     bare["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "AWS_ACCESS_KEY_ID", "value": "AKIA"}]
-    answers = without_pods(bare, **{ROLE_BINDINGS: [binding(DEFAULT)]})
+    answers = without_pods(bare, **{recording.ROLE_BINDINGS: [binding(DEFAULT)]})
     keys = next(each for each in examine(answers, pod_name="").findings if each.id == "pod-static-keys")
     assert commands(keys.repair) == []
 

@@ -5,50 +5,44 @@ import pytest
 from labkit.steps import pod
 from labkit.webhook import AccountSettings
 from labkit.webhook.review import POD_IDENTITY, pod_patch
+from tests.doctor import recording
 from tests.doctor.applying import made
 from tests.doctor.pods import examine, found
-from tests.doctor.recording import (
-    ACCOUNT_ID,
-    ASSOCIATIONS,
-    CALLER,
-    DRY_RUN,
-    EXCHANGE,
-    METRICS,
-    METRICS_AGAIN,
-    PARAMETERS,
-    PODS,
-    SERVICE_ACCOUNTS,
-    TOKEN,
-    WEBHOOK,
-    healthy,
-)
+from tests.doctor.recording import healthy
 from tests.doctor.repairing import commands
 
 KEY = "eks.amazonaws.com/role-arn"
 ASSOCIATION = {"namespace": "default", "serviceAccount": "my-service-account", "associationId": "a-1"}
-SESSION = f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/by-association/eks-blue-my-pod"
+SESSION = f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/by-association/eks-blue-my-pod"
 ANNOTATED = "2026-01-01T00:04:00Z"  # a minute before `made` makes a pod
 TOO = "pod-identity-association-too"
 
 
 def associated(*, caller=None, pod_identity=True, **answers):
     """A lab with an association that is older than the pod, and what a probe of the pod finds."""
-    found = healthy() | {ASSOCIATIONS: [ASSOCIATION], CALLER: caller or {"arn": SESSION, "error": ""}}
-    del found[TOKEN], found[EXCHANGE]
+    found = healthy() | {
+        recording.ASSOCIATIONS: [ASSOCIATION],
+        recording.CALLER: caller or {"arn": SESSION, "error": ""},
+    }
+    del found[recording.TOKEN], found[recording.EXCHANGE]
     fields = {"f:metadata": {"f:annotations": {f"f:{KEY}": {}}}}
-    found[SERVICE_ACCOUNTS][0]["metadata"]["managedFields"] = [{"time": ANNOTATED, "fieldsV1": fields}]
-    bare = made(pod.build(PARAMETERS), found | {WEBHOOK: None})
+    found[recording.SERVICE_ACCOUNTS][0]["metadata"]["managedFields"] = [{"time": ANNOTATED, "fieldsV1": fields}]
+    bare = made(pod.build(recording.PARAMETERS), found | {recording.WEBHOOK: None})
     if pod_identity:
         for change in pod_patch(bare, AccountSettings(), method=POD_IDENTITY):
             bare["spec"][change["path"].split("/")[2]] = (
                 [change["value"]] if change["path"].endswith("/0") else change["value"]
             )
-    found[PODS] = [bare]
+    found[recording.PODS] = [bare]
     return found | answers
 
 
 def dry_run(**made):
-    return {METRICS: {}, METRICS_AGAIN: {}, DRY_RUN: {"has_role": False, "refused": "", **made}}
+    return {
+        recording.METRICS: {},
+        recording.METRICS_AGAIN: {},
+        recording.DRY_RUN: {"has_role": False, "refused": "", **made},
+    }
 
 
 @pytest.mark.parametrize("probe", [False, True])
@@ -64,7 +58,7 @@ def test_a_probe_says_which_role_a_pod_beside_an_association_has():
     assert "The pod my-pod uses assumed-role/by-association." in finding.repair
     assert "--probe" not in finding.repair and commands(finding.repair) == []
 
-    of_irsa = healthy() | {ASSOCIATIONS: [ASSOCIATION]}
+    of_irsa = healthy() | {recording.ASSOCIATIONS: [ASSOCIATION]}
     (finding,) = examine(of_irsa, probe=True).findings
     assert finding.found.endswith("; in the pod my-pod: assumed-role/my-role")
 
@@ -81,7 +75,7 @@ def test_a_pod_that_gets_nothing_from_its_association_is_an_error_that_shows_the
 
 
 def test_a_pod_with_variables_of_a_deleted_association_is_replaced():
-    finding, *_ = examine(associated(**{ASSOCIATIONS: []})).findings
+    finding, *_ = examine(associated(**{recording.ASSOCIATIONS: []})).findings
     assert finding.id == "webhook-passed-over-pod"
     assert "of an association that no longer exists" in finding.found
     assert commands(finding.repair)[0].startswith("kubectl delete pod my-pod")
@@ -90,7 +84,7 @@ def test_a_pod_with_variables_of_a_deleted_association_is_replaced():
 @pytest.mark.parametrize("at", [ANNOTATED, "2026-01-01T00:06:00Z"])
 def test_a_pod_without_any_role_is_not_replaced_while_a_new_pod_would_get_the_associations_role(at):
     answers = associated(pod_identity=False, **dry_run(has_pod_identity=True))
-    answers[SERVICE_ACCOUNTS][0]["metadata"]["managedFields"][0]["time"] = at
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["managedFields"][0]["time"] = at
     for probe in (False, True):
         finding, too = examine(answers, probe=probe, pod_name="my-pod").findings[:2]
         assert finding.id in ("webhook-passed-over-pod", "pod-older-than-annotation")
@@ -107,29 +101,31 @@ def test_the_dry_run_of_a_pod_that_would_get_the_associations_role_says_so():
 
 def test_the_webhooks_selectors_did_not_leave_out_a_pod_that_has_the_associations_role():
     answers = associated()
-    answers[WEBHOOK] = {"webhooks": [{**answers[WEBHOOK]["webhooks"][0], "matchConditions": [{"expression": "false"}]}]}
+    answers[recording.WEBHOOK] = {
+        "webhooks": [{**answers[recording.WEBHOOK]["webhooks"][0], "matchConditions": [{"expression": "false"}]}]
+    }
     assert found(answers) == [TOO]
-    answers[WEBHOOK]["webhooks"][0]["objectSelector"] = {"matchLabels": {"team": "a"}}
+    answers[recording.WEBHOOK]["webhooks"][0]["objectSelector"] = {"matchLabels": {"team": "a"}}
     assert found(answers) == [TOO]
 
 
 def test_a_skipped_container_is_only_a_note_beside_one_with_the_associations_role():
     answers = associated()
-    answers[PODS][0]["metadata"]["annotations"] = {"eks.amazonaws.com/skip-containers": "proxy"}
-    answers[PODS][0]["spec"]["containers"].append({"name": "proxy", "image": "proxy"})
+    answers[recording.PODS][0]["metadata"]["annotations"] = {"eks.amazonaws.com/skip-containers": "proxy"}
+    answers[recording.PODS][0]["spec"]["containers"].append({"name": "proxy", "image": "proxy"})
     finding = next(each for each in examine(answers).findings if each.id == "pod-container-skipped")
     assert finding.severity == "note"
 
 
 def test_a_service_account_with_an_association_needs_no_annotation():
     answers = associated()
-    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
     for probe in (False, True):
         diagnosis = examine(answers, probe=probe)
         assert [(each.id, each.severity) for each in diagnosis.findings] == [(TOO, "note")]
-    answers[PODS] = []
+    answers[recording.PODS] = []
     assert found(answers, pod_name="") == ["pod-missing", TOO]
     # This pod is older than the association, and has no role.
     answers = associated(pod_identity=False)
-    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
     assert found(answers) == ["service-account-annotation-missing", TOO]

@@ -6,35 +6,22 @@ import pytest
 
 from labkit import doctor
 from labkit.doctor.evidence import Evidence, Reads
+from tests.doctor import recording
 from tests.doctor.applying import applied
-from tests.doctor.recording import (
-    ACCOUNT_ID,
-    CALLER,
-    CLAIMS,
-    CONNECTION,
-    EXCHANGE,
-    PARAMETERS,
-    PODS,
-    ROLE,
-    ROLE_ARN,
-    SERVICE_ACCOUNTS,
-    TOKEN,
-    a_pod,
-    healthy,
-)
+from tests.doctor.recording import a_pod, healthy
 
 REFUSED = {"arn": "", "error": "An error occurred (AccessDenied) when calling AssumeRoleWithWebIdentity"}
-CALLS = f"cloudtrail:LookupEvents AssumeRoleWithWebIdentity ({ACCOUNT_ID})"
+CALLS = f"cloudtrail:LookupEvents AssumeRoleWithWebIdentity ({recording.ACCOUNT_ID})"
 
 
 def examine(answers, **settings):
-    return doctor.examine(Evidence(PARAMETERS, CONNECTION, reads=Reads(answers), **settings))
+    return doctor.examine(Evidence(recording.PARAMETERS, recording.CONNECTION, reads=Reads(answers), **settings))
 
 
 def changed(**calls):
     answers = healthy()
     for call, change in calls.items():
-        answers[{"token": TOKEN, "exchange": EXCHANGE, "caller": CALLER}[call]] |= change
+        answers[{"token": recording.TOKEN, "exchange": recording.EXCHANGE, "caller": recording.CALLER}[call]] |= change
     return answers
 
 
@@ -64,7 +51,7 @@ def refusal(code, message="…"):
         ("credentials-refused", changed(caller=REFUSED), REFUSED["error"]),
         (
             "credentials-of-another-identity",
-            changed(caller={"arn": f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/blue-node-role/i-0123"}),
+            changed(caller={"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/blue-node-role/i-0123"}),
             "assumed-role/blue-node-role",
         ),
     ],
@@ -79,7 +66,7 @@ def test_a_failure_inside_the_pod_gives_one_finding(id, answers, says):
         assert all(line.startswith("#") for line in finding.repair.splitlines())
         assert "#   kubectl delete pod my-pod" in finding.repair
     else:
-        assert applied(answers, finding.repair)[PODS] != answers[PODS]
+        assert applied(answers, finding.repair)[recording.PODS] != answers[recording.PODS]
 
 
 def test_a_refused_exchange_is_not_right_even_if_the_pod_has_a_session():
@@ -99,7 +86,7 @@ def test_without_probe_the_doctor_reports_nothing_from_inside_the_pod():
 def test_the_repair_of_an_unreadable_token_sets_an_fs_group():
     answers = changed(token={"claims": {}, "unreadable": "cat: token: Permission denied"}, caller=REFUSED)
     (finding,) = examine(answers).findings
-    assert applied(answers, finding.repair)[PODS][0]["spec"]["securityContext"] == {"fsGroup": 65534}
+    assert applied(answers, finding.repair)[recording.PODS][0]["spec"]["securityContext"] == {"fsGroup": 65534}
 
 
 def test_without_probe_a_containers_last_message_shows_an_unreadable_token():
@@ -107,14 +94,16 @@ def test_without_probe_a_containers_last_message_shows_an_unreadable_token():
     state = {"waiting": {"reason": "CrashLoopBackOff"}}
     container = {"name": "aws", "state": state, "lastState": {"terminated": {"message": said}}}
     broken = a_pod() | {"status": {"phase": "Running", "containerStatuses": [container]}}
-    (finding,) = examine(healthy() | {PODS: [broken]}, probe=False).findings
+    (finding,) = examine(healthy() | {recording.PODS: [broken]}, probe=False).findings
     assert (finding.id, finding.found) == ("token-unreadable", f"container aws: {said}")
 
 
 def test_a_token_with_the_wrong_audience_is_found_and_its_repair_mends_it():
     answers = healthy()
-    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"]["eks.amazonaws.com/audience"] = "vault"
-    answers[PODS][0]["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "vault"
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"]["eks.amazonaws.com/audience"] = "vault"
+    answers[recording.PODS][0]["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = (
+        "vault"
+    )
     (finding,) = examine(answers, probe=False).findings
     assert (finding.id, finding.expected, finding.found) == ("token-audience-mismatch", "sts.amazonaws.com", "vault")
     assert not examine(applied(answers, finding.repair), probe=False).findings
@@ -125,9 +114,9 @@ def test_cloudtrail_shows_that_an_application_read_its_token_only_once():
         "errorCode": "ExpiredTokenException",
         "errorMessage": "Token expired: …",
         "eventTime": "2026-01-02T01:00:00Z",
-        "requestParameters": {"roleArn": ROLE_ARN},
+        "requestParameters": {"roleArn": recording.ROLE_ARN},
     }
-    renewed = {**CLAIMS, "iat": CLAIMS["iat"] + 90000, "exp": CLAIMS["exp"] + 90000}
+    renewed = {**recording.CLAIMS, "iat": recording.CLAIMS["iat"] + 90000, "exp": recording.CLAIMS["exp"] + 90000}
     answers = changed(token={"claims": renewed}) | {CALLS: [late]}
     (finding,) = examine(answers).findings
     assert (finding.id, finding.found) == (
@@ -155,28 +144,28 @@ UNKNOWN_KEY = "An error occurred (InvalidClientTokenId) when calling the GetCall
     "caller",
     [
         {"arn": "", "error": UNKNOWN_KEY},
-        {"arn": f"arn:aws:iam::{ACCOUNT_ID}:user/ci"},
-        {"arn": f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/ci/somebody"},
+        {"arn": f"arn:aws:iam::{recording.ACCOUNT_ID}:user/ci"},
+        {"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/ci/somebody"},
     ],
 )
 def test_an_unread_secret_or_config_map_is_named_if_the_pod_acts_with_other_keys(source, named, caller):
     answers = changed(caller=caller)
-    answers[PODS][0]["spec"]["containers"][0]["envFrom"] = [source]
+    answers[recording.PODS][0]["spec"]["containers"][0]["envFrom"] = [source]
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == ["pod-static-keys"]
     (finding,) = diagnosis.findings
     assert named in finding.found and (caller.get("error") or caller["arn"]) in finding.found
     assert diagnosis.exit_code == 1
     after = applied(answers, finding.repair)
-    variables = {each["name"]: each.get("value") for each in after[PODS][0]["spec"]["containers"][0]["env"]}
+    variables = {each["name"]: each.get("value") for each in after[recording.PODS][0]["spec"]["containers"][0]["env"]}
     assert (variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"]) == ("", "")
-    assert after[PODS][0]["spec"]["containers"][0]["envFrom"] == [source], "it may be somebody else's, too"
+    assert after[recording.PODS][0]["spec"]["containers"][0]["envFrom"] == [source], "it may be somebody else's, too"
     assert not examine(after, probe=False).findings
 
 
 def test_a_secret_that_was_not_read_does_not_matter_if_the_pod_has_its_role():
     answers = healthy()
-    answers[PODS][0]["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "keys"}}]
+    answers[recording.PODS][0]["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "keys"}}]
     assert examine(answers).exit_code == 0
     assert examine(answers, probe=False).exit_code == 2
 
@@ -197,7 +186,7 @@ DENIED = "User: arn:aws:sts::1:assumed-role/my-role/x is not authorized to perfo
 def test_a_denial_by_the_organization_or_the_network_quotes_the_words_of_aws(says, id):
     in_pod = changed(caller={"arn": "", "error": f"{REFUSED['error']} operation: {DENIED}{says}"})
     from_here = changed(caller=REFUSED, exchange=refusal("AccessDenied", DENIED + says))
-    new = in_pod | {ROLE: in_pod[ROLE] | {"CreateDate": datetime.now(UTC).isoformat()}}
+    new = in_pod | {recording.ROLE: in_pod[recording.ROLE] | {"CreateDate": datetime.now(UTC).isoformat()}}
     for answers in (in_pod, from_here, new):
         (finding,) = examine(answers).findings
         assert finding.id == id
@@ -208,24 +197,24 @@ def test_a_denial_by_the_organization_or_the_network_quotes_the_words_of_aws(say
 def test_a_proxy_that_does_not_answer_is_an_error_and_its_repair_excepts_sts():
     error = 'Failed to connect to proxy URL: "http://proxy.example.com:3128"'
     answers = changed(caller={"arn": "", "error": error})
-    container = answers[PODS][0]["spec"]["containers"][0]
+    container = answers[recording.PODS][0]["spec"]["containers"][0]
     container["env"] = [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}, *container["env"]]
     container["env"] = [{"name": "NO_PROXY", "value": "localhost"}, *container["env"]]
     (finding,) = examine(answers).findings
     assert (finding.id, finding.severity) == ("pod-proxy-without-no-proxy", "error")
     after = applied(answers, finding.repair)
-    variables = {each["name"]: each.get("value") for each in after[PODS][0]["spec"]["containers"][0]["env"]}
+    variables = {each["name"]: each.get("value") for each in after[recording.PODS][0]["spec"]["containers"][0]["env"]}
     assert variables["NO_PROXY"] == "localhost,sts.us-east-1.amazonaws.com"
     assert not examine(after, probe=False).findings
 
 
 def test_an_expired_token_in_the_image_is_reported_as_copied():
     answers = changed(
-        token={"claims": {**CLAIMS, "exp": 1735776000}},
+        token={"claims": {**recording.CLAIMS, "exp": 1735776000}},
         exchange=refusal("ExpiredTokenException", "Token expired: …"),
         caller={"arn": "", "error": "(ExpiredTokenException) when calling AssumeRoleWithWebIdentity: Token expired"},
     )
-    container = answers[PODS][0]["spec"]["containers"][0]
+    container = answers[recording.PODS][0]["spec"]["containers"][0]
     for variable in container["env"]:
         if variable["name"] == "AWS_WEB_IDENTITY_TOKEN_FILE":
             variable["value"] = "/app/token"  # in the image
@@ -235,7 +224,7 @@ def test_an_expired_token_in_the_image_is_reported_as_copied():
     assert not examine(applied(answers, finding.repair), probe=False).findings
 
 
-@pytest.mark.parametrize("call", [TOKEN, CALLER])
+@pytest.mark.parametrize("call", [recording.TOKEN, recording.CALLER])
 def test_a_call_in_a_container_without_its_program_is_listed_as_unread(call):
     answers = healthy()
     answers[call] |= {"no_program": True}
@@ -246,5 +235,5 @@ def test_a_call_in_a_container_without_its_program_is_listed_as_unread(call):
 
 def test_without_the_aws_cli_in_the_pod_sts_still_answers_for_its_token():
     answers = changed(exchange=refusal("AccessDenied", "Not authorized"))
-    answers[CALLER] |= {"no_program": True}
+    answers[recording.CALLER] |= {"no_program": True}
     assert [finding.id for finding in examine(answers).findings] == ["credentials-refused"]

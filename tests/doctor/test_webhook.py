@@ -13,18 +13,10 @@ from labkit.doctor import examination
 from labkit.doctor.evidence import Evidence, Reads
 from labkit.steps import pod
 from labkit.targets import eks
+from tests.doctor import recording
 from tests.doctor.applying import applied, made
 from tests.doctor.pods import applying, examine, found
-from tests.doctor.recording import (
-    ACCOUNT_ID,
-    EVENTS,
-    ISSUER,
-    PARAMETERS,
-    PODS,
-    WEBHOOK,
-    WEBHOOK_ANSWERS,
-    healthy,
-)
+from tests.doctor.recording import healthy
 from tests.doctor.registering import OPT_OUT, in_a_namespace_that_opted_out, patch_of
 from tests.doctor.repairing import commands
 
@@ -35,10 +27,10 @@ TOKEN_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 def registered(**client):
     """A lab with this client configuration of the webhook, and a pod that was made after the change."""
     answers = healthy()
-    webhook = answers[WEBHOOK]["webhooks"][0]
+    webhook = answers[recording.WEBHOOK]["webhooks"][0]
     webhook["clientConfig"] |= client
     webhook["objectSelector"]["matchExpressions"].append({"key": "team", "operator": "NotIn", "values": ["b"]})
-    answers[PODS] = [made(pod.build(PARAMETERS), answers)]
+    answers[recording.PODS] = [made(pod.build(recording.PARAMETERS), answers)]
     return answers
 
 
@@ -52,14 +44,14 @@ def expired():
 
 
 def silent():
-    answers = healthy() | {WEBHOOK_ANSWERS: "Connection refused"}
-    answers[PODS] = [made(pod.build(PARAMETERS), answers | {WEBHOOK: None})]
+    answers = healthy() | {recording.WEBHOOK_ANSWERS: "Connection refused"}
+    answers[recording.PODS] = [made(pod.build(recording.PARAMETERS), answers | {recording.WEBHOOK: None})]
     return answers
 
 
 def of_a_service(service, endpoints):
     answers = registered(service={"namespace": "kube-system", "name": "webhook"})
-    del answers[WEBHOOK]["webhooks"][0]["clientConfig"]["url"]
+    del answers[recording.WEBHOOK]["webhooks"][0]["clientConfig"]["url"]
     answers["get service webhook -n kube-system"] = service
     answers["get endpoints webhook -n kube-system"] = endpoints
     return answers
@@ -85,8 +77,10 @@ def test_a_webhook_that_cannot_be_called_gives_one_finding_and_its_repair_mends_
     after = applied(answers, finding.repair)
     assert found(after) == []
     # Another team's selector has to stay, so only the clientConfig changes.
-    client = healthy()[WEBHOOK]["webhooks"][0]["clientConfig"]
-    assert after[WEBHOOK]["webhooks"] == [{**answers[WEBHOOK]["webhooks"][0], "clientConfig": client}]
+    client = healthy()[recording.WEBHOOK]["webhooks"][0]["clientConfig"]
+    assert after[recording.WEBHOOK]["webhooks"] == [
+        {**answers[recording.WEBHOOK]["webhooks"][0], "clientConfig": client}
+    ]
     assert [step["op"] for step in patch_of(finding.repair)] == ["test", "replace"]
     assert "# --- mutatingwebhookconfiguration/pod-identity-webhook, as it is" in finding.repair.splitlines()
 
@@ -105,8 +99,8 @@ def test_on_eks_the_repair_of_a_wrong_client_configuration_has_no_command():
 
 def test_on_eks_the_repair_of_a_missing_webhook_has_no_command():
     """A new pod would lack its role again, so the pod stays until the webhook is back."""
-    answers = healthy() | {WEBHOOK: None}
-    answers[PODS] = [made(pod.build(PARAMETERS), answers)]
+    answers = healthy() | {recording.WEBHOOK: None}
+    answers[recording.PODS] = [made(pod.build(recording.PARAMETERS), answers)]
     (finding,) = examine_on_eks(answers)
     assert finding.id == "webhook-missing"
     assert commands(finding.repair) == [] and eks.WEBHOOK_RESTORED_BY in finding.repair
@@ -117,20 +111,20 @@ def examine_on_eks(answers):
     on_eks = Connection(
         aws=None,
         kubernetes=None,
-        issuer=ISSUER,
-        account_id=ACCOUNT_ID,
+        issuer=recording.ISSUER,
+        account_id=recording.ACCOUNT_ID,
         webhook_restored_by=eks.WEBHOOK_RESTORED_BY,
     )
-    return examination.examine(Evidence(PARAMETERS, on_eks, reads=Reads(answers), probe=False)).findings
+    return examination.examine(Evidence(recording.PARAMETERS, on_eks, reads=Reads(answers), probe=False)).findings
 
 
 def test_a_silent_webhook_is_not_reported_if_the_pod_has_its_role():
-    assert found(healthy() | {WEBHOOK_ANSWERS: "Connection refused"}) == []
+    assert found(healthy() | {recording.WEBHOOK_ANSWERS: "Connection refused"}) == []
 
 
 def test_the_repair_of_a_missing_webhook_replaces_the_pod_afterwards():
-    answers = healthy() | {WEBHOOK: None}
-    answers[PODS] = [made(pod.build(PARAMETERS), answers)]
+    answers = healthy() | {recording.WEBHOOK: None}
+    answers[recording.PODS] = [made(pod.build(recording.PARAMETERS), answers)]
     (finding,) = examine(answers).findings
     assert finding.id == "webhook-missing"
     assert commands(finding.repair)[1].startswith("kubectl delete pod my-pod")
@@ -151,7 +145,7 @@ def with_volume(name, path):
 
 def with_own_mount():
     answers = applying(with_volume("cache", "/cache"))
-    container = answers[PODS][0]["spec"]["containers"][0]
+    container = answers[recording.PODS][0]["spec"]["containers"][0]
     container["volumeMounts"].append({"name": "cache", "mountPath": TOKEN_PATH})
     return answers
 
@@ -200,8 +194,8 @@ def failing(status):
     }
     above = [{"kind": "Deployment", "name": "cart", "controller": True}]
     return healthy() | {
-        PODS: [],
-        EVENTS: [event],
+        recording.PODS: [],
+        recording.EVENTS: [event],
         "get replicaset cart-1 -n default": {"metadata": {"name": "cart-1", "ownerReferences": above}},
         "get deployment cart -n default": {
             "metadata": {"name": "cart"},

@@ -3,18 +3,10 @@
 import pytest
 
 from labkit.steps import pod
+from tests.doctor import recording
 from tests.doctor.applying import applied, made
 from tests.doctor.pods import examine, found
-from tests.doctor.recording import (
-    DRY_RUN,
-    METRICS,
-    METRICS_AGAIN,
-    PARAMETERS,
-    PODS,
-    SERVICE_ACCOUNTS,
-    WEBHOOK,
-    healthy,
-)
+from tests.doctor.recording import healthy
 from tests.doctor.registering import LEFT_OUT
 
 FAIL_OPEN = 'apiserver_admission_webhook_fail_open_count{name="iam-for-pods.amazonaws.com",type="admit"}'
@@ -29,11 +21,11 @@ MADE = "2026-01-01T00:05:00Z"  # the time that `made` gives a pod
 def annotated(at, manager="kubectl-annotate"):
     """A lab whose pod has no role, and whose service account was annotated at a time."""
     answers = healthy()
-    answers[PODS] = [made(pod.build(PARAMETERS), answers | {WEBHOOK: None})]
+    answers[recording.PODS] = [made(pod.build(recording.PARAMETERS), answers | {recording.WEBHOOK: None})]
     fields = {"f:metadata": {"f:annotations": {".": {}, "f:eks.amazonaws.com/role-arn": {}}}}
     entry = {"manager": manager, "operation": "Update", "time": at, "fieldsType": "FieldsV1", "fieldsV1": fields}
     other = {"manager": "x", "operation": "Update", "time": "2026-01-01T09:00:00Z", "fieldsV1": {"f:metadata": {}}}
-    answers[SERVICE_ACCOUNTS][0]["metadata"]["managedFields"] = [other, entry]
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["managedFields"] = [other, entry]
     return answers
 
 
@@ -42,7 +34,7 @@ def tried(answers, *, has_role=False, refused="", **counted):
     before = {STARTED: 1.0, FAIL_OPEN: 3.0}
     after = before | {name: before.get(name, 0) + by for name, by in counted.items()}
     dry_run = {"has_role": has_role, "refused": refused}
-    return answers | {METRICS: before, DRY_RUN: dry_run, METRICS_AGAIN: after}
+    return answers | {recording.METRICS: before, recording.DRY_RUN: dry_run, recording.METRICS_AGAIN: after}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +53,7 @@ def test_the_finding_says_whether_the_pod_is_or_may_be_older_than_the_annotation
 
 def test_without_the_annotations_time_the_pod_may_be_older():
     answers = annotated(MADE)
-    del answers[SERVICE_ACCOUNTS][0]["metadata"]["managedFields"]
+    del answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["managedFields"]
     (finding,) = examine(answers).findings
     assert finding.summary.startswith("The pod may have been made before")
 
@@ -86,8 +78,8 @@ def test_a_pod_that_is_younger_than_the_annotation_was_missed_by_the_webhook():
 
 def test_the_repair_recreates_a_younger_pod_that_got_the_previous_role():
     answers = annotated(YOUNGER)
-    answers[PODS] = [made(pod.build(PARAMETERS), answers)]
-    variables = answers[PODS][0]["spec"]["containers"][0]["env"]
+    answers[recording.PODS] = [made(pod.build(recording.PARAMETERS), answers)]
+    variables = answers[recording.PODS][0]["spec"]["containers"][0]["env"]
     before = "arn:aws:iam::123456789012:role/before"
     next(each for each in variables if each["name"] == "AWS_ROLE_ARN")["value"] = before
     (finding,) = examine(answers).findings
@@ -104,7 +96,7 @@ def test_a_webhook_that_works_again_is_reported_to_have_missed_the_pod():
 
 def test_a_webhook_that_adds_nothing_is_reported_to_have_missed_the_pod():
     answers = tried(annotated(YOUNGER))
-    answers[WEBHOOK]["webhooks"][0]["matchConditions"] = [{"name": "a", "expression": "request.name != 'x'"}]
+    answers[recording.WEBHOOK]["webhooks"][0]["matchConditions"] = [{"name": "a", "expression": "request.name != 'x'"}]
     (finding,) = examine(answers, probe=True).findings
     assert finding.id == "webhook-passed-over-pod"
     assert finding.found.endswith(f"the pod of a dry run gets no role either{LEFT_OUT}")
@@ -140,10 +132,10 @@ def test_the_refusal_of_a_dry_run_shows_why_the_webhook_fails():
 
 def test_counters_that_may_not_be_read_are_listed_as_unread():
     answers = tried(annotated(YOUNGER), **{FAIL_OPEN: 1})
-    del answers[METRICS], answers[METRICS_AGAIN]
+    del answers[recording.METRICS], answers[recording.METRICS_AGAIN]
     diagnosis = examine(answers, probe=True)
     assert [finding.id for finding in diagnosis.findings] == ["webhook-passed-over-pod"]
-    assert METRICS in [unread.call for unread in diagnosis.unread]
+    assert recording.METRICS in [unread.call for unread in diagnosis.unread]
 
 
 def test_the_counters_of_two_api_servers_are_not_compared():

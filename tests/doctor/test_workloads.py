@@ -8,23 +8,10 @@ import pytest
 from labkit import doctor
 from labkit.doctor.evidence import Evidence, Reads
 from labkit.steps import pod
+from tests.doctor import recording
 from tests.doctor.applying import applied
 from tests.doctor.pods import KEY, KEYS, applying, deployment, examine, found, owned, workload
-from tests.doctor.recording import (
-    CONNECTION,
-    CRON_JOBS,
-    DEPLOYMENTS,
-    EVENTS,
-    INLINE,
-    JOBS,
-    PARAMETERS,
-    PODS,
-    ROLE_ARN,
-    SERVICE_ACCOUNTS,
-    WEBHOOK,
-    a_pod,
-    healthy,
-)
+from tests.doctor.recording import a_pod, healthy
 from tests.doctor.repairing import commands
 
 
@@ -46,18 +33,18 @@ def test_the_repair_shows_the_changes_of_a_template_without_any_secret():
     env = [{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "AWS_PROFILE", "value": "dev"}]
     env += [{"name": name, "value": value} for name, value in KEYS.items()]
     answers = owned(env)
-    answers["get deployment cart -n default"]["spec"]["template"]["metadata"]["annotations"] = {KEY: ROLE_ARN}
+    answers["get deployment cart -n default"]["spec"]["template"]["metadata"]["annotations"] = {KEY: recording.ROLE_ARN}
     # The second finding's repair also makes the first one's change of the template.
     repair = examine(answers).findings[1].repair
-    assert {"#   -     - name: AWS_ACCESS_KEY_ID", f"#   -     {KEY}: {ROLE_ARN}"} <= {*repair.splitlines()}
+    assert {"#   -     - name: AWS_ACCESS_KEY_ID", f"#   -     {KEY}: {recording.ROLE_ARN}"} <= {*repair.splitlines()}
     assert not any(secret in repair for secret in ("hunter2", *KEYS.values()))
 
 
 def test_the_repair_restarts_a_deployment_if_its_template_is_right():
     answers = owned([])
-    for container in answers[PODS][0]["spec"]["containers"]:
+    for container in answers[recording.PODS][0]["spec"]["containers"]:
         container["env"] = []
-    del answers[PODS][0]["spec"]["volumes"]
+    del answers[recording.PODS][0]["spec"]["volumes"]
     (finding,) = examine(answers).findings
     assert finding.id == "pod-older-than-annotation"
     assert commands(finding.repair)[0] == "kubectl rollout restart deployment/cart -n default"
@@ -67,7 +54,7 @@ def test_the_repair_patches_a_deployments_template_if_a_label_in_it_is_wrong():
     answers = owned([])
     label = "eks.amazonaws.com/skip-pod-identity-webhook"
     answers["get deployment cart -n default"]["spec"]["template"]["metadata"]["labels"][label] = "true"
-    live = answers[PODS][0]
+    live = answers[recording.PODS][0]
     live["metadata"]["labels"][label] = "true"
     live["spec"].pop("volumes")
     live["spec"]["containers"][0].pop("env")
@@ -78,16 +65,16 @@ def test_the_repair_patches_a_deployments_template_if_a_label_in_it_is_wrong():
 
 
 def test_the_repair_recreates_the_labs_own_pod_from_its_original_manifest():
-    answers = healthy() | {INLINE: []}
-    answers[PODS][0]["status"] = {"phase": "Pending"}
+    answers = healthy() | {recording.INLINE: []}
+    answers[recording.PODS][0]["status"] = {"phase": "Pending"}
     (finding,) = examine(answers).findings
     delete, apply = commands(finding.repair)
     assert delete == "kubectl delete pod my-pod -n default --grace-period=1"
-    assert json.loads(shlex.split(apply)[1]) == pod.build(PARAMETERS)
+    assert json.loads(shlex.split(apply)[1]) == pod.build(recording.PARAMETERS)
 
 
 def without_pods(*workloads):
-    return healthy() | {PODS: [], DEPLOYMENTS: list(workloads)}
+    return healthy() | {recording.PODS: [], recording.DEPLOYMENTS: list(workloads)}
 
 
 def test_the_repair_patches_a_deployment_that_names_no_service_account():
@@ -155,14 +142,14 @@ def test_the_repair_scales_a_deployment_with_no_replicas_and_makes_no_pod():
     assert "echo" not in finding.repair
 
 
-@pytest.mark.parametrize("kind", [CRON_JOBS, JOBS])
+@pytest.mark.parametrize("kind", [recording.CRON_JOBS, recording.JOBS])
 def test_the_repair_makes_no_pod_if_a_job_makes_the_pods(kind):
-    template = {"spec": {"serviceAccountName": PARAMETERS.service_account, "containers": []}}
+    template = {"spec": {"serviceAccountName": recording.PARAMETERS.service_account, "containers": []}}
     spec = {"template": template}
-    if kind == CRON_JOBS:
+    if kind == recording.CRON_JOBS:
         spec = {"schedule": "0 3 * * *", "jobTemplate": {"spec": spec}}
-    called = "cronjob/cart" if kind == CRON_JOBS else "job/cart"
-    answers = healthy() | {PODS: [], kind: [{"metadata": {"name": "cart"}, "spec": spec}]}
+    called = "cronjob/cart" if kind == recording.CRON_JOBS else "job/cart"
+    answers = healthy() | {recording.PODS: [], kind: [{"metadata": {"name": "cart"}, "spec": spec}]}
     diagnosis = examine(answers, pod_name="")
     (finding,) = diagnosis.findings
     assert (finding.id, finding.severity, diagnosis.exit_code) == ("pod-missing", "note", 0)
@@ -176,8 +163,8 @@ def test_the_repair_makes_no_pod_if_a_job_makes_the_pods(kind):
 
 @pytest.mark.parametrize("pod_name", ["", "my-pod"])
 def test_the_repair_makes_no_pod_if_the_caller_may_not_list_deployments(pod_name):
-    answers = healthy() | {PODS: []}
-    del answers[DEPLOYMENTS]
+    answers = healthy() | {recording.PODS: []}
+    del answers[recording.DEPLOYMENTS]
     (finding,) = examine(answers, pod_name=pod_name).findings
     assert finding.id == "pod-missing"
     assert [line for line in finding.repair.splitlines() if not line.startswith("#")] == []
@@ -187,21 +174,21 @@ def test_the_finding_says_why_a_deployment_could_not_make_its_pod():
     answers = without_pods(workload())
     message = 'Error creating: pods "cart-1-" is forbidden: exceeded quota: small'
     involved = {"kind": "ReplicaSet", "name": "cart-1"}
-    answers[EVENTS] = [{"reason": "FailedCreate", "message": message, "involvedObject": involved}]
+    answers[recording.EVENTS] = [{"reason": "FailedCreate", "message": message, "involvedObject": involved}]
     (finding,) = examine(answers, pod_name="").findings
     assert (finding.id, finding.found) == ("pod-missing", f"deployment/cart: {message}")
     assert "echo" not in finding.repair
     # The event is about the ReplicaSet, so `kubectl describe deployment` doesn't print it.
     assert finding.repair.splitlines()[-1] == "# kubectl get events -n default --field-selector reason=FailedCreate"
-    (finding,) = examine(answers | {EVENTS: []}, pod_name="").findings
+    (finding,) = examine(answers | {recording.EVENTS: []}, pod_name="").findings
     assert finding.found == "deployment/cart: it has made no pod yet"
     assert finding.repair.splitlines()[-1] == "# kubectl describe deployment/cart -n default"
 
 
 def test_the_repair_does_not_recreate_a_replaced_pod_and_names_its_successor():
     answers = owned([])
-    answers[DEPLOYMENTS] = [workload()]
-    answers[PODS][0]["metadata"] |= {"name": "cart-7b4f9c6d5f-bbbbb", "labels": {"app": "cart"}}
+    answers[recording.DEPLOYMENTS] = [workload()]
+    answers[recording.PODS][0]["metadata"] |= {"name": "cart-7b4f9c6d5f-bbbbb", "labels": {"app": "cart"}}
     (finding,) = examine(answers, pod_name="cart-5f6d8b9c7d-x2x4b").findings
     assert finding.found == "no such pod; deployment/cart has other pods: cart-7b4f9c6d5f-bbbbb"
     assert [line for line in finding.repair.splitlines() if not line.startswith("#")] == []
@@ -228,7 +215,7 @@ def rollout(*, new_has_role):
     answers = healthy()
     old = replica_set_pod("old", "2026-01-01T00:00:10Z", has_role=False)
     new = replica_set_pod("new", "2026-01-01T00:07:00Z", has_role=new_has_role)
-    answers[PODS] = [old, new]
+    answers[recording.PODS] = [old, new]
     above = [{"kind": "Deployment", "name": "cart", "controller": True}]
     for hashed in ("old", "new"):
         metadata = {"name": f"cart-{hashed}", "ownerReferences": above}
@@ -239,7 +226,7 @@ def rollout(*, new_has_role):
 
 def examine_all(answers):
     def evidence(name):
-        return Evidence(PARAMETERS, CONNECTION, pod_name=name, probe=False, reads=Reads(answers))
+        return Evidence(recording.PARAMETERS, recording.CONNECTION, pod_name=name, probe=False, reads=Reads(answers))
 
     return doctor.examination.examine_pods(evidence)
 
@@ -260,7 +247,7 @@ def test_two_pods_of_one_deployment_with_one_fault_give_one_finding_and_one_rest
 
 def test_a_terminating_pod_is_not_checked():
     answers = rollout(new_has_role=True)
-    answers[PODS][0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:08:00Z"
+    answers[recording.PODS][0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:08:00Z"
     diagnosis = examine_all(answers)
     assert (diagnosis.pods, diagnosis.findings) == (["cart-new-x"], [])
 
@@ -271,9 +258,9 @@ def commands_of(diagnosis):
 
 def test_two_repairs_restart_a_deployment_once_and_after_the_webhook_is_back():
     answers = rollout(new_has_role=False)
-    answers[PODS] = answers[PODS][1:]
-    answers[WEBHOOK] = None
-    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    answers[recording.PODS] = answers[recording.PODS][1:]
+    answers[recording.WEBHOOK] = None
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
     diagnosis = examine(answers, pod_name="cart-new-x")
     assert [finding.id for finding in diagnosis.findings] == ["webhook-missing", "service-account-annotation-missing"]
     assert [line.partition(" -n ")[0] for line in commands_of(diagnosis)] == [
@@ -286,7 +273,7 @@ def test_two_repairs_restart_a_deployment_once_and_after_the_webhook_is_back():
 
 def test_the_webhook_is_repaired_before_a_pod_is_recreated():
     answers = applying(lambda m: m["spec"].pop("serviceAccountName"))
-    answers[WEBHOOK] = None
+    answers[recording.WEBHOOK] = None
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == ["pod-uses-another-service-account", "webhook-missing"]
     commands = commands_of(diagnosis)
@@ -296,6 +283,6 @@ def test_the_webhook_is_repaired_before_a_pod_is_recreated():
 
 def test_a_deployment_is_started_after_its_service_account_is_annotated():
     answers = without_pods(workload(replicas=0))
-    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
     commands = commands_of(examine(answers, pod_name=""))
     assert [line.split()[1] for line in commands] == ["annotate", "scale"]

@@ -2,23 +2,16 @@
 
 from labkit import doctor
 from labkit.doctor.evidence import Evidence, Reads
-from tests.doctor.recording import (
-    ACCOUNT_ID,
-    ATTACHED,
-    CONNECTION,
-    NAME,
-    PARAMETERS,
-    ROLE,
-    healthy,
-)
+from tests.doctor import recording
+from tests.doctor.recording import healthy
 
 
 def arn(name):
-    return f"arn:aws:iam::{ACCOUNT_ID}:oidc-provider/{name}"
+    return f"arn:aws:iam::{recording.ACCOUNT_ID}:oidc-provider/{name}"
 
 
 def examine(answers, **settings):
-    return doctor.examine(Evidence(PARAMETERS, CONNECTION, reads=Reads(answers), **settings))
+    return doctor.examine(Evidence(recording.PARAMETERS, recording.CONNECTION, reads=Reads(answers), **settings))
 
 
 def found(answers, **settings):
@@ -26,7 +19,7 @@ def found(answers, **settings):
 
 
 def document(answers):
-    return answers[ROLE]["AssumeRolePolicyDocument"]
+    return answers[recording.ROLE]["AssumeRolePolicyDocument"]
 
 
 def trusting(*changes):
@@ -41,7 +34,7 @@ def principal(**names):
     return lambda statement: statement.update(Principal=names)
 
 
-def wants(claim, value, operator="StringEquals", issuer=NAME):
+def wants(claim, value, operator="StringEquals", issuer=recording.NAME):
     """Return a change that replaces a statement's condition on a claim. The value None only removes it."""
 
     def change(statement):
@@ -59,4 +52,4 @@ def sub(text, operator="StringEquals"):
     return wants("sub", f"system:serviceaccount:{text}", operator)
 
 
-MISSING = healthy() | {ROLE: None, ATTACHED: None}
+MISSING = healthy() | {recording.ROLE: None, recording.ATTACHED: None}

@@ -4,14 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from labkit.doctor.evidence.objects import (
-    Binding,
-    Event,
-    PodDocument,
-    ServiceAccountDocument,
-    WebhookConfiguration,
-    Workload,
-)
+from labkit.doctor.evidence import objects
 from labkit.doctor.evidence.reading import Document, NotRead, Read, Reads
 
 if TYPE_CHECKING:
@@ -47,15 +40,15 @@ class ClusterApi:
         self.everywhere = False
         """Whether one call lists the objects of all namespaces. Set it to examine many namespaces."""
 
-    def service_accounts(self, namespace: str) -> list[ServiceAccountDocument]:
+    def service_accounts(self, namespace: str) -> list[objects.ServiceAccountDocument]:
         return self._listed("serviceaccounts", namespace)
 
-    def service_account(self, namespace: str, name: str) -> ServiceAccountDocument | None:
-        account: ServiceAccountDocument | None = self._named("serviceaccounts", namespace, name)
+    def service_account(self, namespace: str, name: str) -> objects.ServiceAccountDocument | None:
+        account: objects.ServiceAccountDocument | None = self._named("serviceaccounts", namespace, name)
         return account
 
     @property
-    def all_service_accounts(self) -> list[ServiceAccountDocument]:
+    def all_service_accounts(self) -> list[objects.ServiceAccountDocument]:
         return self._listed_everywhere("serviceaccounts")
 
     def all_of(self, resource: str) -> list[Document]:
@@ -63,18 +56,18 @@ class ClusterApi:
         return self._listed_everywhere(resource) or []
 
     @property
-    def bindings(self) -> list[Binding]:
+    def bindings(self) -> list[objects.Binding]:
         """All RoleBindings and ClusterRoleBindings."""
         return [each for resource in BINDINGS for each in self._listed_everywhere(resource) or []]
 
-    def pods(self, namespace: str) -> list[PodDocument]:
+    def pods(self, namespace: str) -> list[objects.PodDocument]:
         return self._listed("pods", namespace)
 
-    def pod(self, namespace: str, name: str) -> PodDocument | None:
-        pod: PodDocument | None = self._named("pods", namespace, name)
+    def pod(self, namespace: str, name: str) -> objects.PodDocument | None:
+        pod: objects.PodDocument | None = self._named("pods", namespace, name)
         return pod
 
-    def events(self, namespace: str) -> list[Event]:
+    def events(self, namespace: str) -> list[objects.Event]:
         """Return the events of a namespace, in no particular order."""
         return self._listed("events", namespace)
 
@@ -83,23 +76,23 @@ class ClusterApi:
         document: Document | None = self._one(kind, name, namespace)
         return document
 
-    def webhook(self, name: str) -> WebhookConfiguration | None:
-        registration: WebhookConfiguration | None = self._one("mutatingwebhookconfiguration", name)
+    def webhook(self, name: str) -> objects.WebhookConfiguration | None:
+        registration: objects.WebhookConfiguration | None = self._one("mutatingwebhookconfiguration", name)
         return registration
 
-    def workload(self, kind: str, name: str, namespace: str) -> Workload | None:
-        workload: Workload | None = self._one(kind.lower(), name, namespace)
+    def workload(self, kind: str, name: str, namespace: str) -> objects.Workload | None:
+        workload: objects.Workload | None = self._one(kind.lower(), name, namespace)
         return workload
 
-    def workloads(self, namespace: str) -> list[Workload]:
+    def workloads(self, namespace: str) -> list[objects.Workload]:
         """Return the namespace's Deployments, StatefulSets and DaemonSets, each with its kind."""
         return self._with_kinds(WORKLOADS, namespace)
 
-    def jobs(self, namespace: str) -> list[Workload]:
+    def jobs(self, namespace: str) -> list[objects.Workload]:
         """Return the namespace's CronJobs and Jobs, each with its kind."""
         return self._with_kinds(JOBS, namespace)
 
-    def replica_sets(self, namespace: str) -> list[Workload]:
+    def replica_sets(self, namespace: str) -> list[objects.Workload]:
         """Return the namespace's ReplicaSets that have no owner. Each result has the field `kind`."""
         listed = self._with_kinds({"replicasets": "ReplicaSet"}, namespace)
         return [each for each in listed if not each["metadata"].get("ownerReferences")]
@@ -112,12 +105,12 @@ class ClusterApi:
             for each in self._listed(resource, namespace) or []
         ]
 
-    def created_as_dry_run(self, namespace: str, pod: Document) -> PodDocument:
+    def created_as_dry_run(self, namespace: str, pod: Document) -> objects.PodDocument:
         """Create the pod as a dry run, which stores nothing. Return the resulting pod. Raises `ApiException`.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         """
-        made: PodDocument = json.loads(self._call("POST", _path("pods", namespace), pod, dryRun="All"))
+        made: objects.PodDocument = json.loads(self._call("POST", _path("pods", namespace), pod, dryRun="All"))
         return made
 
     def raw(self, path: str) -> str:

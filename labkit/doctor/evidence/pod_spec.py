@@ -13,16 +13,6 @@ from functools import cached_property
 
 from labkit.doctor.evidence import objects
 from labkit.doctor.evidence.cluster_api import ClusterApi
-from labkit.doctor.evidence.objects import (
-    EnvVar,
-    ObjectMeta,
-    OwnerReference,
-    PodDocument,
-    TokenProjection,
-    Volume,
-    VolumeMount,
-    Workload,
-)
 from labkit.documents import NO_IMAGE
 
 ROLE = "AWS_ROLE_ARN"
@@ -120,7 +110,7 @@ class Container:
         return [source["secretRef"].get("name", "") for source in sources if source.get("secretRef")]
 
     @property
-    def mounts(self) -> list[VolumeMount]:
+    def mounts(self) -> list[objects.VolumeMount]:
         return self.document.get("volumeMounts") or []
 
     @property
@@ -128,13 +118,13 @@ class Container:
         """Whether the container's role and token variables are set and not empty. Raises `NotRead`."""
         return bool(self.value(ROLE) and self.value(TOKEN_FILE))
 
-    def mount_of(self, path: str) -> VolumeMount | None:
+    def mount_of(self, path: str) -> objects.VolumeMount | None:
         """Return the innermost mount that contains a path; None if no mount contains it."""
         path = normal(path)
         above = [mount for mount in self.mounts if _is_below(path, normal(mount["mountPath"]))]
         return max(above, key=lambda mount: len(normal(mount["mountPath"])), default=None)
 
-    def token_at(self, path: str) -> TokenProjection | None:
+    def token_at(self, path: str) -> objects.TokenProjection | None:
         """Return the projected token at a path in the container; None if the path has no such token."""
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None
@@ -186,14 +176,14 @@ class Container:
                 return names[0]
         return ""
 
-    def _variable(self, name: str, entries: list[EnvVar]) -> EnvVariable | None:
+    def _variable(self, name: str, entries: list[objects.EnvVar]) -> EnvVariable | None:
         # The last entry of `env` wins, and `env` wins over `envFrom`.
         for at in reversed(range(len(entries))):
             if entries[at]["name"] == name:
                 return self._of_env(entries[at], entries[:at])
         return next((variable for variable in self._of_sources() if variable.name == name), None)
 
-    def _of_env(self, entry: EnvVar, earlier: list[EnvVar]) -> EnvVariable:
+    def _of_env(self, entry: objects.EnvVar, earlier: list[objects.EnvVar]) -> EnvVariable:
         name, source = entry["name"], entry.get("valueFrom") or {}
         if reference := source.get("configMapKeyRef"):
             data = self._pod.config_map(reference.get("name", ""))
@@ -205,7 +195,7 @@ class Container:
             return EnvVariable(name, self._pod.field(path), f"field {path}")
         return EnvVariable(name, None, "resources") if source else self._filled_in(entry, earlier)
 
-    def _filled_in(self, entry: EnvVar, earlier: list[EnvVar]) -> EnvVariable:
+    def _filled_in(self, entry: objects.EnvVar, earlier: list[objects.EnvVar]) -> EnvVariable:
         """Return the variable with each `$(NAME)` replaced by an earlier variable's value, as the node does."""
         name, text, known = entry["name"], entry.get("value") or "", {"": "$"}
         for other in filter(None, REFERENCE.findall(text)):
@@ -235,7 +225,7 @@ class Container:
                     if path and self._is_config(path):
                         yield AwsConfig(path, name, key, _profiles(text))
 
-    def _may_hold_config(self, mount: VolumeMount) -> bool:
+    def _may_hold_config(self, mount: objects.VolumeMount) -> bool:
         path = normal(mount["mountPath"])
         files = [value for name in CONFIG_FILES if (value := self._plain(name))]
         return "/.aws" in path or any(_is_below(normal(value), path) for value in files)
@@ -253,7 +243,7 @@ class Container:
 class PodSpec:
     """A pod's spec."""
 
-    def __init__(self, pod: PodDocument, cluster: ClusterApi):
+    def __init__(self, pod: objects.PodDocument, cluster: ClusterApi):
         self.document = pod
         self._cluster = cluster
 
@@ -299,7 +289,7 @@ class PodSpec:
         return [Container(self, document, is_init=is_init) for kind, is_init in kinds for document in kind or []]
 
     @property
-    def volumes(self) -> dict[str, Volume]:
+    def volumes(self) -> dict[str, objects.Volume]:
         return {volume["name"]: volume for volume in self.spec.get("volumes") or []}
 
     @property
@@ -360,7 +350,7 @@ class PodSpec:
         return known.get(path)
 
     @cached_property
-    def owner(self) -> Workload | None:
+    def owner(self) -> objects.Workload | None:
         """The workload that created the pod: a Deployment, for example, not its ReplicaSet.
 
         None for a pod without an owner. Raises `NotRead`.
@@ -369,14 +359,14 @@ class PodSpec:
         return workload(self._cluster, self.namespace, reference) if reference else None
 
 
-def workload(cluster: ClusterApi, namespace: str, reference: Mapping[str, object]) -> Workload:
+def workload(cluster: ClusterApi, namespace: str, reference: Mapping[str, object]) -> objects.Workload:
     """Return the workload that `reference` names. If that workload has an owner, return the topmost owner.
 
     For example, return a Deployment, not its ReplicaSet. If the workload is missing, or if the doctor doesn't read
     workloads of this kind, return only the kind and the name. Raises `NotRead`.
     """
     kind, name = str(reference["kind"]), str(reference["name"])
-    document = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or Workload()
+    document = (cluster.workload(kind, name, namespace) if kind in WORKLOADS else None) or objects.Workload()
     if above := _controller(document.get("metadata") or {}):
         return workload(cluster, namespace, above)
     return {**document, "kind": kind, "metadata": {"name": name, **(document.get("metadata") or {})}}
@@ -390,7 +380,7 @@ def service_account_of(spec: objects.PodSpecDocument) -> str:
     return spec.get("serviceAccountName") or "default"
 
 
-def is_token_volume(volume: Volume | None) -> bool:
+def is_token_volume(volume: objects.Volume | None) -> bool:
     """Whether a volume projects a service account's token into the file `token`, like the webhook's volume."""
     sources = ((volume or {}).get("projected") or {}).get("sources") or []
     return any((source.get("serviceAccountToken") or {}).get("path") == "token" for source in sources)
@@ -414,7 +404,7 @@ def _spec_applied(note: str) -> objects.PodSpecDocument:
     return spec
 
 
-def _controller(metadata: ObjectMeta) -> OwnerReference | None:
+def _controller(metadata: objects.ObjectMeta) -> objects.OwnerReference | None:
     references = metadata.get("ownerReferences") or []
     return next((reference for reference in references if reference.get("controller")), None)
 
@@ -423,7 +413,7 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _path_in(mount: VolumeMount, file: str) -> str:
+def _path_in(mount: objects.VolumeMount, file: str) -> str:
     """Return the path at which the container sees the volume's file."""
     if not file:
         return ""
@@ -435,14 +425,14 @@ def _path_in(mount: VolumeMount, file: str) -> str:
     return normal(posixpath.join(mount["mountPath"], normal(file)[len(normal(inside)) :].lstrip("/")))
 
 
-def _config_maps(volume: Volume) -> Iterator[tuple[str, dict[str, str]]]:
+def _config_maps(volume: objects.Volume) -> Iterator[tuple[str, dict[str, str]]]:
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
     for source in sources:
         if reference := source.get("configMap"):
             yield reference.get("name", ""), {item["key"]: item["path"] for item in reference.get("items") or []}
 
 
-def _secrets(volume: Volume) -> list[str]:
+def _secrets(volume: objects.Volume) -> list[str]:
     sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
     secrets = [each["secret"] for each in sources if "secret" in each]
     return [secret.get("secretName") or secret.get("name") or "" for secret in secrets]

@@ -11,18 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import SplitResult, urlsplit
 
+from labkit.doctor.evidence import pod_spec
 from labkit.doctor.evidence.evidence import Evidence
-from labkit.doctor.evidence.pod_spec import (
-    API_MOUNT_PATH,
-    MOUNT_PATH,
-    REGIONS,
-    ROLE,
-    TOKEN_FILE,
-    TOKEN_VOLUME,
-    Container,
-    EnvVariable,
-    is_token_volume,
-)
 from labkit.doctor.evidence.probe import ProbedToken
 from labkit.doctor.evidence.reading import Document, NotRead
 from labkit.tokens import NotAToken, read_jwt
@@ -49,14 +39,14 @@ ON = ("opt-in-not-required", "opted-in")
 class Wrong:
     """A mistake in a container's variables. A repair removes `variables`; the finding shows `expected` and `found`."""
 
-    variables: tuple[EnvVariable, ...]
+    variables: tuple[pod_spec.EnvVariable, ...]
     expected: str
     found: str
     may_work: bool = False
     """Whether the container may get its role in spite of the mistake."""
 
 
-VariableCheck = Callable[[Evidence, Container], Wrong | None]
+VariableCheck = Callable[[Evidence, pod_spec.Container], Wrong | None]
 
 
 def superfluous(evidence: Evidence, container_name: str) -> set[str]:
@@ -73,12 +63,12 @@ def superfluous_keys(evidence: Evidence) -> dict[str, set[str]]:
     return keys
 
 
-def has_wrong_identity(evidence: Evidence, container: Container) -> bool:
+def has_wrong_identity(evidence: Evidence, container: pod_spec.Container) -> bool:
     """Whether a check in `IDENTITY` finds a mistake in the container's role and token variables."""
     return any(check(evidence, container) for check in IDENTITY)
 
 
-def static_keys(_: Evidence, container: Container) -> Wrong | None:
+def static_keys(_: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The container has access keys. Every SDK uses them before it looks for a token."""
     keys = _set_ones(container, KEYS)
     if not keys:
@@ -87,7 +77,7 @@ def static_keys(_: Evidence, container: Container) -> Wrong | None:
     return Wrong((*keys, *session), "no access keys, so that the SDK uses the role", _named(keys))
 
 
-def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
+def unknown_profile(_: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The container's AWS profile isn't defined in the pod, or it needs access keys that the container lacks."""
     selected = _set_ones(container, PROFILES)
     if not selected or selected[0].value is None or container.hidden_config:
@@ -103,36 +93,36 @@ def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
     return None
 
 
-def api_server_token(_: Evidence, container: Container) -> Wrong | None:
+def api_server_token(_: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The container uses the token for the API server instead of the token for STS.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
     """
-    if not (_is_set(container, ROLE) and (file := container.value(TOKEN_FILE))):
+    if not (_is_set(container, pod_spec.ROLE) and (file := container.value(pod_spec.TOKEN_FILE))):
         return None
     token = container.token_at(file)
-    if not (file.startswith(f"{API_MOUNT_PATH}/") or (token is not None and not token.get("audience"))):
+    if not (file.startswith(f"{pod_spec.API_MOUNT_PATH}/") or (token is not None and not token.get("audience"))):
         return None
-    return Wrong(_identity(container), "the webhook's own token file", f"{TOKEN_FILE}={file}")
+    return Wrong(_identity(container), "the webhook's own token file", f"{pod_spec.TOKEN_FILE}={file}")
 
 
-def token_variable_missing(_: Evidence, container: Container) -> Wrong | None:
+def token_variable_missing(_: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The manifest sets the role variable, but not the token variable.
 
     The webhook then doesn't add the token variable.
     """
-    return _alone(container, ROLE, without=TOKEN_FILE)
+    return _alone(container, pod_spec.ROLE, without=pod_spec.TOKEN_FILE)
 
 
-def role_variable_missing(_: Evidence, container: Container) -> Wrong | None:
+def role_variable_missing(_: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The manifest sets the token variable, but not the role variable.
 
     The webhook then doesn't add the role variable.
     """
-    return _alone(container, TOKEN_FILE, without=ROLE)
+    return _alone(container, pod_spec.TOKEN_FILE, without=pod_spec.ROLE)
 
 
-def variables_empty(_: Evidence, container: Container) -> Wrong | None:
+def variables_empty(_: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The role and token variables are set, but empty. The webhook doesn't change them, so SDKs use the node's role."""
     variables = _identity(container)
     if not variables or any(variable.value != "" for variable in variables):
@@ -140,16 +130,16 @@ def variables_empty(_: Evidence, container: Container) -> Wrong | None:
     return Wrong(variables, WEB_IDENTITY, f"{_named(variables)}: empty")
 
 
-def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None:
+def token_file_missing(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The token variable names a file, but nothing is mounted there."""
-    file = container.value(TOKEN_FILE)
-    if not file or not _is_set(container, ROLE) or api_server_token(evidence, container):
+    file = container.value(pod_spec.TOKEN_FILE)
+    if not file or not _is_set(container, pod_spec.ROLE) or api_server_token(evidence, container):
         return None
     volumes = evidence.pod.spec.volumes if evidence.pod.spec else {}
     mount = container.mount_of(file)
     volume = volumes.get(mount["name"]) if mount else None
-    taken = volumes.get(TOKEN_VOLUME)
-    if taken and not is_token_volume(taken) and file == f"{MOUNT_PATH}/token":
+    taken = volumes.get(pod_spec.TOKEN_VOLUME)
+    if taken and not pod_spec.is_token_volume(taken) and file == f"{pod_spec.MOUNT_PATH}/token":
         return None  # another cause reports that the volume's name is taken
     # The spec doesn't show which files a volume of another kind holds.
     if volume and ("projected" not in volume or container.token_at(file)):
@@ -157,10 +147,10 @@ def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None
     seen = _seen_token(evidence, container)
     if seen and not seen.unreadable:
         return None  # the image contains the file
-    return Wrong(_identity(container), "a file in a mounted volume", f"{TOKEN_FILE}={file}")
+    return Wrong(_identity(container), "a file in a mounted volume", f"{pod_spec.TOKEN_FILE}={file}")
 
 
-def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
+def copied_token(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:
     """Someone copied the token into a ConfigMap, a Secret or the image. The node doesn't renew such a copy.
 
     https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
@@ -169,7 +159,7 @@ def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
     if copy is None:
         return None
     place, claims = copy
-    actual, expires = f"{TOKEN_FILE}={container.value(TOKEN_FILE)} ({place})", claims.get("exp")
+    actual, expires = f"{pod_spec.TOKEN_FILE}={container.value(pod_spec.TOKEN_FILE)} ({place})", claims.get("exp")
     if not isinstance(expires, int | float):
         return Wrong(_identity(container), RENEWED, actual, may_work=True)
     until = f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%dT%H:%MZ}"
@@ -177,7 +167,7 @@ def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
     return Wrong(_identity(container), RENEWED, actual, may_work=expires > evidence.connection.now())
 
 
-def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
+def role_by_hand(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The manifest and the service account's annotation name different roles. The webhook keeps the manifest's role.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
@@ -185,28 +175,30 @@ def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
     if (
         not container.has_role
         or not evidence.cluster.annotation
-        or container.value(ROLE) == evidence.cluster.annotation
+        or container.value(pod_spec.ROLE) == evidence.cluster.annotation
     ):
         return None
-    token = container.token_at(container.value(TOKEN_FILE)) or {}
+    token = container.token_at(container.value(pod_spec.TOKEN_FILE)) or {}
     if not token.get("audience") or not (container.is_by_hand or container.declares_role):
         return None
-    variable = container.variable(ROLE)
+    variable = container.variable(pod_spec.ROLE)
     source = f" ({variable.source} of the manifest)" if variable else ""
     return Wrong(
-        _identity(container), f"{ROLE}={evidence.cluster.annotation}", f"{ROLE}={container.value(ROLE)}{source}"
+        _identity(container),
+        f"{pod_spec.ROLE}={evidence.cluster.annotation}",
+        f"{pod_spec.ROLE}={container.value(pod_spec.ROLE)}{source}",
     )
 
 
-def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
+def empty_region(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:
     """A region variable is set but empty. So the webhook adds no region to the container."""
-    empty = tuple(each for name in REGIONS if (each := container.variable(name)) and each.value == "")
+    empty = tuple(each for name in pod_spec.REGIONS if (each := container.variable(name)) and each.value == "")
     if not empty:
         return None
     return Wrong(empty, f"{empty[0].name}={evidence.expected.region}", f"{_named(empty)}: empty")
 
 
-def proxied(evidence: Evidence, container: Container) -> Wrong | None:
+def proxied(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The container reaches STS only through a proxy, because NO_PROXY doesn't list STS's host.
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html
@@ -230,12 +222,12 @@ def proxied(evidence: Evidence, container: Container) -> Wrong | None:
     )
 
 
-def sts_host(evidence: Evidence, container: Container) -> str:
+def sts_host(evidence: Evidence, container: pod_spec.Container) -> str:
     """Return the STS host that the container's SDK calls."""
     return _sts_url(evidence, container).hostname or ""
 
 
-def works_by_hand(evidence: Evidence) -> list[Container]:
+def works_by_hand(evidence: Evidence) -> list[pod_spec.Container]:
     """Return the containers with a role, if all of them can use it without the annotation and the webhook.
 
     A container can do so if its manifest has the role's variables and a projected token for STS, and if the role
@@ -251,7 +243,7 @@ def works_by_hand(evidence: Evidence) -> list[Container]:
         return []
 
 
-def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:
+def invalid_session_name(_: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The container sets a session name that STS doesn't accept."""
     variable = container.variable(SESSION_NAME)
     if variable is None or not variable.value or VALID_SESSION_NAME.fullmatch(variable.value):
@@ -261,7 +253,7 @@ def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:
     return Wrong((variable,), "2 to 64 letters, digits and any of + = , . @ - _", f"{SESSION_NAME}={shown!r}")
 
 
-def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wrong | None:
+def endpoint_of_another_region(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The SDK signs for one region, but calls another region's STS endpoint. STS answers SignatureDoesNotMatch.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
@@ -275,7 +267,7 @@ def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wron
     return Wrong((variable,), f"https://sts.{region}.amazonaws.com, or no {variable.name}", f"{variable.value}")
 
 
-def inactive_region(evidence: Evidence, container: Container) -> Wrong | None:
+def inactive_region(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:
     """The role's account hasn't enabled the container's region."""
     region = _region_of(container)
     # The account has enabled the cluster's own region.
@@ -284,7 +276,7 @@ def inactive_region(evidence: Evidence, container: Container) -> Wrong | None:
     status = evidence.aws.role_account.regions.get(region, "no such region")
     if status in ON:
         return None
-    variables = tuple(variable for name in REGIONS if (variable := container.variable(name)))
+    variables = tuple(variable for name in pod_spec.REGIONS if (variable := container.variable(name)))
     return Wrong(variables, evidence.expected.region, f"{region}: {status}")
 
 
@@ -308,7 +300,7 @@ CHECKS: tuple[VariableCheck, ...] = (
 )
 
 
-def _superfluous(evidence: Evidence) -> list[tuple[str, EnvVariable]]:
+def _superfluous(evidence: Evidence) -> list[tuple[str, pod_spec.EnvVariable]]:
     superfluous = []
     for container in evidence.pod.containers:
         for check in CHECKS:
@@ -321,16 +313,16 @@ def _superfluous(evidence: Evidence) -> list[tuple[str, EnvVariable]]:
     return superfluous
 
 
-def _region_of(container: Container) -> str:
-    return next(filter(None, map(container.value, REGIONS)), "")
+def _region_of(container: pod_spec.Container) -> str:
+    return next(filter(None, map(container.value, pod_spec.REGIONS)), "")
 
 
-def _sts_url(evidence: Evidence, container: Container) -> SplitResult:
+def _sts_url(evidence: Evidence, container: pod_spec.Container) -> SplitResult:
     url = next((v.value for name in ENDPOINTS if (v := container.variable(name)) and v.value), "")
     return urlsplit(url or f"https://sts.{_region_of(container) or evidence.expected.region}.amazonaws.com")
 
 
-def _is_excepted(container: Container, host: str) -> bool:
+def _is_excepted(container: pod_spec.Container, host: str) -> bool:
     """Whether NO_PROXY excepts the host from the proxy.
 
     https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
@@ -349,12 +341,12 @@ def _without_password(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//…@", url)
 
 
-def _works_by_hand(evidence: Evidence, container: Container) -> bool:
+def _works_by_hand(evidence: Evidence, container: pod_spec.Container) -> bool:
     # If the service account has an annotation, the pod's owner needn't be read.
     by_hand = container.is_by_hand or (not evidence.cluster.annotation and container.declares_role)
-    if not by_hand or container.value(ROLE) != evidence.expected.role_arn:
+    if not by_hand or container.value(pod_spec.ROLE) != evidence.expected.role_arn:
         return False
-    token = container.token_at(container.value(TOKEN_FILE)) or {}
+    token = container.token_at(container.value(pod_spec.TOKEN_FILE)) or {}
     return (
         token.get("audience") == evidence.expected.audience
         and evidence.aws.role is not None
@@ -362,7 +354,7 @@ def _works_by_hand(evidence: Evidence, container: Container) -> bool:
     )
 
 
-def _seen_token(evidence: Evidence, container: Container) -> ProbedToken | None:
+def _seen_token(evidence: Evidence, container: pod_spec.Container) -> ProbedToken | None:
     if not evidence.pod.probe_allowed or evidence.pod.probe.container is not container:
         return None
     try:
@@ -371,10 +363,15 @@ def _seen_token(evidence: Evidence, container: Container) -> ProbedToken | None:
         return None
 
 
-def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | None:
+def _copy(evidence: Evidence, container: pod_spec.Container) -> tuple[str, Document] | None:
     """Return the source of the container's copied token, and the token's claims; None if the token isn't a copy."""
-    file = container.value(TOKEN_FILE)
-    if not file or not _is_set(container, ROLE) or container.token_at(file) or api_server_token(evidence, container):
+    file = container.value(pod_spec.TOKEN_FILE)
+    if (
+        not file
+        or not _is_set(container, pod_spec.ROLE)
+        or container.token_at(file)
+        or api_server_token(evidence, container)
+    ):
         return None
     place, text = container.copied_at(file) or ("", None)
     seen = _seen_token(evidence, container)
@@ -393,25 +390,25 @@ def _claims(text: str | None) -> Document:
         return {}
 
 
-def _identity(container: Container) -> tuple[EnvVariable, ...]:
-    return tuple(variable for name in (ROLE, TOKEN_FILE) if (variable := container.variable(name)))
+def _identity(container: pod_spec.Container) -> tuple[pod_spec.EnvVariable, ...]:
+    return tuple(variable for name in (pod_spec.ROLE, pod_spec.TOKEN_FILE) if (variable := container.variable(name)))
 
 
-def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
+def _alone(container: pod_spec.Container, name: str, *, without: str) -> Wrong | None:
     variable = container.variable(name)
     if variable is None or variable.value == "" or _is_set(container, without):
         return None
     return Wrong(_identity(container), WEB_IDENTITY, f"{name} alone ({variable.source})")
 
 
-def _set_ones(container: Container, names: tuple[str, ...]) -> tuple[EnvVariable, ...]:
+def _set_ones(container: pod_spec.Container, names: tuple[str, ...]) -> tuple[pod_spec.EnvVariable, ...]:
     return tuple(each for name in names if (each := container.variable(name)) and each.value != "")
 
 
-def _is_set(container: Container, name: str) -> bool:
+def _is_set(container: pod_spec.Container, name: str) -> bool:
     return bool(_set_ones(container, (name,)))
 
 
-def _named(variables: tuple[EnvVariable, ...]) -> str:
+def _named(variables: tuple[pod_spec.EnvVariable, ...]) -> str:
     """List the variables without their values, which may be secret."""
     return ", ".join(f"{variable.name} ({variable.source})" for variable in variables)

@@ -7,16 +7,8 @@ import shlex
 from typing import Any
 
 from labkit.doctor import stages
-from labkit.doctor.evidence import Evidence, NotRead, kinds, missed_role, opt_out, variables
+from labkit.doctor.evidence import Evidence, NotRead, kinds, missed_role, opt_out, pod_spec, variables
 from labkit.doctor.evidence.objects import Webhook, Workload
-from labkit.doctor.evidence.pod_spec import (
-    MOUNT_PATH,
-    ROLE,
-    TOKEN_VOLUME,
-    is_token_volume,
-    service_account_of,
-    workload,
-)
 from labkit.doctor.evidence.reading import Read
 from labkit.doctor.finding import Symptom, any_finding, cause
 from labkit.doctor.repairs import pod_commands, registration
@@ -139,14 +131,14 @@ def passed_over(evidence: Evidence) -> Symptom | None:
     lacking = missed_role.containers(evidence)
     if not lacking:
         return None
-    role = lacking[0].value(ROLE)
-    has = f"{ROLE}={role}" if role else f"no {ROLE}"
+    role = lacking[0].value(pod_spec.ROLE)
+    has = f"{pod_spec.ROLE}={role}" if role else f"no {pod_spec.ROLE}"
     then, repair = _why_passed_over(evidence)
     annotated, made = missed_role.annotated_at(evidence), missed_role.made_at(evidence)
     times = f"service account annotated at {annotated} or before, pod made at {made}"
     return Symptom(
         "The webhook did not give the pod the role, although the service account was already annotated.",
-        expected=f"{ROLE}={evidence.cluster.annotation}",
+        expected=f"{pod_spec.ROLE}={evidence.cluster.annotation}",
         found=f"{has}; {times}; {then}",
         source=f"{POD} --show-managed-fields; kubectl get serviceaccount -o yaml --show-managed-fields",
         repair=repair,
@@ -178,14 +170,14 @@ def container_skipped(evidence: Evidence) -> Symptom | None:
 @cause("pod-volume-name-taken", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def volume_name_taken(evidence: Evidence) -> Symptom | None:
     spec = evidence.pod.spec
-    volume = spec.volumes.get(TOKEN_VOLUME) if spec else None
-    if volume is None or is_token_volume(volume):
+    volume = spec.volumes.get(pod_spec.TOKEN_VOLUME) if spec else None
+    if volume is None or pod_spec.is_token_volume(volume):
         return None
     kind = next((key for key in volume if key != "name"), "nothing")
     return Symptom(
-        f"The pod has a volume named {TOKEN_VOLUME}, so the webhook did not add its own volume of this name.",
-        expected=f"{TOKEN_VOLUME}: projected, with a serviceAccountToken whose path is token",
-        found=f"{TOKEN_VOLUME}: {kind}",
+        f"The pod has a volume named {pod_spec.TOKEN_VOLUME}, so the webhook did not add its own volume of this name.",
+        expected=f"{pod_spec.TOKEN_VOLUME}: projected, with a serviceAccountToken whose path is token",
+        found=f"{pod_spec.TOKEN_VOLUME}: {kind}",
         source=f"{POD}, spec.volumes",
         repair=pod_commands.replaced(evidence),
     )
@@ -195,19 +187,19 @@ def volume_name_taken(evidence: Evidence) -> Symptom | None:
 def mount_path_twice(evidence: Evidence) -> Symptom | None:
     """Something else is mounted at the token's path, so the API server refuses the pod that the webhook changed."""
     for container in evidence.pod.containers:
-        names = [mount["name"] for mount in container.mounts if mount["mountPath"].rstrip("/") == MOUNT_PATH]
+        names = [mount["name"] for mount in container.mounts if mount["mountPath"].rstrip("/") == pod_spec.MOUNT_PATH]
         if len(names) > 1:
             mounts = f"container {container.name}: {', '.join(names)}"
             return _mounted_twice(mounts, f"{POD}, volumeMounts", pod_commands.replaced(evidence))
     for event in evidence.pod.failed_creations:
         if "must be unique" not in (event.get("message") or "") or "mountPath" not in event["message"]:
             continue
-        owner = workload(evidence.cluster.api, evidence.parameters.namespace, event["involvedObject"])
+        owner = pod_spec.workload(evidence.cluster.api, evidence.parameters.namespace, event["involvedObject"])
         template = (owner.get("spec") or {}).get("template")
         # Once pods are ready, events about rejected pods are out of date.
         if not template or _has_pods(owner):
             continue
-        if service_account_of(template["spec"]) == evidence.parameters.service_account:
+        if pod_spec.service_account_of(template["spec"]) == evidence.parameters.service_account:
             mounts = f"{owner['kind']} {owner['metadata']['name']}: {event['message']}"
             return _mounted_twice(mounts, "kubectl get events", pod_commands.of_workload(evidence, owner))
     return None
@@ -412,7 +404,7 @@ def _mounted_twice(mounts: str, source: str, repair: Repair) -> Symptom:
     return Symptom(
         "Something else is mounted where the webhook mounts the token, and the API server refuses two mounts at one "
         "path.",
-        expected=f"nothing but {TOKEN_VOLUME} at {MOUNT_PATH}",
+        expected=f"nothing but {pod_spec.TOKEN_VOLUME} at {pod_spec.MOUNT_PATH}",
         found=mounts,
         source=source,
         repair=repair,

@@ -2,20 +2,8 @@
 
 import copy
 
+from labkit.doctor.evidence import pod_spec
 from labkit.doctor.evidence.objects import ObjectMeta, PodDocument
-from labkit.doctor.evidence.pod_spec import (
-    API_VOLUME,
-    MOUNT_PATH,
-    POD_IDENTITY,
-    POD_IDENTITY_VOLUME,
-    REGIONS,
-    ROLE,
-    STS_ENDPOINTS,
-    TOKEN_FILE,
-    TOKEN_VOLUME,
-    is_token_volume,
-    normal,
-)
 from labkit.doctor.evidence.reading import Document
 
 KINDS = ("containers", "initContainers")
@@ -57,11 +45,16 @@ def restored_manifest(pod: PodDocument, region: str) -> Document:
 def without_additions(spec: Document, region: str) -> Document:
     """Return a spec without the variables, mounts and volume that the webhook added. Other authors' parts stay."""
     spec = copy.deepcopy(spec)
-    added = is_token_volume(next((v for v in spec.get("volumes") or [] if v["name"] == TOKEN_VOLUME), None))
+    added = pod_spec.is_token_volume(
+        next((v for v in spec.get("volumes") or [] if v["name"] == pod_spec.TOKEN_VOLUME), None)
+    )
     for container in containers_of(spec):
         _take_off_variables(container, region)
         _take_off_mounts(container)
-    gone = {POD_IDENTITY_VOLUME, *([TOKEN_VOLUME] if added and not _mounted(spec, TOKEN_VOLUME) else [])}
+    gone = {
+        pod_spec.POD_IDENTITY_VOLUME,
+        *([pod_spec.TOKEN_VOLUME] if added and not _mounted(spec, pod_spec.TOKEN_VOLUME) else []),
+    }
     set_list(spec, "volumes", [volume for volume in spec.get("volumes") or [] if volume["name"] not in gone])
     return spec
 
@@ -84,7 +77,7 @@ def _restored_spec(spec: Document, region: str) -> Document:
     spec = {key: value for key, value in spec.items() if key not in WRITTEN and DEFAULTS.get(key, ...) != value}
     tolerations = [each for each in spec.get("tolerations") or [] if not _is_of_admission(each)]
     set_list(spec, "tolerations", tolerations)
-    set_list(spec, "volumes", [v for v in spec.get("volumes") or [] if not v["name"].startswith(API_VOLUME)])
+    set_list(spec, "volumes", [v for v in spec.get("volumes") or [] if not v["name"].startswith(pod_spec.API_VOLUME)])
     for kind in KINDS:
         if spec.get(kind):
             spec[kind] = [_restored_container(container) for container in spec[kind]]
@@ -95,17 +88,19 @@ def _restored_container(container: Document) -> Document:
     container = {key: value for key, value in container.items() if CONTAINER_DEFAULTS.get(key, ...) != value}
     if container.get("imagePullPolicy") == _usual_pull_policy(container.get("image", "")):
         del container["imagePullPolicy"]
-    mounts = [m for m in container.get("volumeMounts") or [] if not m["name"].startswith(API_VOLUME)]
+    mounts = [m for m in container.get("volumeMounts") or [] if not m["name"].startswith(pod_spec.API_VOLUME)]
     set_list(container, "volumeMounts", mounts)
     return _ordered(container, FIRST_OF_CONTAINER)
 
 
 def _take_off_mounts(container: Document) -> None:
-    added = ((TOKEN_VOLUME, MOUNT_PATH), (POD_IDENTITY_VOLUME, None))
+    added = ((pod_spec.TOKEN_VOLUME, pod_spec.MOUNT_PATH), (pod_spec.POD_IDENTITY_VOLUME, None))
     mounts = [
         mount
         for mount in container.get("volumeMounts") or []
-        if not any(mount["name"] == name and path in (None, normal(mount["mountPath"])) for name, path in added)
+        if not any(
+            mount["name"] == name and path in (None, pod_spec.normal(mount["mountPath"])) for name, path in added
+        )
     ]
     set_list(container, "volumeMounts", mounts)
 
@@ -114,17 +109,19 @@ def _take_off_variables(container: Document, region: str) -> None:
     """Remove the variables that the webhook added, because the webhook doesn't replace variables in `env`."""
     variables = container.get("env") or []
     values = {variable["name"]: variable.get("value") for variable in variables if "valueFrom" not in variable}
-    gone = set(POD_IDENTITY)
-    there = [m["name"] for m in container.get("volumeMounts") or [] if normal(m["mountPath"]) == MOUNT_PATH]
+    gone = set(pod_spec.POD_IDENTITY)
+    there = [
+        m["name"] for m in container.get("volumeMounts") or [] if pod_spec.normal(m["mountPath"]) == pod_spec.MOUNT_PATH
+    ]
     # A container that mounts only its own token there doesn't use the webhook.
-    if not there or TOKEN_VOLUME in there:
-        file = (values.get(TOKEN_FILE) or "").replace("\\", "/").removeprefix("C:")
-        if file == f"{MOUNT_PATH}/token" and values.get(ROLE):
-            gone |= {ROLE, TOKEN_FILE}
-        if all(values.get(name) == region for name in REGIONS):
-            gone |= set(REGIONS)
-        if values.get(STS_ENDPOINTS) == "regional":
-            gone |= {STS_ENDPOINTS}
+    if not there or pod_spec.TOKEN_VOLUME in there:
+        file = (values.get(pod_spec.TOKEN_FILE) or "").replace("\\", "/").removeprefix("C:")
+        if file == f"{pod_spec.MOUNT_PATH}/token" and values.get(pod_spec.ROLE):
+            gone |= {pod_spec.ROLE, pod_spec.TOKEN_FILE}
+        if all(values.get(name) == region for name in pod_spec.REGIONS):
+            gone |= set(pod_spec.REGIONS)
+        if values.get(pod_spec.STS_ENDPOINTS) == "regional":
+            gone |= {pod_spec.STS_ENDPOINTS}
     set_list(container, "env", [variable for variable in variables if variable["name"] not in gone])
 
 

@@ -7,19 +7,8 @@ import shlex
 from collections.abc import Callable
 from contextlib import suppress
 
-from labkit.doctor.evidence import Evidence, NotRead, accounts, opt_out, variables, workloads
+from labkit.doctor.evidence import Evidence, NotRead, accounts, opt_out, pod_spec, variables, workloads
 from labkit.doctor.evidence.objects import Workload
-from labkit.doctor.evidence.pod_spec import (
-    MOUNT_PATH,
-    REGIONS,
-    ROLE,
-    STS_ENDPOINTS,
-    TOKEN_FILE,
-    TOKEN_VOLUME,
-    PodSpec,
-    is_token_volume,
-    service_account_of,
-)
 from labkit.doctor.evidence.reading import Document
 from labkit.doctor.repairs import advice
 from labkit.doctor.repairs.commands import Commands, applied, patch_config_map
@@ -35,7 +24,7 @@ SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 NOT_SHOWN = "NOT-SHOWN"
 # The variables that the webhook adds to a container that doesn't set them.
-BY_WEBHOOK = {ROLE, TOKEN_FILE, STS_ENDPOINTS, *REGIONS}
+BY_WEBHOOK = {pod_spec.ROLE, pod_spec.TOKEN_FILE, pod_spec.STS_ENDPOINTS, *pod_spec.REGIONS}
 NOT_YET = (
     "# Do not replace the pod yet: the annotation is not the ARN of the role in IAM. A new pod would get the role that "
     "the annotation names."
@@ -66,10 +55,10 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
         return Repair.of()
     owner = spec.owner
     template = ((owner or {}).get("spec") or {}).get("template")
-    if not _is_free(evidence, name := service_account_of(spec.document["spec"])):
+    if not _is_free(evidence, name := pod_spec.service_account_of(spec.document["spec"])):
         other = f"Use --pod to name a pod of {name_of_account(evidence.expected.subject)}."
         return Repair.of(f"{advice.account_stays(evidence, f'the pod {spec.name}', name)}\n{said(other)}")
-    if owner and template and not _is_free(evidence, name := service_account_of(template.get("spec") or {})):
+    if owner and template and not _is_free(evidence, name := pod_spec.service_account_of(template.get("spec") or {})):
         return Repair.of(advice.account_stays(evidence, workloads.called(owner), name))
     lines = [*_missing_account(evidence), *_config_map_lines(evidence)]
     if owner is None:
@@ -131,7 +120,7 @@ def of_workload(evidence: Evidence, owner: Workload, *changes: Change) -> Repair
 
     If that would take permissions from the workload, as in `replaced`, return only advice.
     """
-    if not _is_free(evidence, name := service_account_of(owner["spec"]["template"].get("spec") or {})):
+    if not _is_free(evidence, name := pod_spec.service_account_of(owner["spec"]["template"].get("spec") or {})):
         return Repair.of(advice.account_stays(evidence, workloads.called(owner), name))
     return Repair.of(_making_pods(_template_lines(evidence, owner, {**owner["spec"]["template"]}, changes)))
 
@@ -159,7 +148,7 @@ def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
 def without_identity(_: Evidence, manifest: Document) -> None:
     """Remove the containers' role and token variables, so that the webhook sets them."""
     for container in containers_of(manifest["spec"]):
-        _without_variables(container, {ROLE, TOKEN_FILE})
+        _without_variables(container, {pod_spec.ROLE, pod_spec.TOKEN_FILE})
 
 
 def without_skipping(_: Evidence, manifest: Document) -> None:
@@ -217,13 +206,13 @@ def _image_that_is_there(evidence: Evidence, manifest: Document) -> None:
 def _other_volume_name(_: Evidence, manifest: Document) -> None:
     """Rename a volume that isn't the webhook's token volume, but has the token volume's name."""
     volumes = {volume["name"]: volume for volume in manifest["spec"].get("volumes") or []}
-    if TOKEN_VOLUME not in volumes or is_token_volume(volumes[TOKEN_VOLUME]):
+    if pod_spec.TOKEN_VOLUME not in volumes or pod_spec.is_token_volume(volumes[pod_spec.TOKEN_VOLUME]):
         return
     for container in containers_of(manifest["spec"]):
         for mount in container.get("volumeMounts") or []:
-            if mount["name"] == TOKEN_VOLUME:
-                mount["name"] = f"{TOKEN_VOLUME}-own"
-    volumes[TOKEN_VOLUME]["name"] = f"{TOKEN_VOLUME}-own"
+            if mount["name"] == pod_spec.TOKEN_VOLUME:
+                mount["name"] = f"{pod_spec.TOKEN_VOLUME}-own"
+    volumes[pod_spec.TOKEN_VOLUME]["name"] = f"{pod_spec.TOKEN_VOLUME}-own"
 
 
 def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
@@ -232,12 +221,12 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
         return
     for container in containers_of(manifest["spec"]):
         mounts = container.get("volumeMounts") or []
-        kept = [mount for mount in mounts if mount["mountPath"].rstrip("/") != MOUNT_PATH]
+        kept = [mount for mount in mounts if mount["mountPath"].rstrip("/") != pod_spec.MOUNT_PATH]
         if len(kept) != len(mounts):
             set_list(container, "volumeMounts", kept)
     mounted = {mount["name"] for each in containers_of(manifest["spec"]) for mount in each.get("volumeMounts") or []}
     volumes = manifest["spec"].get("volumes") or []
-    gone = {f"{TOKEN_VOLUME}-own"} - mounted
+    gone = {f"{pod_spec.TOKEN_VOLUME}-own"} - mounted
     set_list(manifest["spec"], "volumes", [volume for volume in volumes if volume["name"] not in gone])
 
 
@@ -317,7 +306,7 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
     kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
     how = "all at once" if _is_bare_set(owner) else "one after the other"
     comments = [said(f"This replaces the pods of {owner['kind']} {owner['metadata']['name']}, {how}.")]
-    if (was := service_account_of(template["spec"])) != evidence.parameters.service_account:
+    if (was := pod_spec.service_account_of(template["spec"])) != evidence.parameters.service_account:
         comments.insert(0, said(f"{workload} {from_then_on(evidence, was)}:"))
     if differences := _changes_shown(template, wanted):
         comments += [*map(said, managed(owner["metadata"])), *differences]
@@ -375,7 +364,7 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
     return list(filter(None, [changes_in(before, after)]))
 
 
-def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Document:
+def _with_own_role(evidence: Evidence, spec: pod_spec.PodSpec, manifest: Document) -> Document:
     """Return a copy of the manifest. The copy also has each `AWS_ROLE_ARN` that a person set in the running pod.
 
     An `AWS_ROLE_ARN` that equals the service account's annotation isn't added.
@@ -383,9 +372,9 @@ def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Doc
     before = copy.deepcopy(manifest)
     for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
         with suppress(NotRead):
-            if not (live.is_by_hand or live.declares_role) or live.value(ROLE) == evidence.cluster.annotation:
+            if not (live.is_by_hand or live.declares_role) or live.value(pod_spec.ROLE) == evidence.cluster.annotation:
                 continue
-            names = {ROLE, *(each["name"] for each in container.get("env") or [])}
+            names = {pod_spec.ROLE, *(each["name"] for each in container.get("env") or [])}
             set_list(container, "env", [each for each in live.document.get("env") or [] if each["name"] in names])
     return before
 
@@ -393,7 +382,7 @@ def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Doc
 def _what_changes(evidence: Evidence, before: Document, after: Document) -> list[str]:
     pod, account = before["metadata"]["name"], evidence.parameters.service_account
     sentences = [f"This deletes the pod {pod}, and creates it again from its manifest."]
-    if (was := service_account_of(before["spec"])) != account:
+    if (was := pod_spec.service_account_of(before["spec"])) != account:
         sentences.append(
             f"The old pod runs as {was}; the new pod runs as {account}, with the role of that service account."
         )
@@ -407,8 +396,8 @@ def _what_changes(evidence: Evidence, before: Document, after: Document) -> list
 def _is_being_replaced(evidence: Evidence) -> bool:
     """Whether a rollout has already created a newer pod with the webhook's changes."""
     return any(
-        service_account_of(pod["spec"]) == evidence.parameters.service_account
-        and PodSpec(pod, evidence.cluster.api).is_mutated
+        pod_spec.service_account_of(pod["spec"]) == evidence.parameters.service_account
+        and pod_spec.PodSpec(pod, evidence.cluster.api).is_mutated
         for pod in workloads.successors(evidence)
     )
 

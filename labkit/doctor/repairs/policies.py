@@ -14,18 +14,8 @@ from labkit import documents
 from labkit.doctor.evidence import Evidence
 from labkit.doctor.evidence.reading import Document
 from labkit.doctor.evidence.trust import CLAIMS, NOBODY
+from labkit.policy import written
 from labkit.policy.wildcards import arn_matcher, tokens, wildcard
-from labkit.policy.written import (
-    PolicyDocument,
-    StatementDocument,
-    WrittenCondition,
-    actions_of,
-    allows_action,
-    conditions_of,
-    federated_of,
-    listed,
-    statements_of,
-)
 
 Element = Literal["Action", "Resource"]
 Whole = Mapping[Element, Mapping[str, str]]
@@ -37,7 +27,7 @@ OF_IDENTITY: Whole = {"Action": {EVERYTHING: ""}, "Resource": {EVERYTHING: ""}}
 # The trust policy.
 
 
-def alone(evidence: Evidence) -> PolicyDocument:
+def alone(evidence: Evidence) -> written.PolicyDocument:
     """Return a policy that admits only this service account."""
     document = documents.trust_policy(evidence.parameters, evidence.expected.provider_arn)
     document["Statement"][0]["Condition"]["StringEquals"][f"{evidence.expected.provider_name}:aud"] = (
@@ -90,7 +80,7 @@ def with_audience(evidence: Evidence) -> Document | None:
     return _with(evidence, statements)
 
 
-def restrictions(evidence: Evidence) -> Iterator[tuple[int, WrittenCondition]]:
+def restrictions(evidence: Evidence) -> Iterator[tuple[int, written.WrittenCondition]]:
     """Yield each condition that keeps the service account out, except conditions that list a `sub` or `aud` to admit.
 
     A condition that excludes the service account, such as `StringNotEquals` on `sub`, is a restriction. The number in
@@ -100,16 +90,16 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, WrittenCondition]]:
     trust = evidence.aws.trust
     for position, statement in enumerate(trust.statements, 1):
         if trust.denies(statement):
-            restricting = [each for each in conditions_of(statement) if each.claim not in CLAIMS]
+            restricting = [each for each in written.conditions_of(statement) if each.claim not in CLAIMS]
         elif statement is trust.nearest and trust.is_meant(statement):
-            failed = [each for each in conditions_of(statement) if not trust.holds(each)]
+            failed = [each for each in written.conditions_of(statement) if not trust.holds(each)]
             restricting = [each for each in failed if each.claim not in CLAIMS or not each.compares_text]
         else:
             restricting = []
         yield from ((position, condition) for condition in restricting)
 
 
-def without(statement: StatementDocument, operator: str, key: str, value: str) -> StatementDocument:
+def without(statement: written.StatementDocument, operator: str, key: str, value: str) -> written.StatementDocument:
     """Return a copy of a Deny statement. The copy doesn't apply to requests that have ``value`` for the condition key.
 
     ``operator`` is a negated operator, such as `StringNotEquals`. With such an operator, a condition doesn't hold for
@@ -119,45 +109,49 @@ def without(statement: StatementDocument, operator: str, key: str, value: str) -
     """
     made = copy.deepcopy(statement)
     block = made.setdefault("Condition", {}).setdefault(operator, {})
-    values = [*listed(block.get(key)), value]
+    values = [*written.listed(block.get(key)), value]
     block[key] = values if len(values) > 1 else value
     return made
 
 
-def _better(evidence: Evidence, nearest: StatementDocument) -> StatementDocument | None:
+def _better(evidence: Evidence, nearest: written.StatementDocument) -> written.StatementDocument | None:
     """Return a statement to replace `nearest`; None if `nearest` can't be corrected.
 
     Compared with `nearest`, the returned statement admits only one more caller: this service account.
     """
     if evidence.aws.trust.is_own(nearest):
         return _like(nearest, _right(evidence))
-    if evidence.expected.provider_arn not in federated_of(nearest):
+    if evidence.expected.provider_arn not in written.federated_of(nearest):
         return None
     named = copy.deepcopy(nearest)
-    for each in list(conditions_of(nearest)):
+    for each in list(written.conditions_of(nearest)):
         if each.claim == "sub" and each.compares_text and not evidence.aws.trust.holds(each):
             named["Condition"][each.operator][each.key] = [*each.values, evidence.expected.subject]
     return named if evidence.aws.trust.statement_admits(named) else None
 
 
-def _right(evidence: Evidence) -> StatementDocument:
-    (right,) = statements_of(alone(evidence))
+def _right(evidence: Evidence) -> written.StatementDocument:
+    (right,) = written.statements_of(alone(evidence))
     return right
 
 
-def _like(present: StatementDocument, right: StatementDocument) -> StatementDocument:
+def _like(present: written.StatementDocument, right: written.StatementDocument) -> written.StatementDocument:
     """Return a copy of `right` that can replace `present` in the policy.
 
     The copy has the Sid of `present`, if any. It also has the Action of `present`, if that allows the exchange and
     contains no `*`.
     """
-    made: StatementDocument = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
-    if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):
+    made: written.StatementDocument = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
+    if (
+        "Action" in present
+        and written.allows_action(present)
+        and not any("*" in action for action in written.actions_of(present))
+    ):
         made["Action"] = present["Action"]
     return made
 
 
-def _with(evidence: Evidence, statements: list[StatementDocument]) -> Document:
+def _with(evidence: Evidence, statements: list[written.StatementDocument]) -> Document:
     present = evidence.aws.trust.document
     rest = {key: value for key, value in present.items() if key not in ("Version", "Statement")}
     return {"Version": present.get("Version", "2012-10-17"), **rest, "Statement": statements}
@@ -207,8 +201,8 @@ def _no_longer_covering(
     if set(name) & set("?$"):
         return None  # `name` would be read as a pattern
     if negated in statement:
-        return {**rest, negated: [*listed(statement[negated]), name]}
-    present = [str(each) for each in listed(statement.get(element))]
+        return {**rest, negated: [*written.listed(statement[negated]), name]}
+    present = [str(each) for each in written.listed(statement.get(element))]
     covering = [each for each in present if _covers(each, element, name)]
     if not covering:
         return None
