@@ -44,7 +44,9 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
     while finding := next((each for each in diagnosis.findings if _key(each) not in shown), None):
         # Show a finding only once, even if its repair doesn't help.
         shown.add(_key(finding))
-        _show(finding)
+        typer.secho(f"{finding.id}: {finding.summary}", bold=True)
+        for line in finding.repair.splitlines():
+            typer.echo(f"  {line}")
         if why := why_not_run(finding.repair):
             typer.echo(f"Not run: {why}\n")
             continue
@@ -87,12 +89,6 @@ def run(script: str, environment: Mapping[str, str]) -> str:
 
 def _key(finding: "Finding") -> tuple[str, str]:
     return finding.id, finding.repair
-
-
-def _show(finding: "Finding") -> None:
-    typer.secho(f"{finding.id}: {finding.summary}", bold=True)
-    for line in finding.repair.splitlines():
-        typer.echo(f"  {line}")
 
 
 def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":

@@ -401,16 +401,16 @@ def _pods(evidence: Evidence) -> list[str]:
         pods = evidence.cluster.pods
     except NotRead:
         return []
-    alive = [pod for pod in pods if not _has_ended(pod)]
+    alive = [
+        pod
+        for pod in pods
+        if (pod.get("status") or {}).get("phase") not in ENDED and not pod["metadata"].get("deletionTimestamp")
+    ]
     # In a rollout, the pods of the old and of the new ReplicaSet have different owners.
     newest: dict[tuple[str, str], str] = {}
     for pod in alive or pods[:1]:
         newest.setdefault(_owner(pod["metadata"]), pod["metadata"]["name"])
     return list(newest.values())
-
-
-def _has_ended(pod: PodDocument) -> bool:
-    return (pod.get("status") or {}).get("phase") in ENDED or bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def _owner(metadata: ObjectMeta) -> tuple[str, str]:

@@ -39,8 +39,9 @@ def _if_there(subject: object) -> Result:
     return "right" if subject else "not looked at"
 
 
-def _namespace(evidence: Evidence) -> object:
-    return evidence.cluster.service_account or evidence.cluster.api.get("namespace", evidence.parameters.namespace)
+def _annotation(evidence: Evidence) -> Result:
+    cluster, namespace = evidence.cluster, evidence.parameters.namespace
+    return _if_there(cluster.service_account or cluster.api.get("namespace", namespace))
 
 
 def _exchange(evidence: Evidence) -> Result:
@@ -68,7 +69,7 @@ def _identity(evidence: Evidence) -> Result:
 
 
 POD = Stage("the pod, and the service account that it runs as")
-ANNOTATION = Stage("the annotation on the service account", lambda evidence: _if_there(_namespace(evidence)))
+ANNOTATION = Stage("the annotation on the service account", _annotation)
 WEBHOOK = Stage("the webhook's changes to the pod", lambda evidence: _if_there(evidence.pod.document))
 TOKEN = Stage("the token", lambda evidence: _if_there(evidence.pod.document))
 PROVIDER = Stage("the OIDC provider, and its audiences")

@@ -1,4 +1,7 @@
-"""The fields of Kubernetes' objects that the doctor reads. Any field may be missing."""
+"""The fields of Kubernetes' objects that the doctor reads. Any field may be missing.
+
+A type without a link is on the page that a type above it links to.
+"""
 
 from typing import Any, TypedDict
 
@@ -13,8 +16,6 @@ class OwnerReference(TypedDict, total=False):
 
 
 class ObjectMeta(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/"""
-
     name: str
     namespace: str
     uid: str
@@ -71,40 +72,30 @@ class KeyReference(TypedDict, total=False):
 
 
 class EnvVarSource(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#environment-variables"""
-
     configMapKeyRef: KeyReference
     secretKeyRef: KeyReference
     fieldRef: KeyReference
 
 
 class EnvVar(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#environment-variables"""
-
     name: str
     value: str
     valueFrom: EnvVarSource
 
 
 class EnvFromSource(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#environment-variables"""
-
     prefix: str
     configMapRef: KeyReference
     secretRef: KeyReference
 
 
 class VolumeMount(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#volumes"""
-
     name: str
     mountPath: str
     subPath: str
 
 
 class ContainerDocument(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#Container"""
-
     name: str
     image: str
     command: list[str]
@@ -133,30 +124,22 @@ class Files(TypedDict, total=False):
 
 
 class TokenProjection(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/#projections"""
-
     audience: str
     expirationSeconds: int
     path: str
 
 
 class VolumeProjection(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/#projections"""
-
     serviceAccountToken: TokenProjection
     configMap: Files
     secret: Files
 
 
 class ProjectedVolume(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/#projections"""
-
     sources: list[VolumeProjection]
 
 
 class Volume(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/"""
-
     name: str
     projected: ProjectedVolume
     configMap: Files
@@ -164,8 +147,6 @@ class Volume(TypedDict, total=False):
 
 
 class PodSpecDocument(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec"""
-
     serviceAccountName: str
     nodeName: str
     nodeSelector: dict[str, str]
@@ -176,8 +157,6 @@ class PodSpecDocument(TypedDict, total=False):
 
 
 class PodDocument(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/"""
-
     metadata: ObjectMeta
     spec: PodSpecDocument
     status: PodStatusDocument
@@ -228,8 +207,6 @@ class LabelRequirement(TypedDict, total=False):
 
 
 class LabelSelector(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/label-selector/"""
-
     matchLabels: dict[str, str]
     matchExpressions: list[LabelRequirement]
 
@@ -242,16 +219,12 @@ class ServiceReference(TypedDict, total=False):
 
 
 class ClientConfig(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
-
     url: str
     service: ServiceReference
     caBundle: str
 
 
 class Rule(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
-
     operations: list[str]
     apiGroups: list[str]
     apiVersions: list[str]
@@ -260,8 +233,6 @@ class Rule(TypedDict, total=False):
 
 
 class Webhook(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
-
     name: str
     clientConfig: ClientConfig
     failurePolicy: str
@@ -272,8 +243,6 @@ class Webhook(TypedDict, total=False):
 
 
 class WebhookConfiguration(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
-
     metadata: ObjectMeta
     webhooks: list[Webhook]
 

@@ -308,13 +308,12 @@ class DryRun:
 
     def _counters(self, time: str) -> dict[str, float]:
         read = self._metrics(time)
-        counters: dict[str, float] | None = self._reads.once(read, self._read_counters)
+        counters: dict[str, float] | None = self._reads.once(
+            read, lambda: {counter: float(value) for counter, value in COUNTED.findall(self._cluster.raw(METRICS))}
+        )
         if counters is None:
             raise NotRead(read, "the API server has no such page")
         return counters
-
-    def _read_counters(self) -> dict[str, float]:
-        return {counter: float(value) for counter, value in COUNTED.findall(self._cluster.raw(METRICS))}
 
     @staticmethod
     def _metrics(time: str) -> Read:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -168,7 +168,7 @@ class Reads:
 
 
 def _answered(read: Read, call: Callable[[], Any]) -> Any:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -183,7 +183,7 @@ def _answered(read: Read, call: Callable[[], Any]) -> Any:
             raise NotRead(read, why, CREDENTIALS, no_credentials=True) from None
         raise NotRead(read, why, read.kind if code in FORBIDDEN else "") from None
     except BotoCoreError as error:
-        lost = _is_lost(error)
+        lost = isinstance(error, ConnectionError | HTTPClientError)
         needs = "a connection to AWS" if lost else CREDENTIALS
         raise NotRead(read, " ".join(str(error).split()), needs, no_answer=lost, no_credentials=not lost) from None
     except ApiException as error:
@@ -201,12 +201,6 @@ def _answered(read: Read, call: Callable[[], Any]) -> Any:
         raise NotRead(read, error.what, error.next, no_credentials=True) from None
 
 
-def _is_lost(error: Any) -> bool:
-    from botocore.exceptions import ConnectionError, HTTPClientError
-
-    return isinstance(error, ConnectionError | HTTPClientError)
-
-
 def _reason(error: Any) -> str:
     """Return an error's reason, without the text about the connection pool and its retries."""
     said = str(getattr(error, "reason", None) or error)
@@ -214,8 +208,6 @@ def _reason(error: Any) -> str:
 
 
 def _plain(answer: Any) -> Any:
-    return json.loads(json.dumps(answer, default=_as_text))
-
-
-def _as_text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, date | datetime) else str(value)
+    return json.loads(
+        json.dumps(answer, default=lambda each: each.isoformat() if isinstance(each, date) else str(each))
+    )

@@ -30,6 +30,7 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
 # https://docs.aws.amazon.com/general/latest/gr/sts.html
 STS_HOST = re.compile(r"https?://sts(?:-fips)?(?:\.(?P<region>[a-z0-9-]+))?\.amazonaws\.com(?:\.cn)?(?:[:/].*)?")
 GLOBAL_REGION = "us-east-1"
+PASSWORD = re.compile(r"//[^/@]*@")  # of a URL
 # An SDK's words for an endpoint that doesn't answer, or for a proxy's answer.
 LOST = re.compile(r"prox|connect|tim(ed? ?out|eout)|certificate|ssl|closed", re.IGNORECASE)
 ON = ("opt-in-not-required", "opted-in")
@@ -211,7 +212,7 @@ def proxied(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:
     caller = evidence.pod.caller_if_known if is_probed else None
     if caller and caller.arn:
         return None
-    lines = [f"{each.name}={_without_password(each.value or '…')} ({each.source})" for each in proxy]
+    lines = [f"{each.name}={re.sub(PASSWORD, '//…@', each.value or '…')} ({each.source})" for each in proxy]
     excepted = _set_ones(container, NO_PROXIES)
     lines += [f"{each.name}={each.value}" for each in excepted] or [f"no {NO_PROXIES[0]}"]
     return Wrong(
@@ -335,10 +336,6 @@ def _is_excepted(container: pod_spec.Container, host: str) -> bool:
     return any("*" in (each.value or "").split(",") for each in excepted) or any(
         name and f".{host}".endswith(f".{name}") for name in names
     )
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", url)
 
 
 def _works_by_hand(evidence: Evidence, container: pod_spec.Container) -> bool:

@@ -55,7 +55,11 @@ def explain(text: str, **known: str) -> list[Explanation]:
     given = {kind: shlex.quote(name) for kind, name in known.items()}
     # A log puts an error's lines on one line, with the line breaks as `\n`.
     readings = _readings(text.replace("\\n", " ").replace("\\t", " ").splitlines())
-    matches = [(family, match) for family in FAMILIES if (match := _match_in(family, readings))]
+    matches = [
+        (family, match)
+        for family in FAMILIES
+        if (match := next(filter(None, map(_compiled(family).search, readings)), None))
+    ]
     telling = [(family, match) for family, match in matches if not family.is_general]
     if not telling:
         telling = matches[:1]
@@ -89,10 +93,6 @@ def _readings(lines: list[str]) -> list[str]:
     # A short text may not show the terminal's width.
     texts += ["".join(lines)] if len(lines) <= FEW else []
     return list(dict.fromkeys(" ".join(each.split()) for each in texts))
-
-
-def _match_in(family: Family, readings: list[str]) -> re.Match[str] | None:
-    return next(filter(None, (_compiled(family).search(each) for each in readings)), None)
 
 
 def _named(match: re.Match[str]) -> dict[str, str]:

@@ -16,6 +16,8 @@ from labkit.doctor.repairs.repair import Lines, Repair
 from labkit.doctor.repairs.words import listed, said, shown
 
 LEARN = "04-pod.ipynb"
+# https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/
+ON_SCHEDULE = "Nothing has to change: the job creates a pod on its schedule. While that pod exists, run:"
 # Kubernetes' own controllers keep a pod that a webhook has changed.
 BUILT_IN = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", "Node")
 DELETED, KILLED = "SuccessfulDelete", "Killing"  # events' reasons
@@ -77,7 +79,9 @@ def missing(evidence: Evidence) -> Symptom | None:
     if bare := workloads.without_account(evidence):
         return _missing_for_bare_workload(evidence, bare, workloads.meant_for_account(evidence))
     if jobs := workloads.jobs_of_account(evidence):
-        return _nobody(evidence, f"{listed(jobs)} without a pod now", Repair.of(_made_in_time(evidence)), "note")
+        return _nobody(
+            evidence, f"{listed(jobs)} without a pod now", Repair.of(said(ON_SCHEDULE, _doctor(evidence))), "note"
+        )
     return _nobody(evidence, _others(evidence), Repair.of("# to try the role, create a pod:", _created(evidence)))
 
 
@@ -215,13 +219,6 @@ def _others(evidence: Evidence) -> str:
     running = [f"pod {pod['metadata']['name']} runs as {service_account_of(pod['spec'])}" for pod in pods]
     shown = ", ".join(running[:5]) + (f" and {len(running) - 5} more" if len(running) > 5 else "")
     return shown or f"no pod in namespace {evidence.parameters.namespace}"
-
-
-def _made_in_time(evidence: Evidence) -> str:
-    """https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/"""
-    return said(
-        "Nothing has to change: the job creates a pod on its schedule. While that pod exists, run:", _doctor(evidence)
-    )
 
 
 def _nobody(evidence: Evidence, actual: str, repair: Repair, severity: Severity = "warning") -> Symptom:

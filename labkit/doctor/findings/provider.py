@@ -321,11 +321,8 @@ def _refused_registration(evidence: Evidence) -> PastCall | None:
 
 
 def _calls_about_issuer(evidence: Evidence, name: str) -> list[PastCall]:
-    return [call for call in evidence.aws.role_account.calls(name) if _is_about(call, evidence.expected.provider_name)]
-
-
-def _is_about(call: PastCall, issuer: str) -> bool:
-    return issuer in f"{call.get('errorMessage')} {call.get('requestParameters')}"
+    issuer, calls = evidence.expected.provider_name, evidence.aws.role_account.calls(name)
+    return [call for call in calls if issuer in f"{call.get('errorMessage')} {call.get('requestParameters')}"]
 
 
 def _provider_elsewhere(evidence: Evidence) -> str:

@@ -179,7 +179,7 @@ def _principal(statement: StatementDocument) -> str:
     return few(named) or "nobody"
 
 
-# `trust_conditions` and `trust_policy` use these functions, too.
+# `trust_policy` uses these functions, too.
 
 
 def refusing(evidence: Evidence) -> StatementDocument | None:

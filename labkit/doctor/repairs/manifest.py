@@ -3,7 +3,7 @@
 import copy
 
 from labkit.doctor.evidence import pod_spec
-from labkit.doctor.evidence.objects import ObjectMeta, PodDocument
+from labkit.doctor.evidence.objects import PodDocument
 from labkit.doctor.evidence.reading import Document
 
 KINDS = ("containers", "initContainers")
@@ -37,8 +37,9 @@ def restored_manifest(pod: PodDocument, region: str) -> Document:
     pod = copy.deepcopy(pod)
     present = dict(pod["metadata"])
     metadata = {key: present[key] for key in ("name", "namespace", "labels") if present.get(key)}
-    if annotations := _annotations(pod["metadata"]):
-        metadata["annotations"] = annotations
+    annotations = pod["metadata"].get("annotations") or {}
+    if own := {key: value for key, value in annotations.items() if key not in NOTED}:
+        metadata["annotations"] = own
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": _restored_spec(dict(pod["spec"]), region)}
 
 
@@ -127,10 +128,6 @@ def _take_off_variables(container: Document, region: str) -> None:
 
 def _mounted(spec: Document, volume: str) -> bool:
     return any(mount["name"] == volume for each in containers_of(spec) for mount in each.get("volumeMounts") or [])
-
-
-def _annotations(metadata: ObjectMeta) -> dict[str, str]:
-    return {key: value for key, value in (metadata.get("annotations") or {}).items() if key not in NOTED}
 
 
 def _is_of_admission(toleration: Document) -> bool:

@@ -12,6 +12,7 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import yaml
@@ -240,7 +241,7 @@ def _after(registration: WebhookConfiguration, operations: Sequence[Document]) -
 
 
 def _apply(document: WebhookConfiguration, operation: Document) -> None:
-    *way, last = [_unescaped(step) for step in operation["path"].split("/")[1:]]
+    *way, last = [step.replace("~1", "/").replace("~0", "~") for step in operation["path"].split("/")[1:]]
     parent: Any = document
     for step in way:
         parent = parent[int(step) if isinstance(parent, list) else step]
@@ -254,15 +255,11 @@ def _apply(document: WebhookConfiguration, operation: Document) -> None:
 
 
 def _difference(before: WebhookConfiguration, after: WebhookConfiguration) -> list[str]:
-    was, will_be = (_as_yaml(each.get("webhooks")).splitlines() for each in (before, after))
+    # libyaml is ten times as fast, but PyYAML may be built without it.
+    dump = partial(yaml.dump, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+    was, will_be = (str(dump(each.get("webhooks"))).splitlines() for each in (before, after))
     lines = difflib.unified_diff(was, will_be, f"{NAME}, as it is", "as it will be", lineterm="", n=2)
     return [line for line in lines if not line.startswith("@@")]
-
-
-def _as_yaml(value: Any) -> str:
-    # libyaml is ten times as fast, but PyYAML may be built without it.
-    text: str = yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
-    return text
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
@@ -298,10 +295,6 @@ def _at(document: Any, path: Path) -> Any:
 def _pointer(path: Path) -> str:
     """https://datatracker.ietf.org/doc/html/rfc6901#section-3"""
     return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
-
-
-def _unescaped(step: str) -> str:
-    return step.replace("~1", "/").replace("~0", "~")
 
 
 def _selecting_by_label(evidence: Evidence, key: str) -> list[str]:
