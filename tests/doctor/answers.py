@@ -59,8 +59,8 @@ class Answers(Reads):
 
     def _answer(self, read: Read) -> Any:
         for pattern, answerer in ANSWERERS:
-            if found := pattern.fullmatch(str(read)):
-                return answerer(self.situation, self.facts, **found.groupdict())
+            if match := pattern.fullmatch(str(read)):
+                return answerer(self.situation, self.facts, **match.groupdict())
         raise NotRead(read, "no answer was written for it")
 
 
@@ -497,14 +497,14 @@ def _live_pod(situation: Situation, name: str, namespace: str) -> Document:
 
 def _variables(situation: Situation, pod: str, namespace: str) -> dict[str, str]:
     container = _live_pod(situation, pod, namespace)["spec"]["containers"][0]
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for source in container.get("envFrom") or []:
         if reference := source.get("secretRef"):
             data = situation.objects[f"Secret {namespace}/{reference['name']}"]["data"]
-            found |= {key: base64.b64decode(value).decode() for key, value in data.items()}
+            values |= {key: base64.b64decode(value).decode() for key, value in data.items()}
         else:
-            found |= situation.objects[f"ConfigMap {namespace}/{source['configMapRef']['name']}"]["data"]
-    return found | {variable["name"]: variable.get("value", "") for variable in container.get("env") or []}
+            values |= situation.objects[f"ConfigMap {namespace}/{source['configMapRef']['name']}"]["data"]
+    return values | {variable["name"]: variable.get("value", "") for variable in container.get("env") or []}
 
 
 def _token_source(situation: Situation, pod: str, namespace: str) -> Document | str | None:

@@ -24,10 +24,10 @@ def made(manifest: dict[str, Any], answers: Answers) -> dict[str, Any]:
     labels = {**(manifest["metadata"].get("labels") or {})}
     webhook = ((answers[WEBHOOK] or {}).get("webhooks") or [{}])[0]
     namespace = (answers[NAMESPACE] or {}).get("metadata", {}).get("labels") or {}
-    asked = webhook.get("clientConfig") == healthy()[WEBHOOK]["webhooks"][0]["clientConfig"]
-    asked = asked and object_selector(webhook.get("objectSelector"))(labels)
-    asked = asked and object_selector(webhook.get("namespaceSelector"))(namespace)
-    spec = admission.admitted(manifest, annotations if asked else {}, REGION)
+    is_called = webhook.get("clientConfig") == healthy()[WEBHOOK]["webhooks"][0]["clientConfig"]
+    is_called = is_called and object_selector(webhook.get("objectSelector"))(labels)
+    is_called = is_called and object_selector(webhook.get("namespaceSelector"))(namespace)
+    spec = admission.admitted(manifest, annotations if is_called else {}, REGION)
     metadata = {**manifest["metadata"], "creationTimestamp": "2026-01-01T00:05:00Z", "uid": "c"}
     return {**manifest, "metadata": metadata, "spec": spec, "status": {"phase": "Running"}}
 

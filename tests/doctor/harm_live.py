@@ -118,13 +118,13 @@ def _is_more_of_a_provider(what: str, before: Any, after: Any) -> bool:
 
 def snapshot(lab: Lab, team: Team) -> dict[str, Any]:
     """The second team's permissions, and every object that doesn't belong to the run."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name in (lab.parameters.role_name, TEAM["role_name"]):
-        found |= _exchanged(lab, team, name)
-    found |= dict(_by_webhook(lab))
-    found |= dict(_in_iam(lab))
-    found |= dict(_in_cluster(lab))
-    return found
+        values |= _exchanged(lab, team, name)
+    values |= dict(_by_webhook(lab))
+    values |= dict(_in_iam(lab))
+    values |= dict(_in_cluster(lab))
+    return values
 
 
 def _exchanged(lab: Lab, team: Team, role_name: str) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def main() -> int:
                     print(f"{number + 1:3}  {names}: cannot be made: {error}", flush=True)
                     unmade += 1
                     continue
-                told = f"{came_to.ran} run, {came_to.words} of words, {len(came_to.harm)} harmed"
-                print(f"{number + 1:3}  {names}: {told}", flush=True)
+                text = f"{came_to.ran} run, {came_to.words} of words, {len(came_to.harm)} harmed"
+                print(f"{number + 1:3}  {names}: {text}", flush=True)
                 for line in (*came_to.harm, *came_to.failed):
                     print(f"       {line}", flush=True)
                 ran, words = ran + came_to.ran, words + came_to.words

@@ -68,13 +68,13 @@ def harm(situation: Situation, answers: Answers, repair: str) -> list[str]:
     lines = [line for line in commands(repair) if not repairing.PLACEHOLDER.search(line)]
     aws = [line for line in lines if line.startswith(AWS)]
     registered = answers.get(REGISTERED)
-    found = [
+    values = [
         each for line in lines if not line.startswith(AWS) for each in _harm_in_cluster(situation, line, registered)
     ]
     if aws:
         after = repaired(answers, "\n".join(aws))
-        found += _harm_in_aws(situation, answers, after)
-    return [f"{each}, by\n{repair}" for each in found]
+        values += _harm_in_aws(situation, answers, after)
+    return [f"{each}, by\n{repair}" for each in values]
 
 
 # The second team.

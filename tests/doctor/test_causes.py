@@ -76,8 +76,8 @@ WITHOUT_A_FAULT = {
 
 def results(answers, **settings):
     """Each stage's result, keyed by its number."""
-    found = doctor.examine(recording.evidence(answers, **settings))
-    return {number: result for number, (_, result, _) in enumerate(found.stages(), 1)}
+    diagnosis = doctor.examine(recording.evidence(answers, **settings))
+    return {number: result for number, (_, result, _) in enumerate(diagnosis.stages(), 1)}
 
 
 def without(*calls):
@@ -164,8 +164,8 @@ def with_many_faults():
 
 
 def test_errors_are_reported_first_in_the_order_of_their_stages_and_then_of_the_catalogue():
-    told = [each.id for each in doctor.examine(recording.evidence(with_many_faults())).findings]
-    assert told == [
+    diagnosis = [each.id for each in doctor.examine(recording.evidence(with_many_faults())).findings]
+    assert diagnosis == [
         "service-account-annotation-missing",
         "oidc-provider-audience-missing",
         "pod-role-session-name-invalid",
@@ -175,14 +175,14 @@ def test_errors_are_reported_first_in_the_order_of_their_stages_and_then_of_the_
     ]
     declared = sorted(CAUSES, key=lambda each: STAGES.index(each.stage))
     # The last one is only a note.
-    assert told[:-1] == [each.id for each in declared if each.id in told[:-1]]
+    assert diagnosis[:-1] == [each.id for each in declared if each.id in diagnosis[:-1]]
 
 
 @pytest.mark.parametrize("step", steps.ORDER)
 def test_a_step_lists_its_findings_in_the_order_of_the_report(step):
     report = [each.id for each in doctor.examine(recording.evidence(with_many_faults())).findings]
-    told = [each.id for each in checks.findings(step, recording.evidence(with_many_faults()), [])]
-    assert [id for id in told if id in report] == [id for id in report if id in told]
+    ids = [each.id for each in checks.findings(step, recording.evidence(with_many_faults()), [])]
+    assert [id for id in ids if id in report] == [id for id in report if id in ids]
 
 
 def test_the_order_depends_on_a_repairs_actions_and_not_on_its_text():
@@ -222,9 +222,9 @@ def test_every_stage_is_right_in_a_healthy_lab():
 
 def test_without_probe_only_the_checks_inside_the_pod_are_skipped():
     diagnosis = doctor.examine(recording.evidence(probe=False))
-    found = {number: result for number, (_, result, _) in enumerate(diagnosis.stages(), 1)}
-    assert {number for number, result in found.items() if result == "not looked at"} == {4, 7, 8}
-    assert {result for number, result in found.items() if number not in (4, 7, 8)} == {"right"}
+    by_number = {number: result for number, (_, result, _) in enumerate(diagnosis.stages(), 1)}
+    assert {number for number, result in by_number.items() if result == "not looked at"} == {4, 7, 8}
+    assert {result for number, result in by_number.items() if number not in (4, 7, 8)} == {"right"}
     assert {tuple(diagnosis.checks[stage].missing) for stage in (TOKEN, EXCHANGE, IDENTITY)} == {("--probe",)}
     assert diagnosis.exit_code == 0
 
@@ -237,13 +237,13 @@ def test_without_probe_the_age_of_a_role_makes_no_difference():
 
 def test_each_check_lists_its_calls_and_the_missing_ones():
     answers = without(recording.ATTACHED)
-    found = doctor.examine(recording.evidence(answers)).as_json()
-    in_checks = [call for check in found["checks"] for call in check["looked_at"]]
-    assert list(dict.fromkeys(in_checks)) == found["looked_at"]
+    report = doctor.examine(recording.evidence(answers)).as_json()
+    in_checks = [call for check in report["checks"] for call in check["looked_at"]]
+    assert list(dict.fromkeys(in_checks)) == report["looked_at"]
     calls = {1: recording.PODS, 2: recording.SERVICE_ACCOUNTS, 4: recording.TOKEN, 5: recording.PROVIDER}
     for number, call in (calls | {6: recording.ROLE, 9: recording.ROLE}).items():
-        assert call in found["checks"][number - 1]["looked_at"]
-    assert [(check["number"], check["missing"]) for check in found["checks"] if check["missing"]] == [
+        assert call in report["checks"][number - 1]["looked_at"]
+    assert [(check["number"], check["missing"]) for check in report["checks"] if check["missing"]] == [
         (9, [recording.ATTACHED])
     ]
 
@@ -298,9 +298,9 @@ def test_a_finding_outside_the_pods_appears_once_and_its_repair_mends_every_pod(
     ],
 )
 def test_a_stage_without_its_evidence_is_reported_as_not_looked_at(call, stages):
-    found = results(without(call))
-    assert {number for number, result in found.items() if result != "right"} == stages
-    assert {found[number] for number in stages} == {"not looked at"}
+    by_number = results(without(call))
+    assert {number for number, result in by_number.items() if result != "right"} == stages
+    assert {by_number[number] for number in stages} == {"not looked at"}
 
 
 def test_an_unreadable_namespace_does_not_hide_its_service_account():
@@ -311,12 +311,12 @@ def test_if_the_issuer_does_not_answer_its_provider_is_reported_as_not_looked_at
     evidence = recording.evidence(without(recording.DISCOVERY))
     read = Read("its discovery document", recording.DISCOVERY, of="a host")
     evidence.reads.unread[read] = NotRead(read, "no answer", recording.DISCOVERY, no_answer=True)
-    found = doctor.examine(evidence)
-    assert {stage: result for stage, result in found.results.items() if result != "right"} == {
+    diagnosis = doctor.examine(evidence)
+    assert {stage: result for stage, result in diagnosis.results.items() if result != "right"} == {
         PROVIDER: "not looked at"
     }
-    assert found.checks[PROVIDER].missing == [recording.DISCOVERY]
-    assert found.exit_code == 2
+    assert diagnosis.checks[PROVIDER].missing == [recording.DISCOVERY]
+    assert diagnosis.exit_code == 2
 
 
 @pytest.mark.parametrize("annotated", [recording.ROLE_ARN, recording.ROLE_ARN.replace(":role/", ":role/team/")])
@@ -324,10 +324,10 @@ def test_without_an_answer_from_iam_the_annotation_is_reported_as_not_looked_at(
     answers = without(recording.ROLE)
     answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {ROLE_ANNOTATION: annotated}
     answers[recording.PODS][0]["spec"]["containers"][0]["env"][3]["value"] = annotated
-    found = doctor.examine(recording.evidence(answers, probe=False))
-    assert found.findings == []
-    assert (found.results[ANNOTATION], found.checks[ANNOTATION].missing) == ("not looked at", [recording.ROLE])
-    assert found.exit_code == 2
+    diagnosis = doctor.examine(recording.evidence(answers, probe=False))
+    assert diagnosis.findings == []
+    assert (diagnosis.results[ANNOTATION], diagnosis.checks[ANNOTATION].missing) == ("not looked at", [recording.ROLE])
+    assert diagnosis.exit_code == 2
 
 
 def test_the_pods_identity_confirms_the_annotation_without_an_answer_from_iam():
@@ -337,9 +337,9 @@ def test_the_pods_identity_confirms_the_annotation_without_an_answer_from_iam():
 def test_a_pod_without_the_aws_cli_leaves_the_exchange_unchecked():
     answers = recording.healthy()
     answers[recording.CALLER] |= {"no_program": True}
-    found = doctor.examine(recording.evidence(answers))
-    assert (found.results[EXCHANGE], found.checks[EXCHANGE].missing) == ("not looked at", [recording.CALLER])
-    assert found.exit_code == 2
+    diagnosis = doctor.examine(recording.evidence(answers))
+    assert (diagnosis.results[EXCHANGE], diagnosis.checks[EXCHANGE].missing) == ("not looked at", [recording.CALLER])
+    assert diagnosis.exit_code == 2
 
 
 REFUSED = {"arn": "", "code": "InvalidIdentityToken", "message": "…"}
@@ -353,8 +353,8 @@ def refused():
 def test_a_refused_exchange_is_an_error_even_if_another_finding_explains_it():
     answers = refused()
     answers[recording.PROVIDER]["ClientIDList"] = ["vault"]
-    found = doctor.examine(recording.evidence(answers))
-    assert [each.id for each in found.findings] == ["oidc-provider-audience-missing"]
+    diagnosis = doctor.examine(recording.evidence(answers))
+    assert [each.id for each in diagnosis.findings] == ["oidc-provider-audience-missing"]
     assert results(answers)[7] == "error"
     # Without credentials, the pod has no identity that the doctor could look at.
     assert results(answers)[8] == "not looked at"
@@ -379,8 +379,8 @@ def test_a_pod_without_a_token_has_no_checked_exchange_and_a_wrong_identity():
     answers[recording.PODS][0]["spec"]["containers"][0]["env"] = []
     answers[recording.PODS][0]["spec"]["volumes"] = []
     answers[recording.CALLER] = {"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/node/i-0123", "error": ""}
-    found = doctor.examine(recording.evidence(answers))
-    assert [each.id for each in found.findings] == ["service-account-annotation-missing"]
+    diagnosis = doctor.examine(recording.evidence(answers))
+    assert [each.id for each in diagnosis.findings] == ["service-account-annotation-missing"]
     assert [results(answers)[number] for number in (4, 7, 8)] == ["not looked at", "not looked at", "error"]
 
 
@@ -390,12 +390,12 @@ def test_a_stage_is_not_right_if_one_of_several_pods_is_pending():
     answers[recording.PODS].append(ended)
     diagnosis = doctor.examination.examine_pods(lambda name: recording.evidence(answers, pod_name=name or ""))
     assert diagnosis.pods == ["my-pod", "other"]
-    found = {number: result for number, (_, result, _) in enumerate(diagnosis.stages(), 1)}
-    assert (found[1], found[8]) == ("error", "not looked at")
+    by_number = {number: result for number, (_, result, _) in enumerate(diagnosis.stages(), 1)}
+    assert (by_number[1], by_number[8]) == ("error", "not looked at")
 
 
 def test_the_doctor_does_not_look_at_the_permissions_of_another_runs_role():
     answers = recording.healthy()
     answers[recording.ROLE]["Tags"] = [{"Key": "labkit:run", "Value": "green/default/a/b"}]
-    found = results(answers)
-    assert (found[6], found[9]) == ("error", "not looked at")
+    by_number = results(answers)
+    assert (by_number[6], by_number[9]) == ("error", "not looked at")

@@ -11,15 +11,15 @@ from tests.doctor import recording
 def test_a_call_without_a_recorded_answer_is_listed_as_unread_and_gives_exit_code_2():
     answers = recording.healthy()
     del answers[recording.ATTACHED]
-    found = examine(recording.evidence(answers))
-    assert found.exit_code == 2
-    assert "the record has no answer to this call" in {error.why for error in found.unread}
+    diagnosis = examine(recording.evidence(answers))
+    assert diagnosis.exit_code == 2
+    assert "the record has no answer to this call" in {error.why for error in diagnosis.unread}
 
 
 def test_facts_that_only_probe_reads_do_not_cause_exit_code_2():
-    found = examine(recording.evidence(probe=False))
-    assert found.exit_code == 0, found
-    assert {error.needs for error in found.unread} == {"--probe"}
+    diagnosis = examine(recording.evidence(probe=False))
+    assert diagnosis.exit_code == 0, diagnosis
+    assert {error.needs for error in diagnosis.unread} == {"--probe"}
 
 
 def test_subjects_share_answers_but_each_lists_only_its_own_calls():
@@ -28,7 +28,7 @@ def test_subjects_share_answers_but_each_lists_only_its_own_calls():
     role = Read("iam:GetRole", "my-role", f"({recording.ACCOUNT_ID})", "AWS")
     assert str(role) == recording.ROLE
     assert first.once(role, dict)["RoleName"] == "my-role"
-    assert ([*first.asked], [*second.asked]) == ([role], [])
+    assert ([*first.answered], [*second.answered]) == ([role], [])
 
 
 def test_a_finding_of_each_stage_belongs_to_the_right_check():

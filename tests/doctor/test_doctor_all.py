@@ -34,7 +34,7 @@ def shop(lab):
     yield lab
     core.delete_namespace("shop")
     named = partial(core.list_namespace, field_selector="metadata.name=shop")
-    awaited(named, lambda found: not found.items, within=60, every=0.2)  # its pods end first
+    awaited(named, lambda pods: not pods.items, within=60, every=0.2)  # its pods end first
     for name in [*names, "typo"]:
         iam.detach_role_policy(RoleName=name, PolicyArn=POLICY)
         iam.delete_role(RoleName=name)
@@ -53,8 +53,8 @@ def test_all_prints_a_line_for_each_service_account_that_should_have_a_role(shop
 
 def test_all_with_json_prints_one_object_per_service_account_of_the_namespace(shop):
     done = doctor("--all", "-n", "default", "--json")
-    (found,) = map(json.loads, done.stdout.splitlines())
-    assert (found["subject"], done.returncode) == ("system:serviceaccount:default:my-service-account", 0)
+    (report,) = map(json.loads, done.stdout.splitlines())
+    assert (report["subject"], done.returncode) == ("system:serviceaccount:default:my-service-account", 0)
     nobody = doctor("--all", "-n", "kube-system")
     assert (nobody.returncode, nobody.stdout.strip()) == (
         0,
@@ -68,8 +68,8 @@ def test_the_doctor_does_not_choose_between_several_service_accounts(shop):
     names = ", ".join([*(f"cart-{number}" for number in range(5)), "typo"])
     assert f"shop: the doctor cannot choose between 6 service accounts: {names}." in done.stderr
     assert "labkit doctor --all -n shop" in done.stderr
-    told = json.loads(doctor("-n", "shop", "--json").stdout)["could_not_look"]
-    assert names in told["what"]
+    report = json.loads(doctor("-n", "shop", "--json").stdout)["could_not_look"]
+    assert names in report["what"]
 
 
 def test_the_doctor_picks_the_only_service_account_with_a_role(shop):
@@ -94,8 +94,8 @@ def test_the_doctor_takes_the_service_account_from_the_given_pod(shop):
     containers = [{"name": "app", "image": "python", "command": ["sleep", "600"]}]
     spec = {"serviceAccountName": "none", "containers": containers}
     core.create_namespaced_pod("shop", {"metadata": {"name": "till"}, "spec": spec})
-    found = json.loads(doctor("-n", "shop", "--pod", "till", "--json").stdout)
-    assert (found["subject"], found["pods"]) == ("system:serviceaccount:shop:none", ["till"])
+    report = json.loads(doctor("-n", "shop", "--pod", "till", "--json").stdout)
+    assert (report["subject"], report["pods"]) == ("system:serviceaccount:shop:none", ["till"])
 
 
 @pytest.mark.parametrize("options", [(), ("--all",)], ids=["one", "all"])
@@ -117,16 +117,16 @@ def test_all_makes_no_call_twice_and_does_not_read_roles_one_by_one(shop):
     assert len(calls) == len(set(calls))
     assert not [call for call in calls if call.startswith("iam:GetRole")]
     single = [diagnose(namespace="shop", service_account=f"cart-{n}", connection=shop.connection) for n in range(5)]
-    told = [diagnosis for diagnosis in survey if "cart" in diagnosis.subject]
-    assert [d.findings for d in told] == [d.findings for d in single]
+    diagnoses = [diagnosis for diagnosis in survey if "cart" in diagnosis.subject]
+    assert [d.findings for d in diagnoses] == [d.findings for d in single]
 
 
 def test_all_reads_roles_one_by_one_for_a_caller_who_may_not_read_all_at_once(shop):
     aws = session_of(shop, "iam:GetAccountAuthorizationDetails")
     survey = Survey(changed(shop.connection, aws=aws), shop.parameters)
-    found = list(survey)
-    assert {diagnosis.exit_code for diagnosis in found if "typo" not in diagnosis.subject} <= {0, 1}
-    assert any(read.kind == "iam:GetRole" for diagnosis in found for read in diagnosis.made)
+    diagnoses = list(survey)
+    assert {diagnosis.exit_code for diagnosis in diagnoses if "typo" not in diagnosis.subject} <= {0, 1}
+    assert any(read.kind == "iam:GetRole" for diagnosis in diagnoses for read in diagnosis.made)
 
 
 def test_a_caller_who_may_not_list_service_accounts_gets_an_error_that_says_so(lab):

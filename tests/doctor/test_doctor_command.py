@@ -70,8 +70,8 @@ def test_a_finding_gives_exit_code_1_and_its_repair_is_printed_on_one_line(broke
 
 def test_the_report_lists_the_nine_checks_in_order(broken):
     said = doctor().stdout
-    told = [line.split()[1] for line in said.splitlines() if re.match(r"  [✓✗!i·] \d  ", line)]
-    assert told == [str(number) for number in range(1, 10)]
+    lines = [line.split()[1] for line in said.splitlines() if re.match(r"  [✓✗!i·] \d  ", line)]
+    assert lines == [str(number) for number in range(1, 10)]
     assert re.search(r"✗ 9  the role's permissions +role-policy-not-attached", said)
 
 
@@ -87,7 +87,7 @@ def test_a_terminal_gets_colours_unless_no_color_is_set(broken):
 def test_json_has_every_key_that_a_program_needs(broken):
     done = doctor("--json")
     assert done.returncode == 1
-    found = json.loads(done.stdout)
+    report = json.loads(done.stdout)
     assert {
         "subject",
         "cluster",
@@ -100,14 +100,14 @@ def test_json_has_every_key_that_a_program_needs(broken):
         "looked_at",
         "calls",
         "not_looked_at",
-    } <= set(found)
-    assert (found["ok"], found["exit_code"], found["pods"], found["role_arn"]) == (
+    } <= set(report)
+    assert (report["ok"], report["exit_code"], report["pods"], report["role_arn"]) == (
         False,
         1,
         ["my-pod"],
         broken.role_arn,
     )
-    (finding,) = found["findings"]
+    (finding,) = report["findings"]
     assert {
         "id",
         "severity",
@@ -120,15 +120,15 @@ def test_json_has_every_key_that_a_program_needs(broken):
         "check",
     } <= set(finding)
     assert (finding["id"], finding["severity"], finding["check"]) == ("role-policy-not-attached", "error", 9)
-    assert {each["result"] for each in found["checks"]} <= {"right", "error", "warning", "note", "not looked at"}
+    assert {each["result"] for each in report["checks"]} <= {"right", "error", "warning", "note", "not looked at"}
 
 
 def test_a_notebook_gets_the_same_report_and_the_repair_only_if_it_asks(broken):
-    found = broken.diagnose(repair=True)
-    assert [finding.id for finding in found.findings] == ["role-policy-not-attached"]
+    diagnosis = broken.diagnose(repair=True)
+    assert [finding.id for finding in diagnosis.findings] == ["role-policy-not-attached"]
     assert "aws iam attach-role-policy" not in repr(broken.diagnose())
-    bundle = found._repr_mimebundle_()
-    assert bundle["application/vnd.labkit.doctor+json"] == found.as_json()
+    bundle = diagnosis._repr_mimebundle_()
+    assert bundle["application/vnd.labkit.doctor+json"] == diagnosis.as_json()
     assert "aws iam attach-role-policy" in bundle["text/html"] and "aws iam attach-role-policy" in bundle["text/plain"]
 
 
@@ -143,7 +143,7 @@ def test_the_doctor_changes_nothing_and_makes_fewer_than_30_calls(broken):
         return [(item.metadata.uid, item.metadata.resource_version) for item in listed]
 
     before, last = versions(), next(broken.connection.trail())["eventID"]
-    found = json.loads(doctor("--json").stdout)
+    report = json.loads(doctor("--json").stdout)
     calls = []
     for record in broken.connection.trail():
         if record["eventID"] == last:
@@ -153,7 +153,7 @@ def test_the_doctor_changes_nothing_and_makes_fewer_than_30_calls(broken):
     assert calls
     assert all(name.startswith(("Get", "List", "Describe", "Lookup", "Simulate")) for name in calls), calls
     assert len(calls) < 30
-    assert len(set(found["looked_at"])) == len(found["looked_at"])
+    assert len(set(report["looked_at"])) == len(report["looked_at"])
 
 
 def test_the_doctor_does_not_start_a_lab(tmp_path):
@@ -200,10 +200,10 @@ def test_the_repair_makes_a_missing_pod_under_the_given_name_or_a_free_one(lab):
     core = CoreV1Api(lab.kubernetes)
     core.create_namespaced_service_account("default", {"metadata": {"name": "other", "labels": lab.labels}})
     try:
-        found = diagnose(**(NOBODY | {"service_account": "other"}), connection=lab.connection).findings
+        findings = diagnose(**(NOBODY | {"service_account": "other"}), connection=lab.connection).findings
     finally:
         core.delete_namespaced_service_account("other", "default")
-    (missing,) = (finding for finding in found if finding.id == "pod-missing")
+    (missing,) = (finding for finding in findings if finding.id == "pod-missing")
     assert '"name": "other-pod"' in missing.repair
 
 
@@ -281,10 +281,10 @@ def test_the_doctor_looks_at_one_pod_of_each_owner(lab):
     apps.create_namespaced_deployment("default", {"metadata": {"name": "cart", "labels": lab.labels}, "spec": spec})
     try:
         pods = _until(lambda: _running(core, "app=cart", 2))
-        found = diagnose(**NOBODY, connection=lab.connection)
-        assert found.exit_code == 0, found
-        assert len(found.pods) == 2 and "my-pod" in found.pods
-        assert set(found.pods) - {"my-pod"} <= pods
+        diagnosis = diagnose(**NOBODY, connection=lab.connection)
+        assert diagnosis.exit_code == 0, diagnosis
+        assert len(diagnosis.pods) == 2 and "my-pod" in diagnosis.pods
+        assert set(diagnosis.pods) - {"my-pod"} <= pods
     finally:
         apps.delete_namespaced_deployment("cart", "default", propagation_policy="Foreground")
         _until(lambda: not core.list_namespaced_pod("default", label_selector="app=cart").items)
@@ -295,15 +295,15 @@ def _running(core, selector, count):
     return {p.metadata.name for p in pods} if [p.status.phase for p in pods] == ["Running"] * count else None
 
 
-def _until(asked):
+def _until(call):
     from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
-    return retry(retry=retry_if_result(lambda got: not got), stop=stop_after_delay(60), wait=wait_fixed(0.1))(asked)()
+    return retry(retry=retry_if_result(lambda got: not got), stop=stop_after_delay(60), wait=wait_fixed(0.1))(call)()
 
 
 def test_diagnose_takes_the_session_and_the_client_of_another_program(lab):
-    found = diagnose(**NOBODY, aws=lab.aws, kubernetes=lab.kubernetes)
-    assert found.role_arn == lab.role_arn
+    diagnosis = diagnose(**NOBODY, aws=lab.aws, kubernetes=lab.kubernetes)
+    assert diagnosis.role_arn == lab.role_arn
     with pytest.raises(LabError, match="needs an AWS session and a client of the cluster"):
         diagnose(**NOBODY)
     with pytest.raises(LabError, match="no EKS cluster green"):
@@ -311,13 +311,13 @@ def test_diagnose_takes_the_session_and_the_client_of_another_program(lab):
 
 
 def test_the_doctor_names_a_missing_permission_and_looks_at_the_rest(lab):
-    found = diagnose(**NOBODY, aws=session_of(lab, "iam:ListAttachedRolePolicies"), kubernetes=lab.kubernetes)
-    assert found.exit_code == 2
-    assert "iam:ListAttachedRolePolicies" in {error.needs for error in found.unread}
-    results = {stage.title: result for stage, result, _ in found.stages()}
+    diagnosis = diagnose(**NOBODY, aws=session_of(lab, "iam:ListAttachedRolePolicies"), kubernetes=lab.kubernetes)
+    assert diagnosis.exit_code == 2
+    assert "iam:ListAttachedRolePolicies" in {error.needs for error in diagnosis.unread}
+    results = {stage.title: result for stage, result, _ in diagnosis.stages()}
     assert results["the role, and its trust policy"] == "right"
-    assert "could not be read in full" in repr(found)
-    assert "somebody" not in repr(found)
+    assert "could not be read in full" in repr(diagnosis)
+    assert "somebody" not in repr(diagnosis)
 
 
 def test_an_error_gives_exit_code_1_even_if_some_calls_are_forbidden(broken):
@@ -328,25 +328,26 @@ def test_an_error_gives_exit_code_1_even_if_some_calls_are_forbidden(broken):
     iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(document))
     try:
         aws = session_of(broken, "iam:ListAttachedRolePolicies", "iam:ListRolePolicies")
-        found = diagnose(**NOBODY, aws=aws, kubernetes=broken.kubernetes)
+        diagnosis = diagnose(**NOBODY, aws=aws, kubernetes=broken.kubernetes)
     finally:
         iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(role["AssumeRolePolicyDocument"]))
-    assert [finding.id for finding in found.findings] == ["trust-policy-action-wrong"]
-    assert found.exit_code == 1
-    assert any("ListAttachedRolePolicies" in error.call for error in found.unread)
+    assert [finding.id for finding in diagnosis.findings] == ["trust-policy-action-wrong"]
+    assert diagnosis.exit_code == 1
+    assert any("ListAttachedRolePolicies" in error.call for error in diagnosis.unread)
 
 
 def test_the_doctor_looks_at_the_account_even_if_the_api_server_is_unreachable(lab):
     configuration = Configuration(host="https://127.0.0.1:1")
     configuration.retries = 0
-    found = diagnose(**NOBODY, role="my-role", aws=lab.aws, kubernetes=ApiClient(configuration))
-    assert found.exit_code == 2
-    assert any("API server" in error.why and error.needs == "a connection to the API server" for error in found.unread)
-    results = {stage.title: result for stage, result, _ in found.stages()}
+    diagnosis = diagnose(**NOBODY, role="my-role", aws=lab.aws, kubernetes=ApiClient(configuration))
+    assert diagnosis.exit_code == 2
+    needed = "a connection to the API server"
+    assert any("API server" in error.why and error.needs == needed for error in diagnosis.unread)
+    results = {stage.title: result for stage, result, _ in diagnosis.stages()}
     assert results["the annotation on the service account"] == "not looked at"
     assert results["the role's permissions"] == "right"
     # The issuer has another host, which these tests cannot reach.
-    assert {error.read.of for error in found.checks[PROVIDER].unread} == {"a host"}
+    assert {error.read.of for error in diagnosis.checks[PROVIDER].unread} == {"a host"}
 
 
 def test_the_doctor_says_that_the_callers_credentials_have_expired(lab):
@@ -355,11 +356,11 @@ def test_the_doctor_says_that_the_callers_credentials_have_expired(lab):
         lab.clock.advance(hours=2)
         with pytest.raises(LabError, match="ExpiredToken"):
             diagnose(**NOBODY, aws=aws, kubernetes=lab.kubernetes)
-        found = diagnose(**NOBODY, connection=changed(lab.connection, aws=aws))
+        diagnosis = diagnose(**NOBODY, connection=changed(lab.connection, aws=aws))
     finally:
         lab.clock.reset()
-    assert found.exit_code == 2
-    assert any(error.no_credentials and "sts get-caller-identity" in error.needs for error in found.unread)
+    assert diagnosis.exit_code == 2
+    assert any(error.no_credentials and "sts get-caller-identity" in error.needs for error in diagnosis.unread)
 
 
 def on_eks(lab, **variables):
@@ -402,10 +403,10 @@ def test_a_caller_limited_to_one_namespace_gets_a_list_of_the_unread_facts(lab):
     finally:
         eks.delete_access_entry(**principal)
     assert done.returncode == 2, done.stderr
-    found = json.loads(done.stdout)
-    assert found["role_arn"] == lab.role_arn
-    assert found["pods"] == ["my-pod"]
-    (webhook,) = [each for each in found["not_looked_at"] if "mutatingwebhookconfiguration" in each["call"]]
+    report = json.loads(done.stdout)
+    assert report["role_arn"] == lab.role_arn
+    assert report["pods"] == ["my-pod"]
+    (webhook,) = [each for each in report["not_looked_at"] if "mutatingwebhookconfiguration" in each["call"]]
     assert webhook["needed"] == webhook["call"]
 
 
@@ -420,8 +421,8 @@ def test_the_report_notebook_prints_the_repair_and_does_not_run_it(broken, tmp_p
 
 def test_lab_look_finds_the_role_and_the_pods_by_itself(lab):
     with labkit.Lab.look(service_account="my-service-account") as looked:
-        found = looked.diagnose()
-    assert (found.role_arn, found.pods, found.exit_code) == (lab.role_arn, ["my-pod"], 0)
+        diagnosis = looked.diagnose()
+    assert (diagnosis.role_arn, diagnosis.pods, diagnosis.exit_code) == (lab.role_arn, ["my-pod"], 0)
     with labkit.Lab.look(role_name="no-role") as looked:
         assert "role-missing" in [finding.id for finding in looked.diagnose().findings]
 
@@ -430,6 +431,7 @@ def test_a_report_shows_no_secret_in_its_evidence():
     answers = recording.healthy()
     variables = answers[recording.PODS][0]["spec"]["containers"][0]["env"]
     variables += [{"name": "AWS_SECRET_ACCESS_KEY", "value": "hunter2"}, {"name": "PASSWORD", "value": "hunter2"}]
-    found = examine(recording.evidence(answers))
-    assert found.facts["pod my-pod"]["containers"]["aws"]["AWS_SECRET_ACCESS_KEY"] == "(not shown)"
-    assert "hunter2" not in json.dumps(found.facts) + json.dumps(found.as_json()) + repr(found) + found._repr_html_()
+    diagnosis = examine(recording.evidence(answers))
+    assert diagnosis.facts["pod my-pod"]["containers"]["aws"]["AWS_SECRET_ACCESS_KEY"] == "(not shown)"
+    shown = json.dumps(diagnosis.facts) + json.dumps(diagnosis.as_json()) + repr(diagnosis) + diagnosis._repr_html_()
+    assert "hunter2" not in shown

@@ -24,10 +24,10 @@ DENIED = next(text for text, family in TEXTS if family == "permissions")
 
 @pytest.mark.parametrize(("text", "family"), TEXTS, ids=[f"{family}-{i}" for i, (_, family) in enumerate(TEXTS)])
 def test_a_text_leads_to_its_family_and_to_no_other(text, family):
-    (found,) = explanations.explain(text)
-    assert found.family == family
-    assert found.next and all(shlex.split(line) for line in found.next)
-    assert not re.search(r"[{}]", str(found))
+    (explanation,) = explanations.explain(text)
+    assert explanation.family == family
+    assert explanation.next and all(shlex.split(line) for line in explanation.next)
+    assert not re.search(r"[{}]", str(explanation))
 
 
 @pytest.mark.parametrize("width", [80, 97])
@@ -52,8 +52,8 @@ def test_a_part_of_a_wrapped_text_is_recognised(text, family):
 
 
 def test_names_that_a_terminal_wrapped_are_read_whole():
-    (found,) = explanations.explain("\n".join(DENIED[at : at + 80] for at in range(0, len(DENIED), 80)))
-    assert found == explanations.explain(DENIED)[0]
+    (explanation,) = explanations.explain("\n".join(DENIED[at : at + 80] for at in range(0, len(DENIED), 80)))
+    assert explanation == explanations.explain(DENIED)[0]
 
 
 def test_a_denial_by_a_vpc_endpoint_policy_comes_before_the_other_errors_of_a_log():
@@ -101,13 +101,14 @@ def test_the_next_commands_use_the_names_in_the_text():
 )
 def test_the_next_command_of_a_denial_asks_about_the_denied_action(why):
     denied = f'User: x is not authorized to perform: s3:GetObject on resource: "arn:aws:s3:::shop/cart" {why}'
-    (found,) = explanations.explain(denied, namespace="shop", service_account="cart")
-    assert found.next[0] == "labkit doctor -n shop -s cart --action s3:GetObject --resource arn:aws:s3:::shop/cart"
+    (explanation,) = explanations.explain(denied, namespace="shop", service_account="cart")
+    command, options = "labkit doctor -n shop -s cart", "--action s3:GetObject --resource arn:aws:s3:::shop/cart"
+    assert explanation.next[0] == f"{command} {options}"
 
 
 def test_a_shell_command_in_a_text_is_not_taken_for_a_name():
-    (found,) = explanations.explain('serviceaccount "$(reboot)" not found; serviceaccount "cart" not found')
-    assert found.next == ("labkit doctor -n NAMESPACE -s cart",)
+    (explanation,) = explanations.explain('serviceaccount "$(reboot)" not found; serviceaccount "cart" not found')
+    assert explanation.next == ("labkit doctor -n NAMESPACE -s cart",)
 
 
 def test_an_unknown_text_gets_no_explanation():
@@ -117,8 +118,8 @@ def test_an_unknown_text_gets_no_explanation():
 
 def test_an_error_in_the_middle_of_a_long_log_is_recognised():
     log = "2026-01-01 info: reconciling assumed-role sts.amazonaws.com serviceaccount/token\n" * 12_000
-    (found,) = explanations.explain(f"{log}{TRUST}\n{log}")
-    assert found.family == "trust-policy"
+    (explanation,) = explanations.explain(f"{log}{TRUST}\n{log}")
+    assert explanation.family == "trust-policy"
 
 
 def doctor(*arguments, **options):
@@ -147,8 +148,8 @@ def test_the_command_explains_without_a_lab(tmp_path, monkeypatch):
 def test_the_next_commands_contain_the_names_that_the_user_gives():
     done = doctor("--explain", "Incorrect token audience", "-n", "shop", "-s", "cart")
     assert "next          labkit doctor -n shop -s cart --probe" in done.stdout
-    (found,) = explanations.explain("Incorrect token audience", namespace="it's")
-    assert found.next[0].startswith("""labkit doctor -n 'it'"'"'s' -s""")
+    (explanation,) = explanations.explain("Incorrect token audience", namespace="it's")
+    assert explanation.next[0].startswith("""labkit doctor -n 'it'"'"'s' -s""")
 
 
 @pytest.mark.parametrize("options", [("--all",), ("--probe",), ("--repair",), ("--action", "s3:ListBucket")])

@@ -81,16 +81,16 @@ def test_a_pod_that_names_its_role_and_mounts_its_token_itself_is_right(lab, car
     env.insert(0, {"name": "NUMBER", "value": number})
     make("by-hand", ACCOUNT, **spec)
     for options in ((), ("--probe",)):
-        said, found = doctor(ACCOUNT, *options)
-        assert found == [("pod-names-its-role", "note")]
+        said, findings = doctor(ACCOUNT, *options)
+        assert findings == [("pod-names-its-role", "note")]
         assert (said["exit_code"], said["ok"], said["role_arn"]) == (0, True, cart)
     assert {each["result"] for each in said["checks"]} == {"right", "note"}
 
 
 def test_a_sidecar_that_is_skipped_on_purpose_is_right(make):
     make("two", "my-service-account", containers=[{}, {"name": "proxy"}], annotations={SKIP: "proxy"})
-    said, found = doctor("my-service-account", "--pod", "two", "--probe")
-    assert found == [("pod-container-skipped", "note")]
+    said, findings = doctor("my-service-account", "--pod", "two", "--probe")
+    assert findings == [("pod-container-skipped", "note")]
     assert said["exit_code"] == 0
 
 
@@ -100,10 +100,10 @@ def test_two_service_accounts_on_one_role_are_right(lab, cart):
     both = json.dumps(before).replace(f'"{lab.parameters.subject}"', f'["{lab.parameters.subject}", "{other()}"]')
     iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=both)
     try:
-        said, found = doctor("my-service-account")
+        said, findings = doctor("my-service-account")
     finally:
         iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(before))
-    assert found == [("trust-policy-admits-others", "note")]
+    assert findings == [("trust-policy-admits-others", "note")]
     assert said["exit_code"] == 0
 
 
@@ -116,10 +116,10 @@ def test_a_provider_of_an_unknown_cluster_is_only_a_note(lab):
     url = f"https://oidc.eks.us-east-1.amazonaws.com/id/{'A' * 32}"
     arn = iam.create_open_id_connect_provider(Url=url, ClientIDList=[AUDIENCE])["OpenIDConnectProviderArn"]
     try:
-        said, found = doctor("my-service-account")
+        said, findings = doctor("my-service-account")
     finally:
         iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
-    assert found == [("oidc-provider-dangling", "note")]
+    assert findings == [("oidc-provider-dangling", "note")]
     assert said["exit_code"] == 0
     done = labkit("doctor")
     assert done.returncode == 0, done.stdout
@@ -134,8 +134,8 @@ def test_keys_in_a_secret_are_named_and_the_secret_stays_unchanged(lab, make, sh
     core.create_namespaced_secret("default", {"metadata": {"name": "ci"}, "stringData": KEYS})
     make("keyed", "my-service-account", containers=[{"envFrom": [{"secretRef": {"name": "ci"}}]}])
     try:
-        said, found = doctor("my-service-account", "--pod", "keyed", "--probe")
-        assert (found, said["exit_code"]) == ([("pod-static-keys", "error")], 1)
+        said, findings = doctor("my-service-account", "--pod", "keyed", "--probe")
+        assert (findings, said["exit_code"]) == ([("pod-static-keys", "error")], 1)
         (finding,) = said["findings"]
         assert (
             "InvalidClientTokenId" in finding["found"]
@@ -143,8 +143,8 @@ def test_keys_in_a_secret_are_named_and_the_secret_stays_unchanged(lab, make, sh
         )
         assert not any(value in json.dumps(said) for value in KEYS.values())
         _run(shell, finding["repair"], "keyed")
-        said, found = doctor("my-service-account", "--pod", "keyed", "--probe")
-        assert (found, said["exit_code"]) == ([], 0)
+        said, findings = doctor("my-service-account", "--pod", "keyed", "--probe")
+        assert (findings, said["exit_code"]) == ([], 0)
         assert {each["result"] for each in said["checks"]} == {"right"}
         assert set(core.read_namespaced_secret("ci", "default").data) == set(KEYS)
     finally:
@@ -154,11 +154,11 @@ def test_keys_in_a_secret_are_named_and_the_secret_stays_unchanged(lab, make, sh
 @pytest.mark.kubectl
 def test_the_repair_corrects_a_wrong_token_audience_in_the_manifest(lab, make, shell):
     make("for-vault", "my-service-account", **by_hand(lab.role_arn, "vault"))
-    said, found = doctor("my-service-account", "--pod", "for-vault")
-    assert (found, said["exit_code"]) == ([("token-audience-mismatch", "error")], 1)
+    said, findings = doctor("my-service-account", "--pod", "for-vault")
+    assert (findings, said["exit_code"]) == ([("token-audience-mismatch", "error")], 1)
     _run(shell, said["findings"][0]["repair"], "for-vault")
-    said, found = doctor("my-service-account", "--pod", "for-vault", "--probe")
-    assert (found, said["exit_code"]) == ([("pod-names-its-role", "note")], 0)
+    said, findings = doctor("my-service-account", "--pod", "for-vault", "--probe")
+    assert (findings, said["exit_code"]) == ([("pod-names-its-role", "note")], 0)
     volumes = CoreV1Api(lab.kubernetes).read_namespaced_pod("for-vault", "default").spec.volumes
     (own,) = [each for each in volumes if each.name == "own"]
     assert own.projected.sources[0].service_account_token.audience == AUDIENCE

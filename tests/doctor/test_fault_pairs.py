@@ -46,8 +46,8 @@ def test_a_fault_alone_gives_its_own_finding_and_a_repair_that_harms_nobody(heal
     key, _, arn = finding.expected.partition(": ")
     assert key != "eks.amazonaws.com/role-arn" or f"{key}={arn}" in finding.repair
     for in_one_statement in (True, False):
-        told, _, harm = looked_at(broken, [fault], [fault], in_one_statement=in_one_statement)
-        assert (told, harm) == ([fault.finding], [])
+        reported, _, harm = looked_at(broken, [fault], [fault], in_one_statement=in_one_statement)
+        assert (reported, harm) == ([fault.finding], [])
     assert healthy == before, "a fault edits what it is given, and nothing else"
 
 
@@ -84,9 +84,9 @@ def test_both_faults_of_every_pair_are_found_unless_one_hides_the_other(healthy,
         situation = healthy
         for fault in there:
             situation = fault.put_into(situation)
-        told, repairs, harm = looked_at(situation, there, pair, in_one_statement=bool(FAULTS.index(earlier) % 2))
-        if set(told) != expected(pair):
-            wrong.append(f"{pair[0].id}, then {pair[1].id}: {sorted(told)}, not {sorted(expected(pair))}")
+        reported, repairs, harm = looked_at(situation, there, pair, in_one_statement=bool(FAULTS.index(earlier) % 2))
+        if set(reported) != expected(pair):
+            wrong.append(f"{pair[0].id}, then {pair[1].id}: {sorted(reported)}, not {sorted(expected(pair))}")
         made = re.findall(r"^aws iam create-\S+ --(?:url|role-name) \S+", repairs, re.MULTILINE)
         if len(made) != len(set(made)):
             wrong.append(f"{pair[0].id}, then {pair[1].id}: {made} would be made twice")

@@ -86,8 +86,8 @@ class Shop:
         self.webhooks.replace_mutating_webhook_configuration(WEBHOOK, document)
 
     def registered(self):
-        found = self.webhooks.read_mutating_webhook_configuration(WEBHOOK)
-        return self.lab.kubernetes.sanitize_for_serialization(found)["webhooks"]
+        registration = self.webhooks.read_mutating_webhook_configuration(WEBHOOK)
+        return self.lab.kubernetes.sanitize_for_serialization(registration)["webhooks"]
 
     def given(self, account):
         """The names of the variables that the webhook adds to a new pod of a service account."""
@@ -147,9 +147,9 @@ def test_the_repair_keeps_a_selector_that_keeps_a_pod_identity_role_from_others(
         clusterName="blue", namespace="shop", serviceAccount="till", roleArn=shop.role("till")
     )
     shop.pod("cart-1", "cart")
-    ids, told = shop.repaired()
+    ids, printed = shop.repaired()
     assert ids == ["pod-opted-out-of-webhook"]
-    assert "shop/till" in told
+    assert "shop/till" in printed
     assert not shop.given("till")
     assert shop.registered()[0]["namespaceSelector"] == out
 
@@ -159,10 +159,10 @@ def test_the_repair_leaves_a_pod_of_the_service_account_default_alone(shop):
     shop.annotate_default(shop.role("default"))
     shop.pod("web-1")
     before = shop.core.read_namespaced_pod("web-1", "shop").metadata.uid
-    ids, told = shop.repaired("--pod", "web-1")
+    ids, printed = shop.repaired("--pod", "web-1")
     assert ids == ["pod-uses-another-service-account"]
     leaves = "The doctor leaves the pod web-1 unchanged."
-    assert f"{leaves} It runs as another service account, shop:default, perhaps on purpose." in told
+    assert f"{leaves} It runs as another service account, shop:default, perhaps on purpose." in printed
     assert shop.core.read_namespaced_pod("web-1", "shop").metadata.uid == before
 
 
@@ -179,9 +179,9 @@ def test_the_repair_does_not_patch_a_workload_that_only_shares_an_instance_label
     shop.account("cart", shop.role("cart"))
     shop.account("till")
     shop.workload("deployment", "redis", labels={"app.kubernetes.io/instance": "cart"})
-    ids, told = shop.repaired()
+    ids, printed = shop.repaired()
     assert ids == ["pod-missing"]
-    assert "# Nothing is changed: nothing shows that deployment/redis should run as cart." in told
+    assert "# Nothing is changed: nothing shows that deployment/redis should run as cart." in printed
     assert shop.apps.read_namespaced_deployment("redis", "shop").spec.template.spec.service_account_name is None
 
 
@@ -192,9 +192,9 @@ def test_the_repair_does_not_take_a_workloads_permissions_in_the_cluster(shop):
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"}
     binding = {"metadata": {"name": "cart-edit"}, "roleRef": reference, "subjects": [subject]}
     RbacAuthorizationV1Api(shop.core.api_client).create_namespaced_role_binding("shop", binding)
-    ids, told = shop.repaired()
+    ids, printed = shop.repaired()
     assert ids == ["pod-missing"]
-    assert "As cart, it would lose what rolebinding/cart-edit (ClusterRole edit) in shop allows." in told
+    assert "As cart, it would lose what rolebinding/cart-edit (ClusterRole edit) in shop allows." in printed
     assert shop.apps.read_namespaced_deployment("cart", "shop").spec.template.spec.service_account_name is None
 
 
@@ -207,9 +207,9 @@ def test_the_repair_keeps_a_config_map_that_a_replica_set_without_pods_uses(shop
     shop.workload("replica_set", "till", "till", envFrom=sources)
     shop.workload("deployment", "cart", "cart", replicas=1, envFrom=sources)
     awaited(lambda: len(shop.core.list_namespaced_pod("shop").items), lambda pods: pods > 0, within=30, every=0.2)
-    ids, told = shop.repaired()
+    ids, printed = shop.repaired()
     assert "pod-aws-profile" in ids
-    assert "replicaset/till" in told
+    assert "replicaset/till" in printed
     assert shop.core.read_namespaced_config_map("settings", "shop").data == settings
 
 

@@ -357,13 +357,13 @@ def test_the_doctor_prints_no_access_key_and_no_other_secret():
 )
 def test_the_repair_does_not_recreate_a_pod_that_would_lose_hidden_values(change, config_map):
     (finding,) = examine(applying(change, config_map)).findings
-    told = finding.repair.splitlines()
-    assert told[:2] == [
+    lines = finding.repair.splitlines()
+    assert lines[:2] == [
         "# Do not run the lines below: the pod my-pod would lose values that are not shown (DB_PASSWORD).",
         "# The lines only show what to change. The author of the original manifest has the values, and can change it:",
     ]
-    assert "#   kubectl delete pod my-pod -n default --grace-period=1" in told
-    assert "NOT-SHOWN" in told[-1]
+    assert "#   kubectl delete pod my-pod -n default --grace-period=1" in lines
+    assert "NOT-SHOWN" in lines[-1]
     assert commands(finding.repair) == []
     assert doctor_repair.why_not_run(finding.repair)
 
@@ -536,16 +536,16 @@ def test_the_repair_says_that_a_pod_of_default_gets_another_role(is_owned):
     if not is_owned:
         del answers[PODS][0]["metadata"]["ownerReferences"]
     (repair,) = [each.repair for each in examine(answers).findings if each.id == "pod-uses-another-service-account"]
-    told = repair.splitlines()
+    lines = repair.splitlines()
     if is_owned:
-        assert told[0] == (
+        assert lines[0] == (
             "# deployment/cart runs as default; after this change, its pods run as my-service-account, "
             "with the role of that service account:"
         )
     else:
         assert (
             "# The old pod runs as default; the new pod runs as my-service-account, "
-            "with the role of that service account." in told
+            "with the role of that service account." in lines
         )
 
 

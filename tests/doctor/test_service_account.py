@@ -163,8 +163,8 @@ def test_the_repair_has_a_placeholder_if_nothing_says_which_role_is_meant():
 def test_a_service_account_outside_any_run_is_made_without_the_labs_labels_and_role():
     answers = healthy() | {SERVICE_ACCOUNTS: [], ROLES: [], PODS: []}
     findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
-    told, manifest, comment, command = findings["service-account-missing"].repair.splitlines()
-    assert told == "# This creates the service account default:my-service-account without a role."
+    lines, manifest, comment, command = findings["service-account-missing"].repair.splitlines()
+    assert lines == "# This creates the service account default:my-service-account without a role."
     assert comment.startswith("# nothing says which role default/my-service-account should have")
     assert f"arn:aws:iam::{CONNECTION.account_id}:role/<ROLE_NAME>" in command
     assert_no_shell_runs(command)
@@ -245,13 +245,13 @@ def test_a_role_in_an_unreadable_account_is_right_if_the_pod_acts_as_that_role()
     assert not doctor.examine(evidence(answers, role_is_known=False)).findings
     # A role of the same name in another account is another role.
     answers[CALLER]["arn"] = healthy()[CALLER]["arn"]
-    found = doctor.examine(evidence(answers, role_is_known=False)).findings
-    assert "credentials-of-another-identity" in {finding.id for finding in found}
+    findings = doctor.examine(evidence(answers, role_is_known=False)).findings
+    assert "credentials-of-another-identity" in {finding.id for finding in findings}
 
 
 def test_an_event_of_a_workload_names_the_missing_service_account():
-    told = 'Error creating: pods "cart-1-" is forbidden: error looking up service account default/my-service-account: '
-    event = {"reason": "FailedCreate", "message": told + 'serviceaccount "my-service-account" not found'}
+    text = 'Error creating: pods "cart-1-" is forbidden: error looking up service account default/my-service-account: '
+    event = {"reason": "FailedCreate", "message": text + 'serviceaccount "my-service-account" not found'}
     answers = healthy() | {SERVICE_ACCOUNTS: [], PODS: [], ROLES: [], DETAILS: {"RoleDetailList": []}}
     named = evidence(answers | {EVENTS: [event]}, role_is_known=False, pod_name="")
     assert is_named(named)
@@ -402,8 +402,8 @@ def test_an_account_without_the_role_and_the_provider_counts_as_a_wrong_number()
 
 
 def test_in_an_account_with_the_clusters_provider_the_role_is_reported_missing():
-    found = in_a_wrong_account(provider=healthy()[PROVIDER]).findings
-    assert [finding.id for finding in found] == ["role-missing"]
+    findings = in_a_wrong_account(provider=healthy()[PROVIDER]).findings
+    assert [finding.id for finding in findings] == ["role-missing"]
 
 
 def test_a_pod_with_the_right_role_is_not_reported_beside_a_wrong_annotation():

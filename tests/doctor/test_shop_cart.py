@@ -97,8 +97,8 @@ def doctor(*arguments):
 
 def found(*arguments):
     """The doctor's findings as JSON, by id."""
-    told = json.loads(doctor(*arguments, "--json").stdout)
-    return {finding["id"]: finding for finding in told["findings"]}
+    report = json.loads(doctor(*arguments, "--json").stdout)
+    return {finding["id"]: finding for finding in report["findings"]}
 
 
 # The role is the one that the annotation's ARN names.
@@ -155,8 +155,8 @@ def test_a_role_of_the_annotated_name_is_proposed_only_if_it_serves_the_namespac
     assert len(errors) == 2
     assert [id for id in errors if commands(findings[id]["repair"])] == commands_of
     if not commands_of:
-        told = "# The role x-r stays unchanged. If it is the right role, its owner has to admit shop:cart."
-        assert all(told in findings[id]["repair"].splitlines() for id in errors)
+        text = "# The role x-r stays unchanged. If it is the right role, its owner has to admit shop:cart."
+        assert all(text in findings[id]["repair"].splitlines() for id in errors)
 
 
 def test_the_repair_makes_a_missing_role_under_the_path_in_the_annotation(shop):
@@ -257,8 +257,8 @@ def test_for_a_misspelt_service_account_the_doctor_suggests_a_name_and_no_repair
     assert f"{namespace}/{name}: no such service account; did you mean {meant}?" in done.stderr
     assert "next:  labkit doctor -n shop -s " in done.stderr
     assert "apply" not in done.stderr and "annotate" not in done.stderr
-    told = json.loads(labkit_command("doctor", "-n", namespace, "-s", name, "--json").stdout)
-    assert "did you mean" in told["could_not_look"]["what"]
+    report = json.loads(labkit_command("doctor", "-n", namespace, "-s", name, "--json").stdout)
+    assert "did you mean" in report["could_not_look"]["what"]
 
 
 def test_for_an_unknown_service_account_the_doctor_suggests_no_name(shop):
@@ -294,7 +294,7 @@ def test_a_service_account_that_a_pod_runs_as_is_reported_missing(shop):
 
 
 @pytest.mark.parametrize(
-    ("admitted", "is_annotated", "asked_for", "meant"),
+    ("admitted", "is_annotated", "misspelt", "meant"),
     [
         ("cart", True, "x-rr", "x-r"),
         ("web", True, "x-rr", "x-r"),
@@ -303,12 +303,12 @@ def test_a_service_account_that_a_pod_runs_as_is_reported_missing(shop):
     ],
     ids=["its own", "another team's", "by trust alone", "like no other"],
 )
-def test_for_a_misspelt_role_the_doctor_prints_no_repair(shop, admitted, is_annotated, asked_for, meant):
+def test_for_a_misspelt_role_the_doctor_prints_no_repair(shop, admitted, is_annotated, misspelt, meant):
     right = shop.add_role("x-r", account=admitted)
     shop.add_account(right if is_annotated else "")
-    done = doctor("--role", asked_for)
+    done = doctor("--role", misspelt)
     assert (done.returncode, done.stdout) == (2, "")
-    question = f"{asked_for}: no such role; did you mean {meant}?" if meant else f"{asked_for}: no such role."
+    question = f"{misspelt}: no such role; did you mean {meant}?" if meant else f"{misspelt}: no such role."
     assert question in done.stderr
     assert f"next:  labkit doctor -n shop -s cart{f' --role {meant}' if meant else ''}\n" in done.stderr
     assert not any(word in done.stderr for word in ("annotate", "create-role", "attach"))
@@ -366,9 +366,9 @@ def test_a_tag_tells_which_of_two_roles_to_use(shop, tag):
 def test_a_tagged_role_is_used_although_its_trust_policy_is_wrong(shop):
     right = shop.add_role("x-a", account="web", tags=[{"Key": EKSCTL, "Value": "shop/cart"}])
     shop.add_account()
-    told = found()
-    assert f"{KEY}={right}" in told["service-account-annotation-missing"]["repair"]
-    assert told["trust-policy-sub-mismatch"]["summary"] == "The trust policy admits shop:web, not shop:cart."
+    ids = found()
+    assert f"{KEY}={right}" in ids["service-account-annotation-missing"]["repair"]
+    assert ids["trust-policy-sub-mismatch"]["summary"] == "The trust policy admits shop:web, not shop:cart."
 
 
 def test_the_doctor_does_not_choose_a_role_by_its_name_alone(shop):
@@ -436,8 +436,8 @@ def test_a_refused_registration_before_a_successful_one_is_not_reported(shop):
         assert "put-" not in refused["operator-not-permitted"]["repair"]
         shop.shell(register)
         shop.iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=shop.lab.provider_arn)
-        assert "oidc-provider-missing" in (told := found()) and "operator-not-permitted" not in told
-        assert "policy" not in told["oidc-provider-missing"]["repair"]
+        assert "oidc-provider-missing" in (ids := found()) and "operator-not-permitted" not in ids
+        assert "policy" not in ids["oidc-provider-missing"]["repair"]
     finally:
         arns = [each["Arn"] for each in shop.iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]]
         if shop.lab.provider_arn not in arns:

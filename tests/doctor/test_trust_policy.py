@@ -172,12 +172,12 @@ PATTERN = sub("def*:*", "StringLike")
 )
 def test_no_command_admits_a_service_account_that_the_author_left_out(changes):
     answers = trusting(*changes)
-    told = examine(answers).findings
-    assert told
-    for finding in told:
+    findings = examine(answers).findings
+    assert findings
+    for finding in findings:
         assert not commands(finding.repair)
-    assert "Someone wrote the restriction on purpose, so no command removes it" in told[0].repair
-    assert "AttributeValue=UpdateAssumeRolePolicy" in told[0].repair
+    assert "Someone wrote the restriction on purpose, so no command removes it" in findings[0].repair
+    assert "AttributeValue=UpdateAssumeRolePolicy" in findings[0].repair
 
 
 def test_the_doctor_names_the_service_accounts_that_a_trust_policy_leaves_out():

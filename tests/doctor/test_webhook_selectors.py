@@ -207,7 +207,7 @@ CRON_JOB = {"jobTemplate": {"spec": {"template": of_account("", "web-0", app="ti
 
 
 @pytest.mark.parametrize(
-    ("there", "told"),
+    ("there", "expected_text"),
     [
         ({"pods": [of_account("shop", "web-3", tier="front")]}, ""),
         ({"pods": [of_account("shop", "web-3", app="till")]}, "shop/web-3"),
@@ -223,13 +223,13 @@ CRON_JOB = {"jobTemplate": {"spec": {"template": of_account("", "web-0", app="ti
     ],
     ids=["nobody", "a pod", "a Deployment without pods", "a CronJob"],
 )
-def test_a_patch_of_an_object_selector_affects_only_accounts_with_pods_that_it_left_out(there, told):
+def test_a_patch_of_an_object_selector_affects_only_accounts_with_pods_that_it_left_out(there, expected_text):
     answers = selecting(objectSelector=SOLO)
     answers[ALL_SERVICE_ACCOUNTS] += named(*OF_MANY)
     (finding,) = examine(of_cluster(answers, **there)).findings
     assert finding.id == "pod-opted-out-of-webhook"
-    if told:
-        assert f"# This also gives new pods of other service accounts their role: {told}.\n" in finding.repair
+    if expected_text:
+        assert f"# This also gives new pods of other service accounts their role: {expected_text}.\n" in finding.repair
         assert "# Nothing is changed" in finding.repair and "kubectl patch" not in "".join(commands(finding.repair))
     else:
         assert "# This changes nothing for new pods of other service accounts." in finding.repair

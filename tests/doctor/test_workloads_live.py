@@ -46,8 +46,8 @@ def registration(lab):
     api = AdmissionregistrationV1Api(lab.kubernetes)
 
     def read():
-        found = lab.kubernetes.sanitize_for_serialization(api.read_mutating_webhook_configuration(NAME))
-        return {**found, "metadata": {"name": NAME}}
+        registration = lab.kubernetes.sanitize_for_serialization(api.read_mutating_webhook_configuration(NAME))
+        return {**registration, "metadata": {"name": NAME}}
 
     def edit(change):
         changed = read()
