@@ -33,7 +33,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs pictures \
-  book harm lessons soak fuzz mutants walk fleet bench wheel lock clean
+  book harm lessons soak fuzz mutants walk fleet bench wheel release lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -130,6 +130,9 @@ bench: $(READY)  ## Measure, and print the numbers
 
 wheel: $(READY)  ## Build dist/labkit-….whl: labkit and the notebooks
 	@$(BIN)/uv build --quiet --wheel --offline --no-build-isolation --python $(BIN)/python --out-dir dist . && ls dist/*.whl
+
+release: $(READY)  ## Build the wheel, the book and the notes of the tag that is checked out, in dist/
+	@$(BIN)/python .ci/release.py
 
 lock: $(READY)  ## Write both requirements.lock again; versions stay, unless you deleted their line
 	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -1,0 +1,60 @@
+"""Build a release in dist/: the wheel, the book as a zip file, and the version's notes. `make release` runs this.
+
+Refuse, in one sentence, if the checkout isn't exactly the tagged version.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+DIST = Path("dist")
+
+
+def main() -> None:
+    """Check the tag, build, and print the names of the release's files."""
+    version = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
+    if refusal := refused(version):
+        sys.exit(f"make release: {refusal}")
+    subprocess.run(["make", "--no-print-directory", "wheel", "book"], check=True)
+    shutil.make_archive(str(DIST / f"labkit-{version}-book"), "zip", DIST, "book")
+    (DIST / f"labkit-{version}-notes.md").write_text(notes(version))
+    print("\n".join(sorted(str(file) for file in DIST.glob(f"labkit-{version}-*"))))
+
+
+def refused(version: str) -> str:
+    """Return why this checkout can't be released as the version, and what to do; empty if it can."""
+    tag = f"v{version}"
+    if changed := git("status", "--porcelain").splitlines():
+        return f"{changed[0][3:]} differs from the commit: commit it, or run git stash --include-untracked."
+    here = [name for name in git("tag", "--points-at", "HEAD").split() if re.match(r"v\d", name)]
+    if here and tag not in here:
+        return f"the tag here is {here[0]} and pyproject.toml has version {version}: give both the same number."
+    if not here and git("tag", "--list", tag):
+        return f"this commit isn't the one of {tag}: run git checkout {tag}, or set the next version in pyproject.toml."
+    if not here:
+        return f"this commit has no version's tag: run git tag {tag}"
+    if not notes(version).strip():
+        return f"CHANGELOG.md has no changes under ## {version}: write them, commit, and run git tag --force {tag}"
+    return ""
+
+
+def notes(version: str) -> str:
+    """Return the CHANGELOG's section of the version, without its heading; empty without such a section."""
+    text = Path("CHANGELOG.md").read_text()
+    section = re.search(rf"^## {re.escape(version)}(?: [^\n]*)?\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return section[1].strip() + "\n" if section else ""
+
+
+def git(*arguments: str) -> str:
+    """Return what git prints. Exit with git's own message if it fails."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"make release: git {arguments[0]} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
