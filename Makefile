@@ -107,7 +107,7 @@ harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a
 	@$(BIN)/python -m tests.doctor.harm_suite
 
 lessons: $(READY)  ## Try every exercise's near-misses and right answers, and every copy in a browser (make test does one of each)
-	@LABKIT_LESSONS=all $(BIN)/python -m pytest -n 2 --dist loadscope tests/course/test_*.py tests/course/widgets/test_lessons_in_jupyterlab.py
+	@LABKIT_LESSONS=all $(BIN)/python -m pytest -n 2 --dist loadscope tests/course/test_*.py tests/upgrade tests/course/widgets/test_lessons_in_jupyterlab.py
 
 soak: $(READY)  ## Let 50 learners work at one lab for two minutes (MINUTES=10: for ten), and check every answer
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(if $(KILL),--kill)

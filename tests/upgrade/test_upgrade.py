@@ -1,0 +1,201 @@
+"""This version opens what version 0.1.0 (revision 877237c9) left: a lab's folder, a snapshot, notebooks and progress.
+
+`lab-0.1.0.zip` is a snapshot, so it has no keys and no sessions. `learn-0.1.0.zip` holds some of the learner's files.
+"""
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from kubernetes import client
+
+import labkit
+from labkit.cli import learning
+from labkit.course import contents
+from labkit.course import progress as progress_of
+from tests import commands
+from tests.conftest import emptied
+
+HERE = Path(__file__).parent
+LAB, LEARN = HERE / "lab-0.1.0.zip", HERE / "learn-0.1.0.zip"
+ISSUERS = {"blue": "5321EAF5DE6E4333EB8626A124C5D1B9", "green": "160ECA730FA94701EB75842755360332"}
+# What `labkit progress` of 0.1.0 printed.
+PROGRESS = """steps checked and right: iam_role
+exercise 02-a: solved, try 2, 0:00 minutes after you opened it, hints: 1
+questions: 1 of 2 right at the first answer
+examination with seed 1: 0 of 30 points, 2 faults left
+"""
+# What cells of 0.1.0 import, and what they use of it.
+IMPORTS = [
+    ("from labkit import terraform", "terraform.hcl, terraform.rendered"),
+    ("from labkit.doctor.explanations import explain", 'explain("RegionDisabledException: STS is not activated")'),
+    ("from labkit.exercises import contents", "contents.read"),
+    ("from labkit.fleet import live, looking, rows", "live.run, looking.examinations, looking.removals, rows.read"),
+    ("from labkit.steps.pod import delete, wait_until_running", "delete, wait_until_running"),
+    ("from labkit.tokens import Claims", "Claims"),
+]
+# Notebooks that run whole. 09 and 12 take long: only `make lessons` runs them.
+RUN = ["04-pod", "06-terraform", "07-inside-the-exchange"]
+RUN += ["09-break-and-repair", "12-fleet"] if os.environ.get("LABKIT_LESSONS") == "all" else []
+LINK = re.compile(r"\]\(contents\.ipynb(?:#([^)]+))?\)")
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder)
+    return folder
+
+
+def webhook_of(home: Path) -> dict[str, str]:
+    """The address and the CA of the webhook, as its registration has them."""
+    (webhook,) = json.loads((home / "clusters" / "blue" / "webhook.json").read_text())["webhooks"]
+    return webhook["clientConfig"]
+
+
+@pytest.fixture(scope="module")
+def learn(tmp_path_factory) -> Path:
+    """The learner's folder, as 0.1.0 left it."""
+    return unpacked(LEARN, tmp_path_factory.mktemp("learner") / "learn")
+
+
+@pytest.fixture(scope="module")
+def opened(home) -> Iterator[labkit.Lab]:
+    """The lab in a folder of 0.1.0. The lab makes the keys that the folder lacks."""
+    unpacked(LAB, home)
+    old = webhook_of(home)
+    done = commands.labkit("up", LABKIT_HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    # A folder with its keys and ports also has them in the records of its faults.
+    for file in home.glob("faults/*.json"):
+        text = file.read_text()
+        for name, value in webhook_of(home).items():
+            text = text.replace(old[name], value)
+        file.write_text(text)
+    with labkit.Lab.open() as lab:
+        yield lab
+
+
+def test_the_folder_keeps_its_clusters_and_their_objects(opened):
+    eks, core = opened.aws.client("eks"), client.CoreV1Api(opened.kubernetes)
+    for name, id in ISSUERS.items():
+        issuer = eks.describe_cluster(name=name)["cluster"]["identity"]["oidc"]["issuer"]
+        assert issuer.endswith(f"/id/{id}")
+    assert core.read_namespaced_config_map("shop", "default").data == {"colour": "blue"}
+    web = client.AppsV1Api(opened.kubernetes).read_namespaced_deployment("web", "default")
+    assert web.spec.template.spec.containers[0].image == "amazon/aws-cli"
+    assert eks.list_pod_identity_associations(clusterName="blue")["associations"][0]["serviceAccount"] == "till"
+    assert any(arn.endswith(":role/till") for arn in eks.list_access_entries(clusterName="blue")["accessEntries"])
+
+
+def test_the_folder_keeps_its_resources_in_aws(opened):
+    def aws(service):
+        return opened.aws.client(service)
+
+    assert {"my-role", "till", "exam"} <= {role["RoleName"] for role in aws("iam").list_roles()["Roles"]}
+    assert aws("s3").get_object(Bucket="carts", Key="hello.txt")["Body"].read() == b"hello\n"
+    assert aws("secretsmanager").get_secret_value(SecretId="till")["SecretString"] == "not-secret"
+    assert aws("ssm").get_parameter(Name="/shop/colour")["Parameter"]["Value"] == "blue"
+    assert aws("dynamodb").list_tables()["TableNames"] == ["carts"]
+    assert aws("sqs").list_queues()["QueueUrls"][0].endswith("/orders")
+
+
+def test_the_folder_keeps_its_clock_and_its_trail(opened):
+    assert "1:00:00 ahead of the machine's time" in commands.labkit("clock").stdout
+    trail = commands.labkit("trail", "--json", "--event", "CreatePodIdentityAssociation").stdout
+    assert json.loads(trail.splitlines()[0])["eventName"] == "CreatePodIdentityAssociation"
+
+
+def test_an_examination_goes_on_and_a_fault_is_mended(opened, learn, monkeypatch, tmp_path, capsys):
+    shutil.copy(learn / progress_of.NAME, tmp_path)
+    monkeypatch.setenv(progress_of.VARIABLE, str(tmp_path / progress_of.NAME))
+    names = {"namespace": "exam", "service_account": "exam", "role_name": "exam"}
+    with labkit.Lab.open(**names) as lab:
+        exam = lab.examination()
+        assert "Fault 2 of 3." in capsys.readouterr().out
+        exam.give_up()
+        exam.give_up()
+    assert progress_of.read().score == "0 of 30 points"
+    mended = commands.labkit("mend")
+    assert mended.returncode == 0 and "oidc-provider-deleted" in mended.stdout, mended.stdout + mended.stderr
+    doctor = commands.labkit("doctor")
+    assert doctor.returncode == 0, doctor.stdout
+
+
+def test_a_snapshot_is_restored(opened, tmp_path, monkeypatch):
+    snapshot = tmp_path / "old.labsnapshot"
+    shutil.copy(LAB, snapshot)
+    home = tmp_path / ".lab"
+    monkeypatch.setenv("LABKIT_HOME", str(home))
+    try:
+        done = commands.labkit("restore", str(snapshot))
+        assert done.returncode == 0, done.stderr
+        assert set(ISSUERS.values()) == set(re.findall(r"/id/(\w+)", commands.labkit("status").stdout))
+    finally:
+        emptied(home)
+
+
+def test_labkit_lab_leaves_old_notebooks_alone_and_adds_what_is_missing(learn, tmp_path):
+    mine = tmp_path / "learn"
+    shutil.copytree(learn, mine)
+    before = {file.name: file.read_bytes() for file in mine.glob("[0-9]*.ipynb")}
+    added = learning.copy_notebooks(mine)
+    assert {file: (mine / file).read_bytes() for file in before} == before
+    assert {f"{name}.ipynb" for name in added} | {*before} == {path.name for path in contents.NOTEBOOKS.glob("*.ipynb")}
+    page = nbformat.read(mine / contents.NAME, as_version=4)
+    shown = page.cells[1].outputs[0].data["text/plain"]
+    assert "02 IAM role: " in shown and "exercises 1 of 2, questions 2 of 6, step checked" in shown
+    assert "98 Examination" in shown and "0 of 30 points, 2 faults left" in shown
+
+
+@pytest.mark.parametrize("name", [name for name in zipfile.ZipFile(LEARN).namelist() if re.match(r"\d", name)])
+def test_each_link_of_an_old_notebook_leads_to_a_heading_of_the_contents_page(learn, tmp_path, name):
+    page = nbformat.reads(contents.page(tmp_path / "progress.jsonl"), as_version=4)
+    headings = re.findall(r"^#+ (.+)$", "\n".join(cell.source for cell in page.cells), re.MULTILINE)
+    anchors = {heading.replace(" ", "-") for heading in headings}
+    linked = LINK.findall((learn / name).read_text())
+    assert linked and {*linked} - {""} <= anchors
+
+
+def test_the_progress_counts_as_before(learn):
+    assert commands.labkit("progress", cwd=learn.parent).stdout == PROGRESS
+
+
+@pytest.mark.parametrize(("line", "used"), IMPORTS, ids=[line for line, _ in IMPORTS])
+def test_an_old_import_works(line, used):
+    names = {}
+    exec(line, names)
+    assert eval(used, names)
+
+
+def test_the_cell_of_an_old_contents_page_shows_the_progress(learn, monkeypatch):
+    monkeypatch.setenv(progress_of.VARIABLE, str(learn / progress_of.NAME))
+    (cell,) = [cell for cell in nbformat.read(learn / contents.NAME, as_version=4).cells if cell.cell_type == "code"]
+    lines = cell.source.splitlines()
+    found = {}
+    exec("\n".join(lines[:-1]), found)
+    assert "exercises 1 of 2" in repr(eval(lines[-1], found))
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory) -> Iterator[Path]:
+    """An empty lab for the old notebooks."""
+    before, home = os.environ.get("LABKIT_HOME"), tmp_path_factory.mktemp("empty") / ".lab"
+    os.environ["LABKIT_HOME"] = str(home)
+    yield home
+    emptied(home)
+    os.environ.pop("LABKIT_HOME") if before is None else os.environ.update(LABKIT_HOME=before)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_every_cell_of_an_old_notebook_runs(empty, learn, tmp_path, name):
+    done = labkit.run(learn / f"{name}.ipynb", tmp_path / "out.ipynb")
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    cells = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert cells and all(cell.execution_count for cell in cells)
+    assert done is not None
