@@ -1,10 +1,15 @@
 """Tries at each exercise: three near-misses, each with what the live lab then finds, and two right answers."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
+
+from kubernetes.client import CoreV1Api
 
 from labkit import Lab
 
+KEY = "eks.amazonaws.com/role-arn"
 Try = Callable[[Lab, str], None]
 """Does in the lab what a learner's cell would do; the text is the exercise's name."""
 
@@ -41,3 +46,27 @@ class Attempts:
             return do
 
         return added
+
+
+def annotate(lab: Lab, namespace: str, account: str, **annotations: str | None) -> None:
+    patch = {"metadata": {"annotations": annotations}}
+    CoreV1Api(lab.kubernetes).patch_namespaced_service_account(account, namespace, patch)
+
+
+def role_arn(lab: Lab, role: str) -> str:
+    return str(lab.aws.client("iam").get_role(RoleName=role)["Role"]["Arn"])
+
+
+def trust_policy(lab: Lab, role: str) -> dict[str, Any]:
+    document: dict[str, Any] = lab.aws.client("iam").get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
+    return document
+
+
+def update_trust(lab: Lab, role: str, document: dict[str, Any] | str) -> None:
+    text = document if isinstance(document, str) else json.dumps(document)
+    lab.aws.client("iam").update_assume_role_policy(RoleName=role, PolicyDocument=text)
+
+
+def put_policy(lab: Lab, role: str, name: str, *statements: dict[str, Any]) -> None:
+    document = json.dumps({"Version": "2012-10-17", "Statement": [*statements]})
+    lab.aws.client("iam").put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=document)

@@ -7,12 +7,10 @@ from kubernetes.client import CoreV1Api
 
 from labkit import Lab
 from labkit.steps.iam_role import delete as delete_role
-from labkit.steps.pod import delete, wait_until_running
-from tests.course.attempts import Attempts
+from tests.course.attempts import KEY, Attempts, annotate, role_arn, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
-KEY = "eks.amazonaws.com/role-arn"
 
 
 def policy(lab: Lab, operator: str, subject: str = "") -> str:
@@ -26,8 +24,7 @@ def policy(lab: Lab, operator: str, subject: str = "") -> str:
 
 
 def trust(lab: Lab, name: str, operator: str, subject: str = "") -> None:
-    document = policy(lab, operator, subject)
-    lab.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=document)
+    update_trust(lab, name, policy(lab, operator, subject))
 
 
 @wrong("09-a", "exercise-09-a:cart found AccessDenied: Not authorized")
@@ -59,26 +56,21 @@ def the_role_made_again(lab, name):
     iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)
 
 
-def annotate(lab: Lab, name: str, account: str = "cart") -> None:
-    annotated = {"metadata": {"annotations": {KEY: role_arn(lab, name)}}}
-    CoreV1Api(lab.kubernetes).patch_namespaced_service_account(account, name, annotated)
-
-
-def role_arn(lab: Lab, name: str) -> str:
-    return str(lab.aws.client("iam").get_role(RoleName=name)["Role"]["Arn"])
+def name_role(lab: Lab, name: str, account: str = "cart") -> None:
+    annotate(lab, name, account, **{KEY: role_arn(lab, name)})
 
 
 def start(lab: Lab, name: str, account: str = "cart") -> None:
-    delete(lab, "my-pod", name)
+    lab.delete_pod("my-pod", name)
     container = {"name": "aws", "image": lab.image, "command": ["sleep", "infinity"]}
     spec = {"serviceAccountName": account, "containers": [container]}
     CoreV1Api(lab.kubernetes).create_namespaced_pod(name, {"metadata": {"name": "my-pod"}, "spec": spec})
-    wait_until_running(lab, "my-pod", name)
+    lab.wait_until_running("my-pod", name)
 
 
 @wrong("09-b", "AWS knows my-pod as found assumed-role/blue-node-role")
 def the_annotation_without_a_new_pod(lab, name):
-    annotate(lab, name)
+    name_role(lab, name)
 
 
 @wrong("09-b", "a new pod of cart found no role")
@@ -88,14 +80,14 @@ def a_new_pod_without_the_annotation(lab, name):
 
 @wrong("09-b", "a new pod of default found arn:aws:iam::")
 def the_neighbour_annotated_as_well(lab, name):
-    annotate(lab, name)
-    annotate(lab, name, "default")
+    name_role(lab, name)
+    name_role(lab, name, "default")
     start(lab, name)
 
 
 @right("09-b")
 def the_annotation_and_a_new_pod(lab, name):
-    annotate(lab, name)
+    name_role(lab, name)
     start(lab, name)
 
 

@@ -2,27 +2,16 @@
 
 import json
 
-from kubernetes.client import CoreV1Api
-
 from labkit import Lab
-from tests.course.attempts import Attempts
+from tests.course.attempts import Attempts, annotate, trust_policy, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
 LIFE = "eks.amazonaws.com/token-expiration"
 
 
-def annotate(lab: Lab, name: str, account: str, **annotations: str | None) -> None:
-    metadata = {"metadata": {"annotations": annotations}}
-    CoreV1Api(lab.kubernetes).patch_namespaced_service_account(account, name, metadata)
-
-
 def sessions(lab: Lab, name: str, seconds: int) -> None:
     lab.aws.client("iam").update_role(RoleName=name, MaxSessionDuration=seconds)
-
-
-def policy(lab: Lab, name: str) -> dict:
-    return lab.aws.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
 
 
 @wrong("07-a", "a new pod of cart found 86400 s")
@@ -69,9 +58,9 @@ def two_hours_are_too_few(lab, name):
 @wrong("07-b", "exercise-07-b:till found admitted")
 def a_policy_without_its_subject(lab, name):
     sessions(lab, name, 14400)
-    document = policy(lab, name)
+    document = trust_policy(lab, name)
     del document["Statement"][0]["Condition"]
-    lab.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(document))
+    update_trust(lab, name, document)
 
 
 @right("07-b")
@@ -81,6 +70,6 @@ def four_hours(lab, name):
 
 @right("07-b")
 def the_role_made_again(lab, name):
-    iam, document = lab.aws.client("iam"), json.dumps(policy(lab, name))
+    iam, document = lab.aws.client("iam"), json.dumps(trust_policy(lab, name))
     iam.delete_role(RoleName=name)
     iam.create_role(RoleName=name, AssumeRolePolicyDocument=document, MaxSessionDuration=14400)

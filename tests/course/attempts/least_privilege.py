@@ -6,7 +6,7 @@ from typing import Any
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab
-from tests.course.attempts import Attempts
+from tests.course.attempts import KEY, Attempts, annotate, put_policy, trust_policy, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -17,85 +17,87 @@ def allow(actions: str | list[str], resource: str, **condition: Any) -> dict[str
     return statement | ({"Condition": condition} if condition else {})
 
 
-def put(lab: Lab, name: str, *statements: dict[str, Any]) -> None:
-    document = json.dumps({"Version": "2012-10-17", "Statement": [*statements]})
-    lab.aws.client("iam").put_role_policy(RoleName=name, PolicyName="reading", PolicyDocument=document)
-
-
 def listing(name: str) -> dict[str, Any]:
     return allow("s3:ListBucket", name, StringLike={"s3:prefix": "cart/*"})
 
 
 @wrong("08-a", "cart: list till/ found allowed")
 def only_the_objects_limited(lab, name):
-    put(lab, name, allow("s3:ListBucket", name), allow("s3:GetObject", f"{name}/cart/*"))
+    put_policy(lab, name, "reading", allow("s3:ListBucket", name), allow("s3:GetObject", f"{name}/cart/*"))
 
 
 @wrong("08-a", "cart: list cart/ found AccessDenied")
 def the_prefix_in_the_bucket_s_arn(lab, name):
-    put(lab, name, allow(["s3:ListBucket", "s3:GetObject"], f"{name}/cart/*"))
+    put_policy(lab, name, "reading", allow(["s3:ListBucket", "s3:GetObject"], f"{name}/cart/*"))
 
 
 @wrong("08-a", "cart: write cart/1.txt found allowed")
 def everything_under_the_prefix(lab, name):
-    put(lab, name, listing(name), allow("s3:*", f"{name}/cart/*"))
+    put_policy(lab, name, "reading", listing(name), allow("s3:*", f"{name}/cart/*"))
 
 
 @wrong("08-a", "cart: list cart-old/ found allowed\ncart: read cart-old/1.txt found allowed")
 def a_prefix_without_its_slash(lab, name):
     wide = allow("s3:ListBucket", name, StringLike={"s3:prefix": "cart*"})
-    put(lab, name, wide, allow("s3:GetObject", f"{name}/cart*"))
+    put_policy(lab, name, "reading", wide, allow("s3:GetObject", f"{name}/cart*"))
 
 
 @wrong("08-a", "cart: read cart-old/1.txt found allowed")
 def every_object_but_those_of_the_other_team(lab, name):
     statement = allow("s3:GetObject", f"{name}/till/*")
     statement["NotResource"] = statement.pop("Resource")
-    put(lab, name, listing(name), statement)
+    put_policy(lab, name, "reading", listing(name), statement)
 
 
 @wrong("08-a", "cart: delete cart/no-such-object found allowed")
 def deleting_as_well(lab, name):
-    put(lab, name, listing(name), allow(["s3:GetObject", "s3:DeleteObject"], f"{name}/cart/*"))
+    put_policy(lab, name, "reading", listing(name), allow(["s3:GetObject", "s3:DeleteObject"], f"{name}/cart/*"))
 
 
 @wrong("08-a", "cart: list an empty prefix found allowed")
 def an_empty_prefix_beside_its_own(lab, name):
     both = allow("s3:ListBucket", name, StringLike={"s3:prefix": ["cart/*", ""]})
-    put(lab, name, both, allow("s3:GetObject", f"{name}/cart/*"))
+    put_policy(lab, name, "reading", both, allow("s3:GetObject", f"{name}/cart/*"))
 
 
 @wrong("08-a", "cart: list cart, without a slash found allowed")
 def its_prefix_with_and_without_the_slash(lab, name):
     both = allow("s3:ListBucket", name, StringLike={"s3:prefix": ["cart/*", "cart"]})
-    put(lab, name, both, allow("s3:GetObject", f"{name}/cart/*"))
+    put_policy(lab, name, "reading", both, allow("s3:GetObject", f"{name}/cart/*"))
 
 
 @wrong("08-a", "s3:ListBucket on another-bucket found allowed\ns3:GetObject on another-bucket/cart/1.txt found allowed")
 def its_prefix_in_every_bucket(lab, name):
-    put(lab, name, listing("*"), allow("s3:GetObject", "*/cart/*"))
+    put_policy(lab, name, "reading", listing("*"), allow("s3:GetObject", "*/cart/*"))
 
 
 @wrong("08-a", "s3:PutObjectTagging on exercise-08-a/cart/1.txt found allowed")
 def everything_under_the_prefix_but_two_actions(lab, name):
     most = allow("s3:*", f"{name}/cart/*")
-    put(lab, name, listing(name), most, {**most, "Effect": "Deny", "Action": ["s3:PutObject", "s3:DeleteObject"]})
+    put_policy(
+        lab,
+        name,
+        "reading",
+        listing(name),
+        most,
+        {**most, "Effect": "Deny", "Action": ["s3:PutObject", "s3:DeleteObject"]},
+    )
 
 
 @right("08-a")
 def one_prefix(lab, name):
-    put(lab, name, listing(name), allow("s3:GetObject", f"{name}/cart/*"))
+    put_policy(lab, name, "reading", listing(name), allow("s3:GetObject", f"{name}/cart/*"))
 
 
 @right("08-a")
 def one_listing_letter_by_letter(lab, name):
     own = allow("s3:ListBucket", name, StringEquals={"s3:prefix": "cart/"})
-    put(lab, name, own, allow("s3:Get*", f"{name}/cart/?.txt"))
+    put_policy(lab, name, "reading", own, allow("s3:Get*", f"{name}/cart/?.txt"))
 
 
 def trust(lab: Lab, name: str, *accounts: str) -> dict[str, Any]:
     """The trust policy of the exercise's role, changed to admit these service accounts."""
-    policy: dict[str, Any] = lab.aws.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+    policy = trust_policy(lab, name)
     wanted = policy["Statement"][0]["Condition"]["StringEquals"]
     (key,) = [each for each in wanted if each.endswith(":sub")]
     wanted[key] = [f"system:serviceaccount:{name}:{account}" for account in accounts]
@@ -109,17 +111,8 @@ def make(lab: Lab, name: str, *accounts: str) -> str:
     return str(made["Role"]["Arn"])
 
 
-def annotate(lab: Lab, name: str, arn: str) -> None:
-    annotated = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": arn}}}
-    CoreV1Api(lab.kubernetes).patch_namespaced_service_account("till", name, annotated)
-
-
 def admit(lab: Lab, name: str, *accounts: str) -> None:
-    update(lab, name, trust(lab, name, *accounts))
-
-
-def update(lab: Lab, role: str, policy: dict[str, Any]) -> None:
-    lab.aws.client("iam").update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(policy))
+    update_trust(lab, name, trust(lab, name, *accounts))
 
 
 def compared(policy: dict[str, Any], operator: str) -> dict[str, Any]:
@@ -138,37 +131,37 @@ def a_role_that_nobody_names(lab, name):
 
 @wrong("08-b", "till asks for exercise-08-b found admitted")
 def the_old_role_left_open(lab, name):
-    annotate(lab, name, make(lab, name, "till"))
+    annotate(lab, name, "till", **{KEY: make(lab, name, "till")})
 
 
 @wrong("08-b", "cart asks for exercise-08-b-till found admitted")
 def the_trust_policy_copied(lab, name):
-    annotate(lab, name, make(lab, name, "cart", "till"))
+    annotate(lab, name, "till", **{KEY: make(lab, name, "cart", "till")})
     admit(lab, name, "cart")
 
 
 @wrong("08-b", "created just now found admitted")
 def everybody_but_the_other(lab, name):
-    annotate(lab, name, make(lab, name, "till"))
-    update(lab, name, compared(trust(lab, name, "till"), "StringNotEquals"))
+    annotate(lab, name, "till", **{KEY: make(lab, name, "till")})
+    update_trust(lab, name, compared(trust(lab, name, "till"), "StringNotEquals"))
 
 
 @wrong("08-b", "created just now found admitted")
 def every_name_that_begins_with_cart(lab, name):
-    annotate(lab, name, make(lab, name, "till"))
-    update(lab, name, compared(trust(lab, name, "cart*"), "StringLike"))
+    annotate(lab, name, "till", **{KEY: make(lab, name, "till")})
+    update_trust(lab, name, compared(trust(lab, name, "cart*"), "StringLike"))
 
 
 @wrong("08-b", "created just now found admitted")
 def every_name_that_begins_with_t(lab, name):
-    annotate(lab, name, make(lab, name, "till"))
-    update(lab, f"{name}-till", compared(trust(lab, name, "t*"), "StringLike"))
+    annotate(lab, name, "till", **{KEY: make(lab, name, "till")})
+    update_trust(lab, f"{name}-till", compared(trust(lab, name, "t*"), "StringLike"))
     admit(lab, name, "cart")
 
 
 @right("08-b")
 def one_role_each(lab, name):
-    annotate(lab, name, make(lab, name, "till"))
+    annotate(lab, name, "till", **{KEY: make(lab, name, "till")})
     admit(lab, name, "cart")
 
 
@@ -178,5 +171,5 @@ def a_new_service_account(lab, name):
     admit(lab, name, "cart")
     core = CoreV1Api(lab.kubernetes)
     core.delete_namespaced_service_account("till", name)
-    till = {"name": "till", "annotations": {"eks.amazonaws.com/role-arn": arn}}
+    till = {"name": "till", "annotations": {KEY: arn}}
     core.create_namespaced_service_account(name, {"metadata": till})

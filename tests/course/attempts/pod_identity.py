@@ -2,10 +2,8 @@
 
 import json
 
-from kubernetes.client import CoreV1Api
-
 from labkit import Lab
-from tests.course.attempts import Attempts
+from tests.course.attempts import KEY, Attempts, annotate, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -32,15 +30,9 @@ def policy(actions: str | list[str], **claims: str) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def trust(lab: Lab, name: str, document: str) -> None:
-    lab.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=document)
-
-
 @wrong("11-a", "a new pod of cart asks found no agent")
 def the_annotation_of_irsa(lab, name):
-    annotations = {"eks.amazonaws.com/role-arn": lab.connection.role_arn(name)}
-    metadata = {"metadata": {"annotations": annotations}}
-    CoreV1Api(lab.kubernetes).patch_namespaced_service_account("cart", name, metadata)
+    annotate(lab, name, "cart", **{KEY: lab.connection.role_arn(name)})
 
 
 @wrong("11-a", "a new pod of till asks found http://169.254.170.23")
@@ -74,25 +66,25 @@ def one_without_tags(lab, name):
 
 @wrong("11-b", "the agent gives till found assumed-role/exercise-11-b")
 def tags_for_everybody(lab, name):
-    trust(lab, name, policy(BOTH))
+    update_trust(lab, name, policy(BOTH))
 
 
 @wrong("11-b", "the agent gives till found assumed-role/exercise-11-b")
 def the_whole_namespace(lab, name):
-    trust(lab, name, policy(BOTH, **{"aws:RequestTag/kubernetes-namespace": name}))
+    update_trust(lab, name, policy(BOTH, **{"aws:RequestTag/kubernetes-namespace": name}))
 
 
 @wrong("11-b", "the agent gives cart found AccessDeniedException")
 def the_tag_of_a_caller(lab, name):
-    trust(lab, name, policy(BOTH, **{"aws:PrincipalTag/kubernetes-service-account": "cart"}))
+    update_trust(lab, name, policy(BOTH, **{"aws:PrincipalTag/kubernetes-service-account": "cart"}))
 
 
 @right("11-b")
 def cart_by_its_tag(lab, name):
-    trust(lab, name, policy(BOTH, **{ACCOUNT: "cart"}))
+    update_trust(lab, name, policy(BOTH, **{ACCOUNT: "cart"}))
 
 
 @right("11-b")
 def no_association_for_the_neighbour(lab, name):
-    trust(lab, name, policy(BOTH))
+    update_trust(lab, name, policy(BOTH))
     lab.aws.client("eks").delete_pod_identity_association(**association(lab, name, "till"))

@@ -2,10 +2,8 @@
 
 import json
 
-from kubernetes.client import CoreV1Api
-
 from labkit import Lab, terraform
-from tests.course.attempts import Attempts
+from tests.course.attempts import KEY, Attempts, annotate, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -19,13 +17,7 @@ def policy(lab: Lab, name: str, *accounts: str, **more: str) -> str:
 
 
 def apply(lab: Lab, name: str, *accounts: str, **more: str) -> None:
-    iam = lab.aws.client("iam")
-    iam.update_assume_role_policy(RoleName=name, PolicyDocument=policy(lab, name, *accounts, **more))
-
-
-def annotate(lab: Lab, name: str, value: str) -> None:
-    metadata = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": value}}}
-    CoreV1Api(lab.kubernetes).patch_namespaced_service_account("cart", name, metadata)
+    update_trust(lab, name, policy(lab, name, *accounts, **more))
 
 
 def existing(lab: Lab, name: str) -> dict[str, str]:
@@ -51,7 +43,7 @@ def only_the_releases_of_today(lab, name):
 def the_releases_of_every_namespace(lab, name):
     admitted = policy(lab, name, f"{RELEASE}-*", trust_condition_test="StringLike")
     everywhere = admitted.replace(f"serviceaccount:{name}:", "serviceaccount:*:")
-    lab.aws.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=everywhere)
+    update_trust(lab, name, everywhere)
 
 
 @right("06-a")
@@ -66,12 +58,12 @@ def twelve_letters_after_the_beginning(lab, name):
 
 @wrong("06-b", f"a new pod of cart takes its role found {REFUSED}")
 def the_prefix_itself(lab, name):
-    annotate(lab, name, f"{lab.role_arn.rpartition('/')[0]}/{name}-")
+    annotate(lab, name, "cart", **{KEY: f"{lab.role_arn.rpartition('/')[0]}/{name}-"})
 
 
 @wrong("06-b", "a new pod of cart takes its role found exercise-06-b-")
 def the_name_in_the_place_of_the_arn(lab, name):
-    annotate(lab, name, existing(lab, f"{name}-")["RoleName"])
+    annotate(lab, name, "cart", **{KEY: existing(lab, f"{name}-")["RoleName"]})
 
 
 @wrong("06-b", "exercise-06-b:till found admitted")
@@ -82,7 +74,7 @@ def a_role_for_the_whole_namespace(lab, name):
 
 @right("06-b")
 def the_arn_of_the_role_that_exists(lab, name):
-    annotate(lab, name, existing(lab, f"{name}-")["Arn"])
+    annotate(lab, name, "cart", **{KEY: existing(lab, f"{name}-")["Arn"]})
 
 
 @right("06-b")

@@ -6,16 +6,11 @@ from typing import Any
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab
-from tests.course.attempts import Attempts
+from tests.course.attempts import Attempts, put_policy
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
 REFUSED = "AccessDenied: User: arn:aws:sts::123456789012:assumed-role/"
-
-
-def put(lab: Lab, name: str, policy: str, *statements: dict[str, Any]) -> None:
-    document = json.dumps({"Version": "2012-10-17", "Statement": [*statements]})
-    lab.aws.client("iam").put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=document)
 
 
 def allow(actions: str | list[str], *resources: str) -> dict[str, Any]:
@@ -39,56 +34,58 @@ READ = ["s3:ListBucket", "s3:GetObject"]
 
 @wrong("05-a", f"list its bucket found {REFUSED}exercise-05-a/<session name> is not authorized to perform: ")
 def the_objects_without_the_bucket(lab, name):
-    put(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}/*"))
+    put_policy(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}/*"))
 
 
 @wrong("05-a", "delete an object in it found allowed")
 def everything_in_its_bucket(lab, name):
-    put(lab, name, "reading", allow("s3:*", f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
+    put_policy(lab, name, "reading", allow("s3:*", f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
 
 
 @wrong("05-a", "write an object in it found allowed")
 def writing_as_well(lab, name):
-    put(lab, name, "reading", allow([*READ, "s3:PutObject"], f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
+    put_policy(lab, name, "reading", allow([*READ, "s3:PutObject"], f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
 
 
 @wrong("05-a", "list another bucket found allowed")
 def every_bucket(lab, name):
-    put(lab, name, "reading", allow(READ, "*"))
+    put_policy(lab, name, "reading", allow(READ, "*"))
 
 
 @wrong("05-a", "read an object in another bucket found allowed")
 def the_objects_of_every_bucket(lab, name):
-    put(lab, name, "reading", allow("s3:ListBucket", f"arn:aws:s3:::{name}"), allow("s3:GetObject", "arn:aws:s3:::*/*"))
+    put_policy(
+        lab, name, "reading", allow("s3:ListBucket", f"arn:aws:s3:::{name}"), allow("s3:GetObject", "arn:aws:s3:::*/*")
+    )
 
 
 @wrong("05-a", "s3:ListBucket on another-bucket found allowed\ns3:GetObject on another-bucket/note.txt found allowed")
 def a_second_policy_beside_the_wrong_one(lab, name):
-    put(lab, name, "own", allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
+    put_policy(lab, name, "own", allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
 
 
 @wrong("05-a", "s3:ListBucket on exercise-05-a-other found allowed")
 def every_bucket_that_begins_alike(lab, name):
-    put(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}*"))
+    put_policy(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}*"))
 
 
 @wrong("05-a", "s3:DeleteBucket on exercise-05-a found allowed")
 def everything_but_two_actions(lab, name):
     own = f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"
     changes = {**allow(["s3:PutObject", "s3:DeleteObject"], *own), "Effect": "Deny"}
-    put(lab, name, "reading", allow("s3:*", *own), changes)
+    put_policy(lab, name, "reading", allow("s3:*", *own), changes)
 
 
 @right("05-a")
 def its_bucket(lab, name):
-    put(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
+    put_policy(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
 
 
 @right("05-a")
 def two_statements_in_a_policy_of_their_own(lab, name):
     lab.aws.client("iam").delete_role_policy(RoleName=name, PolicyName="reading")
     own = allow("s3:List*", f"arn:aws:s3:::{name}"), allow("s3:Get*", f"arn:aws:s3:::{name}/*")
-    put(lab, name, "own", *own)
+    put_policy(lab, name, "own", *own)
 
 
 @wrong("05-b", f"read in a fresh session found {REFUSED}exercise-05-b/<session name> is not authorized to perform: ")
@@ -99,7 +96,7 @@ def the_permissions_taken_away(lab, name):
 @wrong("05-b", "read with the copied credentials found allowed")
 def later_sessions_denied(lab, name):
     tomorrow = "2099-01-01T00:00:00Z"
-    put(lab, name, "revoke", deny(DateGreaterThan={"aws:TokenIssueTime": tomorrow}))
+    put_policy(lab, name, "revoke", deny(DateGreaterThan={"aws:TokenIssueTime": tomorrow}))
 
 
 @wrong("05-b", "read with the copied credentials found allowed")
@@ -114,14 +111,14 @@ def the_trust_policy_closed_and_opened(lab, name):
 @wrong("05-b", "list with the copied credentials found allowed")
 def only_the_reading_denied(lab, name):
     older = deny(DateLessThanEquals={"aws:TokenIssueTime": now(lab)})
-    put(lab, name, "revoke", {**older, "Action": "s3:GetObject"})
+    put_policy(lab, name, "revoke", {**older, "Action": "s3:GetObject"})
 
 
 @wrong("05-b", "list in a fresh session found AccessDenied")
 def listing_denied_to_every_session(lab, name):
     older = deny(DateLessThan={"aws:TokenIssueTime": now(lab)})
     listing = {"Effect": "Deny", "Action": "s3:ListBucket", "Resource": "*"}
-    put(lab, name, "revoke", {**older, "Action": "s3:GetObject"}, listing)
+    put_policy(lab, name, "revoke", {**older, "Action": "s3:GetObject"}, listing)
 
 
 @wrong("05-b", "read with the copied credentials found allowed: ")
@@ -131,16 +128,16 @@ def only_the_secret_deleted(lab, name):
 
 @right("05-b")
 def revoked_and_the_secret_deleted(lab, name):
-    put(lab, name, "AWSRevokeOlderSessions", deny(DateLessThan={"aws:TokenIssueTime": now(lab)}))
+    put_policy(lab, name, "AWSRevokeOlderSessions", deny(DateLessThan={"aws:TokenIssueTime": now(lab)}))
     delete_secret(lab, name)
 
 
 @right("05-b")
 def revoked_as_the_console_does(lab, name):
-    put(lab, name, "AWSRevokeOlderSessions", deny(DateLessThan={"aws:TokenIssueTime": now(lab)}))
+    put_policy(lab, name, "AWSRevokeOlderSessions", deny(DateLessThan={"aws:TokenIssueTime": now(lab)}))
 
 
 @right("05-b")
 def only_s3_denied(lab, name):
     older = deny(DateLessThanEquals={"aws:TokenIssueTime": now(lab)})
-    put(lab, name, "revoke", {**older, "Action": "s3:*"})
+    put_policy(lab, name, "revoke", {**older, "Action": "s3:*"})
