@@ -154,8 +154,8 @@ def relinked(markdown: str, folder: Path = NOTEBOOKS) -> str:
     Links to the pages in `REPLACED` lead to the contents page.
     """
 
-    def link(found: re.Match[str]) -> str:
-        page, anchor = found["page"], found["anchor"]
+    def link(match: re.Match[str]) -> str:
+        page, anchor = match["page"], match["anchor"]
         if page in REPLACED:
             return f"]({NAME}{_anchors(_texts()).get(anchor or REPLACED[page], '')})"
         return f"]({page}{_anchors([(folder / page).read_text(encoding='utf-8')])[anchor] if anchor else ''})"
