@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from labkit.policy import MalformedPolicy, Policy, Principal, Request, decode_document, evaluate
 
 ALLOW = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
-
-
 ANYBODY = ALLOW | {"Principal": "*"}
 VENDOR = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
 TOO_LARGE = ("ConstraintViolationException", "You have exceeded the maximum policy size.")
+GET = Request(Principal.aws("arn:aws:iam::123456789012:user/ann"), "s3:GetObject", "arn:aws:s3:::b/k")
 
 
 def refusal(document, kind):
@@ -361,8 +360,7 @@ def test_only_decode_document_accepts_a_url_encoded_document(web_identity):
 )
 def test_a_broken_stored_policy_never_allows_and_the_decision_says_why(broken):
     policy = Policy.read(broken, kind="identity", name="broken")
-    who = Principal.aws("arn:aws:iam::123456789012:user/ann")
-    decision = evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[policy])
+    decision = evaluate(GET, identity=[policy])
     assert not decision.allowed
     assert 'statement 1 of "broken" cannot be evaluated' in decision.reason
 
@@ -377,16 +375,14 @@ def test_a_broken_stored_policy_never_allows_and_the_decision_says_why(broken):
 )
 def test_a_broken_stored_statement_denies_unless_its_effect_is_allow(statement, outcome):
     policy = Policy.read(wrapped(ALLOW, statement), kind="identity", name="broken")
-    who = Principal.aws("arn:aws:iam::123456789012:user/ann")
-    decision = evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[policy])
+    decision = evaluate(GET, identity=[policy])
     assert decision.outcome == outcome
     assert decision.statement.position == (1 if decision.allowed else 2)
 
 
 def test_an_operator_without_keys_always_matches():
     policy = Policy.read(wrapped(ALLOW | {"Condition": {"StringEquals": {}}}), kind="identity", name="empty")
-    who = Principal.aws("arn:aws:iam::123456789012:user/ann")
-    assert evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[policy]).allowed
+    assert evaluate(GET, identity=[policy]).allowed
 
 
 @given(
@@ -406,11 +402,10 @@ def test_an_operator_without_keys_always_matches():
     )
 )
 def test_every_document_is_either_parsed_or_refused(document):
-    who = Principal.aws("arn:aws:iam::123456789012:user/ann")
     for kind in ("identity", "trust", "resource", "session", "boundary"):
         try:
             Policy.parse(document, kind=kind, name="any")
         except MalformedPolicy as refused:
             assert refused.code and refused.message
         stored = Policy.read(document, kind=kind, name="any")
-        evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[stored])
+        evaluate(GET, identity=[stored])
