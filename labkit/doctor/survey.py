@@ -123,22 +123,22 @@ class Survey:
             self._know_role(account, listed.get(role["RoleName"], {}), role)
         known = {role["RoleName"] for role in details["RoleDetailList"]}
         for name in self._annotated(account.account_id) - known:
-            self.reads.know(account.read("iam:GetRole", name), None)
+            self.reads.know(account.read_of("iam:GetRole", name), None)
         for policy in details["Policies"]:
             for version in policy.get("PolicyVersionList") or []:
                 if version.get("IsDefaultVersion"):
-                    self.reads.know(account.read("iam:GetPolicyVersion", policy["Arn"]), version["Document"])
+                    self.reads.know(account.read_of("iam:GetPolicyVersion", policy["Arn"]), version["Document"])
 
     def _know_role(self, account: Account, listed: Document, details: Document) -> None:
         name, inline = details["RoleName"], details.get("RolePolicyList") or []
         left_out = ("RolePolicyList", "AttachedManagedPolicies", "InstanceProfileList")
         role = listed | {key: value for key, value in details.items() if key not in left_out}
-        self.reads.know(account.read("iam:GetRole", name), role)
+        self.reads.know(account.read_of("iam:GetRole", name), role)
         attached = details.get("AttachedManagedPolicies") or []
-        self.reads.know(account.read("iam:ListAttachedRolePolicies", name), attached)
-        self.reads.know(account.read("iam:ListRolePolicies", name), [policy["PolicyName"] for policy in inline])
+        self.reads.know(account.read_of("iam:ListAttachedRolePolicies", name), attached)
+        self.reads.know(account.read_of("iam:ListRolePolicies", name), [policy["PolicyName"] for policy in inline])
         for policy in inline:
-            read = account.read("iam:GetRolePolicy", f"{name} {policy['PolicyName']}")
+            read = account.read_of("iam:GetRolePolicy", f"{name} {policy['PolicyName']}")
             self.reads.know(read, policy["PolicyDocument"])
 
     def _annotated(self, account_id: str) -> set[str]:

@@ -130,7 +130,7 @@ class Account:
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html
         """
 
-        def read() -> dict[str, Any]:
+        def fetch() -> dict[str, Any]:
             pages = self.client("iam").get_paginator("get_account_authorization_details")
             details: dict[str, Any] = {"RoleDetailList": [], "Policies": []}
             for page in pages.paginate(Filter=["Role", "LocalManagedPolicy"]):
@@ -138,7 +138,7 @@ class Account:
                     details[key] += page.get(key) or []
             return details
 
-        return self._once("iam:GetAccountAuthorizationDetails", "", read)
+        return self._once("iam:GetAccountAuthorizationDetails", "", fetch)
 
     def attached_policies(self, role_name: str) -> list[str]:
         """Return the ARNs of a role's managed policies.
@@ -165,12 +165,12 @@ class Account:
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetPolicyVersion.html
         """
 
-        def read() -> Any:
+        def fetch() -> Any:
             version = self._call("iam:GetPolicy", PolicyArn=arn)["Policy"]["DefaultVersionId"]
             answer = self._call("iam:GetPolicyVersion", PolicyArn=arn, VersionId=version)
             return answer["PolicyVersion"]["Document"]
 
-        return document(self._once("iam:GetPolicyVersion", arn, read))
+        return document(self._once("iam:GetPolicyVersion", arn, fetch))
 
     def simulated(self, role_arn: str, action: str, resource: str) -> "EvaluationResultTypeDef":
         """Return IAM's answer: may the role use the action on the resource? Empty if the role doesn't exist.
@@ -334,7 +334,7 @@ class Account:
             self._clients[service] = self._session.client(service)
         return self._clients[service]
 
-    def read(self, kind: str, name: str = "") -> Read:
+    def read_of(self, kind: str, name: str = "") -> Read:
         """Return the `Read` that describes a call to this account.
 
         `kind` is the call, such as `iam:GetRole`. `name` is what the call asks about, such as a role's name.
@@ -354,15 +354,15 @@ class Account:
         return self._once(kind, name, lambda: reduce(getitem, keys, self._call(kind, **request)))
 
     def _listed(self, kind: str, name: str, key: str, /, **request: Any) -> list[Any]:
-        def read() -> list[Any]:
+        def fetch() -> list[Any]:
             service, operation = _operation(kind)
             pages = self.client(service).get_paginator(operation).paginate(**request)
             return [item for page in pages for item in page[key]]
 
-        return self._once(kind, name, read) or []
+        return self._once(kind, name, fetch) or []
 
     def _once(self, kind: str, name: str, call: Callable[[], Answer]) -> Answer:
-        return self._reads.once(self.read(kind, name), call)
+        return self._reads.once(self.read_of(kind, name), call)
 
 
 def _operation(kind: str) -> tuple[str, str]:
