@@ -1,6 +1,7 @@
 """The lab of one test session, for the fixtures of `labkit.simulator.pytest_plugin`."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,18 +31,15 @@ if TYPE_CHECKING:
 CLUSTER = "blue"
 SHOWN = 10  # calls in a failed test's report
 GONE_WITHIN = 30  # seconds for a namespace that is being deleted
-ENDED_WITHIN = 60  # seconds for the lab's end
+ENDED_WITHIN = 10  # seconds for the process that watches the session
 ROLE_ARN = "AWS_ROLE_ARN"
-# Ends the lab when the session ends: on a line, or at the end of the input, even if the session was killed.
-UNTIL_ENDED = """
+# Ends the lab if its input ends without a line, because the session was killed.
+IF_KILLED = """
 import sys
-sys.stdin.readline()
-import shutil
-from pathlib import Path
-from labkit.simulator import process
-from labkit.simulator.folder import Folder
-process.stop(Folder(Path(sys.argv[1]) / "lab"))
-shutil.rmtree(sys.argv[1], ignore_errors=True)
+if not sys.stdin.readline():
+    from pathlib import Path
+    from labkit.simulator.in_tests import end
+    end(Path(sys.argv[1]))
 """
 
 
@@ -256,8 +254,8 @@ def running() -> Iterator[LabInTests]:
     if sys.platform not in ("linux", "darwin"):
         raise LabError(f"The lab runs on Linux and macOS, not on {sys.platform}.", next="run these tests in WSL 2")
     path = Path(tempfile.mkdtemp(prefix="labkit-pytest-"))
-    ending = subprocess.Popen(
-        [sys.executable, "-P", "-c", UNTIL_ENDED, str(path)],
+    watching = subprocess.Popen(
+        [sys.executable, "-P", "-c", IF_KILLED, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -273,11 +271,20 @@ def running() -> Iterator[LabInTests]:
             state = starting.result()
         yield LabInTests(folder, state)
     finally:
-        ending.communicate(b"\n", timeout=ENDED_WITHIN)
+        end(path)
+        watching.communicate(b"\n", timeout=ENDED_WITHIN)
+
+
+def end(path: Path) -> None:
+    """End the lab in the temporary folder ``path``, and delete the folder. Raises `LabError`."""
+    try:
+        process.stop(Folder(path / "lab"))
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _load_clients() -> None:
-    import kubernetes.client  # noqa: F401
+    from kubernetes.client import ApiClient, CoreV1Api  # noqa: F401
 
     from labkit.simulator import sessions
 
