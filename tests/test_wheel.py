@@ -29,15 +29,6 @@ PATIENCE = 120  # seconds, for JupyterLab on a busy machine
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Build the wheel with the installed packages; nothing is downloaded."""
-    built = tmp_path_factory.mktemp("wheel")
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(built)]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(ROOT)], check=True)
-    return next(built.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
 def packed(wheel) -> set[str]:
     """The names of the wheel's files, as they lie in site-packages."""
     with zipfile.ZipFile(wheel) as archive:
@@ -45,14 +36,12 @@ def packed(wheel) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def stranger(wheel, tmp_path_factory) -> tuple[Path, dict[str, str]]:
+def stranger(installed, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     """An empty folder, and an environment with an empty home and the wheel's `labkit`. The lab is ended afterwards."""
     place = tmp_path_factory.mktemp("stranger")
-    installed, home, folder = place / "installed", place / "home", place / "folder"
+    home, folder = place / "home", place / "folder"
     home.mkdir()
     folder.mkdir()
-    options = ["--quiet", "--no-deps", "--no-index", "--target", str(installed)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LABKIT_", "JUPYTER_"))}
     # PYTHONPATH comes before site-packages, where this checkout is installed. Pods and kernels inherit it.
     environment |= {"HOME": str(home), "PYTHONPATH": str(installed), "SHELL": "/bin/bash"}

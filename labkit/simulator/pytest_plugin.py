@@ -133,11 +133,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if lab := item.config.stash.get(LAB, None):
+        item.stash[NEWEST_CALL] = lab.newest_call
     for marker in item.iter_markers():
         if marker.name.startswith("irsa_") and marker.name != "irsa_namespace":
             pytest.fail(f"{marker.name} is not a marker of labkit, which has only irsa_namespace(name).", pytrace=False)
-    if lab := item.config.stash.get(LAB, None):
-        item.stash[NEWEST_CALL] = lab.newest_call
 
 
 @pytest.hookimpl(wrapper=True)
