@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.policy.arn import Arn
-from labkit.simulator.aws.answers import Refusal, invalid_parameter, respond
+from labkit.simulator.aws.answers import invalid_parameter, resource_in_use, resource_not_found, respond
 from labkit.simulator.aws.call import AwsRequest, Response
 
 POLICIES = tuple(f"AmazonEKS{name}Policy" for name in ("Admin", "ClusterAdmin", "Edit", "View"))
@@ -135,7 +135,7 @@ class AccessEntries:
                 return respond({"accessEntries": arns})
         entry = self._entries.get(principal_arn)
         if entry is None:
-            raise Refusal(404, "ResourceNotFoundException", NOT_FOUND)
+            raise resource_not_found(NOT_FOUND)
         whose = {"clusterName": Arn.parse(cluster_arn).name, "principalArn": principal_arn}
         match request.operation:
             case "DeleteAccessEntry":
@@ -151,7 +151,7 @@ class AccessEntries:
             case "DisassociateAccessPolicy":
                 if entry.policies.pop(parameters["policyArn"].removeprefix(POLICY_ARN), None) is None:
                     message = "The specified policyArn could not be found among the associated access policies."
-                    raise Refusal(404, "ResourceNotFoundException", message)
+                    raise resource_not_found(message)
                 return respond({})
         return respond({"accessEntry": entry.document(cluster_arn)})
 
@@ -162,8 +162,7 @@ class AccessEntries:
         if parameters.get("type", "STANDARD") != "STANDARD":
             raise invalid_parameter("The lab only has access entries of the type STANDARD. Nodes don't need entries.")
         if principal_arn in self._entries:
-            message = "The specified access entry resource is already in use on this cluster."
-            raise Refusal(409, "ResourceInUseException", message)
+            raise resource_in_use("The specified access entry resource is already in use on this cluster.")
         self._entries[principal_arn] = _entry(principal_arn, identifier, parameters, now)
 
 
@@ -204,8 +203,7 @@ def _update(entry: AccessEntry, parameters: dict[str, Any], now: float) -> None:
         prefix = username.partition(":")[0] + ":"
         raise invalid_parameter(f"The username {username} is invalid, it cannot start with {prefix}")
     if NO_COLON.fullmatch(username):
-        message = f"The username {username} is invalid, it must have a colon before {{{{SessionName}}}}"
-        raise invalid_parameter(message)
+        raise invalid_parameter(f"The username {username} is invalid, it must have a colon before {{{{SessionName}}}}")
     entry.username, entry.modified_at = username, now
     if groups is not None:
         entry.groups = list(groups)

@@ -157,6 +157,16 @@ def invalid_parameter(message: str) -> Refusal:
     return Refusal(400, "InvalidParameterException", message)
 
 
+def resource_not_found(message: str, reason: str = "") -> Refusal:
+    """Return EKS's error for a missing cluster, or for a missing part of a cluster."""
+    return Refusal(404, "ResourceNotFoundException", message, reason)
+
+
+def resource_in_use(message: str) -> Refusal:
+    """Return EKS's error for a name that is in use, or for a cluster that is being changed."""
+    return Refusal(409, "ResourceInUseException", message)
+
+
 def invalid(*faults: str) -> Refusal:
     """Return a ``ValidationError`` that lists these texts from `constraint_violation` and `missing_required`."""
     return Refusal(400, "ValidationError", validation_message(faults))

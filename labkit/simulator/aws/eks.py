@@ -25,7 +25,14 @@ from typing import Any
 from labkit.policy import names_service
 from labkit.simulator.aws import access_entries
 from labkit.simulator.aws.actions.eks import cluster_of, tags_of
-from labkit.simulator.aws.answers import Refusal, invalid_parameter, not_emulated, respond
+from labkit.simulator.aws.answers import (
+    Refusal,
+    invalid_parameter,
+    not_emulated,
+    resource_in_use,
+    resource_not_found,
+    respond,
+)
 from labkit.simulator.aws.authorization import stored_policy
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import AwsRequest, Call, Response
@@ -61,7 +68,7 @@ class Eks:
         if name and request.account_id != (own := self.backend.account_id):
             if operation == "CreateCluster":
                 raise Refusal(501, "NotImplemented", f"The lab has clusters only in the account {own}")
-            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
+            raise resource_not_found(f"No cluster found for name: {name}.")
         match operation:
             case "ListAccessPolicies":
                 return access_entries.access_policies()
@@ -125,7 +132,7 @@ class Eks:
     async def _delete(self, request: AwsRequest, name: str) -> Response:
         unfinished = not self.clusters.get(request.region, name)
         if unfinished and (await self.backend.answer(_on(request, "GET", name))).status == 200:
-            raise Refusal(409, "ResourceInUseException", f"Cluster has CREATING operation in progress: {name}")
+            raise resource_in_use(f"Cluster has CREATING operation in progress: {name}")
         response = await self.backend.answer(request)
         if response.status == 200:
             response = self._filled(request, response)
@@ -147,7 +154,7 @@ class Eks:
             message = "bootstrapClusterCreatorAdminPermissions must be true if cluster authentication mode is set to "
             raise invalid_parameter(f"{message}{CONFIG_MAP}")
         if self.clusters.get(request.region, name):
-            raise Refusal(409, "ResourceInUseException", f"Cluster already exists with name: {name}")
+            raise resource_in_use(f"Cluster already exists with name: {name}")
         response = await self.backend.answer(request)
         if response.status != 200:
             return response
@@ -172,7 +179,7 @@ class Eks:
 
     def _of_cluster(self, request: AwsRequest, kind: str, name: str) -> Response:
         if not (facts := self.clusters.get(request.region, name)):
-            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
+            raise resource_not_found(f"No cluster found for name: {name}.")
         now = self.clock.now()
         match kind:
             case "Access" if facts.authentication_mode == CONFIG_MAP:

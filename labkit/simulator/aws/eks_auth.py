@@ -17,7 +17,7 @@ from typing import Any
 
 from labkit.policy import evaluate_service_trust, resource_tags
 from labkit.simulator.aws.actions.requests import require_emulated
-from labkit.simulator.aws.answers import Refusal, respond
+from labkit.simulator.aws.answers import Refusal, resource_not_found, respond
 from labkit.simulator.aws.authorization import Authorization, Grant, stored_policy
 from labkit.simulator.aws.backend import Backend, Role
 from labkit.simulator.aws.call import AwsRequest, Context, Response, as_dict
@@ -83,7 +83,7 @@ class EksAuth:
         association = facts.pod_identity.of(pod.namespace, pod.service_account)
         whose = f"{pod.namespace}/{pod.service_account}"
         if association is None:
-            raise Refusal(404, "ResourceNotFoundException", NOT_FOUND, f"no association for {whose} in {facts.name}")
+            raise resource_not_found(NOT_FOUND, f"no association for {whose} in {facts.name}")
         tags = SessionTags() if association["disableSessionTags"] else _tags(facts, pod)
         role_arn = association["roleArn"]
         role = self.backend.role(role_arn)
@@ -104,7 +104,7 @@ class EksAuth:
         pod = _pod(parse_token(token).claims)
         association = facts.pod_identity.of(pod.namespace, pod.service_account)
         if association is None:  # deleted while the call was answered
-            raise Refusal(404, "ResourceNotFoundException", NOT_FOUND)
+            raise resource_not_found(NOT_FOUND)
         identifier = str(uuid.uuid4())
         name = f"eks-{facts.name}-{pod.name}"[: LONGEST_NAME - len(identifier) - 1] + f"-{identifier}"
         session = self.sessions.open(role, name, DURATION, context=tags.of_session(), transitive_tags=tags.transitive)
@@ -127,7 +127,7 @@ class EksAuth:
         name = require_emulated(request).parameters["clusterName"]
         facts = self.clusters.get(request.region, name) if request.account_id == self.backend.account_id else None
         if facts is None:
-            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
+            raise resource_not_found(f"No cluster found for name: {name}.")
         return facts
 
     async def _verified(self, given: str, facts: ClusterFacts) -> PodClaims:

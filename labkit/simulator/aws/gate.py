@@ -222,12 +222,11 @@ class Gate:
             outcome = Outcome(request, render(request, refusal), caller, grant, refusal=refusal)
         except ClientDisconnect:
             raise
-        except NotWritten as error:
-            unkept = Refusal(500, "InternalFailure", f"The lab could not store this call's changes: {error}")
-            outcome = Outcome(request, render(request, unkept), caller, grant, refusal=unkept)
         except Exception as error:
-            failure = traceback.format_exc()
-            message = f"The lab's gate failed on this call ({type(error).__name__}). The lab's log says more."
+            message = f"The lab could not store this call's changes: {error}"
+            if not isinstance(error, NotWritten):
+                message = f"The lab's gate failed on this call ({type(error).__name__}). The lab's log says more."
+                failure = traceback.format_exc()
             failed = Refusal(500, "InternalFailure", message)
             outcome = Outcome(request, render(request, failed), caller, grant, refusal=failed)
         self._record(outcome, failure)

@@ -30,6 +30,7 @@ from labkit.simulator.aws.actions import requests
 from labkit.simulator.aws.answers import Refusal, done, xml
 from labkit.simulator.aws.backend import Backend, IAMBackend, bound, every, find
 from labkit.simulator.aws.call import AwsRequest, Call, Response
+from labkit.simulator.aws.iam_validation import MADE
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.organizations import Organization
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session
@@ -39,15 +40,6 @@ from labkit.simulator.identifiers import Identifiers
 BOUNDARIES = ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary")
 # https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetUser.html
 OF_ONESELF = {"CreateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys", "UpdateAccessKey"}
-# A kind of object, moto's store of it, the parameter that names it and the prefix of its unique id.
-# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
-MADE = {
-    "CreateGroup": ("groups", "GroupName", "AGPA"),
-    "CreateInstanceProfile": ("instance_profiles", "InstanceProfileName", "AIPA"),
-    "CreatePolicy": ("managed_policies", "PolicyName", "ANPA"),
-    "CreateRole": ("roles", "RoleName", "AROA"),
-    "CreateUser": ("users", "UserName", "AIDA"),
-}
 # The operations that may set a permissions boundary.
 BOUNDED = ("CreateRole", "CreateUser", "PutRolePermissionsBoundary", *BOUNDARIES)
 TAGGED = {f"{verb}{kind}": kind for verb in ("Tag", "Untag") for kind in ("Role", "User")}
@@ -104,7 +96,7 @@ class Iam:
         if operation in OWN:
             return await run(OWN[operation], request, iam)
         if operation == "CreateUser" and parameters["UserName"] == ADMINISTRATOR:
-            raise Refusal(409, "EntityAlreadyExists", f"User with name {ADMINISTRATOR} already exists.")
+            raise Refusal(409, "EntityAlreadyExists", MADE[operation][-1].format(ADMINISTRATOR))
         store, parameter = PRINCIPALS_END.get(operation, ("", ""))
         deleted = find(iam, store, parameters[parameter]) if store else None
         response = await self.backend.answer(request)
@@ -163,7 +155,7 @@ class Iam:
 
     def _renamed(self, request: AwsRequest, iam: IAMBackend, body: bytes) -> bytes:
         """Give a new object an id made from its name, and return the answer's body with this id."""
-        store, parameter, _ = MADE[request.operation]
+        store, parameter, *_ = MADE[request.operation]
         name = request.parameters[parameter]
         # Compare the id, too: one of AWS's own policies may have the same name.
         made = next((one for one in every(iam, store) if one.name == name and one.id.encode() in body), None)
@@ -174,7 +166,7 @@ class Iam:
 
     def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
         """Give a new object an id that is made from its name, and return its old id."""
-        store, _, prefix = MADE[operation]
+        store, _, prefix, _ = MADE[operation]
         own = iam.account_id == self.backend.account_id
         name = made.name if own else f"{iam.account_id}/{made.name}"
         serial = self.identifiers.serial(store, name)

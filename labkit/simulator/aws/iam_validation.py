@@ -59,13 +59,20 @@ ROLE_WRITES = (
     "PutRolePermissionsBoundary", "PutRolePolicy", "UpdateAssumeRolePolicy",
 )  # fmt: skip
 SERVICE_LINKED = "/aws-service-role/"
-# moto's store of the objects that an operation makes, the parameter with the name, and IAM's message for a name in use.
+# moto's store of the objects that an operation makes, the parameter with the name, the prefix of the unique id, and
+# IAM's message for a name in use.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
 MADE = {
-    "CreateGroup": ("groups", "GroupName", "Group with name {} already exists."),
-    "CreateInstanceProfile": ("instance_profiles", "InstanceProfileName", "Instance Profile {} already exists."),
-    "CreatePolicy": ("managed_policies", "PolicyName", "A policy called {} already exists."),
-    "CreateRole": ("roles", "RoleName", "Role with name {} already exists."),
-    "CreateUser": ("users", "UserName", "User with name {} already exists."),
+    "CreateGroup": ("groups", "GroupName", "AGPA", "Group with name {} already exists."),
+    "CreateInstanceProfile": (
+        "instance_profiles",
+        "InstanceProfileName",
+        "AIPA",
+        "Instance Profile {} already exists.",
+    ),
+    "CreatePolicy": ("managed_policies", "PolicyName", "ANPA", "A policy called {} already exists."),
+    "CreateRole": ("roles", "RoleName", "AROA", "Role with name {} already exists."),
+    "CreateUser": ("users", "UserName", "AIDA", "User with name {} already exists."),
 }
 
 
@@ -259,7 +266,7 @@ def check_names(request: AwsRequest, caller: Caller, backend: Backend) -> None:
 
 def _check_unused_name(request: AwsRequest, iam: IAMBackend | None) -> None:
     """Refuse a name that differs only in upper and lower case from the name of another object of the same kind."""
-    store, parameter, message = MADE[request.operation]
+    store, parameter, _, message = MADE[request.operation]
     name = request.parameters[parameter]
     others = (one.name for one in every(iam, store) if not one.arn.startswith(AWS_MANAGED))
     if any(other != name and other.lower() == name.lower() for other in others):

@@ -15,7 +15,7 @@ import uuid
 from typing import Any
 
 from labkit.policy.arn import Arn
-from labkit.simulator.aws.answers import Refusal, invalid_parameter, respond
+from labkit.simulator.aws.answers import Refusal, invalid_parameter, resource_in_use, resource_not_found, respond
 from labkit.simulator.aws.call import AwsRequest, Response
 
 NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
@@ -79,7 +79,7 @@ class IdentityProviderConfigs:
             message = (
                 f"The cluster already has the identity provider config {self._config['identityProviderConfigName']}."
             )
-            raise Refusal(409, "ResourceInUseException", message)
+            raise resource_in_use(message)
         given = {member: oidc[member] for member in MEMBERS if oidc.get(member)}
         return {"usernameClaim": "sub", "requiredClaims": {}, **given} | {
             "identityProviderConfigArn": config_arn(cluster_arn, name),
@@ -93,8 +93,7 @@ class IdentityProviderConfigs:
         if not isinstance(named, dict) or named.get("type") != "oidc":
             raise invalid_parameter("The identity provider config type must be oidc.")
         if self._config is None or named.get("name") != self._config["identityProviderConfigName"]:
-            message = f"No identity provider config found for name: {named.get('name')}."
-            raise Refusal(404, "ResourceNotFoundException", message)
+            raise resource_not_found(f"No identity provider config found for name: {named.get('name')}.")
         return self._config
 
 

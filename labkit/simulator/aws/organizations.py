@@ -249,15 +249,13 @@ def _for(request: AwsRequest, caller: Caller, store: OrganizationsBackend) -> Aw
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_delegate_policies.html
     """
     if request.operation != "CreateOrganization" and all(one.id != caller.account_id for one in store.accounts):
-        message = "Your account is not a member of an organization."
-        raise Refusal(400, "AWSOrganizationsNotInUseException", message)
+        raise _refusal("AWSOrganizationsNotInUse", "Your account is not a member of an organization.")
     if caller.account_id == MANAGEMENT_ID or request.operation in OF_MEMBERS:
         return request
     if request.operation.startswith(READS) and any(one.account.id == caller.account_id for one in store.admins):
         return replace(request, account_id=MANAGEMENT_ID)
-    message = "You don't have permissions to access this resource."
     reason = f"the account {MANAGEMENT_ID} manages the organization, and {caller.account_id} does not"
-    raise Refusal(400, "AccessDeniedException", message, reason)
+    raise _refusal("AccessDenied", "You don't have permissions to access this resource.", reason)
 
 
 def _root(store: OrganizationsBackend) -> Any:
@@ -278,8 +276,7 @@ def _check_changed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
     if policy is None:
         return
     if policy.aws_managed:
-        message = "You specified a policy that is managed by AWS and can't be modified."
-        raise Refusal(400, "InvalidInputException", message)
+        raise _refusal("InvalidInput", "You specified a policy that is managed by AWS and can't be modified.")
     if "Content" in given:
         _check_content(policy.type, given["Content"])
 
@@ -300,11 +297,10 @@ def _check_attached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
         return
     _check_enabled(store, policy)
     if policy in target.attached_policies:
-        message = "The selected policy is already attached to the specified target."
-        raise Refusal(400, "DuplicatePolicyAttachmentException", message)
+        raise _refusal("DuplicatePolicyAttachment", "The selected policy is already attached to the specified target.")
     if len(_of_type(target, policy)) >= MOST_ATTACHED.get(policy.type, 10):
         message = "You have attached the maximum number of policies to the specified target."
-        raise Refusal(400, "ConstraintViolationException", message)
+        raise _refusal("ConstraintViolation", message)
 
 
 def _check_detached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
@@ -314,30 +310,25 @@ def _check_detached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
         return
     _check_enabled(store, policy)
     if policy not in target.attached_policies:
-        message = "The policy isn't attached to the specified target in the specified root."
-        raise Refusal(400, "PolicyNotAttachedException", message)
+        raise _refusal("PolicyNotAttached", "The policy isn't attached to the specified target in the specified root.")
     if policy.id == FULL_RESOURCE_ACCESS:
         # No public source shows AWS's sentence.
-        raise Refusal(400, "ConstraintViolationException", "You cannot detach the RCPFullAWSAccess policy.")
+        raise _refusal("ConstraintViolation", "You cannot detach the RCPFullAWSAccess policy.")
     if policy.type == SERVICE_CONTROL and len(_of_type(target, policy)) == 1:
         message = "You cannot remove the last policy attached to the specified target. "
-        raise Refusal(
-            400, "ConstraintViolationException", message + "You must have at least one attached at all times."
-        )
+        raise _refusal("ConstraintViolation", message + "You must have at least one attached at all times.")
 
 
 def _check_enabled(store: OrganizationsBackend, policy: Any) -> None:
     if not _is_enabled(store, policy.type):
-        message = "This operation can be performed only for enabled policy types."
-        raise Refusal(400, "PolicyTypeNotEnabledException", message)
+        raise _refusal("PolicyTypeNotEnabled", "This operation can be performed only for enabled policy types.")
 
 
 def _check_new_unit(store: OrganizationsBackend, given: dict[str, Any]) -> None:
     if all(unit.id != given.get("ParentId") for unit in store.ou):
-        message = "You specified parent that doesn't exist."
-        raise Refusal(400, "ParentNotFoundException", message)
+        raise _refusal("ParentNotFound", "You specified parent that doesn't exist.")
     if any((unit.parent_id, unit.name) == (given.get("ParentId"), given.get("Name")) for unit in store.ou[1:]):
-        raise Refusal(400, "DuplicateOrganizationalUnitException", "An OU with the same name already exists.")
+        raise _refusal("DuplicateOrganizationalUnit", "An OU with the same name already exists.")
 
 
 def _check_deleted_unit(store: OrganizationsBackend, given: dict[str, Any]) -> None:
@@ -345,19 +336,17 @@ def _check_deleted_unit(store: OrganizationsBackend, given: dict[str, Any]) -> N
     within: list[Any] = [*store.accounts, *store.ou]
     if any(each.parent_id == given.get("OrganizationalUnitId") for each in within):
         message = "The specified OU is not empty. Move all accounts to another root or to other OUs, remove all child "
-        raise Refusal(400, "OrganizationalUnitNotEmptyException", f"{message}OUs, and try the operation again.")
+        raise _refusal("OrganizationalUnitNotEmpty", f"{message}OUs, and try the operation again.")
 
 
 def _check_removed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
     account_id = given.get("AccountId")
     if account_id == MANAGEMENT_ID:
-        message = "You can't remove a management account from an organization."
-        raise Refusal(400, "MasterCannotLeaveOrganizationException", message)
+        raise _refusal("MasterCannotLeaveOrganization", "You can't remove a management account from an organization.")
     if all(account.id != account_id for account in store.accounts):
-        raise Refusal(400, "AccountNotFoundException", "You specified an account that doesn't exist.")
+        raise _refusal("AccountNotFound", "You specified an account that doesn't exist.")
     if any(one.account.id == account_id for one in store.admins):
-        message = "You must first deregister the account as a delegated administrator."
-        raise Refusal(400, "ConstraintViolationException", message)
+        raise _refusal("ConstraintViolation", "You must first deregister the account as a delegated administrator.")
 
 
 CHECKS: dict[str, Callable[[OrganizationsBackend, dict[str, Any]], None]] = {
@@ -383,3 +372,7 @@ def _target(store: OrganizationsBackend, given: dict[str, Any]) -> Any:
 
 def _of_type(target: Any, policy: Any) -> list[Any]:
     return [each for each in target.attached_policies if each.type == policy.type]
+
+
+def _refusal(name: str, message: str, reason: str = "") -> Refusal:
+    return Refusal(400, f"{name}Exception", message, reason)

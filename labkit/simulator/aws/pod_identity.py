@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from labkit.policy.arn import Arn
-from labkit.simulator.aws.answers import Refusal, invalid_parameter, respond
+from labkit.simulator.aws.answers import Refusal, invalid_parameter, resource_in_use, resource_not_found, respond
 from labkit.simulator.aws.call import AwsRequest, Response
 
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
@@ -93,7 +93,7 @@ class PodIdentityAssociations:
         require_role(role_arn := _role(parameters, cluster_arn), _actions(parameters))
         for identifier, known in self._associations.items():
             if whose.items() <= known.items():
-                raise Refusal(409, "ResourceInUseException", f"Association already exists: {identifier}")
+                raise resource_in_use(f"Association already exists: {identifier}")
         identifier = new_id(*whose.values())
         self._associations[identifier] = made = {
             "clusterName": Arn.parse(cluster_arn).name,
@@ -113,7 +113,7 @@ class PodIdentityAssociations:
             raise invalid_parameter(f"The parameter associationId should be {ID_LENGTH} characters long.")
         if association := self._associations.get(association_id):
             return association
-        raise Refusal(404, "ResourceNotFoundException", f"Association not found: {association_id}")
+        raise resource_not_found(f"Association not found: {association_id}")
 
     def _list(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Return one page of the requested associations."""

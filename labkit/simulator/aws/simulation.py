@@ -284,7 +284,12 @@ def _result(simulated: Simulated, action: str, resources: list[str]) -> dict[str
 def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any]:
     request, bounded = simulated.request(action, resource), simulated.boundary is not None
     if simulated.control and not (let_through := within(simulated.control, request)):
-        return _outside(resource, let_through.outcome)
+        return {
+            "EvalResourceName": resource,
+            "EvalResourceDecision": let_through.outcome,
+            "MatchedStatements": [],
+            "MissingContextValues": [],
+        }
     same_account = simulated.same_account(resource)
     decision = evaluate(
         request,
@@ -313,16 +318,6 @@ def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any
         by_boundary = verdict([simulated.boundary], request, bounded=True) == "allowed"
         result[BOUNDARY_DETAIL] = {"AllowedByPermissionsBoundary": by_boundary}
     return result
-
-
-def _outside(resource: str, outcome: Outcome) -> dict[str, Any]:
-    """Return the result for an action that the organization's policies don't allow."""
-    return {
-        "EvalResourceName": resource,
-        "EvalResourceDecision": outcome,
-        "MatchedStatements": [],
-        "MissingContextValues": [],
-    }
 
 
 def _details(simulated: Simulated, request: Request) -> dict[str, Outcome]:
