@@ -109,11 +109,7 @@ class Authorization:
 
     def _accounts(self, caller: Caller, owner: str) -> Context:
         member = self.organization.member
-        return {
-            "aws:ResourceAccount": owner,
-            **member(caller.account_id).of_principal,
-            **member(owner).of_resource,
-        }
+        return {"aws:ResourceAccount": owner, **member(caller.account_id).of_principal, **member(owner).of_resource}
 
     def _holders(self, caller: IamUser | Session) -> list[Any]:
         """Return the holders of the caller's policies.

@@ -146,7 +146,7 @@ class Eks:
         if not CLUSTER_NAME.fullmatch(name):
             raise invalid_parameter(
                 "The cluster name can contain only alphanumeric characters (case-sensitive), hyphens, and underscores. "
-                "It must start with an alphanumeric character and can't be longer than 100 characters.",
+                "It must start with an alphanumeric character and can't be longer than 100 characters."
             )
         access = parameters.get("accessConfig") or {}
         admits_creator = access.get("bootstrapClusterCreatorAdminPermissions", True)

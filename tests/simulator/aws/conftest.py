@@ -57,10 +57,7 @@ class Issuer:
         public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
         path = "/" + self.url.split("/", 3)[3]
         self.documents = {
-            f"{path}/.well-known/openid-configuration": {
-                "issuer": issuer or self.url,
-                "jwks_uri": f"{self.url}/keys",
-            },
+            f"{path}/.well-known/openid-configuration": {"issuer": issuer or self.url, "jwks_uri": f"{self.url}/keys"},
             f"{path}/keys": {"keys": [public | {"kid": key_id or self.key_id, "use": "sig", "alg": "RS256"}]},
         }
 

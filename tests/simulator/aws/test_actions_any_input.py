@@ -52,10 +52,7 @@ def test_no_parameters_cause_a_500_or_get_past_a_missing_permission(sessions, wh
     names = st.sampled_from([*members, "Unknown"])
     body = json.dumps(data.draw(st.dictionaries(names, JUNK, max_size=6))).encode()
     version, prefix = model.metadata["jsonVersion"], model.metadata["targetPrefix"]
-    headers = {
-        "Content-Type": f"application/x-amz-json-{version}",
-        "X-Amz-Target": f"{prefix}.{operation.name}",
-    }
+    headers = {"Content-Type": f"application/x-amz-json-{version}", "X-Amz-Target": f"{prefix}.{operation.name}"}
     request = AWSRequest("POST", aws.endpoint + "/", data=body, headers=headers)
     keys = issued[who]
     signer = botocore.auth.SigV4Auth(

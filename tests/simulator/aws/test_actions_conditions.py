@@ -320,10 +320,7 @@ def test_a_deny_in_a_resource_s_own_policy_refuses_the_call(stocked, kind):
     else:
         arn = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/table"
         admin.put_resource_policy(ResourceArn=arn, Policy=policy)
-        call, undo = (
-            lambda: client.scan(TableName="table"),
-            lambda: admin.delete_resource_policy(ResourceArn=arn),
-        )
+        call, undo = (lambda: client.scan(TableName="table"), lambda: admin.delete_resource_policy(ResourceArn=arn))
     with pytest.raises(ClientError) as caught:
         call()
     undo()
@@ -348,7 +345,7 @@ REPLICATION = {
     "ReplicationConfiguration": {
         "Role": f"arn:aws:iam::{ACCOUNT}:role/role",
         "Rules": [
-            {"ID": "all", "Status": "Enabled", "Prefix": "", "Destination": {"Bucket": "arn:aws:s3:::elsewhere"}},
+            {"ID": "all", "Status": "Enabled", "Prefix": "", "Destination": {"Bucket": "arn:aws:s3:::elsewhere"}}
         ],
     },
 }

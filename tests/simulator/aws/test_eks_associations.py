@@ -282,10 +282,7 @@ def test_a_session_needs_permission_on_the_association_or_config_itself(aws, eks
         allowed = {"Effect": "Allow", "Action": f"eks:{action}", "Resource": arn}
         elsewhere = {"StringNotEquals": {"aws:ResourceTag/team": "blue"}}
         who = f"User: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod is not authorized to perform: eks:{action}"
-        for statement in (
-            allowed | {"Resource": f"{EKS}cluster/blue"},
-            allowed | {"Condition": elsewhere},
-        ):
+        for statement in (allowed | {"Resource": f"{EKS}cluster/blue"}, allowed | {"Condition": elsewhere}):
             irsa.permit(statement)
             refused(
                 lambda method=method, parameters=parameters: getattr(session, method)(**parameters),

@@ -33,10 +33,7 @@ def role(iam, name="my-role"):
 
 @pytest.mark.parametrize(
     ("value", "rule"),
-    [
-        ("a,b", r"satisfy regular expression pattern: \[\\p"),
-        ("a" * 257, "length less than or equal to 256"),
-    ],
+    [("a,b", r"satisfy regular expression pattern: \[\\p"), ("a" * 257, "length less than or equal to 256")],
 )
 def test_iam_calls_that_take_tags_refuse_an_invalid_value(iam, value, rule):
     tag = {"Key": "run", "Value": value}

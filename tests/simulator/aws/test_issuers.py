@@ -192,11 +192,7 @@ def private_only(issuer):
     return [{"kty": "RSA", "kid": "1", "n": "A" * 100_000, "e": "AQAB", "d": key["d"]}]
 
 
-SLOW = [
-    ("an answer that does not come", nothing),
-    ("headers in drops", slow_headers),
-    ("a body in drops", slow_body),
-]
+SLOW = [("an answer that does not come", nothing), ("headers in drops", slow_headers), ("a body in drops", slow_body)]
 MISBEHAVIOURS = [
     ("headers without end", endless_headers, ""),
     ("100 MiB", much(b"Content-Length: 104857600\r\n", b" " * 65536), "answers more than 524288 bytes"),

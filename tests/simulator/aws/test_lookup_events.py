@@ -198,10 +198,7 @@ def test_lookup_events_refuses_an_invalid_request(cloudtrail, request_, code, me
 
 def test_a_lookup_finds_no_insights_and_no_events_of_another_region(aws, irsa, cloudtrail):
     assert cloudtrail.lookup_events(EventCategory="insight")["Events"] == []
-    keys = {
-        "aws_access_key_id": ADMINISTRATOR.access_key_id,
-        "aws_secret_access_key": ADMINISTRATOR.secret_access_key,
-    }
+    keys = {"aws_access_key_id": ADMINISTRATOR.access_key_id, "aws_secret_access_key": ADMINISTRATOR.secret_access_key}
     elsewhere = aws.session.client("cloudtrail", endpoint_url=aws.endpoint, region_name="eu-west-1", **keys)
     assert names(elsewhere.lookup_events()) == []
     assert names(elsewhere.lookup_events()) == ["LookupEvents"]

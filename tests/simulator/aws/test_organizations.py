@@ -312,9 +312,7 @@ def test_a_resource_control_policy_limits_the_web_identity_exchange(aws, managin
     name = ISSUER.removeprefix("https://")
     managing.enable_resource_control()
     managing.attach(
-        managing.root,
-        control("sts:AssumeRoleWithWebIdentity", StringEquals={f"{name}:sub": SUBJECT}),
-        policy_type=RCP,
+        managing.root, control("sts:AssumeRoleWithWebIdentity", StringEquals={f"{name}:sub": SUBJECT}), policy_type=RCP
     )
     message = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
     refused(irsa.assume, 403, "AccessDenied", f"{message} {BY_RESOURCE}")

@@ -138,10 +138,7 @@ def test_the_session_has_six_tags_for_policies_and_the_next_role_inherits_them(a
             'the trust policy wants aws:RequestTag/kubernetes-namespace StringEquals "shop" '
             'and the request has "default"',
         ),
-        (
-            {"Action": BOTH, "Condition": {"ArnEquals": {"aws:SourceArn": CLUSTER.replace("blue", "green")}}},
-            None,
-        ),
+        ({"Action": BOTH, "Condition": {"ArnEquals": {"aws:SourceArn": CLUSTER.replace("blue", "green")}}}, None),
         ({"Action": BOTH, "Principal": {"Service": "ec2.amazonaws.com"}}, "the trust policy doesn't name pods.eks"),
     ],
     ids=["without TagSession", "another namespace", "another cluster", "another service"],

@@ -369,11 +369,7 @@ def test_iam_refuses_an_invalid_request(aws, irsa, private, row):
 
 # --- any call with a role session's credentials
 
-SERVICES = {
-    "s3": ["s3"],
-    "query": ["sts", "iam", "sqs", "sns"],
-    "json": ["dynamodb", "kms", "ssm", "secretsmanager"],
-}
+SERVICES = {"s3": ["s3"], "query": ["sts", "iam", "sqs", "sns"], "json": ["dynamodb", "kms", "ssm", "secretsmanager"]}
 # The lab can't authorize a session's calls to these services, and says so. It answers the administrator's.
 UNAUTHORIZED = ("sns", "kms", "ssm")
 PERMITTED = {

@@ -113,11 +113,7 @@ def test_s3_refuses_two_tags_with_the_same_key(aws, irsa, s3):
 
 
 @pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        (["a", "a"], TWICE),
-        (["a", "aws:b"], "System tags cannot be added/updated by requester"),
-    ],
+    ("keys", "message"), [(["a", "a"], TWICE), (["a", "aws:b"], "System tags cannot be added/updated by requester")]
 )
 def test_s3_refuses_bucket_tags_with_repeated_or_reserved_keys(s3, keys, message):
     tags = [{"Key": key, "Value": "1"} for key in keys]

@@ -139,21 +139,13 @@ def test_the_trail_names_a_caller_only_if_its_identity_is_proven(aws, irsa):
         irsa.assume(WebIdentityToken=f"{header}.{claims}.{signature}")
     assert aws.last()["userIdentity"] == {"type": "WebIdentityUser"}
     httpx.get(f"{aws.endpoint}/irsa-lab/hello.txt", trust_env=False, timeout=60)
-    assert aws.last()["userIdentity"] == {
-        "type": "AWSAccount",
-        "principalId": "",
-        "accountId": "ANONYMOUS_PRINCIPAL",
-    }
+    assert aws.last()["userIdentity"] == {"type": "AWSAccount", "principalId": "", "accountId": "ANONYMOUS_PRINCIPAL"}
 
 
 def test_the_trail_shows_parameters_and_policies_but_hides_secrets_and_messages(aws, irsa):
     document = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
     irsa.iam.put_role_policy(RoleName="my-role", PolicyName="none", PolicyDocument=document)
-    assert aws.last()["requestParameters"] == {
-        "roleName": "my-role",
-        "policyName": "none",
-        "policyDocument": document,
-    }
+    assert aws.last()["requestParameters"] == {"roleName": "my-role", "policyName": "none", "policyDocument": document}
     aws.client("secretsmanager").create_secret(Name="s", SecretString="planted", Tags=[{"Key": "a", "Value": "b"}])
     kept = aws.last()["requestParameters"]
     assert (kept["name"], kept["secretString"]) == ("s", HIDDEN)
@@ -178,11 +170,7 @@ def test_assuming_a_role_of_another_account_is_recorded_in_both_accounts(aws, ir
     assert both[0]["sharedEventID"] == both[1]["sharedEventID"]
     assert both[0]["eventID"] != both[1]["eventID"]
     assert both[0]["userIdentity"]["type"] == "AssumedRole"
-    assert both[1]["userIdentity"] == {
-        "type": "AWSAccount",
-        "principalId": ours.principal_id,
-        "accountId": ACCOUNT,
-    }
+    assert both[1]["userIdentity"] == {"type": "AWSAccount", "principalId": ours.principal_id, "accountId": ACCOUNT}
 
 
 # --- the secrets

@@ -9,15 +9,7 @@ from labkit.policy import resource_tags
 from labkit.policy.arn import Arn
 from labkit.simulator.aws.access_entries import entry_arn
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import (
-    CannotDerive,
-    Context,
-    ParsedRequest,
-    Permission,
-    as_text,
-    pass_role,
-    tag_keys,
-)
+from labkit.simulator.aws.call import CannotDerive, Context, ParsedRequest, Permission, as_text, pass_role, tag_keys
 from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts
 from labkit.simulator.aws.identity_provider_configs import config_arn
 from labkit.simulator.aws.pod_identity import association_arn

@@ -10,15 +10,7 @@ from typing import Any
 from labkit.policy import resource_tags
 from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.backend import Backend, find, get_service_model
-from labkit.simulator.aws.call import (
-    CannotDerive,
-    Context,
-    ParsedRequest,
-    Permission,
-    as_dict,
-    pass_role,
-    tag_keys,
-)
+from labkit.simulator.aws.call import CannotDerive, Context, ParsedRequest, Permission, as_dict, pass_role, tag_keys
 
 # The parameters that name a resource, and the resource's kind. If an operation has several, the first one here counts.
 KINDS = {
