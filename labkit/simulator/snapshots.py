@@ -28,7 +28,7 @@ from typing import IO, Any
 
 from labkit.errors import LabError, UnknownName
 from labkit.simulator import kubeconfig, process, replacement
-from labkit.simulator.aws.state import own
+from labkit.simulator.aws import own_state
 from labkit.simulator.cluster_folder import ClusterFolder
 from labkit.simulator.folder import Folder
 from labkit.simulator.joined_folder import JoinedFolder
@@ -216,7 +216,7 @@ def _clean(database: Path) -> None:
     """Remove the lab's own credentials and the remains of deleted rows from a copied database."""
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
         if database.name == "aws-own.db":
-            own.forget_sessions(connection)
+            own_state.forget_sessions(connection)
         elif database.name == "objects.db":
             storage.forget_tokens(connection)
         # One file again, without free pages.

@@ -94,17 +94,14 @@ def xml(content: object) -> str:
     which contains the key and the value.
     """
     if isinstance(content, dict):
+        entries: Any = content.get("EvalDecisionDetails", {})
+        rows = "".join(xml({"entry": {"key": key, "value": value}}) for key, value in entries.items())
         return "".join(
-            f"<{name}>{_entries(part) if name == 'EvalDecisionDetails' else xml(part)}</{name}>"
-            for name, part in content.items()
+            f"<{name}>{rows if name == 'EvalDecisionDetails' else xml(part)}</{name}>" for name, part in content.items()
         )
     if isinstance(content, list):
         return "".join(f"<member>{xml(part)}</member>" for part in content)
     return str(content).lower() if isinstance(content, bool) else escape(NOT_XML.sub("?", str(content)))
-
-
-def _entries(content: dict[str, str]) -> str:
-    return "".join(xml({"entry": {"key": key, "value": value}}) for key, value in content.items())
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,6 @@ class EksAuth:
         return facts
 
     async def _verified(self, given: str, facts: ClusterFacts) -> PodClaims:
-        """Verify the token, and return the pod that the token names."""
         expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
             token = parse_token(given)

@@ -31,6 +31,7 @@ from labkit.simulator.aws.eks_auth import EksAuth
 from labkit.simulator.aws.iam import Iam, of_oneself
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.organizations import MANAGEMENT_ID, Organization
+from labkit.simulator.aws.own_state import OwnState
 from labkit.simulator.aws.records import Outcome, records
 from labkit.simulator.aws.regions import Regions
 from labkit.simulator.aws.s3 import S3
@@ -39,7 +40,6 @@ from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Keys, 
 from labkit.simulator.aws.signature import MalformedSignature, Signature
 from labkit.simulator.aws.sqs import Sqs
 from labkit.simulator.aws.state.kept import SIGNED_AS, MotoState, changes, unkept
-from labkit.simulator.aws.state.own import OwnState
 from labkit.simulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.simulator.aws.trail import Trail, hidden
 from labkit.simulator.aws.trail_parameters import is_shown
@@ -262,7 +262,6 @@ class Gate:
         return replace(read, call=request.call, operation=derived.operation if derived else request.operation)
 
     async def _authorize(self, request: AwsRequest, caller: Caller | WebIdentity) -> Grant:
-        """Grant the call if the caller has all permissions that the call needs."""
         if isinstance(caller, WebIdentity):
             return self._sts.admit(request, caller)
         match request.service:
@@ -287,7 +286,6 @@ class Gate:
         return grant
 
     def _is_bound(self, caller: Caller) -> bool:
-        """Whether policies limit the caller."""
         return not isinstance(caller, Administrator) or self._organization.member(caller.account_id).is_bound
 
     async def _permitted(self, request: AwsRequest, caller: Caller) -> Grant:
@@ -308,8 +306,7 @@ class Gate:
             return self._sts.answer(grant, caller)
         if request.service == "eks-auth":
             return self._eks_auth.answer(grant)
-        response = await self._answered(grant, caller)
-        return response, None
+        return await self._answered(grant, caller), None
 
     async def _answered(self, grant: Grant, caller: Caller) -> Response:
         request = grant.request

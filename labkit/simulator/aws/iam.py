@@ -154,7 +154,6 @@ class Iam:
         return {name: str(value) for name, value in kept.items() if value and name not in parameters}
 
     def _renamed(self, request: AwsRequest, iam: IAMBackend, body: bytes) -> bytes:
-        """Give a new object an id made from its name, and return the answer's body with this id."""
         store, parameter, *_ = MADE[request.operation]
         name = request.parameters[parameter]
         # Compare the id, too: one of AWS's own policies may have the same name.
@@ -269,14 +268,12 @@ def _as_user(request: AwsRequest, caller: Caller, organization: Organization) ->
 
 
 def _check_boundary(request: AwsRequest, backend: Backend) -> None:
-    """Refuse a permissions boundary that isn't a managed policy."""
     arn = request.parameters.get("PermissionsBoundary")
     if arn is not None and managed_policies.document(backend, arn) is None:
         raise Refusal(404, "NoSuchEntity", f"Policy {arn} does not exist or is not attachable.")
 
 
 def _set_boundary(request: AwsRequest, iam: IAMBackend) -> Response:
-    """Set or remove the permissions boundary of the user that the call names."""
     parameters = request.parameters
     name = parameters["UserName"]
     if (user := iam.users.get(name)) is None:

@@ -7,7 +7,6 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from labkit.policy.arn import Arn
@@ -37,8 +36,8 @@ def load(iam: IAMBackend, arn: str) -> None:
 
 def load_all(iam: IAMBackend) -> None:
     """Load all AWS managed policies into ``iam``, so that a call can list them."""
-    for name, content in _every():
-        _add(iam, name, content)
+    for match in _NAME.finditer(aws_managed_policies_data):
+        _add(iam, match[1], _decoder.raw_decode(aws_managed_policies_data, match.end() - 1)[0])
 
 
 def unload(iam: IAMBackend) -> None:
@@ -73,12 +72,6 @@ def _find(arn: str) -> tuple[str, dict[str, object]] | None:
     key = f'\n "{match[1]}":'
     at = aws_managed_policies_data.find(key)
     return (match[1], _decoder.raw_decode(aws_managed_policies_data, at + len(key))[0]) if at >= 0 else None
-
-
-def _every() -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the name and the content of each policy in moto's data."""
-    for match in _NAME.finditer(aws_managed_policies_data):
-        yield match[1], _decoder.raw_decode(aws_managed_policies_data, match.end() - 1)[0]
 
 
 def _add(iam: IAMBackend, name: str, content: dict[str, Any], arn: str = "") -> None:

@@ -179,7 +179,6 @@ class Organization:
                         policy.attachments = []
 
     def _rename(self, made: Any, prefix: str, response: Response) -> None:
-        """Give a new object an id that is made from its name."""
         serial = self._identifiers.serial(f"organizations-{prefix}", made.name)
         given = made.id
         made.id = f"{prefix}-{self._identifiers.base32(f'organizations-{prefix}', f'{made.name}#{serial}', 8).lower()}"
@@ -266,12 +265,7 @@ def _is_enabled(store: OrganizationsBackend, policy_type: str) -> bool:
     return any(each["Type"] == policy_type for each in _root(store).policy_types)
 
 
-def _check_new(_: OrganizationsBackend, given: dict[str, Any]) -> None:
-    _check_content(given.get("Type", ""), given.get("Content"))
-
-
 def _check_changed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Check a call that changes or deletes a policy."""
     policy = _policy(store, given)
     if policy is None:
         return
@@ -352,7 +346,7 @@ def _check_removed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
 CHECKS: dict[str, Callable[[OrganizationsBackend, dict[str, Any]], None]] = {
     "AttachPolicy": _check_attached,
     "CreateOrganizationalUnit": _check_new_unit,
-    "CreatePolicy": _check_new,
+    "CreatePolicy": lambda _, given: _check_content(given.get("Type", ""), given.get("Content")),
     "DeleteOrganizationalUnit": _check_deleted_unit,
     "DeletePolicy": _check_changed,
     "DetachPolicy": _check_detached,

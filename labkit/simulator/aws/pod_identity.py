@@ -116,7 +116,6 @@ class PodIdentityAssociations:
         raise resource_not_found(f"Association not found: {association_id}")
 
     def _list(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Return one page of the requested associations."""
         most: int = parameters.get("maxResults", MOST_LISTED)
         token = parameters.get("nextToken", "")
         wanted = {name: parameters[name] for name in NAMES if name in parameters}

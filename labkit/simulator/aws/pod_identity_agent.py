@@ -77,7 +77,6 @@ class PodIdentityAgent:
         )
 
     def _malformed(self, token: str) -> str:
-        """Return the error if the token is malformed or expired."""
         if not token:
             return "Service account token cannot be empty"
         if len(token) > LONGEST_TOKEN:
@@ -93,7 +92,6 @@ class PodIdentityAgent:
         return ""
 
     def _call(self, token: str) -> Call:
-        """Return the call to EKS Auth, signed with the node's credentials."""
         host, path = f"eks-auth.{self._region}.api.aws", f"/clusters/{self._cluster}/assume-role-for-pod-identity"
         body = json.dumps({"token": token}).encode()
         headers = {"host": host, "content-type": "application/json", "user-agent": "eks-pod-identity-agent"}

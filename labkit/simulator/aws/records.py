@@ -320,7 +320,6 @@ def _account(outcome: Outcome) -> str:
 
 
 def _secrets(outcome: Outcome) -> list[str]:
-    """Return the call's secrets, which the record must not contain."""
     call, caller, session = outcome.request.call, outcome.caller, outcome.session
     secrets = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
     secrets += [

@@ -192,7 +192,6 @@ class S3:
         return chosen[0] if chosen and isinstance(chosen[0], FakeDeleteMarker) else None
 
     def _check_exists(self, request: AwsRequest) -> None:
-        """Refuse a call on a missing bucket, object or upload."""
         if request.unread or not request.bucket or request.operation == "CreateBucket":
             return
         bucket = self.backend.bucket(request.bucket)

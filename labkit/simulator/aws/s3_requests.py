@@ -97,7 +97,6 @@ class _Member(NamedTuple):
 
 @cache
 def _checked(operation: str) -> list[_Member]:
-    """Return the operation's inputs that the lab checks."""
     try:
         shape = get_service_model("s3").operation_model(operation).input_shape
     except OperationNotFoundError:

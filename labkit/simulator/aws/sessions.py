@@ -5,39 +5,16 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from labkit.policy.arn import Arn
+from labkit.simulator.aws.backend import Role
+from labkit.simulator.aws.own_state import OwnState
 from labkit.simulator.clock import Clock
 from labkit.simulator.identifiers import Identifiers
 
 # The most sessions that are kept, and the seconds for which an expired session is kept.
 KEPT = 50_000
 KEPT_AFTER_ITS_END = 86_400
-
-
-class Role(Protocol):
-    """A role, with only the fields that `Sessions.open` reads."""
-
-    id: str
-    name: str
-    account_id: str
-
-    @property
-    def arn(self) -> str: ...
-
-
-class SessionStore(Protocol):
-    """A store of sessions that outlives the lab's server."""
-
-    def sessions(self) -> list[dict[str, Any]]:
-        """Return the kept sessions, the oldest first."""
-
-    def keep_session(self, key: str, session: dict[str, object]) -> None:
-        """Keep a session. ``key`` is its access key id."""
-
-    def forget_session(self, key: str) -> None:
-        """Delete a kept session."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +94,7 @@ Caller = Administrator | IamUser | Session
 class Sessions:
     """The lab's role sessions, including those that an earlier server stored in ``kept``."""
 
-    def __init__(
-        self, clock: Clock, identifiers: Identifiers, find_role: Callable[[str], Role | None], kept: SessionStore
-    ):
+    def __init__(self, clock: Clock, identifiers: Identifiers, find_role: Callable[[str], Role | None], kept: OwnState):
         self._clock = clock
         self._kept = kept
         self._find_role = find_role

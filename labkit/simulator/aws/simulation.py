@@ -178,7 +178,6 @@ def _entity(arn: str, backend: Backend) -> tuple[str, Any]:
 
 
 def _attached(kind: str, entity: Any, backend: Backend) -> Iterable[tuple[str, str | None]]:
-    """Yield the name and document of each policy that a user, group or role has."""
     for name, text in list(entity.policies.items()):
         yield f"{kind}_{entity.name}_{name}", text
     for arn in list(entity.managed_policies):
@@ -258,11 +257,14 @@ def _result(simulated: Simulated, action: str, resources: list[str]) -> dict[str
     each = [_specific(simulated, action, resource) for resource in resources]
     decision = next(outcome for outcome in STRICTEST if any(one["EvalResourceDecision"] == outcome for one in each))
     decisive = [one for one in each if one["EvalResourceDecision"] == decision]
+    statements = {json.dumps(statement): statement for one in decisive for statement in one["MatchedStatements"]}
     result: dict[str, Any] = {
         "EvalActionName": action,
         "EvalResourceName": resources[0] if len(resources) == 1 else _template(action),
         "EvalDecision": decision,
-        "MatchedStatements": _once(statement for one in decisive for statement in one["MatchedStatements"]),
+        "MatchedStatements": [
+            *{json.dumps(each): each for one in decisive for each in one["MatchedStatements"]}.values()
+        ],
         "MissingContextValues": _names(key for one in each for key in one["MissingContextValues"]),
     }
     if bounded := [one[BOUNDARY_DETAIL] for one in each if BOUNDARY_DETAIL in one]:
@@ -363,10 +365,6 @@ def _matched(policy: Policy, name: str, number: int) -> dict[str, Any]:
         "StartPosition": {"Line": start[0], "Column": start[1]},
         "EndPosition": {"Line": end[0], "Column": end[1]},
     }
-
-
-def _once(statements: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({json.dumps(statement): statement for statement in statements}.values())
 
 
 def _template(action: str) -> str:

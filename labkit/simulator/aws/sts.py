@@ -337,7 +337,6 @@ def _validate(request: AwsRequest, required: tuple[str, ...]) -> None:
 
 
 def _constraints(form: Mapping[str, str]) -> list[str]:
-    """Return the constraints that the parameters in ``form`` break."""
     faults = []
     for name, (shortest, longest) in LENGTHS.items():
         if name not in form:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from labkit.simulator.aws import sessions
-from labkit.simulator.aws.state.own import OwnState
+from labkit.simulator.aws.own_state import OwnState
 from labkit.simulator.clock import Clock
 from labkit.simulator.identifiers import Identifiers
 from tests.simulator.aws.conftest import ACCOUNT, Irsa

@@ -224,6 +224,5 @@ def _attributes(action: str, parameters: dict[str, Any], items: list[dict[str, A
 
 
 def _named(expression: str, placeholders: dict[str, str]) -> set[str]:
-    """Return the top-level attributes in an expression."""
     names = re.findall(r"(?<![\w:#.])(?:#\w+|[A-Za-z_]\w*)", expression)
     return {placeholders.get(name, name) for name in names if name.upper() not in WORDS}

@@ -94,7 +94,6 @@ def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
 
 
 def _on_arn(request: ParsedRequest, context: Context, backend: Backend) -> Permission:
-    """Return the permission for an operation on a resource's tags."""
     operation, arn = request.operation, request.parameters["resourceArn"]
     if not (name := cluster_of(arn, request.region, request.account_id)):
         raise CannotDerive(f"eks:{operation} on a resource that is not part of a cluster in this account and region")

@@ -165,9 +165,9 @@ def _reducer(kind: type) -> Any:
     if issubclass(kind, BaseBackend):
         return lambda backend: (backend_at, place(backend))
     if issubclass(kind, PRIVATE_KEYS):
-        return _reduced_key
+        return lambda key: (_private_key, (key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),))
     if issubclass(kind, threading.Thread):
-        return _reduced_thread
+        return lambda it: (_ended, (kind,), {name: v for name, v in it.__dict__.items() if name not in OF_THREADS})
     return copyreg.dispatch_table.get(kind) or methodcaller("__reduce_ex__", PROTOCOL)
 
 
@@ -188,14 +188,6 @@ def _reduced_default_dict(thing: Any) -> Any:
     if isinstance(factory, FunctionType) and LOCALS in factory.__qualname__:
         return _default_dict, _place_of(factory), None, None, iter(thing.items())
     return defaultdict, (factory,), None, None, iter(thing.items())
-
-
-def _reduced_key(key: Any) -> Any:
-    return _private_key, (key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),)
-
-
-def _reduced_thread(thread: threading.Thread) -> Any:
-    return _ended, (type(thread),), {name: v for name, v in thread.__dict__.items() if name not in OF_THREADS}
 
 
 class _Body:

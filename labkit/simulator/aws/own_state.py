@@ -50,7 +50,7 @@ class OwnState:
             self._database.write("INSERT OR REPLACE INTO parts VALUES (?, ?)", name, content)
             self._parts[name] = content
 
-    def sessions(self) -> list[dict[str, object]]:
+    def sessions(self) -> list[dict[str, Any]]:
         """Return the role sessions, the oldest first."""
         rows = self._database.read("SELECT session FROM sessions ORDER BY serial") if self._database else []
         return [json.loads(session) for (session,) in rows]
