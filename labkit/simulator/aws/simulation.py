@@ -262,9 +262,7 @@ def _result(simulated: Simulated, action: str, resources: list[str]) -> dict[str
         "EvalActionName": action,
         "EvalResourceName": resources[0] if len(resources) == 1 else _template(action),
         "EvalDecision": decision,
-        "MatchedStatements": [
-            *{json.dumps(each): each for one in decisive for each in one["MatchedStatements"]}.values()
-        ],
+        "MatchedStatements": [*statements.values()],
         "MissingContextValues": _names(key for one in each for key in one["MissingContextValues"]),
     }
     if bounded := [one[BOUNDARY_DETAIL] for one in each if BOUNDARY_DETAIL in one]:
