@@ -41,6 +41,7 @@ from labkit.simulator.aws.answers import Refusal, not_emulated
 from labkit.simulator.aws.call import S3_CONTROL, AwsRequest, Response, copy_source
 from labkit.simulator.aws.clusters import EksClusters
 from labkit.simulator.aws.one_thread import OneThread, Stuck
+from labkit.simulator.aws.web_identity import Provider
 
 try:
     from moto.backends import get_backend
@@ -59,7 +60,7 @@ try:
     from moto.iam.access_control import PermissionResult
     from moto.iam.aws_managed_policies import aws_managed_policies_data
     from moto.iam.exceptions import MalformedPolicyDocument
-    from moto.iam.models import AccessKey, AWSManagedPolicy, IAMBackend, OpenIDConnectProvider, Role, User, iam_backends
+    from moto.iam.models import AccessKey, AWSManagedPolicy, IAMBackend, Role, User, iam_backends
     from moto.iam.policy_validation import (
         SERVICE_TYPE_REGION_INFORMATION_ERROR_ASSOCIATIONS,
         IAMPolicyDocumentValidator,
@@ -196,12 +197,12 @@ class Backend:
                 return next(((user, key) for user in users if key in user.access_keys), None)
         return None
 
-    def provider(self, account_id: str, issuer: str) -> OpenIDConnectProvider | None:
+    def provider(self, account_id: str, issuer: str) -> Provider | None:
         """The OIDC provider of an issuer (``https://…``) in an account; None if the account doesn't have it."""
         iam = self.iam(account_id)
-        if iam is None or not issuer.startswith("https://"):
-            return None
-        return iam.open_id_providers.get(f"arn:aws:iam::{account_id}:oidc-provider/{issuer.removeprefix('https://')}")
+        arn = f"arn:aws:iam::{account_id}:oidc-provider/{issuer.removeprefix('https://')}"
+        stored = iam.open_id_providers.get(arn) if iam and issuer.startswith("https://") else None
+        return Provider(stored.client_id_list, stored.thumbprint_list, stored.arn) if stored else None
 
     def replace_thumbprint(self, old: str, new: str) -> None:
         """Replace a certificate's thumbprint in the OIDC providers that list it, in all accounts."""

@@ -26,7 +26,7 @@ from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.pod_identity import SERVICE
 from labkit.simulator.aws.session_tags import SessionTags
 from labkit.simulator.aws.sessions import Session, Sessions
-from labkit.simulator.aws.web_identity import parse_token, verify
+from labkit.simulator.aws.web_identity import Provider, parse_token, verify
 from labkit.simulator.clock import Clock
 from labkit.tokens import Claims
 
@@ -46,19 +46,6 @@ class PodClaims:
     service_account: str
     name: str
     uid: str
-
-
-@dataclass
-class _Expected:
-    """The issuer and the audience that a token must have.
-
-    `verify` takes this object instead of an OIDC provider, because Pod Identity has no OIDC provider.
-    """
-
-    url: str
-    client_id_list: list[str]
-    thumbprint_list: list[str]
-    arn: str
 
 
 @dataclass(frozen=True)
@@ -131,12 +118,13 @@ class EksAuth:
         return facts
 
     async def _verified(self, given: str, facts: ClusterFacts) -> PodClaims:
-        expected = _Expected(facts.issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
             token = parse_token(given)
             if reason := _of_another(Claims.of(token.claims), facts):
                 raise _invalid(reason)
-            identity = await verify(token, find_provider=lambda _: expected, issuers=self.issuers, now=self.clock.now())
+            identity = await verify(
+                token, find_provider=lambda _: Provider([SERVICE]), issuers=self.issuers, now=self.clock.now()
+            )
         except Refusal as refusal:
             if refusal.code == "ExpiredTokenException":
                 raise Refusal(400, refusal.code, EXPIRED_TOKEN, refusal.reason) from refusal

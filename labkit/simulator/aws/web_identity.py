@@ -10,9 +10,9 @@ import base64
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import jwt
 
@@ -38,15 +38,13 @@ NO_THUMBPRINT = "OpenIDConnect provider's HTTPS certificate doesn't match config
 _algorithms = {name: jwt.get_algorithm_by_name(name) for name in ALGORITHMS}
 
 
-class Provider(Protocol):
-    """An OIDC provider as IAM stores it. ``url`` has no ``https://``."""
+@dataclass(frozen=True)
+class Provider:
+    """What a token must fit: an OIDC provider in IAM, or EKS Pod Identity, which has no ARN and no thumbprints."""
 
-    url: str
-    client_id_list: list[str]
-    thumbprint_list: list[str]
-
-    @property
-    def arn(self) -> str: ...
+    client_ids: list[str]
+    thumbprints: list[str] = field(default_factory=list)
+    arn: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,20 +111,20 @@ async def verify(
         raise refusal("The token's header has critical extensions, which AWS doesn't accept")
     provider = find_provider(issuer)
     compared = Claims.of(claims).compared
-    client_ids = provider.client_id_list if provider else None
+    client_ids = provider.client_ids if provider else None
     start = max(not_before, issued_at)
     if rejected := refused(issuer, compared, client_ids=client_ids, expires=expires, not_before=start, now=now):
         if rejected.code == EXPIRED:
             raise Refusal(400, rejected.code, rejected.message)
         raise refusal(rejected.message, rejected.detail)
     assert provider is not None
-    key = await _key(issuers, issuer, header.get("kid"), provider.thumbprint_list)
+    key = await _key(issuers, issuer, header.get("kid"), provider.thumbprints)
     if mismatch := _unsigned(token, algorithm, key):
         raise refusal("The token's signature is not the issuer's", mismatch)
     return WebIdentity(
         issuer,
         subject,
-        audience=next(audience for audience in compared if audience in provider.client_id_list),
+        audience=next(audience for audience in compared if audience in provider.client_ids),
         provider_arn=provider.arn,
         claims=claims,
     )
