@@ -11,6 +11,8 @@ EKS = f"arn:aws:eks:{REGION}:{ACCOUNT}:"
 OIDC = {"identityProviderConfigName": "users", "issuerUrl": "https://users.example.com", "clientId": "kubectl"}
 USERS = {"type": "oidc", "name": "users"}
 ASSOCIATED = {"clusterName": "blue", "namespace": "default", "serviceAccount": "my-service-account"}
+INVALID, IN_USE = (400, "InvalidParameterException"), (409, "ResourceInUseException")
+NOT_FOUND = 404, "ResourceNotFoundException"
 NO_CLUSTER = "No cluster found for name: none."
 
 
@@ -59,8 +61,7 @@ def test_eks_refuses_the_cluster_s_own_issuer_as_an_identity_provider_of_its_use
     for url in (ISSUER, f"{ISSUER}/"):
         refused(
             lambda url=url: eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC | {"issuerUrl": url}),
-            400,
-            "InvalidParameterException",
+            *INVALID,
             message,
         )
 
@@ -71,8 +72,7 @@ def test_eks_refuses_a_second_identity_provider_config(eks):
     for oidc in (OIDC, another):
         refused(
             lambda oidc=oidc: eks.associate_identity_provider_config(clusterName="blue", oidc=oidc),
-            409,
-            "ResourceInUseException",
+            *IN_USE,
             "The cluster already has the identity provider config users.",
         )
 
@@ -98,25 +98,14 @@ def test_an_unknown_identity_provider_config_is_not_found(eks):
     named = {"type": "oidc", "name": "others"}
     for call in (eks.describe_identity_provider_config, eks.disassociate_identity_provider_config):
         message = "No identity provider config found for name: others."
-        refused(
-            lambda call=call: call(clusterName="blue", identityProviderConfig=named),
-            404,
-            "ResourceNotFoundException",
-            message,
-        )
+        refused(lambda call=call: call(clusterName="blue", identityProviderConfig=named), *NOT_FOUND, message)
         message = "The identity provider config type must be oidc."
         refused(
             lambda call=call: call(clusterName="blue", identityProviderConfig=USERS | {"type": "saml"}),
-            400,
-            "InvalidParameterException",
+            *INVALID,
             message,
         )
-    refused(
-        lambda: eks.associate_identity_provider_config(clusterName="none", oidc=OIDC),
-        404,
-        "ResourceNotFoundException",
-        NO_CLUSTER,
-    )
+    refused(lambda: eks.associate_identity_provider_config(clusterName="none", oidc=OIDC), *NOT_FOUND, NO_CLUSTER)
 
 
 # Pod Identity.
@@ -139,12 +128,7 @@ def test_an_association_is_described_updated_and_deleted(aws, eks, irsa):
     assert updated["roleArn"] == other
     assert updated["modifiedAt"] > updated["createdAt"] == association["createdAt"]
     assert eks.delete_pod_identity_association(**named)["association"] == updated
-    refused(
-        lambda: eks.describe_pod_identity_association(**named),
-        404,
-        "ResourceNotFoundException",
-        f"Association not found: {identifier}",
-    )
+    refused(lambda: eks.describe_pod_identity_association(**named), *NOT_FOUND, f"Association not found: {identifier}")
     assert (
         eks.create_pod_identity_association(**ASSOCIATED, roleArn=other)["association"]["associationId"] != identifier
     )
@@ -154,8 +138,7 @@ def test_eks_refuses_a_second_association_of_a_service_account(eks, irsa):
     made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)["association"]
     refused(
         lambda: eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn),
-        409,
-        "ResourceInUseException",
+        *IN_USE,
         f"Association already exists: {made['associationId']}",
     )
 
@@ -178,13 +161,8 @@ def test_associations_are_listed_by_namespace_and_service_account_a_page_at_a_ti
     assert listed(namespace="team", serviceAccount="two") == [("team", "two")]
     assert listed(serviceAccount="two") == [("default", "two"), ("team", "two")]
     first = eks.list_pod_identity_associations(clusterName="blue", maxResults=1)
-    assert set(first["associations"][0]) == {
-        "clusterName",
-        "namespace",
-        "serviceAccount",
-        "associationArn",
-        "associationId",
-    }
+    shown = {"clusterName", "namespace", "serviceAccount", "associationArn", "associationId"}
+    assert set(first["associations"][0]) == shown
     for wrong in ({"maxResults": 101}, {"nextToken": "none"}):
         with pytest.raises(eks.exceptions.InvalidParameterException):
             eks.list_pod_identity_associations(clusterName="blue", **wrong)
@@ -224,25 +202,20 @@ def test_eks_refuses_an_association_s_role_that_is_missing_or_does_not_trust_eks
             ),
             lambda role_arn=role_arn: eks.update_pod_identity_association(**named, roleArn=role_arn),
         ):
-            refused(call, 400, "InvalidParameterException", message)
+            refused(call, *INVALID, message)
 
 
 def test_eks_refuses_an_association_s_role_whose_trust_policy_lacks_tag_session(eks, irsa):
     """https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html"""
     irsa.trust({"Version": "2012-10-17", "Statement": [{**FOR_PODS, "Action": "sts:AssumeRole"}]})
     given, message = ASSOCIATED | {"roleArn": irsa.role_arn}, "Trust policy of the role provided is invalid."
-    refused(lambda: eks.create_pod_identity_association(**given), 400, "InvalidParameterException", message)
+    refused(lambda: eks.create_pod_identity_association(**given), *INVALID, message)
     assert eks.create_pod_identity_association(**given, disableSessionTags=True)["association"]
 
 
 def test_eks_refuses_an_association_id_of_the_wrong_length(eks):
     message = "The parameter associationId should be 19 characters long."
-    refused(
-        lambda: eks.delete_pod_identity_association(clusterName="blue", associationId="None"),
-        400,
-        "InvalidParameterException",
-        message,
-    )
+    refused(lambda: eks.delete_pod_identity_association(clusterName="blue", associationId="None"), *INVALID, message)
 
 
 # Both.
@@ -253,10 +226,7 @@ def test_associations_and_provider_configs_end_with_their_cluster(eks, irsa):
     eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
     eks.delete_cluster(name="blue")
     refused(
-        lambda: eks.list_pod_identity_associations(clusterName="blue"),
-        404,
-        "ResourceNotFoundException",
-        "No cluster found for name: blue.",
+        lambda: eks.list_pod_identity_associations(clusterName="blue"), *NOT_FOUND, "No cluster found for name: blue."
     )
     eks.create_cluster(name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={})
     assert eks.list_pod_identity_associations(clusterName="blue")["associations"] == []
@@ -371,7 +341,7 @@ def test_eks_calls_that_take_tags_refuse_keys_that_begin_with_aws(eks, tagged, i
         lambda: eks.create_nodegroup(clusterName="blue", **nodes, tags=tags),
         lambda: eks.create_pod_identity_association(**other, tags=tags),
     ):
-        refused(call, 400, "InvalidParameterException", message)
+        refused(call, *INVALID, message)
     assert eks.list_clusters()["clusters"] == ["blue"]
 
 
