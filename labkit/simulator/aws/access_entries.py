@@ -112,9 +112,8 @@ class AccessEntries:
 
     def of_arn(self, arn: str, cluster_arn: str) -> AccessEntry | None:
         """Return the entry whose own ARN (not its principal's) is ``arn``; None if the entry doesn't exist."""
-        return next(
-            (each for each in self._entries.values() if entry_arn(cluster_arn, each.principal_arn) == arn), None
-        )
+        entries = self._entries.values()
+        return next((each for each in entries if entry_arn(cluster_arn, each.principal_arn) == arn), None)
 
     def admit_creator(self, principal_arn: str, principal_id: str, now: float) -> None:
         """Create an entry that makes the cluster's creator an administrator of the cluster."""

@@ -226,9 +226,8 @@ def pass_role(role_arn: str, service: str, resource: str) -> Permission:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
     """
     context: Context = {"iam:PassedToService": service, "iam:AssociatedResourceArn": resource}
-    return Permission(
-        "iam:PassRole", role_arn, context, frozenset({"iam:passedtoservice", "iam:associatedresourcearn"})
-    )
+    keys = frozenset({"iam:passedtoservice", "iam:associatedresourcearn"})
+    return Permission("iam:PassRole", role_arn, context, keys)
 
 
 def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> Context:

@@ -184,9 +184,8 @@ def _attribute(parameters: dict[str, Any]) -> tuple[str, str]:
         raise _refusal("InvalidLookupAttributes", "A lookup can have only one attribute beside the time range.")
     key, value = attributes[0].get("AttributeKey"), attributes[0].get("AttributeValue")
     if key not in ATTRIBUTES:
-        raise _refusal(
-            "InvalidLookupAttributes", f"Unknown lookup attribute {key}. Use one of {', '.join(ATTRIBUTES)}."
-        )
+        message = f"Unknown lookup attribute {key}. Use one of {', '.join(ATTRIBUTES)}."
+        raise _refusal("InvalidLookupAttributes", message)
     if not value or len(value) > LONGEST_VALUE:
         raise _refusal("InvalidLookupAttributes", f"The value of {key} must have 1 to {LONGEST_VALUE} characters.")
     if key == "ReadOnly" and value not in ("true", "false"):

@@ -119,9 +119,7 @@ class Eks:
         If moto already knows the cluster, change nothing, and return None. ``parameters`` are CreateCluster's.
         """
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(parameters).encode())
-        request = AwsRequest(
-            call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id
-        )
+        request = AwsRequest(call, "eks", region, "CreateCluster", self.backend.account_id)
         if (await self.backend.answer(_on(request, "GET", name))).status == 200:
             return None
         await self.backend.answer(request)
@@ -183,17 +181,14 @@ class Eks:
         now = self.clock.now()
         match kind:
             case "Access" if facts.authentication_mode == CONFIG_MAP:
-                message = (
-                    "The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to perform "
-                )
-                raise Refusal(400, "InvalidRequestException", f"{message}this operation.")
+                message = "The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to"
+                raise Refusal(400, "InvalidRequestException", f"{message} perform this operation.")
             case "Access":
                 return facts.access.answer(request, facts.arn, self._principal_id, now)
             case "IdentityProviderConfig":
                 return facts.identity_providers.answer(request, facts.arn, facts.issuer, now)
-        return facts.pod_identity.answer(
-            request, facts.arn, partial(self._association_id, facts.arn), self._require_role, now
-        )
+        new_id = partial(self._association_id, facts.arn)
+        return facts.pod_identity.answer(request, facts.arn, new_id, self._require_role, now)
 
     def _require_role(self, role_arn: str, actions: list[str]) -> None:
         role = self.backend.role(role_arn)

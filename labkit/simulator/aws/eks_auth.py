@@ -122,9 +122,8 @@ class EksAuth:
             token = parse_token(given)
             if reason := _of_another(Claims.of(token.claims), facts):
                 raise _invalid(reason)
-            identity = await verify(
-                token, find_provider=lambda _: Provider([SERVICE]), issuers=self.issuers, now=self.clock.now()
-            )
+            here = Provider([SERVICE])
+            identity = await verify(token, find_provider=lambda _: here, issuers=self.issuers, now=self.clock.now())
         except Refusal as refusal:
             if refusal.code == "ExpiredTokenException":
                 raise Refusal(400, refusal.code, EXPIRED_TOKEN, refusal.reason) from refusal

@@ -220,9 +220,8 @@ async def _with_thumbprint(request: AwsRequest, backend: Backend, issuers: Issue
     try:
         return {"ThumbprintList.member.1": await issuers.thumbprint(url)}
     except IssuerUnreachable as error:
-        raise Refusal(
-            400, "OpenIdIdpCommunicationError", f"Could not retrieve the thumbprint of {url}", str(error)
-        ) from error
+        message = f"Could not retrieve the thumbprint of {url}"
+        raise Refusal(400, "OpenIdIdpCommunicationError", message, str(error)) from error
 
 
 def _is_issuer(url: str) -> bool:
@@ -256,10 +255,8 @@ def check_names(request: AwsRequest, caller: Caller, backend: Backend) -> None:
         _check_unused_name(request, iam)
     role = find(iam, "roles", parameters.get("RoleName")) if request.operation in ROLE_WRITES else None
     if role is not None and role.path.startswith(SERVICE_LINKED):
-        message = (
-            f"Cannot perform the operation on the protected role '{role.name}' - this role is only modifiable by AWS"
-        )
-        raise Refusal(400, "UnmodifiableEntity", message)
+        message = f"Cannot perform the operation on the protected role '{role.name}' - this role is only"
+        raise Refusal(400, "UnmodifiableEntity", f"{message} modifiable by AWS")
     if arn := parameters.get("PolicyArn"):
         _check_policy_arn(request, caller, arn)
 

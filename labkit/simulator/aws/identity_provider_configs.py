@@ -76,10 +76,8 @@ class IdentityProviderConfigs:
             raise invalid_parameter(SAME_AS_ISSUER)
         if self._config:
             # No public source shows AWS's sentence; the code is one that the operation documents.
-            message = (
-                f"The cluster already has the identity provider config {self._config['identityProviderConfigName']}."
-            )
-            raise resource_in_use(message)
+            name = self._config["identityProviderConfigName"]
+            raise resource_in_use(f"The cluster already has the identity provider config {name}.")
         given = {member: oidc[member] for member in MEMBERS if oidc.get(member)}
         return {"usernameClaim": "sub", "requiredClaims": {}, **given} | {
             "identityProviderConfigArn": config_arn(cluster_arn, name),

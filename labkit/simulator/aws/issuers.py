@@ -255,9 +255,8 @@ class Issuers:
                 return host, port
         except ValueError:
             pass
-        raise IssuerUnreachable(
-            f"{host} is neither an issuer of this lab nor on this machine: the lab does not contact it"
-        )
+        where = "neither an issuer of this lab nor on this machine"
+        raise IssuerUnreachable(f"{host} is {where}: the lab does not contact it")
 
 
 async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str, **request: Any) -> dict[str, Any]:
@@ -320,9 +319,8 @@ def _parse(entry: dict[str, Any]) -> jwt.PyJWK | None:
     if entry.get("use", "sig") != "sig" or entry.get("kty") not in ("RSA", "EC"):
         return None
     # Only the public part: if somebody publishes a private key, checking its other numbers would take long.
-    public: dict[str, Any] = {
-        name: entry[name] for name in ("kty", "kid", "alg", "n", "e", "crv", "x", "y") if name in entry
-    }
+    names = ("kty", "kid", "alg", "n", "e", "crv", "x", "y")
+    public: dict[str, Any] = {name: entry[name] for name in names if name in entry}
     if not all(isinstance(value, str) and len(value) <= LONGEST_NUMBER for value in public.values()):
         return None
     try:

@@ -147,7 +147,6 @@ def _role(parameters: dict[str, Any], cluster_arn: str) -> str:
     role_arn = str(parameters.get("roleArn") or "")
     named = ROLE.fullmatch(role_arn)
     if named is None or named[1] != Arn.parse(cluster_arn).account:
-        raise invalid_parameter(
-            f"The parameter roleArn is not a role of the cluster's account: {role_arn or '(missing)'}."
-        )
+        message = "The parameter roleArn is not a role of the cluster's account"
+        raise invalid_parameter(f"{message}: {role_arn or '(missing)'}.")
     return role_arn

@@ -224,10 +224,8 @@ def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
     """Return facts that CloudTrail doesn't record, such as the decision and its reason."""
     refusal, grant, caller = outcome.refusal, outcome.grant, outcome.caller
     reason = refusal.reason if refusal else grant.reason if grant else ""
-    about: dict[str, Any] = {
-        "decision": "refused" if refusal else "allowed",
-        "reason": _cut(reason, secrets, LONGEST_REASON),
-    }
+    decision = "refused" if refusal else "allowed"
+    about: dict[str, Any] = {"decision": decision, "reason": _cut(reason, secrets, LONGEST_REASON)}
     if code := outcome.error_code:
         about["code"] = _cut(code, secrets, LONGEST)
         about["message"] = _cut(outcome.error_message, secrets, LONGEST)
@@ -322,9 +320,8 @@ def _account(outcome: Outcome) -> str:
 def _secrets(outcome: Outcome) -> list[str]:
     call, caller, session = outcome.request.call, outcome.caller, outcome.session
     secrets = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
-    secrets += [
-        value for name, value in call.headers.items() if CUSTOMER_KEY in name and not name.endswith("algorithm")
-    ]
+    keys = (name for name in call.headers if CUSTOMER_KEY in name and not name.endswith("algorithm"))
+    secrets += [call.headers[name] for name in keys]
     if authorization := call.headers.get("authorization"):
         signature = re.search(r"Signature=([^,\s]+)", authorization)
         secrets.append(signature[1] if signature else authorization.partition(" ")[2])

@@ -129,10 +129,8 @@ class Regions:
         if named is None:
             return own
         if own != self._backend.account_id or named == own or not re.fullmatch(r"\d{12}", str(named), re.ASCII):
-            message = (
-                f"Only the account {self._backend.account_id} may pass AccountId. It must be another account's id."
-            )
-            raise Refusal(400, "ValidationException", message)
+            message = f"Only the account {self._backend.account_id} may pass AccountId. It must be another account's"
+            raise Refusal(400, "ValidationException", f"{message} id.")
         return str(named)
 
     def _status(self, account_id: str, region: str) -> str:

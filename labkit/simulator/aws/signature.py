@@ -128,9 +128,8 @@ def _from_header(call: Call, authorization: str) -> Signature:
         raise Unsupported(f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.")
     parts = {match[1]: match[2] for piece in rest.split(",") if (match := _HEADER.fullmatch(piece))}
     if missing := [name for name in ("Credential", "SignedHeaders", "Signature") if not parts.get(name)]:
-        raise MalformedSignature(
-            f"Authorization header requires {' and '.join(repr(name) for name in missing)} parameter."
-        )
+        names = " and ".join(map(repr, missing))
+        raise MalformedSignature(f"Authorization header requires {names} parameter.")
     return _signature(
         parts,
         timestamp=call.headers.get("x-amz-date") or _http_date(call.headers.get("date", "")),
@@ -151,10 +150,8 @@ def _from_query(call: Call) -> Signature:
         )
     expires = query.get("X-Amz-Expires", "900")
     if not re.fullmatch(r"\d{1,6}", expires, re.ASCII) or not 0 < int(expires) <= LONGEST_PRESIGNED:
-        message = (
-            "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than "
-        )
-        raise MalformedSignature(f"{message}{LONGEST_PRESIGNED} seconds")
+        message = "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less"
+        raise MalformedSignature(f"{message} than {LONGEST_PRESIGNED} seconds")
     return _signature(
         parts,
         timestamp=parts["Date"],
@@ -168,9 +165,8 @@ def _signature(
 ) -> Signature:
     scope = parts["Credential"].split("/")
     if len(scope) != 5 or not all(scope):
-        raise MalformedSignature(
-            'the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".'
-        )
+        form = "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request"
+        raise MalformedSignature(f'the Credential is mal-formed; expecting "{form}".')
     if not re.fullmatch(r"\d{8}T\d{6}Z", timestamp, re.ASCII):
         raise MalformedSignature("AWS authentication requires a valid Date or x-amz-date header")
     access_key_id, date, region, service, terminator = scope

@@ -36,9 +36,8 @@ class Sqs:
         if request.operation == "ListQueues" and request.parsed and "QueueNamePrefix" in request.parsed.parameters:
             # moto would use it as a regular expression, and matching could take years.
             prefix = re.escape(request.parsed.parameters["QueueNamePrefix"])
-            return await self.backend.answer(
-                _with(replace(request, call=request.parsed.moto_call), QueueNamePrefix=prefix)
-            )
+            request = replace(request, call=request.parsed.moto_call)
+            return await self.backend.answer(_with(request, QueueNamePrefix=prefix))
         if request.operation != "ReceiveMessage":
             return await self.backend.answer(request)
         try:

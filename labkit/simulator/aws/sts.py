@@ -179,22 +179,15 @@ class Sts:
         """Answer a granted call. Return the answer, and the session that the call opened."""
         request = grant.request
         if isinstance(caller, WebIdentity):
-            about = {
-                "SubjectFromWebIdentityToken": caller.subject,
-                "Audience": caller.audience,
-                "Provider": caller.provider_arn,
-            }
-            return self._open(
-                grant, about, caller.context, {"provider": caller.provider_arn, "subject": caller.subject}
-            )
+            subject, arn = caller.subject, caller.provider_arn
+            about = {"SubjectFromWebIdentityToken": subject, "Audience": caller.audience, "Provider": arn}
+            return self._open(grant, about, caller.context, {"provider": arn, "subject": subject})
         match request.operation:
             case "AssumeRole":
                 duration = _parameters(request).get("DurationSeconds", USUAL)
                 if isinstance(caller, Session) and duration > LONGEST_CHAINED:
-                    message = (
-                        "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role "
-                    )
-                    raise Refusal(400, "ValidationError", f"{message}chaining.")
+                    message = "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by"
+                    raise Refusal(400, "ValidationError", f"{message} role chaining.")
                 return self._open(grant)
             case "GetCallerIdentity":
                 content = {"UserId": caller.principal_id, "Account": caller.account_id, "Arn": caller.arn}
@@ -304,12 +297,8 @@ class Sts:
             raise invalid(constraint_violation("'policyArns'", must))
         for arn in arns:
             named = Arn.find(arn)
-            stored = (
-                managed_policies.document(self.backend, arn)
-                if named and named.account in ("aws", role.account_id)
-                else None
-            )
-            if stored is None:
+            stored = managed_policies.document(self.backend, arn)
+            if stored is None or not named or named.account not in ("aws", role.account_id):
                 raise Refusal(400, "MalformedPolicyDocument", f"The session policy {arn} does not exist")
             documents.append(stored)
         try:
@@ -356,9 +345,8 @@ def _constraints(form: Mapping[str, str]) -> list[str]:
 def _duration(given: Mapping[str, Any], role: Role) -> int:
     duration: int = given.get("DurationSeconds", USUAL)
     if duration > int(role.max_session_duration or USUAL):
-        raise Refusal(
-            400, "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
-        )
+        message = "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
+        raise Refusal(400, "ValidationError", message)
     return duration
 
 

@@ -82,9 +82,8 @@ def _create(request: ParsedRequest) -> list[Permission]:
     actions = ["CreateSecret"]
     actions += ["TagResource"] if parameters.get("Tags") else []
     actions += ["ReplicateSecretToRegions"] if parameters.get("AddReplicaRegions") else []
-    return [
-        Permission(f"secretsmanager:{action}", arn, context, _known(request), parameters["Name"]) for action in actions
-    ]
+    known, name = _known(request), parameters["Name"]
+    return [Permission(f"secretsmanager:{action}", arn, context, known, name) for action in actions]
 
 
 def _on_secret(operation: str, secret_id: str, request: ParsedRequest, backend: Backend) -> Permission:
