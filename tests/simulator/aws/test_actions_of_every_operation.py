@@ -26,7 +26,7 @@ FREE = {
     ("s3", "DeleteObjects"),
 }
 # The denial, and the errors that a session gets before AWS checks its permissions.
-TOLD = re.compile(
+MESSAGE = re.compile(
     r"is not authorized to perform|Forbidden|Must specify userName|Could not find operation"
     r"|with session credentials|The lab does not emulate sts:"
 )
@@ -104,7 +104,7 @@ def test_without_policies_every_call_is_refused(nobody, service, operation):
     shape = client.meta.service_model.operation_model(operation).input_shape
     with pytest.raises(ClientError) as caught:
         client._make_api_call(operation, example(shape) if shape else {})
-    assert TOLD.search(caught.value.response["Error"]["Message"]), caught.value
+    assert MESSAGE.search(caught.value.response["Error"]["Message"]), caught.value
     record = aws.last()
     assert record["lab"]["decision"] == "refused"
     # CloudTrail has other names for S3's operations.

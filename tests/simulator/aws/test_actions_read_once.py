@@ -211,15 +211,15 @@ def test_sqs_takes_json_at_a_queue_s_own_url_and_refuses_another_queue(stocked):
     assert send(stocked, "sqs", "POST", f"/{ACCOUNT}/theirs", '{"MessageBody": "x"}', **headers).status_code == 403
 
 
-NULL = "1 validation error detected: Value null at '{}' failed to satisfy constraint: Member must not be null"
+MISSING = "1 validation error detected: Value null at '{}' failed to satisfy constraint: Member must not be null"
 
 
 @pytest.mark.parametrize(
     ("service", "method", "code", "message"),
     [
-        ("iam", "get_role", "ValidationError", NULL.format("roleName")),
-        ("dynamodb", "get_item", "ValidationException", NULL.format("tableName")),
-        ("secretsmanager", "get_secret_value", "ValidationException", NULL.format("secretId")),
+        ("iam", "get_role", "ValidationError", MISSING.format("roleName")),
+        ("dynamodb", "get_item", "ValidationException", MISSING.format("tableName")),
+        ("secretsmanager", "get_secret_value", "ValidationException", MISSING.format("secretId")),
         ("sqs", "send_message", "MissingParameter", "The request must contain the parameter QueueUrl."),
     ],
 )

@@ -151,7 +151,7 @@ def with_another_thumbprint(irsa):
 
 
 ONE, TWO = "1 validation error detected: ", "2 validation errors detected: "
-NULL = "Value null at '{}' failed to satisfy constraint: Member must not be null"
+MISSING = "Value null at '{}' failed to satisfy constraint: Member must not be null"
 MUST = "Value '{}' at '{}' failed to satisfy constraint: Member must {}"
 AT_LEAST, AT_MOST = "have length greater than or equal to {}", "have length less than or equal to {}"
 FROM, UNTIL = "have value greater than or equal to 900", "have value less than or equal to 43200"
@@ -185,9 +185,9 @@ def of(constraint, value, name):
 
 
 WEB_IDENTITY = [
-    Row(1, "no token", asks(WebIdentityToken=None), *INVALID, ONE + NULL.format("webIdentityToken")),
-    Row(1, "no role", asks(RoleArn=None), *INVALID, ONE + NULL.format("roleArn")),
-    Row(1, "no session name", asks(RoleSessionName=None), *INVALID, ONE + NULL.format("roleSessionName")),
+    Row(1, "no token", asks(WebIdentityToken=None), *INVALID, ONE + MISSING.format("webIdentityToken")),
+    Row(1, "no role", asks(RoleArn=None), *INVALID, ONE + MISSING.format("roleArn")),
+    Row(1, "no session name", asks(RoleSessionName=None), *INVALID, ONE + MISSING.format("roleSessionName")),
     Row(2, "19 characters of RoleArn", asks(RoleArn="arn:aws:iam::123456"), *INVALID,
         of(AT_LEAST.format(20), "arn:aws:iam::123456", "roleArn")),
     Row(2, "2049 characters of RoleArn", asks(RoleArn="a" * 2049), *INVALID,
