@@ -162,9 +162,8 @@ class Aws:
         return f"http://127.0.0.1:{self.listen(InstanceMetadata(self.gate, self.clock, role_arn=role_arn, **about))}"
 
     def listen(self, app: Any, *, hosts: set[str] | None = None, certificate: Any = None) -> int:
-        listener = Listener(
-            app, port_socket=bind(0), hosts=hosts or {"127.0.0.1", "localhost"}, certificate=certificate
-        )
+        hosts = hosts or {"127.0.0.1", "localhost"}
+        listener = Listener(app, port_socket=bind(0), hosts=hosts, certificate=certificate)
         self.listeners.append(listener)
         asyncio.run_coroutine_threadsafe(listener.start(), self.loop).result(10)
         return listener.port
@@ -181,9 +180,8 @@ class Aws:
         """A client of the administrator, or of a session (an STS ``Credentials``)."""
         if credentials is None and not config:
             if service not in self.clients:
-                self.clients[service] = self.new_client(
-                    service, ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key
-                )
+                key_id, secret = ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key
+                self.clients[service] = self.new_client(service, key_id, secret)
             return self.clients[service]
         keys = (credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"])
         return self.new_client(service, *keys, **config)

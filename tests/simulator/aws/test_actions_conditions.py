@@ -41,9 +41,8 @@ FIELDS = {"ForAllValues:StringEquals": {"s3:InventoryAccessibleOptionalFields": 
 REPLICATED = {"ForAllValues:StringEquals": {"secretsmanager:AddReplicaRegions": ["us-west-2"]}}
 FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:rotate"
 POLICY = "arn:aws:iam::aws:policy/AmazonSQSReadOnlyAccess"
-IDENTITY = json.dumps(
-    {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}]}
-)
+ALLOW_READS = {"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}
+IDENTITY = json.dumps({"Version": "2012-10-17", "Statement": [ALLOW_READS]})
 ENTRY = {"clusterName": "blue", "principalArn": f"arn:aws:iam::{ACCOUNT}:role/role"}
 CLUSTER = {"name": "red", "roleArn": Irsa.role_arn, "resourcesVpcConfig": {}}
 
@@ -246,9 +245,8 @@ def stocked(running):
     running.client("secretsmanager").create_secret(Name="secret", SecretString="hush", Tags=tags)
     running.client("secretsmanager").create_secret(Name="plain", SecretString="hush")
     running.client("secretsmanager").create_secret(Name="rotated", SecretString="hush")
-    running.client("eks").create_cluster(
-        name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={}, tags={"team": "blue"}
-    )
+    settings = {"resourcesVpcConfig": {}, "tags": {"team": "blue"}}
+    running.client("eks").create_cluster(name="blue", roleArn=irsa.role_arn, **settings)
     irsa.iam.create_role(RoleName="role", AssumeRolePolicyDocument=TRUST, Tags=tags)
     irsa.iam.create_role(RoleName="bounded", AssumeRolePolicyDocument=TRUST, PermissionsBoundary=BOUNDARY)
     irsa.iam.attach_role_policy(RoleName="bounded", PolicyArn=POLICY)

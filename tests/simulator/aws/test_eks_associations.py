@@ -225,9 +225,8 @@ def test_associations_and_provider_configs_end_with_their_cluster(eks, irsa):
     eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)
     eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
     eks.delete_cluster(name="blue")
-    refused(
-        lambda: eks.list_pod_identity_associations(clusterName="blue"), *NOT_FOUND, "No cluster found for name: blue."
-    )
+    message = "No cluster found for name: blue."
+    refused(lambda: eks.list_pod_identity_associations(clusterName="blue"), *NOT_FOUND, message)
     eks.create_cluster(name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={})
     assert eks.list_pod_identity_associations(clusterName="blue")["associations"] == []
     assert eks.list_identity_provider_configs(clusterName="blue")["identityProviderConfigs"] == []
@@ -368,9 +367,8 @@ def test_conditions_on_an_access_entry_count_when_its_tags_are_listed(aws, irsa,
     irsa.permit(allowed | {"Condition": {"StringEquals": {"eks:principalArn": "arn:aws:iam::123456789012:role/other"}}})
     with pytest.raises(session.exceptions.ClientError, match="is not authorized"):
         session.list_tags_for_resource(resourceArn=arn)
-    irsa.permit(
-        allowed | {"Condition": {"StringEquals": {"eks:principalArn": irsa.role_arn, "eks:clusterName": "blue"}}}
-    )
+    keys = {"eks:principalArn": irsa.role_arn, "eks:clusterName": "blue"}
+    irsa.permit(allowed | {"Condition": {"StringEquals": keys}})
     assert session.list_tags_for_resource(resourceArn=arn)["tags"] == {"team": "blue"}
 
 

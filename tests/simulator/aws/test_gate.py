@@ -90,9 +90,8 @@ def test_sts_takes_a_token_in_a_url_and_the_trail_hides_it(aws, irsa):
     answer = httpx.get(aws.endpoint, params=parameters, trust_env=False, timeout=60)
     assert (answer.status_code, "<AccessKeyId>ASIA" in answer.text) == (200, True)
     assert aws.last()["lab"]["decision"] == "allowed"
-    answer = httpx.get(
-        aws.endpoint, params=parameters | {"WebIdentityToken": token + "AAAA"}, trust_env=False, timeout=60
-    )
+    parameters |= {"WebIdentityToken": token + "AAAA"}
+    answer = httpx.get(aws.endpoint, params=parameters, trust_env=False, timeout=60)
     assert (answer.status_code, "<Code>InvalidIdentityToken</Code>" in answer.text) == (400, True)
     assert token not in aws.trail_file.read_text()
 

@@ -65,9 +65,8 @@ def test_iam_calls_that_take_tags_refuse_keys_that_begin_with_aws(iam, irsa, key
 
 
 def test_update_role_keeps_each_property_that_the_call_leaves_out(iam):
-    iam.create_role(
-        RoleName="told", Description="reads", MaxSessionDuration=7200, AssumeRolePolicyDocument=json.dumps(trust())
-    )
+    role_trust = json.dumps(trust())
+    iam.create_role(RoleName="told", Description="reads", MaxSessionDuration=7200, AssumeRolePolicyDocument=role_trust)
     iam.update_role(RoleName="told", MaxSessionDuration=43200)
     assert (role(iam, "told")["Description"], role(iam, "told")["MaxSessionDuration"]) == ("reads", 43200)
     iam.update_role(RoleName="told", Description="reads on")
@@ -144,10 +143,8 @@ def test_iam_refuses_to_delete_a_policy_that_is_attached_or_has_several_versions
     refused(delete, 409, "DeleteConflict", ATTACHED)
     iam.delete_role_permissions_boundary(RoleName=irsa.role_name)
     iam.create_policy_version(PolicyArn=arn, PolicyDocument=json.dumps(DOCUMENT), SetAsDefault=True)
-    message = (
-        "This policy has more than one version. Before you delete a policy, you must delete the policy's versions. "
-    )
-    refused(delete, 409, "DeleteConflict", f"{message}The default version is deleted with the policy.")
+    message = "This policy has more than one version. Before you delete a policy, you must delete the policy's"
+    refused(delete, 409, "DeleteConflict", f"{message} versions. The default version is deleted with the policy.")
     iam.delete_policy_version(PolicyArn=arn, VersionId="v1")
     delete()
     with pytest.raises(iam.exceptions.NoSuchEntityException):
@@ -208,9 +205,8 @@ def bucket_policy(**changes):
 
 def test_a_bucket_policy_stays_until_it_is_deleted(aws, irsa):
     s3 = aws.client("s3")
-    given = bucket_policy(
-        Resource=[f"arn:aws:s3:::{Irsa.bucket}", f"arn:aws:s3:::{Irsa.bucket}/*", "arn:aws:s3:::irsa-*"]
-    )
+    arn = f"arn:aws:s3:::{Irsa.bucket}"
+    given = bucket_policy(Resource=[arn, f"{arn}/*", "arn:aws:s3:::irsa-*"])
     s3.put_bucket_policy(Bucket=Irsa.bucket, Policy=given)
     assert s3.get_bucket_policy(Bucket=Irsa.bucket)["Policy"] == given
     s3.delete_bucket_policy(Bucket=Irsa.bucket)

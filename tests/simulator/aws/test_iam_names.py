@@ -33,10 +33,8 @@ def test_a_customer_may_not_change_a_policy_of_aws(aws, iam, operation, more):
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html#aws-managed-policies"""
     before = iam.get_policy(PolicyArn=READ_ONLY)["Policy"]
     call = getattr(iam, "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in operation)[1:])
-    message = (
-        f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: iam:{operation} on resource:"
-    )
-    refused(lambda: call(PolicyArn=READ_ONLY, **more), 403, "AccessDenied", f"{message} policy {READ_ONLY}")
+    message = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: iam:{operation} on"
+    refused(lambda: call(PolicyArn=READ_ONLY, **more), 403, "AccessDenied", f"{message} resource: policy {READ_ONLY}")
     assert aws.last()["lab"]["reason"] == "nobody but AWS can change AWS's managed policies"
     assert iam.get_policy(PolicyArn=READ_ONLY)["Policy"] == before
 

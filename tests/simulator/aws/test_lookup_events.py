@@ -143,9 +143,8 @@ def test_the_pages_of_a_lookup_stay_the_same_while_calls_come_in(aws, irsa, clou
     assert tags == ["6", "5", "4", "3", "2", "1", "0"]
     assert "NextToken" not in third
 
-    pages = cloudtrail.get_paginator("lookup_events").paginate(
-        LookupAttributes=attributes, PaginationConfig={"PageSize": 3}
-    )
+    paginator = cloudtrail.get_paginator("lookup_events")
+    pages = paginator.paginate(LookupAttributes=attributes, PaginationConfig={"PageSize": 3})
     assert [len(page["Events"]) for page in pages] == [3, 3, 2]
 
     message = "The token comes from a lookup with other parameters."

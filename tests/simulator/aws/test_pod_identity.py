@@ -42,9 +42,8 @@ class Place:
         self.association = {"clusterName": "blue", "associationId": made["associationId"]}
         about = {"instance_id": "i-0123456789abcdef0", "region": REGION, "availability_zone": f"{REGION}a"}
         metadata = InstanceMetadata(aws.gate, aws.clock, role_arn=f"arn:aws:iam::{ACCOUNT}:role/node", **about)
-        agent = PodIdentityAgent(
-            aws.gate, aws.clock, cluster="blue", region=REGION, node_credentials=metadata.role_session
-        )
+        credentials = metadata.role_session
+        agent = PodIdentityAgent(aws.gate, aws.clock, cluster="blue", region=REGION, node_credentials=credentials)
         self.url = f"http://127.0.0.1:{aws.listen(agent)}/v1/credentials"
 
     def token(self, account="cart", pod="cart-1", **changes):

@@ -310,9 +310,8 @@ def test_a_source_identity_stays_with_the_session_and_the_next_role(aws, irsa):
         "Action": ["sts:AssumeRole", SOURCE],
         "Condition": {"StringEquals": {"sts:SourceIdentity": "ann"}},
     }
-    irsa.iam.create_role(
-        RoleName="next", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": trust})
-    )
+    policy = json.dumps({"Version": "2012-10-17", "Statement": trust})
+    irsa.iam.create_role(RoleName="next", AssumeRolePolicyDocument=policy)
     chained = aws.client("sts", answer["Credentials"])
     request = {"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/next", "RoleSessionName": "chained"}
     assert chained.assume_role(**request)["SourceIdentity"] == "ann"

@@ -35,9 +35,8 @@ def entry(name, *values, kind="string"):
 
 
 def custom(aws, *documents, actions=("s3:GetObject",), **others):
-    answer = aws.client("iam").simulate_custom_policy(
-        PolicyInputList=list(documents), ActionNames=list(actions), **others
-    )
+    given = {"PolicyInputList": list(documents), "ActionNames": list(actions)}
+    answer = aws.client("iam").simulate_custom_policy(**given, **others)
     return answer["EvaluationResults"]
 
 

@@ -160,9 +160,8 @@ def test_the_trail_shows_parameters_and_policies_but_hides_secrets_and_messages(
 def test_assuming_a_role_of_another_account_is_recorded_in_both_accounts(aws, irsa):
     irsa.assume()
     ours = aws.gate.sessions.find(aws.last()["responseElements"]["credentials"]["accessKeyId"])
-    theirs = Session(
-        ours.credentials, "arn:aws:iam::210987654321:role/theirs", "AROATHEIRS", "theirs", "210987654321", "x", 0
-    )
+    arn, account = "arn:aws:iam::210987654321:role/theirs", "210987654321"
+    theirs = Session(ours.credentials, arn, "AROATHEIRS", "theirs", account, "x", 0)
     request = AwsRequest(Call("POST", "/", "", [], b""), "sts", REGION, "AssumeRole", ACCOUNT)
     outcome = Outcome(request, Response(200, [], b""), ours, Grant(request, "allowed"), theirs)
     both, _ = records(outcome, now=0, account_id=ACCOUNT, identifiers=Identifiers("s"))
@@ -354,9 +353,8 @@ def test_labkit_trail_filters_by_role_decision_and_event(aws, irsa):
 
 def test_labkit_trail_says_that_no_lab_has_left_a_trail(tmp_path):
     command = [LABKIT, "trail"]
-    done = subprocess.run(
-        command, env={"LABKIT_HOME": str(tmp_path / "none"), "PATH": ""}, capture_output=True, text=True
-    )
+    environment = {"LABKIT_HOME": str(tmp_path / "none"), "PATH": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[0].endswith(f"No lab runs in {tmp_path}/none, and no lab has left a trail there.")
     assert "labkit up" in done.stderr
