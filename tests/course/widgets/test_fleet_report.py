@@ -10,7 +10,7 @@ from labkit.run_parameters import Parameters
 from labkit.runs.fleet.report import Report
 from labkit.runs.fleet.results import Result
 from labkit.runs.fleet.rows import Row
-from labkit.runs.fleet.running import Outcome
+from labkit.runs.fleet.running import RowOutcome
 
 pytestmark = pytest.mark.browser
 RESULTS = [
@@ -23,7 +23,7 @@ RESULTS = [
 @pytest.fixture
 def opened(page: Page, tmp_path) -> Page:
     rows = [Row(n, f"row {n}", Parameters.checked(cluster="c" * 40, role_name=f"r{n}")) for n in (1, 2, 3)]
-    Report("fleet.yaml", "irsa.ipynb", [*map(Outcome, rows, RESULTS)]).write(tmp_path)
+    Report("fleet.yaml", "irsa.ipynb", [*map(RowOutcome, rows, RESULTS)]).write(tmp_path)
     page.goto((tmp_path / "report.html").as_uri())
     return page
 
@@ -64,7 +64,7 @@ def test_the_report_fits_into_a_narrow_window(opened: Page, theme, width):
 def test_the_page_matches_the_json_report_and_shows_markup_as_text(page: Page, tmp_path):
     results = [replace(each, error=each.error and f"<b>{each.error}</b>", started=1.0) for each in RESULTS * 4]
     rows = [Row(n, f"row {n}", Parameters.checked(role_name=f"a,b{n}", namespace=f"n{n}")) for n in range(1, 13)]
-    Report("<i>.yaml", "<u>.ipynb", [*map(Outcome, rows, results)], 3.4).write(tmp_path)
+    Report("<i>.yaml", "<u>.ipynb", [*map(RowOutcome, rows, results)], 3.4).write(tmp_path)
     told = json.loads((tmp_path / "report.json").read_text())
     page.goto((tmp_path / "report.html").as_uri())
     expect(
@@ -83,5 +83,5 @@ def test_the_page_matches_the_json_report_and_shows_markup_as_text(page: Page, t
 def test_the_report_s_rows_are_left_aligned_in_a_notebook():
     # JupyterLab right-aligns the cells of a plain table.
     row = Row(1, "row 1", Parameters.checked(cluster="c", role_name="r"))
-    shown = Report("fleet.yaml", "irsa.ipynb", [Outcome(row, RESULTS[1])])._repr_html_()
+    shown = Report("fleet.yaml", "irsa.ipynb", [RowOutcome(row, RESULTS[1])])._repr_html_()
     assert shown.count("<td") == shown.count('<td style="text-align:left">') == 3
