@@ -10,9 +10,9 @@ from botocore.exceptions import ClientError
 from kubernetes.client import AdmissionregistrationV1Api, ApiException, CoreV1Api
 
 from labkit import Lab
+from labkit.cli import doctor_repair
 from labkit.cli import lab as cli_lab
 from labkit.course.faults import Fault, Situation, breaking, live
-from labkit.doctor import repairing
 from labkit.doctor.examination import examine
 from labkit.execution import execute
 from labkit.simulator import environment
@@ -74,11 +74,11 @@ def outcome(lab: Lab, team: Team, healthy: Situation, faults: Sequence[Fault], *
         findings = examine(evidence(lab, broken, probe=any(fault.needs_probe for fault in faults))).findings
         before = snapshot(lab, team)
         for finding in findings:
-            if repairing.why_not_run(finding.repair):
+            if doctor_repair.why_not_run(finding.repair):
                 came_to.words += 1
                 continue
             came_to.ran += 1
-            if said := repairing.run(finding.repair, environment.closed(os.environ) | cli_lab.variables()):
+            if said := doctor_repair.run(finding.repair, environment.closed(os.environ) | cli_lab.variables()):
                 came_to.failed.append(f"{finding.id}: {said}")
             after = snapshot(lab, team)
             came_to.harm += (f"{finding.id}: {each}" for each in harm(before, after))

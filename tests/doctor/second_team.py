@@ -16,7 +16,6 @@ import jsonpatch
 from labkit import documents
 from labkit.course.faults import Situation
 from labkit.course.faults.situation import WEBHOOK, new_role
-from labkit.doctor import repairing
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
 from labkit.simulator.kubernetes.objects.selectors import object_selector
 from tests.doctor.repairing import commands, repaired
@@ -65,7 +64,7 @@ def joined(situation: Situation, *, in_one_statement: bool) -> Situation:
 def harm(situation: Situation, answers: Answers, repair: str) -> list[str]:
     """The changes that a repair of these answers makes for anybody except the run's own service account."""
     # No shell runs a line with a placeholder.
-    lines = [line for line in commands(repair) if not repairing.PLACEHOLDER.search(line)]
+    lines = [line for line in commands(repair) if not doctor_repair.PLACEHOLDER.search(line)]
     aws = [line for line in lines if line.startswith(AWS)]
     registered = answers.get(REGISTERED)
     values = [
