@@ -14,6 +14,7 @@ from typing import Any
 import jsonpatch
 
 from labkit import documents
+from labkit.cli import doctor_repair
 from labkit.course.faults import Situation
 from labkit.course.faults.situation import WEBHOOK, new_role
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
