@@ -60,7 +60,7 @@ lint: $(READY)  ## Check style, types, the layers of the imports, and the layout
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m tests.import_rules
-	@$(BIN)/python -m pytest --quiet --tb=line -rN tests/test_layout.py tests/test_words.py tests/test_pages.py
+	@$(BIN)/python -m pytest --quiet --tb=line -rN tests/test_layout.py tests/test_names.py tests/test_words.py tests/test_pages.py
 	@$(BIN)/python -m tests.any_in_signatures
 
 test: test-notebooks test-python  ## Run every test; what needs more than Python is skipped where it is missing, and named

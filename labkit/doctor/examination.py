@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Outcomes = dict[Cause, Finding | NotRead | None]
 ENDED = ("Succeeded", "Failed")
 # A container's variables with values that aren't secret.
-TOLD = (
+VARIABLES_SHOWN = (
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL_STS",
     "AWS_PROFILE",
@@ -389,7 +389,9 @@ def _of_pod(pod: PodDocument) -> dict[str, Any]:
 
 def _variables(container: ContainerDocument) -> dict[str, str]:
     return {
-        variable["name"]: variable.get("value", "(a reference)") if variable["name"] in TOLD else "(not shown)"
+        variable["name"]: variable.get("value", "(a reference)")
+        if variable["name"] in VARIABLES_SHOWN
+        else "(not shown)"
         for variable in container.get("env") or []
         if variable["name"].startswith("AWS_")
     }

@@ -12,7 +12,7 @@ from labkit.doctor.stages import STAGES, Result, Stage
 from labkit.showing import RIGHT, WARNING, WRONG, few, left_aligned, stable, table
 
 MIME = "application/vnd.labkit.doctor+json"
-NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
+NOTHING, HAS_FINDINGS, COULD_NOT_LOOK = 0, 1, 2  # exit codes
 MANY = 4  # calls that one line may name
 # What a notebook says instead of an option of the command.
 IN_A_NOTEBOOK = {
@@ -101,10 +101,10 @@ class Diagnosis:
         if any(error.is_lost and error.read.of in ("AWS", "the cluster") for error in unread):
             return COULD_NOT_LOOK
         if not self.ok:
-            return FOUND
+            return HAS_FINDINGS
         if any(not error.is_choice for error in unread):
             return COULD_NOT_LOOK
-        return FOUND if any(finding.severity != "note" for finding in self.findings) else NOTHING
+        return HAS_FINDINGS if any(finding.severity != "note" for finding in self.findings) else NOTHING
 
     def stages(self) -> list[tuple[Stage, Result, list[Finding]]]:
         """Return each stage with its result and its findings."""

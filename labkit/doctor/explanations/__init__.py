@@ -113,7 +113,7 @@ def _names(said: str) -> dict[str, str]:
         "region": "REGION",
         "wants": "",
     }
-    for pattern in _TOLD:
+    for pattern in _NAMES_IN_ERRORS:
         if match := re.search(pattern, said):
             names |= {name: shlex.quote(value) for name, value in match.groupdict().items() if value}
     if wants := re.search(r"not authorized to perform: ([a-z0-9-]+:\w+)(?: on resource: \"?(arn:[^\s\"]+|\*))?", said):
@@ -122,7 +122,7 @@ def _names(said: str) -> dict[str, str]:
     return names
 
 
-_TOLD: Iterable[str] = (
+_NAMES_IN_ERRORS: Iterable[str] = (
     r"system:serviceaccount:(?P<namespace>[a-z0-9-]+):(?P<service_account>[a-z0-9.-]*[a-z0-9])",
     r"looking up service account (?P<namespace>[a-z0-9-]+)/(?P<service_account>[a-z0-9.-]*[a-z0-9])",
     r"arn:[\w-]+:iam::(?P<account>\d{12}):role/(?:[\w+=,.@-]+/)*(?P<role>[\w+=,.@-]+)",

@@ -27,7 +27,7 @@ EXCHANGE = "sts:AssumeRoleWithWebIdentity with the pod's token"
 # Seconds after which every part of AWS knows of a change in IAM.
 SETTLED = 60
 # If others need a volume's token, the volume gets a second one, for STS. This is added to the second token's path.
-BESIDE = "-for-sts"
+FOR_STS = "-for-sts"
 EXPIRED = ("ExpiredTokenException", "ExpiredToken")
 ASSUME = "AssumeRoleWithWebIdentity"
 
@@ -272,7 +272,11 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
                 if volume["name"] not in shared:
                     token["audience"] = evidence.expected.audience
                     continue
-                second = {**token, "audience": evidence.expected.audience, "path": f"{token['path']}{BESIDE}"}
+                second = {
+                    **token,
+                    "audience": evidence.expected.audience,
+                    "path": f"{token['path']}{FOR_STS}",
+                }
                 sources.append({"serviceAccountToken": second})
                 _send(evidence, manifest, token["path"], volume["name"])
 
@@ -326,7 +330,7 @@ def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> Non
         mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])
         for entry in container.get("env") or [] if mounts_it and container["name"] in senders else []:
             if entry["name"] == TOKEN_FILE and entry.get("value"):
-                entry["value"] += BESIDE
+                entry["value"] += FOR_STS
 
 
 def _malformed(evidence: Evidence) -> tuple[str, str]:

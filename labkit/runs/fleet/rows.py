@@ -18,7 +18,7 @@ KNOWN = [*(name for name in Parameters.names() if name != "confirm"), *ACCESS]
 OF_THE_LAB = ("moto", "kind")  # the targets whose AWS is the lab's
 USUAL = Parameters()
 LONGEST_NAME = 150  # characters in the name of a row's files; with their endings, file systems allow 255 bytes
-TOLD = 20  # one message names at most so many problems
+LISTED = 20  # one message names at most so many problems
 PLACEHOLDER = re.compile(r"\{(\w*)\}")
 OF_PARAMETER = re.compile(r"parameter (\w+) = ")
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/\S+")
@@ -273,8 +273,8 @@ def _files_taken(row: Row, earlier: Row) -> str:
 
 
 def _refused(file: Path, problems: list[str]) -> NothingRan:
-    lines = [f"  {problem}" for problem in problems[:TOLD]]
-    more = [f"  and {len(problems) - TOLD} more"] if len(problems) > TOLD else []
+    lines = [f"  {problem}" for problem in problems[:LISTED]]
+    more = [f"  and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
     return NothingRan(
         "\n".join(["The fleet file has rows that can't run:", *lines, *more]),
         where=f"{file}; nothing ran",
