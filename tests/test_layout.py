@@ -36,6 +36,15 @@ TOP = {
 FOLDERS = {"steps", "targets", "course", "runs", "doctor", "simulator", "policy", "webhook", "cli"}
 SIBLINGS = 20  # with `__init__.py`
 LONGEST_FILE = 500  # lines
+# Longer than that when the limit began: a file that is split leaves this list. The contract is a copy, byte for byte.
+STILL_LONG = {
+    "tests/contract/scenario.py",
+    "tests/doctor/answers.py",
+    "tests/doctor/test_pod.py",
+    "tests/simulator/aws/test_accounts.py",
+    "tests/simulator/aws/test_gate.py",
+    "tests/simulator/aws/test_refusals.py",
+}
 LONGEST_HELPER = 3500  # lines
 MOST_LOADED = 35  # modules of labkit, by all of labkit.steps
 MOST_IGNORED = 39
@@ -88,7 +97,8 @@ def test_the_helper_stays_small():
 
 
 def test_no_file_is_long():
-    files = [ROOT / name for name in tracked("labkit") if name.endswith(".py")]
+    names = [name for name in [*tracked("labkit"), *tracked("tests")] if name.endswith(".py")]
+    files = [ROOT / name for name in names if name not in STILL_LONG]
     lines = {file: file.read_text().count("\n") for file in files if file.exists()}
     long = [f"{file.relative_to(ROOT)} has {count} lines" for file, count in lines.items() if count > LONGEST_FILE]
     assert not long, f"{long[0]}, at most {LONGEST_FILE}: split it by what its parts are for"
