@@ -31,7 +31,7 @@ REGION = re.compile(r"[a-z]{2}(-[a-z]+)?-(central|north|south|east|west|northeas
 
 
 @dataclass(frozen=True)
-class Authenticator:
+class CallAuthenticator:
     """Authenticate callers. ``administrators`` are the administrators of the lab's accounts, by access key id."""
 
     backend: Backend

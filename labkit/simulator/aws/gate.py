@@ -20,7 +20,7 @@ from labkit.simulator.aws import constraints, signature
 from labkit.simulator.aws.actions import requests
 from labkit.simulator.aws.actions.derive import SERVICES, derive
 from labkit.simulator.aws.answers import Refusal, render
-from labkit.simulator.aws.authentication import Authenticator, Body, with_form
+from labkit.simulator.aws.authentication import Body, CallAuthenticator, with_form
 from labkit.simulator.aws.authorization import Authorization, Grant, administers, underivable
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import AwsRequest, Call, CannotDerive, Response, split_path
@@ -106,7 +106,7 @@ class Gate:
         own = _administrator(administrator, account_id, "administrator", identifiers)
         managing = _administrator(management, MANAGEMENT_ID, "management", identifiers)
         administrators = {each.keys.access_key_id: each for each in (own, managing)}
-        self._authentication = Authenticator(self.backend, self.sessions, clock, region, administrators)
+        self._authentication = CallAuthenticator(self.backend, self.sessions, clock, region, administrators)
         self.issuers = Issuers()
         self._organization = Organization(self.backend, identifiers)
         self._authorization = Authorization(self.backend, clock, self._organization)
