@@ -9,6 +9,8 @@ import pytest
 
 from labkit.doctor import explanations
 from labkit.doctor import explanations as families
+from labkit.doctor.explanations.family import read
+from labkit.errors import LabError
 from tests.commands import labkit
 
 TRUST = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
@@ -157,3 +159,26 @@ def test_an_option_without_effect_beside_explain_is_refused(options):
     done = doctor("--explain", TRUST, *options)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"it can't be combined with {options[0]}." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("means =", "meens =", "'meens' is not a key. Did you mean 'means'?"),
+        ("\n[commands]", "\n[comands]", "'comands' is not a key. Did you mean 'commands'?"),
+        ('means = "', 'means = 1 # "', "'means': Input should be a valid string."),
+        ('ids = ["@audience"]', 'ids = ["@audiense"]', "'audiense' is not a list in [ids]. Did you mean 'audience'?"),
+        ('"@probe",', '"@prob --all",', "'prob' is not a command. Did you mean 'probe'?"),
+        ("'Incorrect token audience'", "'(Incorrect'", "'(Incorrect' is not a regular expression: "),
+        ("\n[[family]]", "\n[[family]", "This isn't TOML: "),
+    ],
+)
+def test_a_mistake_in_the_file_of_families_is_one_sentence(tmp_path, before, after, said):
+    head, *rows = Path(explanations.__file__).with_name("families.toml").read_text().split("\n[[family]]\n")
+    (audience,) = [row for row in rows if 'name = "audience"' in row]
+    file = tmp_path / "families.toml"
+    file.write_text(f"{head}\n[[family]]\n{audience}".replace(before, after))
+    with pytest.raises(LabError) as refused:
+        read(file)
+    assert refused.value.what.startswith(said)
+    assert refused.value.where in (str(file), f"{file}, family 'audience'")

@@ -1,20 +1,19 @@
 """Explain an error's text: its possible causes, and the next command. This needs no connection.
 
-`aws` and `programs` have the texts that the doctor recognizes, in families: the texts of one family have
-the same meaning. Since about June 2026, STS seems to answer most faults of a token with the same sentence. Older
-threads on the web show the earlier messages, which name the cause.
+`families.toml` has the texts that the doctor recognizes, in families: the texts of one family have the same
+meaning. Since about June 2026, STS seems to answer most faults of a token with the same sentence. Older threads on
+the web show the earlier messages, which name the cause.
 """
 
 import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from pathlib import Path
 
-from labkit.doctor.explanations import aws, programs
-from labkit.doctor.explanations.family import Family
+from labkit.doctor.explanations.family import read
 
-FAMILIES: tuple[Family, ...] = (*aws.FAMILIES, *programs.FAMILIES)
+FAMILIES = read(Path(__file__).with_name("families.toml"))
 """If several general families match a text, the first one counts."""
 
 # The number of characters. A terminal has at least this width.
@@ -58,7 +57,7 @@ def explain(text: str, **known: str) -> list[Explanation]:
     matches = [
         (family, match)
         for family in FAMILIES
-        if (match := next(filter(None, map(_compiled(family).search, readings)), None))
+        if (match := next(filter(None, map(family.pattern.search, readings)), None))
     ]
     telling = [(family, match) for family, match in matches if not family.is_general]
     if not telling:
@@ -72,11 +71,6 @@ def explain(text: str, **known: str) -> list[Explanation]:
         )
         for family, match in telling
     ]
-
-
-@cache
-def _compiled(family: Family) -> re.Pattern[str]:
-    return re.compile(family.pattern, re.IGNORECASE)
 
 
 def _readings(lines: list[str]) -> list[str]:

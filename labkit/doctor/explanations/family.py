@@ -1,81 +1,94 @@
-"""The class `Family`, and the commands and findings that several families share."""
+"""The class `Family`, and the reader of `families.toml`. The first lines of that file say how to write a family."""
 
-from dataclasses import dataclass
+import re
+import tomllib
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-DOCTOR = "labkit doctor -n {namespace} -s {service_account}"
-PROBE = f"{DOCTOR} --probe"
-WHO = "kubectl exec {pod} -n {namespace} -- aws sts get-caller-identity"
-VARIABLES = "kubectl exec {pod} -n {namespace} -- env | grep ^AWS_"
-TRUST_POLICY = "aws iam get-role --role-name {role} --query Role.AssumeRolePolicyDocument"
-PROVIDERS = "aws iam list-open-id-connect-providers"
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-TRUST_POLICY_IDS = (
-    "role-missing",
-    "trust-policy-sub-mismatch",
-    "trust-policy-sub-of-another-namespace",
-    "trust-policy-sub-renamed",
-    "trust-policy-sub-wildcard-under-string-equals",
-    "trust-policy-aud-mismatch",
-    "trust-policy-issuer-host-wrong",
-    "trust-policy-condition-key-of-another-issuer",
-    "trust-policy-provider-mismatch",
-    "trust-policy-principal-not-a-provider",
-    "trust-policy-of-a-service",
-    "trust-policy-of-pod-identity",
-    "trust-policy-action-wrong",
-    "trust-policy-refuses",
-    "cluster-rebuilt",
-    "pod-older-than-annotation",
-    "pod-role-set-by-hand",
-    "role-too-new",
-    "service-account-annotation-arn-differs",
-)
-PROVIDER_IDS = (
-    "oidc-provider-missing",
-    "oidc-provider-in-another-account",
-    "oidc-provider-url-differs",
-    "cluster-rebuilt",
-)
-AUDIENCE_IDS = (
-    "oidc-provider-audience-missing",
-    "oidc-provider-audience-is-an-endpoint",
-    "oidc-provider-audience-invisible-character",
-    "token-audience-mismatch",
-    "pod-uses-the-api-server-token",
-)
-KEY_IDS = ("issuer-unreachable", "signing-key-not-published", "oidc-provider-thumbprint-stale")
-NOT_USED_IDS = (
-    "service-account-annotation-missing",
-    "service-account-annotation-key-typo",
-    "annotation-on-the-pod",
-    "pod-uses-another-service-account",
-    "pod-older-than-annotation",
-    "webhook-missing",
-    "webhook-unreachable",
-    "pod-opted-out-of-webhook",
-    "webhook-not-asked-about-pod",
-    "webhook-passed-over-pod",
-    "pod-container-skipped",
-    "pod-token-variable-missing",
-    "pod-variables-empty",
-)
-
-# The addresses of EKS Pod Identity's agent on each node.
-# https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html
-AGENT = r"169\.254\.170\.23|fd00:ec2::23"
+from labkit.errors import LabError, UnknownName
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(BaseModel):
     """A family of errors: errors with similar texts, which have the same possible causes."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     name: str
-    pattern: str
+    patterns: tuple[str, ...]
     means: str
-    """What the text means."""
     ids: tuple[str, ...] = ()
-    """The ids of findings that can cause the error; empty if the doctor can't see the cause."""
-    next: tuple[str, ...] = (DOCTOR,)
-    """Shell lines. A name such as `{pod}` is replaced by the name in the text, or else by a placeholder."""
+    next: tuple[str, ...] = ("@doctor",)
     is_general: bool = False
-    """Whether the family is ignored if a more specific family matches the text."""
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The pattern that matches whatever one of `patterns` matches."""
+        return re.compile("|".join(self.patterns), re.IGNORECASE)
+
+
+class FamiliesFile(BaseModel):
+    """The content of `families.toml`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: dict[str, tuple[str, ...]]
+    commands: dict[str, str]
+    family: tuple[Family, ...]
+
+
+def read(file: Path) -> tuple[Family, ...]:
+    """Return the file's families in their order, with the ids and commands that each `@NAME` stands for.
+
+    Raises `LabError` if the file isn't TOML, a key or an `@NAME` is unknown, a value has the wrong type, or a pattern
+    isn't a regular expression.
+    """
+    data: dict[str, Any] = {}
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = FamiliesFile.model_validate(data)
+    except tomllib.TOMLDecodeError as error:
+        raise LabError(f"This isn't TOML: {error}.", where=str(file)) from None
+    except ValidationError as error:
+        # A wrong key also makes the right key missing: report the wrong key.
+        mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
+        raise _mistake(mistakes[0], data, file) from None
+    return tuple(_complete(family, content, file) for family in content.family)
+
+
+def _complete(family: Family, content: FamiliesFile, file: Path) -> Family:
+    where = f"{file}, family {family.name!r}"
+    try:
+        _ = family.pattern
+    except re.error as error:
+        raise LabError(f"{error.pattern!r} is not a regular expression: {error}.", where=where) from None
+    ids: list[str] = []
+    for each in family.ids:
+        ids += content.ids[_known(each, content.ids, "list in [ids]", where)] if each.startswith("@") else [each]
+    following = [
+        re.sub(r"^@[\w-]*", lambda name: content.commands[_known(name[0], content.commands, "command", where)], line)
+        for line in family.next
+    ]
+    return family.model_copy(update={"ids": tuple(ids), "next": tuple(following)})
+
+
+def _known(reference: str, known: Collection[str], kind: str, where: str) -> str:
+    name = reference.removeprefix("@")
+    if name not in known:
+        raise UnknownName(kind, name, known, where=where)
+    return name
+
+
+def _mistake(mistake: Any, data: dict[str, Any], file: Path) -> LabError:
+    """Return the error about a mistake that pydantic reports in the file's data."""
+    where, keys, place = str(file), list(FamiliesFile.model_fields), list(mistake["loc"])
+    if place[0] == "family" and len(place) > 2:
+        row = data["family"][place[1]]
+        where += f", family {row.get('name', place[1] + 1)!r}"
+        keys, place = list(Family.model_fields), place[2:]
+    if mistake["type"] == "extra_forbidden":
+        return UnknownName("key", str(place[0]), keys, where=where)
+    return LabError(f"{place[0]!r}: {mistake['msg']}.", where=where)
