@@ -125,7 +125,9 @@ def test_every_function_that_looks_for_a_cause_is_declared_as_one():
 
 def test_every_cause_has_an_explanation():
     wrong = (set(CATALOGUE) - EXPLAINED) ^ set(WITHOUT_AN_EXPLANATION)
-    assert not wrong, f"{wrong}: explain it in doctor/families, or say why not in WITHOUT_AN_EXPLANATION"
+    assert not wrong, (
+        f"{wrong}: explain it in doctor/explanations/families.toml, or say why not in WITHOUT_AN_EXPLANATION"
+    )
 
 
 def test_every_finding_that_an_explanation_names_is_declared():
