@@ -15,6 +15,7 @@ from labkit import targets
 from labkit.run_parameters import Parameters
 from labkit.simulator import environment, process
 from labkit.simulator.folder import Folder
+from tests import forked_commands
 from tests.targets import suite
 from tests.targets.internet import internet
 
@@ -23,6 +24,7 @@ def main() -> int:
     if "LABKIT_ACCOUNT_ID" in os.environ:
         return on_the_account()
     with tempfile.TemporaryDirectory(prefix="labkit-eks-") as folder, contextlib.ExitStack() as stack:
+        stack.callback(forked_commands.begin())
         os.environ["LABKIT_HOME"] = f"{folder}/.lab"
         with labkit.Lab.open() as lab:
             account_id = lab.account_id

@@ -15,6 +15,7 @@ from pathlib import Path
 from kubernetes import client
 from kubernetes.config import new_client_from_config
 
+from tests import forked_commands
 from tests.targets import suite
 from tests.targets.kind_existing import running
 
@@ -26,6 +27,7 @@ def main() -> int:
         if is_given:
             given["LABKIT_KUBECONFIG"] = str(Path(os.environ["LABKIT_KUBECONFIG"]).expanduser().absolute())
         else:
+            stack.callback(forked_commands.begin())
             kubeconfig = stack.enter_context(running(Path(folder) / "existing"))
             given |= {"LABKIT_KUBECONFIG": str(kubeconfig), "LABKIT_CONTEXT": "existing"}
         environment = {**os.environ, **given}
