@@ -168,9 +168,7 @@ def role(lab: labkit.Lab, name: str, *, trusts: str) -> None:
     reads = {"Action": "s3:GetObject", "Resource": f"{bucket}/open/*"}
     iam = lab.aws.client("iam")
     iam.create_role(
-        RoleName=name,
-        AssumeRolePolicyDocument=policy({**trust, "Condition": {"StringEquals": who}}),
-        Tags=lab.tags,
+        RoleName=name, AssumeRolePolicyDocument=policy({**trust, "Condition": {"StringEquals": who}}), Tags=lab.tags
     )
     iam.put_role_policy(RoleName=name, PolicyName="open", PolicyDocument=policy(lists, reads))
 

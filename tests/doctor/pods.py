@@ -4,14 +4,7 @@ from labkit import doctor
 from labkit.doctor.evidence import Evidence, Reads
 from labkit.steps import pod
 from tests.doctor.applying import made
-from tests.doctor.recording import (
-    CONNECTION,
-    PARAMETERS,
-    PODS,
-    ROLE_ARN,
-    TOKEN_FILE,
-    healthy,
-)
+from tests.doctor.recording import CONNECTION, PARAMETERS, PODS, ROLE_ARN, TOKEN_FILE, healthy
 
 KEY = "eks.amazonaws.com/role-arn"
 CONFIG_MAP = "get configmap settings -n default"

@@ -108,17 +108,7 @@ def test_json_has_every_key_that_a_program_needs(broken):
         broken.role_arn,
     )
     (finding,) = report["findings"]
-    assert {
-        "id",
-        "severity",
-        "summary",
-        "expected",
-        "found",
-        "source",
-        "repair",
-        "learn",
-        "check",
-    } <= set(finding)
+    assert {"id", "severity", "summary", "expected", "found", "source", "repair", "learn", "check"} <= set(finding)
     assert (finding["id"], finding["severity"], finding["check"]) == ("role-policy-not-attached", "error", 9)
     assert {each["result"] for each in report["checks"]} <= {"right", "error", "warning", "note", "not looked at"}
 

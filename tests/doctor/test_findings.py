@@ -72,10 +72,7 @@ def conditions(
         ("trust-policy-condition-key-of-another-issuer", conditions(issuer=OTHER)),
         ("trust-policy-sub-of-another-namespace", conditions(sub="system:serviceaccount:other:my-service-account")),
         ("trust-policy-sub-of-another-namespace", conditions("StringLike", sub="system:serviceaccount:other:*")),
-        (
-            "trust-policy-sub-wildcard-under-string-equals",
-            conditions(sub="system:serviceaccount:default:*"),
-        ),
+        ("trust-policy-sub-wildcard-under-string-equals", conditions(sub="system:serviceaccount:default:*")),
         ("trust-policy-aud-mismatch", conditions(aud="sts.eu-west-1.amazonaws.com")),
         ("trust-policy-refuses", lambda s: s.update(Effect="Deny")),
         ("trust-policy-sub-missing", conditions(sub=None)),

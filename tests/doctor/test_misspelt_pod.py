@@ -8,13 +8,7 @@ from labkit import doctor
 from labkit.doctor.evidence import Reads
 from labkit.errors import LabError
 from tests.doctor.pods import unread, workload
-from tests.doctor.recording import (
-    CONNECTION,
-    DEPLOYMENTS,
-    PODS,
-    a_pod,
-    healthy,
-)
+from tests.doctor.recording import CONNECTION, DEPLOYMENTS, PODS, a_pod, healthy
 from tests.doctor.repairing import commands
 
 

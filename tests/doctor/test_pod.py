@@ -86,11 +86,7 @@ def copied_token(**claims):
 CHAINED = "[profile a]\nrole_arn = arn:aws:iam::123456789012:role/b\nsource_profile = default\nduration_seconds=3601\n"
 
 FAULTS = {
-    "pod-static-keys": [
-        applying(with_variables(**KEYS)),
-        applying(with_sources, KEYS),
-        applying(with_key_of_secret),
-    ],
+    "pod-static-keys": [applying(with_variables(**KEYS)), applying(with_sources, KEYS), applying(with_key_of_secret)],
     "pod-aws-profile": [
         applying(with_variables(AWS_PROFILE="dev")),
         applying(with_sources, {"AWS_PROFILE": "dev"}),
@@ -99,8 +95,7 @@ FAULTS = {
     "pod-uses-the-api-server-token": [
         applying(
             with_variables(
-                AWS_ROLE_ARN=ROLE_ARN,
-                AWS_WEB_IDENTITY_TOKEN_FILE="/var/run/secrets/kubernetes.io/serviceaccount/token",
+                AWS_ROLE_ARN=ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE="/var/run/secrets/kubernetes.io/serviceaccount/token"
             )
         )
     ],

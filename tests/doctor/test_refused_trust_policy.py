@@ -4,12 +4,7 @@ import json
 
 import pytest
 
-from tests.doctor.recording import (
-    NAME,
-    ROLES_MADE,
-    TRUST_WRITTEN,
-    healthy,
-)
+from tests.doctor.recording import NAME, ROLES_MADE, TRUST_WRITTEN, healthy
 from tests.doctor.repairing import repaired
 from tests.doctor.trusting import MISSING, document, examine, found, sub, trusting
 

@@ -73,10 +73,7 @@ FAULTS = {
         named_by(REGION),
         wants("sub", PARAMETERS.subject, issuer=SWAPPED),
     ],
-    "trust-policy-condition-key-of-another-issuer": [
-        named_by(OTHER),
-        wants("aud", "sts.amazonaws.com", issuer=OTHER),
-    ],
+    "trust-policy-condition-key-of-another-issuer": [named_by(OTHER), wants("aud", "sts.amazonaws.com", issuer=OTHER)],
     "trust-policy-provider-mismatch": [principal(Federated=arn("idp.example.com"))],
     "trust-policy-principal-not-a-provider": [
         principal(Federated=NAME),
@@ -93,7 +90,7 @@ FAULTS = {
         lambda s: (
             s.update(Principal={"Service": "pods.eks.amazonaws.com"}, Action=["sts:AssumeRole", "sts:TagSession"]),
             s.pop("Condition"),
-        ),
+        )
     ],
     "trust-policy-action-wrong": [
         action("sts:AssumeRole"),

@@ -122,10 +122,7 @@ def test_remove_waits_until_the_namespace_is_gone_and_says_so(run):
         if line.startswith("waiting at most"):
             assert run.core.read_namespace(NAME).status.phase == "Terminating"
             run.release()
-    assert said[-2:] == [
-        f"waiting at most 120 s until the namespace {NAME} is gone …",
-        f"removed namespace {NAME}",
-    ]
+    assert said[-2:] == [f"waiting at most 120 s until the namespace {NAME} is gone …", f"removed namespace {NAME}"]
     assert said.count(f"removed namespace {NAME}") == 1
     assert NAME not in [each.metadata.name for each in run.core.list_namespace().items]
 

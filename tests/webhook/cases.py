@@ -77,9 +77,7 @@ CASES = [
         volumes=lasting(3600),
     ),
     Case(
-        "a sign and leading zeros are part of a number",
-        account={"token-expiration": "+0003600"},
-        volumes=lasting(3600),
+        "a sign and leading zeros are part of a number", account={"token-expiration": "+0003600"}, volumes=lasting(3600)
     ),
     Case("an expiration of the minimum", account={"token-expiration": "600"}, volumes=lasting(600)),
     Case(

@@ -22,16 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.webhook import AccountSettings, review
-from tests.webhook.cases import (
-    CASES,
-    EKS,
-    FILE,
-    MOUNT,
-    REGION,
-    ROLE,
-    STS,
-    container,
-)
+from tests.webhook.cases import CASES, EKS, FILE, MOUNT, REGION, ROLE, STS, container
 
 
 class Known(dict):
@@ -66,12 +57,7 @@ def test_the_webhook_adds_variables_mounts_and_volume_and_changes_nothing_else(c
     answer = review(asked, accounts, **options)
 
     assert (answer["kind"], answer["apiVersion"]) == ("AdmissionReview", "admission.k8s.io/v1")
-    assert {**answer["response"], "patch": ...} == {
-        "uid": "7",
-        "allowed": True,
-        "patchType": "JSONPatch",
-        "patch": ...,
-    }
+    assert {**answer["response"], "patch": ...} == {"uid": "7", "allowed": True, "patchType": "JSONPatch", "patch": ...}
     result = patched(asked, answer)
     containers = [*result.get("initContainers", ()), *result["containers"]]
     env = {item["name"]: {v["name"]: v.get("value") for v in item.get("env", ())} for item in containers}

@@ -373,8 +373,7 @@ def test_a_wrong_option_or_api_server_is_reported_without_a_traceback(cluster, t
         }
         given = [argument.format(**places) for argument in arguments]
         done = labkit(
-            tmp_path,
-            *("webhook", "serve", "--listen", "127.0.0.1:0", "--kubeconfig", str(cluster.kubeconfig), *given),
+            tmp_path, *("webhook", "serve", "--listen", "127.0.0.1:0", "--kubeconfig", str(cluster.kubeconfig), *given)
         )
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("labkit: ")

@@ -87,11 +87,7 @@ class Apps:
         return self.pods()
 
     def set_ready(self, name: str, *, ready: bool = True) -> None:
-        condition = {
-            "type": "Ready",
-            "status": str(ready),
-            "lastTransitionTime": rfc3339(self.cluster.clock.now()),
-        }
+        condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": rfc3339(self.cluster.clock.now())}
         status = {"phase": "Running", "conditions": [condition]}
         answer = self.http.patch(f"{self.core}/pods/{name}/status", json={"status": status}, headers=STRATEGIC)
         assert answer.status_code in (200, 404), answer.text

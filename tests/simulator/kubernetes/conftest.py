@@ -265,12 +265,7 @@ def node(cluster: Cluster, admin: httpx.Client) -> Iterator[str]:
 
 def pod(name: str, **spec: object) -> dict:
     containers = [{"name": "main", "image": "amazon/aws-cli", "command": ["sleep", "3600"]}]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {"containers": containers, **spec},
-    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers, **spec}}
 
 
 def base64_text(raw: bytes) -> str:

@@ -23,10 +23,7 @@ def test_a_deployment_gets_its_defaults(apps: Apps):
     made = apps.create(deployment())
     spec = made["spec"]
     assert (spec["replicas"], spec["revisionHistoryLimit"], spec["progressDeadlineSeconds"]) == (1, 10, 600)
-    assert spec["strategy"] == {
-        "type": "RollingUpdate",
-        "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"},
-    }
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
     assert spec["template"]["spec"]["containers"][0]["imagePullPolicy"] == "Always"
     assert (spec["template"]["spec"]["restartPolicy"], made["status"]) == ("Always", {})
     assert made["metadata"]["generation"] == 1

@@ -103,10 +103,7 @@ def test_a_shell_keeps_running_until_a_client_attaches_again(kubectl):
 def test_all_attached_clients_see_the_same_output(lab, kubectl):
     lab.create("shared", shell("while read line; do echo got $line; done", stdin=True))
     lab.running("shared")
-    with (
-        kubectl.started("attach", "-i", "shared") as one,
-        kubectl.started("attach", "-i", "shared") as other,
-    ):
+    with kubectl.started("attach", "-i", "shared") as one, kubectl.started("attach", "-i", "shared") as other:
         for child in (one, other):
             # The answer to an empty line shows that its sender is attached. Other clients may also see it.
             child.stderr.readline()
