@@ -29,14 +29,10 @@ TESTS = {
     "labkit/policy/*.py": ["tests/policy"],
     "labkit/tokens.py": ["tests/test_tokens.py"],
     "labkit/webhook/review.py": ["tests/webhook/test_review.py"],
-    "labkit/simulator/aws/web_identity.py": [
-        "tests/simulator/aws/test_any_token.py",
-        "tests/simulator/aws/test_role_sessions.py",
-        "tests/simulator/aws/test_issuers.py",
-        "tests/simulator/aws/test_gate.py",
-        "tests/simulator/aws/test_refusals.py",
-    ],
-}
+    "labkit/simulator/aws/web_identity.py": ["tests/simulator/aws/test_any_token.py",
+        "tests/simulator/aws/test_role_sessions.py", "tests/simulator/aws/test_issuers.py",
+        "tests/simulator/aws/test_gate.py", "tests/simulator/aws/test_refusals.py"],
+}  # fmt: skip
 # The tests named after a module run first, because most changes fail there. These modules share another one's tests.
 AMONG = {"matching": "evaluation", "principals": "evaluation", "validation": "document"}
 # A change that makes the tests need more than this counts as caught: seconds of CPU, and bytes.

@@ -84,18 +84,12 @@ def namespace(kubectl: Kubectl) -> str:
 
 # A line, a pattern that its whole output must match, and its exit code if that isn't 0.
 LINES = [
-    (
-        "create namespace shop --dry-run=server",
-        r"Error from server \(AlreadyExists\): namespaces \"shop\" already exists",
-        1,
-    ),
+    ("create namespace shop --dry-run=server",
+     r"Error from server \(AlreadyExists\): namespaces \"shop\" already exists", 1),
     ("create serviceaccount another", r"serviceaccount/another created"),
     ("create token app --audience sts.amazonaws.com --duration 15m", r"[\w-]+\.[\w-]+\.[\w-]+"),
-    (
-        "create token app --duration 1m",
-        r".*spec\.expirationSeconds: Invalid value: 60: may not specify a duration.*",
-        1,
-    ),
+    ("create token app --duration 1m", r".*spec\.expirationSeconds: Invalid value: 60: may not specify a duration.*",
+     1),
     ("create token nobody", r'error: failed to create token: serviceaccounts "nobody" not found', 1),
     ("create configmap colors --from-literal=color=blue", r"configmap/colors created"),
     ("create secret generic hidden --from-literal=key=value", r"secret/hidden created"),
@@ -120,65 +114,47 @@ LINES = [
     ("get pod app -o jsonpath={.spec.serviceAccountName}", r"app"),
     ("get nothing", r"error: the server doesn't have a resource type \"nothing\"", 1),
     ("get pod nothing", r'Error from server \(NotFound\): pods "nothing" not found', 1),
-    (
-        "get pods,sa,cm --sort-by=.metadata.name -o name",
-        r"(?s).*pod/app\n.*serviceaccount/default\n.*configmap/settings(\n.*)?",
-    ),
+    ("get pods,sa,cm --sort-by=.metadata.name -o name",
+     r"(?s).*pod/app\n.*serviceaccount/default\n.*configmap/settings(\n.*)?"),
     ("describe pod app", rf"(?s)Name: +app\n.*Service Account: +app\n.*AWS_ROLE_ARN: +{ROLE}\n.*Started .*kubelet .*"),
     ("describe sa app", rf"(?s)Name: +app\nNamespace: +shop\n.*Annotations: +eks.amazonaws.com/role-arn: {ROLE}\n.*"),
-    (
-        "describe node blue-node-1",
-        r"(?s)Name: +blue-node-1\n.*Conditions:.*Ready +True .*Non-terminated Pods: .*app .*",
-    ),
+    ("describe node blue-node-1",
+     r"(?s)Name: +blue-node-1\n.*Conditions:.*Ready +True .*Non-terminated Pods: .*app .*"),
     ("describe namespace shop", r"(?s)Name: +shop\n.*Status: +Active\b.*"),
     ("logs app", r"hello"),
     ("logs app --tail=0", r""),
     ("logs app --timestamps", r"\d{4}-\d\d-\d\dT[\d:.]+Z hello"),
-    (
-        "logs app --previous",
-        r'Error from server \(BadRequest\): previous terminated container "app" in pod "app" not found',
-        1,
-    ),
+    ("logs app --previous",
+     r'Error from server \(BadRequest\): previous terminated container "app" in pod "app" not found', 1),
     ("logs app -c other", r"error: container other is not valid for pod app", 1),
     ("exec app -- sh -c 'echo $AWS_ROLE_ARN'", re.escape(ROLE)),
     ("exec app -- sh -c 'exit 7'", r"command terminated with exit code 7", 7),
-    (
-        "exec app -- nothing",
-        r'(?s)error: Internal error occurred: .*exec: "nothing": executable file not found in \$PATH.*',
-        1,
-    ),
+    ("exec app -- nothing",
+     r'(?s)error: Internal error occurred: .*exec: "nothing": executable file not found in \$PATH.*', 1),
     ("exec nothing -- true", r'Error from server \(NotFound\): pods "nothing" not found', 1),
     ("wait --for=delete pod/nothing", r""),
     ("wait --for=jsonpath={.status.phase}=Running pod/app", r"pod/app condition met"),
-    (
-        "wait --for=condition=Ready=false pod/app --timeout=1s",
-        r"error: timed out waiting for the condition on pods/app",
-        1,
-    ),
+    ("wait --for=condition=Ready=false pod/app --timeout=1s", r"error: timed out waiting for the condition on pods/app",
+     1),
     ("auth whoami -o jsonpath={.status.userInfo.username}", r"kubernetes-admin"),
     ("auth can-i create pods", r"yes"),
     ("auth can-i list secrets --as system:serviceaccount:shop:app", r"no", 1),
-    (
-        "get secrets --as system:serviceaccount:shop:app",
-        r'Error from server \(Forbidden\): secrets is forbidden: User "system:serviceaccount:shop:app" cannot list'
-        r' resource "secrets" in API group "" in the namespace "shop"',
-        1,
-    ),
+    ("get secrets --as system:serviceaccount:shop:app",
+     r'Error from server \(Forbidden\): secrets is forbidden: User "system:serviceaccount:shop:app" cannot list'
+     r' resource "secrets" in API group "" in the namespace "shop"', 1),
     ("api-resources --api-group=apps", r"(?s)NAME .*\ndeployments +deploy +apps/v1 +true +Deployment\n.*"),
     ("api-versions", r"(?s).*apps/v1\n.*v1"),
     ("version", r"(?s)Client Version: .*Server Version: v1\.36\..*"),
     ("cluster-info", r"(?s).*Kubernetes control plane.* is running at .*https://127\.0\.0\.1:\d+.*"),
     ("get svc -n default", rf"NAME .*\nkubernetes +ClusterIP +127\.0\.0\.1 +<none> +\d+/TCP +{AGE}"),
-    (
-        "create service clusterip web --tcp=80",
-        r"Warning: this lab has no Service network: nothing answers at a Service's address; .*\nservice/web created",
-    ),
+    ("create service clusterip web --tcp=80",
+     r"Warning: this lab has no Service network: nothing answers at a Service's address; .*\nservice/web created"),
     ("delete service web", r'service "web" deleted'),
     ("get events --field-selector involvedObject.name=app", r"(?s)LAST SEEN +TYPE +REASON .*Scheduled .*Started .*"),
     ("delete configmap settings", r'configmap "settings" deleted( from shop namespace)?'),
     ("delete sa nothing", r'Error from server \(NotFound\): serviceaccounts "nothing" not found', 1),
     ("delete sa nothing --ignore-not-found", r""),
-]
+]  # fmt: skip
 
 
 NO_SERVICE, SERVICE = "delete service web --ignore-not-found", "create service clusterip web --tcp=80"

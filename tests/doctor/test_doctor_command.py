@@ -233,22 +233,18 @@ def test_if_nothing_names_a_role_its_check_is_reported_as_not_looked_at(lab):
         (["--action", "ListBucket"], "not an action"),
         (["--action", "s3:ListBucket", "--resource", "irsa-lab"], "not an ARN"),
         (["--resource", "arn:aws:s3:::irsa-lab"], "--action"),
-        (
-            ["--action", "s3:ListBucket", "--resource", "arn:aws:s3:::irsa-lab/hi"],
-            "s3:ListBucket is an action on a bucket, and arn:aws:s3:::irsa-lab/hi names objects. "
-            "next: --resource arn:aws:s3:::irsa-lab",
-        ),
-        (
-            ["--action", "s3:GetObjectTagging", "--resource", "arn:aws:s3:::irsa-lab"],
-            "s3:GetObjectTagging is an action on an object, and arn:aws:s3:::irsa-lab names a bucket. "
-            "next: --resource arn:aws:s3:::irsa-lab/KEY",
-        ),
+        (["--action", "s3:ListBucket", "--resource", "arn:aws:s3:::irsa-lab/hi"],
+         "s3:ListBucket is an action on a bucket, and arn:aws:s3:::irsa-lab/hi names objects. "
+         "next: --resource arn:aws:s3:::irsa-lab"),
+        (["--action", "s3:GetObjectTagging", "--resource", "arn:aws:s3:::irsa-lab"],
+         "s3:GetObjectTagging is an action on an object, and arn:aws:s3:::irsa-lab names a bucket. "
+         "next: --resource arn:aws:s3:::irsa-lab/KEY"),
         (["--all", "-s", "my-service-account"], "--all"),
         (["--all", "-n", "nowhere"], "The cluster has no namespace nowhere"),
         (["--explain", ""], "doesn't recognise"),
         (["--no-such-option"], "No such option"),
     ],
-)
+)  # fmt: skip
 def test_the_doctor_explains_bad_input_and_ends_with_exit_code_2(lab, arguments, words):
     done = CliRunner().invoke(app, ["doctor", *arguments], env={"COLUMNS": "200"})
     assert done.exit_code == 2, done.exception

@@ -144,43 +144,28 @@ KEY = "eks.amazonaws.com/role-arn"
     ("step", "id", "facts"),
     [
         ("oidc_provider", "oidc-provider-missing", {"provider": None, "provider_arns": []}),
-        (
-            "oidc_provider",
-            "oidc-provider-audience-missing",
-            {"provider": {"Url": recording.NAME, "ClientIDList": ["vault"], "ThumbprintList": []}},
-        ),
+        ("oidc_provider", "oidc-provider-audience-missing",
+         {"provider": {"Url": recording.NAME, "ClientIDList": ["vault"], "ThumbprintList": []}}),
         ("iam_role", "role-missing", {"role": None}),
         ("iam_role", "role-policy-not-attached", {"attached_policies": []}),
         ("service_account", "service-account-missing", {"service_accounts": []}),
         ("service_account", "service-account-annotation-missing", account_with(None)),
         ("service_account", "service-account-annotation-missing", account_with({KEY: "", "team": "a"})),
-        (
-            "service_account",
-            "service-account-annotation-key-typo",
-            account_with({"eks.amazon.com/role-arn": recording.ROLE_ARN}),
-        ),
+        ("service_account", "service-account-annotation-key-typo",
+         account_with({"eks.amazon.com/role-arn": recording.ROLE_ARN})),
         ("service_account", "service-account-annotation-key-typo", account_with({"iam.amazonaws.com/role": "my-role"})),
-        (
-            "service_account",
-            "service-account-annotation-arn-malformed",
-            account_with({KEY: "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}),
-        ),
+        ("service_account", "service-account-annotation-arn-malformed",
+         account_with({KEY: "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"})),
         ("service_account", "service-account-annotation-arn-malformed", account_with({KEY: recording.ROLE_ARN + " "})),
-        (
-            "service_account",
-            "service-account-annotation-role-mismatch",
-            account_with({KEY: recording.ROLE_ARN.replace("my-role", "other")}),
-        ),
+        ("service_account", "service-account-annotation-role-mismatch",
+         account_with({KEY: recording.ROLE_ARN.replace("my-role", "other")})),
         ("pod", "pod-missing", {"pods": []}),
         ("pod", "webhook-missing", {"webhook": None}),
         ("credentials", "credentials-refused", {"caller": {"arn": "", "error": "An error occurred (AccessDenied) …"}}),
-        (
-            "credentials",
-            "credentials-of-another-identity",
-            {"caller": {"arn": "arn:aws:sts::123456789012:assumed-role/blue-node/i-0123", "error": ""}},
-        ),
+        ("credentials", "credentials-of-another-identity",
+         {"caller": {"arn": "arn:aws:sts::123456789012:assumed-role/blue-node/i-0123", "error": ""}}),
     ],
-)
+)  # fmt: skip
 def test_a_fault_gives_one_finding_with_a_repair(step, id, facts):
     assert check(step, **facts) == [id]
     (finding,) = checks.findings(step, evidence(**facts))

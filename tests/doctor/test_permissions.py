@@ -102,37 +102,21 @@ CUSTOM = f"arn:aws:iam::{ACCOUNT_ID}:policy/custom"
         ("role-denied-by-boundary", bounded(policy(allow("*"))) | simulated("implicitDeny", False), WANTED),
         ("role-denied-by-bucket-policy", bucket_denies(), {}),
         ("role-denied-by-bucket-policy", bucket_denies(Principal={"AWS": ROLE_ARN}), {"role_is_known": False}),
-        (
-            "role-denied-by-bucket-policy",
-            bucket_denies(Condition={"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/my-*"}}),
-            {},
-        ),
+        ("role-denied-by-bucket-policy",
+         bucket_denies(Condition={"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/my-*"}}), {}),
         ("role-denied-by-bucket-policy", bucket_denies(Action="s3:GetObject"), {}),
         ("role-is-administrator", attached(READ_ONLY, ADMINISTRATOR), {}),
         ("role-is-administrator", attached(READ_ONLY, CUSTOM) | document(CUSTOM, policy(allow("*"))), {}),
         ("role-is-administrator", inline(all=policy(allow(["s3:*", "*"]))), {}),
-        (
-            "role-is-administrator",
-            inline(most={"Statement": {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}}),
-            {},
-        ),
-        (
-            "role-lacks-permission",
-            attached(CUSTOM, READ_ONLY)
-            | document(CUSTOM, policy(allow("ec2:*")))
-            | document(READ_ONLY, policy(allow("s3:GetObject")))
-            | simulated("implicitDeny"),
-            WANTED,
-        ),
-        (
-            "role-lacks-permission",
-            inline(lists=policy(deny("s3:ListBucket")))
-            | document(READ_ONLY, policy(allow("s3:*")))
-            | simulated("explicitDeny"),
-            WANTED,
-        ),
+        ("role-is-administrator",
+         inline(most={"Statement": {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}}), {}),
+        ("role-lacks-permission", attached(CUSTOM, READ_ONLY) | document(CUSTOM,
+                policy(allow("ec2:*"))) | document(READ_ONLY,
+                policy(allow("s3:GetObject"))) | simulated("implicitDeny"), WANTED),
+        ("role-lacks-permission", inline(lists=policy(deny("s3:ListBucket"))) | document(READ_ONLY,
+                policy(allow("s3:*"))) | simulated("explicitDeny"), WANTED),
     ],
-)
+)  # fmt: skip
 def test_a_fault_of_the_permissions_gives_one_finding_and_its_repair_mends_it(id, answers, settings):
     answers = healthy() | answers
     (finding,) = examine(answers, **settings).findings
@@ -298,19 +282,16 @@ def test_an_administrator_policy_and_a_boundary_are_both_found():
 @pytest.mark.parametrize(
     ("statement", "expected_text"),
     [
-        (
-            allow("s3:ListBucket", f"{BUCKET}/*"),
-            f'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it is for {BUCKET}/* '
-            f"and the request is for {BUCKET}",
-        ),
-        (
-            allow(["s3:List*"], Condition={"StringEquals": {"aws:PrincipalTag/team": "shop"}}),
-            'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it has a condition on '
-            "aws:PrincipalTag/team",
-        ),
+        (allow("s3:ListBucket",
+               f"{BUCKET}/*"),
+         f'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it is for {BUCKET}/* '
+         f"and the request is for {BUCKET}"),
+        (allow(["s3:List*"], Condition={"StringEquals": {"aws:PrincipalTag/team": "shop"}}),
+         'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it has a condition on '
+         "aws:PrincipalTag/team"),
         (allow("s3:GetObject"), "IAM accepts any name, so check that AWS has this action"),
     ],
-)
+)  # fmt: skip
 def test_the_finding_names_a_statement_that_allows_the_action_otherwise(statement, expected_text):
     answers = healthy() | document(READ_ONLY, policy()) | inline(custom=policy(statement)) | simulated("implicitDeny")
     (finding,) = examine(answers, **WANTED).findings
@@ -353,16 +334,13 @@ def test_a_permission_that_boundary_and_policies_lack_gives_a_finding_for_each()
     "answers",
     [
         attached(),
-        inline(lists=policy(deny("s3:ListBucket")))
-        | document(READ_ONLY, policy(allow("s3:*")))
-        | simulated("explicitDeny"),
-        attached(CUSTOM, READ_ONLY)
-        | document(CUSTOM, policy(allow("ec2:*")))
-        | document(READ_ONLY, policy(allow("s3:GetObject")))
-        | simulated("implicitDeny"),
+        inline(lists=policy(deny("s3:ListBucket"))) | document(READ_ONLY,
+            policy(allow("s3:*"))) | simulated("explicitDeny"),
+        attached(CUSTOM, READ_ONLY) | document(CUSTOM, policy(allow("ec2:*"))) | document(READ_ONLY,
+            policy(allow("s3:GetObject"))) | simulated("implicitDeny"),
         bucket_denies() | simulated("allowed"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize(
     "other",
     [

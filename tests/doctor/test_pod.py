@@ -87,72 +87,39 @@ CHAINED = "[profile a]\nrole_arn = arn:aws:iam::123456789012:role/b\nsource_prof
 
 FAULTS = {
     "pod-static-keys": [applying(with_variables(**KEYS)), applying(with_sources, KEYS), applying(with_key_of_secret)],
-    "pod-aws-profile": [
-        applying(with_variables(AWS_PROFILE="dev")),
-        applying(with_sources, {"AWS_PROFILE": "dev"}),
-        applying(lambda m: (with_config(m), with_variables(AWS_PROFILE="dev")(m)), {"config": "[profile prod]\n"}),
-    ],
-    "pod-uses-the-api-server-token": [
-        applying(
-            with_variables(
-                AWS_ROLE_ARN=ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE="/var/run/secrets/kubernetes.io/serviceaccount/token"
-            )
-        )
-    ],
+    "pod-aws-profile": [applying(with_variables(AWS_PROFILE="dev")), applying(with_sources, {"AWS_PROFILE": "dev"}),
+                        applying(lambda m: (with_config(m), with_variables(AWS_PROFILE="dev")(m)),
+            {"config": "[profile prod]\n"})],
+    "pod-uses-the-api-server-token": [applying(with_variables(AWS_ROLE_ARN=ROLE_ARN,
+            AWS_WEB_IDENTITY_TOKEN_FILE="/var/run/secrets/kubernetes.io/serviceaccount/token"))],
     "pod-token-variable-missing": [applying(with_variables(AWS_ROLE_ARN=ROLE_ARN))],
     "pod-role-variable-missing": [applying(with_variables(AWS_WEB_IDENTITY_TOKEN_FILE=TOKEN_FILE))],
-    "pod-variables-empty": [
-        applying(with_variables(AWS_ROLE_ARN="", AWS_WEB_IDENTITY_TOKEN_FILE="")),
-        applying(with_variables(AWS_ROLE_ARN="")),
-    ],
-    "pod-token-file-missing": [
-        applying(with_variables(AWS_ROLE_ARN=ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE="/var/run/aws/token"))
-    ],
-    "pod-role-set-by-hand": [
-        applying(with_identity(f"{ROLE_ARN}-of-payments")),
-        applying_by_hand(f"{ROLE_ARN}-of-payments"),
-    ],
-    "pod-region-empty": [
-        applying(with_variables(AWS_REGION="")),
-        applying(with_variables(AWS_DEFAULT_REGION="", AWS_REGION="us-east-1")),
-    ],
-    "token-copied": [
-        applying(with_token_of("ConfigMap"), {"token": copied_token(exp=1735776000)}),
-        applying(with_token_of("ConfigMap"), {"token": f"{copied_token(exp=1735776000)}\n"}),
-    ],
+    "pod-variables-empty": [applying(with_variables(AWS_ROLE_ARN="", AWS_WEB_IDENTITY_TOKEN_FILE="")),
+        applying(with_variables(AWS_ROLE_ARN=""))],
+    "pod-token-file-missing": [applying(with_variables(AWS_ROLE_ARN=ROLE_ARN,
+            AWS_WEB_IDENTITY_TOKEN_FILE="/var/run/aws/token"))],
+    "pod-role-set-by-hand": [applying(with_identity(f"{ROLE_ARN}-of-payments")),
+        applying_by_hand(f"{ROLE_ARN}-of-payments")],
+    "pod-region-empty": [applying(with_variables(AWS_REGION="")),
+        applying(with_variables(AWS_DEFAULT_REGION="", AWS_REGION="us-east-1"))],
+    "token-copied": [applying(with_token_of("ConfigMap"), {"token": copied_token(exp=1735776000)}),
+                     applying(with_token_of("ConfigMap"), {"token": f"{copied_token(exp=1735776000)}\n"})],
     "token-malformed": [applying(with_token_of("ConfigMap"), {"token": "11:11:49 EOF"})],
-    "pod-role-session-name-invalid": [
-        applying(with_variables(AWS_ROLE_SESSION_NAME="n" * 65)),
+    "pod-role-session-name-invalid": [applying(with_variables(AWS_ROLE_SESSION_NAME="n" * 65)),
         applying(with_variables(AWS_ROLE_SESSION_NAME="the reader")),
-        applying(with_sources, {"AWS_ROLE_SESSION_NAME": "x"}),
-    ],
+        applying(with_sources, {"AWS_ROLE_SESSION_NAME": "x"})],
     "role-session-too-long": [applying(with_config, {"config": LONG_SESSION})],
     "pod-sts-endpoint-of-another-region": [
         applying(with_variables(AWS_ENDPOINT_URL_STS="https://sts.eu-west-1.amazonaws.com")),
         applying(with_variables(AWS_ENDPOINT_URL="https://sts.amazonaws.com", AWS_REGION="eu-west-1"))
         | {REGIONS: [{"RegionName": "eu-west-1", "OptInStatus": "opt-in-not-required"}]},
     ],
-    "region-not-activated": [
-        applying(with_variables(AWS_REGION="af-south-1"))
-        | {REGIONS: [{"RegionName": "af-south-1", "OptInStatus": "not-opted-in"}]},
-        applying(with_variables(AWS_REGION="us-esat-1")) | {REGIONS: []},
-    ],
+    "region-not-activated": [applying(with_variables(AWS_REGION="af-south-1")) | {REGIONS: [{"RegionName": "af-south-1",
+            "OptInStatus": "not-opted-in"}]}, applying(with_variables(AWS_REGION="us-esat-1")) | {REGIONS: []}],
     "pod-uses-another-service-account": [applying(lambda m: m["spec"].pop("serviceAccountName"))],
-    "pod-not-running": [
-        healthy() | {PODS: [a_pod() | {"status": {"phase": "Pending"}}]},
-        healthy()
-        | {
-            PODS: [
-                a_pod()
-                | {
-                    "status": {
-                        "phase": "Pending",
-                        "containerStatuses": [{"name": "aws", "state": {"waiting": {"reason": "ErrImagePull"}}}],
-                    }
-                }
-            ]
-        },
-    ],
+    "pod-not-running": [healthy() | {PODS: [a_pod() | {"status": {"phase": "Pending"}}]},
+                        healthy() | {PODS: [a_pod() | {"status": {"phase": "Pending",
+            "containerStatuses": [{"name": "aws", "state": {"waiting": {"reason": "ErrImagePull"}}}]}}]}],
     "pod-windows-by-affinity": [
         applying(
             lambda m: m["spec"].update(
@@ -172,7 +139,7 @@ FAULTS = {
             )
         )
     ],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("id", "answers"), [(id, answers) for id, each in FAULTS.items() for answers in each])
@@ -192,19 +159,13 @@ PROXY = {"HTTPS_PROXY": "http://somebody:hunter2@proxy.example.com:3128"}
     ("id", "answers", "says"),
     [
         ("pod-proxy-without-no-proxy", applying(with_variables(**PROXY)), "no NO_PROXY"),
-        (
-            "pod-proxy-without-no-proxy",
-            applying(with_sources, {**PROXY, "NO_PROXY": "localhost,.example.com"}),
-            "(ConfigMap settings), NO_PROXY=localhost,.example.com",
-        ),
-        (
-            "token-copied",
-            applying(with_token_of("ConfigMap"), {"token": copied_token(exp=4102444800)}),
-            "good until 21",
-        ),
+        ("pod-proxy-without-no-proxy", applying(with_sources, {**PROXY, "NO_PROXY": "localhost,.example.com"}),
+         "(ConfigMap settings), NO_PROXY=localhost,.example.com"),
+        ("token-copied", applying(with_token_of("ConfigMap"), {"token": copied_token(exp=4102444800)}),
+         "good until 21"),
         ("token-copied", applying(with_token_of("Secret")), "(Secret settings)"),
     ],
-)
+)  # fmt: skip
 def test_a_setting_that_may_work_is_only_a_warning_without_a_command(id, answers, says):
     (finding,) = examine(answers).findings
     assert (finding.id, finding.severity) == (id, "warning")
@@ -550,22 +511,14 @@ UNSCHEDULABLE = "0/3 nodes are available: 3 Insufficient memory."
 @pytest.mark.parametrize(
     ("conditions", "events", "says"),
     [
-        (
-            [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": UNSCHEDULABLE}],
-            [],
-            f"Pending: Unschedulable: {UNSCHEDULABLE}",
-        ),
-        (
-            [],
-            [
-                {"reason": "FailedScheduling", "message": "older", "lastTimestamp": "2026-01-01T00:01:00Z"},
-                {"reason": "FailedScheduling", "message": UNSCHEDULABLE, "lastTimestamp": "2026-01-01T00:02:00Z"},
-            ],
-            f"Pending: FailedScheduling: {UNSCHEDULABLE}",
-        ),
+        ([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": UNSCHEDULABLE}], [],
+         f"Pending: Unschedulable: {UNSCHEDULABLE}"),
+        ([], [{"reason": "FailedScheduling", "message": "older", "lastTimestamp": "2026-01-01T00:01:00Z"},
+              {"reason": "FailedScheduling", "message": UNSCHEDULABLE, "lastTimestamp": "2026-01-01T00:02:00Z"}],
+         f"Pending: FailedScheduling: {UNSCHEDULABLE}"),
     ],
     ids=["condition", "event"],
-)
+)  # fmt: skip
 def test_the_finding_on_a_pending_pod_quotes_the_scheduler_and_names_kubectl_describe(conditions, events, says):
     answers = healthy()
     answers[PODS][0]["status"] = {"phase": "Pending", "conditions": conditions}

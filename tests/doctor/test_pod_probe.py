@@ -33,29 +33,18 @@ def refusal(code, message="…"):
     ("id", "answers", "says"),
     [
         ("token-malformed", changed(token={"claims": {}, "malformed": "this has 5"}, caller=REFUSED), "this has 5"),
-        (
-            "token-unreadable",
-            changed(token={"claims": {}, "unreadable": "cat: token: Permission denied"}, caller=REFUSED),
-            "Permission denied",
-        ),
-        (
-            "token-expired",
-            changed(exchange=refusal("ExpiredTokenException", "Token expired: …"), caller=REFUSED),
-            "ExpiredTokenException: Token expired: …",
-        ),
-        (
-            "credentials-refused",
-            changed(exchange=refusal("AccessDenied", "Not authorized"), caller=REFUSED),
-            "AccessDenied: Not authorized",
-        ),
+        ("token-unreadable", changed(token={"claims": {}, "unreadable": "cat: token: Permission denied"},
+                caller=REFUSED), "Permission denied"),
+        ("token-expired", changed(exchange=refusal("ExpiredTokenException", "Token expired: …"), caller=REFUSED),
+         "ExpiredTokenException: Token expired: …"),
+        ("credentials-refused", changed(exchange=refusal("AccessDenied", "Not authorized"), caller=REFUSED),
+         "AccessDenied: Not authorized"),
         ("credentials-refused", changed(caller=REFUSED), REFUSED["error"]),
-        (
-            "credentials-of-another-identity",
-            changed(caller={"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/blue-node-role/i-0123"}),
-            "assumed-role/blue-node-role",
-        ),
+        ("credentials-of-another-identity",
+         changed(caller={"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/blue-node-role/i-0123"}),
+         "assumed-role/blue-node-role"),
     ],
-)
+)  # fmt: skip
 def test_a_failure_inside_the_pod_gives_one_finding(id, answers, says):
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == [id]

@@ -42,17 +42,11 @@ def named_by(issuer):
 
 REGION, SWAPPED = NAME.replace("us-east-1", "us-west-2"), NAME.replace("oidc.eks.us-east-1", "oidc.us-east-1.eks")
 FAULTS = {
-    "trust-policy-sub-mismatch": [
-        sub("default:another"),
-        wants("sub", "default:my-service-account"),
-        wants("sub", ["system:serviceaccount:pay:*", "system:serviceaccount:default:another"], "StringLike"),
-    ],
-    "trust-policy-sub-of-another-namespace": [
-        sub("kube-system:my-service-account"),
-        sub("kube-system:*", "StringLike"),
+    "trust-policy-sub-mismatch": [sub("default:another"), wants("sub", "default:my-service-account"),
+        wants("sub", ["system:serviceaccount:pay:*", "system:serviceaccount:default:another"], "StringLike")],
+    "trust-policy-sub-of-another-namespace": [sub("kube-system:my-service-account"), sub("kube-system:*", "StringLike"),
         wants("sub", ["system:serviceaccount:a:b", "system:serviceaccount:c:my-service-account"]),
-        wants("sub", ["system:serviceaccount:default:another", "system:serviceaccount:c:my-service-account"]),
-    ],
+        wants("sub", ["system:serviceaccount:default:another", "system:serviceaccount:c:my-service-account"])],
     "trust-policy-sub-renamed": [
         sub("default:release-my-service-account"),
         sub("default:my-service-account-v2"),
@@ -62,55 +56,31 @@ FAULTS = {
             "sub", ["system:serviceaccount:default:my-service-account-*", "system:serviceaccount:pay:*"], "StringLike"
         ),
     ],
-    "trust-policy-sub-wildcard-under-string-equals": [
-        sub("default:*"),
-        sub("*"),
-        sub("default:my-service-accoun?", "ForAnyValue:StringEquals"),
-    ],
-    "trust-policy-issuer-host-wrong": [
-        principal(Federated=arn(REGION)),
-        principal(Federated=arn(SWAPPED)),
-        named_by(REGION),
-        wants("sub", PARAMETERS.subject, issuer=SWAPPED),
-    ],
+    "trust-policy-sub-wildcard-under-string-equals": [sub("default:*"), sub("*"),
+        sub("default:my-service-accoun?", "ForAnyValue:StringEquals")],
+    "trust-policy-issuer-host-wrong": [principal(Federated=arn(REGION)), principal(Federated=arn(SWAPPED)),
+        named_by(REGION), wants("sub", PARAMETERS.subject, issuer=SWAPPED)],
     "trust-policy-condition-key-of-another-issuer": [named_by(OTHER), wants("aud", "sts.amazonaws.com", issuer=OTHER)],
     "trust-policy-provider-mismatch": [principal(Federated=arn("idp.example.com"))],
-    "trust-policy-principal-not-a-provider": [
-        principal(Federated=NAME),
-        principal(Federated=""),
-        principal(Federated=ROLE_ARN),
-        principal(Federated=f"arn:aws:iam::{ACCOUNT_ID}:saml-provider/a"),
-        principal(AWS=f"arn:aws:iam::{ACCOUNT_ID}:root"),
-    ],
-    "trust-policy-of-a-service": [
-        lambda s: (s.update(Principal={"Service": "ec2.amazonaws.com"}, Action="sts:AssumeRole"), s.pop("Condition")),
-        principal(Service=["lambda.amazonaws.com", "ec2.amazonaws.com"]),
-    ],
-    "trust-policy-of-pod-identity": [
-        lambda s: (
-            s.update(Principal={"Service": "pods.eks.amazonaws.com"}, Action=["sts:AssumeRole", "sts:TagSession"]),
-            s.pop("Condition"),
-        )
-    ],
-    "trust-policy-action-wrong": [
-        action("sts:AssumeRole"),
-        action(["sts:TagSession", "sts:AssumeRoleWithSAML"]),
-        lambda s: (s.pop("Action"), s.update(NotAction="sts:*")),
-    ],
-    "trust-policy-aud-mismatch": [
-        wants("aud", "sts.us-east-1.amazonaws.com"),
-        wants("aud", ["sts.amazonaws.com.cn", "vault"], "StringLike"),
-    ],
-    "trust-policy-refuses": [
-        lambda s: s.update(Effect="Deny"),
-        lambda s: s["Condition"].update({"StringLike": {"sts:ExternalId": "x"}}),
-        lambda s: s.update(Unknown="field"),
-    ],
+    "trust-policy-principal-not-a-provider": [principal(Federated=NAME), principal(Federated=""),
+        principal(Federated=ROLE_ARN), principal(Federated=f"arn:aws:iam::{ACCOUNT_ID}:saml-provider/a"),
+        principal(AWS=f"arn:aws:iam::{ACCOUNT_ID}:root")],
+    "trust-policy-of-a-service": [lambda s: (s.update(Principal={"Service": "ec2.amazonaws.com"},
+            Action="sts:AssumeRole"), s.pop("Condition")),
+        principal(Service=["lambda.amazonaws.com", "ec2.amazonaws.com"])],
+    "trust-policy-of-pod-identity": [lambda s: (s.update(Principal={"Service": "pods.eks.amazonaws.com"},
+            Action=["sts:AssumeRole", "sts:TagSession"]), s.pop("Condition"))],
+    "trust-policy-action-wrong": [action("sts:AssumeRole"), action(["sts:TagSession", "sts:AssumeRoleWithSAML"]),
+        lambda s: (s.pop("Action"), s.update(NotAction="sts:*"))],
+    "trust-policy-aud-mismatch": [wants("aud", "sts.us-east-1.amazonaws.com"),
+        wants("aud", ["sts.amazonaws.com.cn", "vault"], "StringLike")],
+    "trust-policy-refuses": [lambda s: s.update(Effect="Deny"),
+        lambda s: s["Condition"].update({"StringLike": {"sts:ExternalId": "x"}}), lambda s: s.update(Unknown="field")],
     "trust-policy-sub-missing": [wants("sub", None), sub("*", "StringLike"), wants("sub", "*", "StringLike")],
     "trust-policy-aud-missing": [wants("aud", None), wants("aud", "*", "StringLike")],
     "trust-policy-admits-others": [sub("default:*", "StringLike"), sub("*:*", "StringLike")],
     "trust-policy-near-size-limit": [lambda s: s.update(Sid="A" * 1600)],
-}
+}  # fmt: skip
 CASES = [(id, change) for id, changes in FAULTS.items() for change in changes]
 WARNINGS = (
     "trust-policy-sub-missing",
@@ -189,31 +159,16 @@ def test_the_doctor_names_the_service_accounts_that_a_trust_policy_leaves_out():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (
-            lambda d: d["Statement"][0]["Condition"].update({"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}),
-            "aws:SourceIp",
-        ),
-        (
-            lambda d: d["Statement"][0]["Condition"].update({"StringLike": {"sts:RoleSessionName": "cart-*"}}),
-            "sts:RoleSessionName",
-        ),
-        (
-            lambda d: d["Statement"][0]["Condition"].update({"StringLike": {"aws:ResourceOrgID": "o-*"}}),
-            "aws:ResourceOrgID",
-        ),
-        (
-            lambda d: d["Statement"].append(
-                {
-                    "Effect": "Deny",
-                    "Principal": "*",
-                    "Action": ACTION,
-                    "Condition": {"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}},
-                }
-            ),
-            "aws:SourceIp",
-        ),
+        (lambda d: d["Statement"][0]["Condition"].update({"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}),
+         "aws:SourceIp"),
+        (lambda d: d["Statement"][0]["Condition"].update({"StringLike": {"sts:RoleSessionName": "cart-*"}}),
+         "sts:RoleSessionName"),
+        (lambda d: d["Statement"][0]["Condition"].update({"StringLike": {"aws:ResourceOrgID": "o-*"}}),
+         "aws:ResourceOrgID"),
+        (lambda d: d["Statement"].append({"Effect": "Deny", "Principal": "*", "Action": ACTION,
+                "Condition": {"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}), "aws:SourceIp"),
     ],
-)
+)  # fmt: skip
 def test_a_condition_on_the_request_stays_a_warning_until_sts_answers(change, named):
     answers = healthy()
     change(document(answers))
@@ -248,25 +203,17 @@ def test_the_roles_tags_are_known_before_sts_has_said_anything(key):
     [
         {"trust-policy-sub-mismatch": sub("default:another"), "trust-policy-aud-mismatch": wants("aud", "vault")},
         {"trust-policy-sub-mismatch": sub("default:another"), "trust-policy-action-wrong": action("sts:AssumeRole")},
-        {
-            "trust-policy-sub-mismatch": sub("default:another"),
-            "trust-policy-condition-key-of-another-issuer": named_by(OTHER),
-        },
-        {
-            "trust-policy-provider-mismatch": principal(Federated=arn("idp.example.com")),
-            "trust-policy-sub-of-another-namespace": sub("a:my-service-account"),
-        },
-        {
-            "trust-policy-issuer-host-wrong": named_by(REGION),
-            "trust-policy-sub-wildcard-under-string-equals": sub("default:*"),
-        },
-        {
-            "trust-policy-principal-not-a-provider": principal(Federated=NAME),
-            "trust-policy-aud-mismatch": wants("aud", "vault"),
-        },
+        {"trust-policy-sub-mismatch": sub("default:another"),
+         "trust-policy-condition-key-of-another-issuer": named_by(OTHER)},
+        {"trust-policy-provider-mismatch": principal(Federated=arn("idp.example.com")),
+         "trust-policy-sub-of-another-namespace": sub("a:my-service-account")},
+        {"trust-policy-issuer-host-wrong": named_by(REGION),
+         "trust-policy-sub-wildcard-under-string-equals": sub("default:*")},
+        {"trust-policy-principal-not-a-provider": principal(Federated=NAME),
+         "trust-policy-aud-mismatch": wants("aud", "vault")},
         {"trust-policy-sub-missing": wants("sub", None), "trust-policy-aud-missing": wants("aud", None)},
     ],
-)
+)  # fmt: skip
 def test_two_faults_of_one_statement_are_both_found(changes):
     answers = trusting(*changes.values())
     assert set(found(answers)) == set(changes)

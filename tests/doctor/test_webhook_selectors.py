@@ -22,14 +22,11 @@ from tests.doctor.repairing import commands
 TEAM = {"team": "platform"}
 SELECTORS = [
     ({"matchLabels": TEAM}, "team=platform", "no label team"),
-    (
-        {"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]},
-        "team in (a, b)",
-        "no label team",
-    ),
+    ({"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]}, "team in (a, b)",
+     "no label team"),
     ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, "team=…", "no label team"),
     ({"matchLabels": {"app": "other"}}, "app=other", "app=cart"),
-]
+]  # fmt: skip
 
 
 def selecting(**selectors):
@@ -211,18 +208,12 @@ CRON_JOB = {"jobTemplate": {"spec": {"template": of_account("", "web-0", app="ti
     [
         ({"pods": [of_account("shop", "web-3", tier="front")]}, ""),
         ({"pods": [of_account("shop", "web-3", app="till")]}, "shop/web-3"),
-        (
-            {
-                "deployments": [
-                    {"metadata": {"namespace": "shop"}, "spec": {"template": of_account("", "web-2", app="x")}}
-                ]
-            },
-            "shop/web-2",
-        ),
+        ({"deployments": [{"metadata": {"namespace": "shop"}, "spec": {"template": of_account("", "web-2", app="x")}}]},
+         "shop/web-2"),
         ({"cronjobs": [{"metadata": {"namespace": "five"}, "spec": CRON_JOB}]}, "five/web-0"),
     ],
     ids=["nobody", "a pod", "a Deployment without pods", "a CronJob"],
-)
+)  # fmt: skip
 def test_a_patch_of_an_object_selector_affects_only_accounts_with_pods_that_it_left_out(there, expected_text):
     answers = selecting(objectSelector=SOLO)
     answers[ALL_SERVICE_ACCOUNTS] += named(*OF_MANY)
@@ -252,14 +243,11 @@ POLICY = {"metadata": {"name": "db"}, "spec": {"ingress": [{"from": [{"namespace
         | {"list services --all-namespaces": [{"metadata": {"name": "web"}, "spec": {"selector": TEAM}}]},
         beside_others(objectSelector={"matchLabels": {"app": "other"}}),
         beside_others(namespaceSelector={"matchLabels": {"pod-security.kubernetes.io/enforce": "privileged"}}),
-        {
-            call: answer
-            for call, answer in beside_others(objectSelector={"matchLabels": TEAM}).items()
-            if call not in NOBODY_SELECTS
-        },
+        {call: answer for call,
+         answer in beside_others(objectSelector={"matchLabels": TEAM}).items() if call not in NOBODY_SELECTS},
     ],
     ids=["another account", "another's pod", "a policy", "a service", "has another value", "of Kubernetes", "not read"],
-)
+)  # fmt: skip
 def test_the_repair_adds_no_label_that_may_affect_something_else(answers):
     (finding,) = examine(answers).findings
     assert finding.id == "webhook-not-asked-about-pod"

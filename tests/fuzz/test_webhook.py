@@ -21,15 +21,10 @@ WITH = "/api/v1/namespaces/default/serviceaccounts/app"
 REVIEW = {
     "kind": "AdmissionReview",
     "apiVersion": "admission.k8s.io/v1",
-    "request": {
-        "uid": "7",
-        "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "resource": {"group": "", "version": "v1", "resource": "pods"},
-        "operation": "CREATE",
-        "namespace": "default",
-        "object": {**POD, "spec": {**POD["spec"], "serviceAccountName": "app"}},
-    },
-}
+    "request": {"uid": "7", "kind": {"group": "", "version": "v1", "kind": "Pod"},
+                "resource": {"group": "", "version": "v1", "resource": "pods"}, "operation": "CREATE",
+                "namespace": "default", "object": {**POD, "spec": {**POD["spec"], "serviceAccountName": "app"}}},
+}  # fmt: skip
 reviews = mutated(REVIEW) | anything
 JSON = [("Content-Type", "application/json")]
 

@@ -167,18 +167,13 @@ def test_html_in_a_found_value_is_shown_as_text():
 
 
 RECORDS = [
-    {
-        "eventName": "AssumeRoleWithWebIdentity",
-        "userIdentity": {"type": "WebIdentityUser", "userName": "system:serviceaccount:default:my-service-account"},
-        "lab": {"decision": "allowed", "reason": "statement 1 allows it"},
-    },
-    {
-        "eventName": "PutObject",
-        "userIdentity": {"arn": "arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-1"},
-        "errorCode": "AccessDenied",
-        "lab": {"decision": "denied", "reason": "no policy allows s3:PutObject"},
-    },
-]
+    {"eventName": "AssumeRoleWithWebIdentity", "userIdentity": {"type": "WebIdentityUser",
+            "userName": "system:serviceaccount:default:my-service-account"},
+     "lab": {"decision": "allowed", "reason": "statement 1 allows it"}},
+    {"eventName": "PutObject",
+     "userIdentity": {"arn": "arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-1"},
+     "errorCode": "AccessDenied", "lab": {"decision": "denied", "reason": "no policy allows s3:PutObject"}},
+]  # fmt: skip
 
 
 def test_the_trail_is_a_table_without_ids():

@@ -166,19 +166,14 @@ def test_several_values_need_a_set_operator(operator):
     ("operator", "found", "problem"),
     [
         ("NumericEquals", ("x",), 'NumericEquals cannot compare "x" with "1" or "2"'),
-        (
-            "ForAllValues:NumericEquals",
-            ("x", "1"),
-            'ForAllValues:NumericEquals cannot compare "x" or "1" with "1" or "2"',
-        ),
-        (
-            "NumericEquals",
-            ("3", "4"),
-            "aws:Example has 2 values, but without ForAnyValue: or ForAllValues:, NumericEquals compares only one",
-        ),
+        ("ForAllValues:NumericEquals", ("x",
+                "1"), 'ForAllValues:NumericEquals cannot compare "x" or "1" with "1" or "2"'),
+        ("NumericEquals", ("3",
+                           "4"),
+         "aws:Example has 2 values, but without ForAnyValue: or ForAllValues:, NumericEquals compares only one"),
         ("NumericEquals", ("3",), None),
     ],
-)
+)  # fmt: skip
 def test_a_condition_says_why_it_cannot_be_evaluated(operator, found, problem):
     condition = compile_condition(operator, KEY, ("1", "2"), variables=True)
     assert condition.result({KEY.lower(): found}).problem == problem

@@ -28,10 +28,8 @@ def wrapped(*statements, **fields):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"Condition": {"StringEquals": {"https://oidc.eks.us-east-1.amazonaws.com/id/A:sub": "x"}}},
-            "Condition can contain only one colon.",
-        ),
+        ({"Condition": {"StringEquals": {"https://oidc.eks.us-east-1.amazonaws.com/id/A:sub": "x"}}},
+         "Condition can contain only one colon."),
         *[
             (
                 {"Principal": {"Federated": federated}},
@@ -48,10 +46,9 @@ def wrapped(*statements, **fields):
         ],
         ({"Action": "s3:GetObject"}, "AssumeRole policy may only specify STS AssumeRole actions."),
         ({"Action": ["sts:AssumeRole", "*"]}, "AssumeRole policy may only specify STS AssumeRole actions."),
-        *(
-            ({"Action": action}, "AssumeRole policy may only specify STS AssumeRole actions.")
-            for action in ("sts:TagSessions", "sts:AssumeRoleWithWebIdendity", "sts:GetCallerIdentity", "sts:Get*")
-        ),
+        *(({"Action": action},
+           "AssumeRole policy may only specify STS AssumeRole actions.") for action in ("sts:TagSessions",
+                "sts:AssumeRoleWithWebIdendity", "sts:GetCallerIdentity", "sts:Get*")),
         ({"Principal": "*"}, 'AssumeRolepolicy contained an invalid principal: "STAR":"*".'),
         ({"Effect": "Deny", "Principal": "*"}, 'AssumeRolepolicy contained an invalid principal: "STAR":"*".'),
         ({"Resource": "*"}, "Has prohibited field Resource"),
@@ -62,22 +59,17 @@ def wrapped(*statements, **fields):
         ({"Effect": "allow"}, "Invalid effect: allow"),
         ({"Efect": "Allow"}, "Unknown field Efect"),
         ({"Principal": {"AWS": "my-user"}}, 'Invalid principal in policy: "AWS":"my-user"'),
-        (
-            {"Principal": {"AWS": "arn:aws:iam::123456789012:role/*"}},
-            'Invalid principal in policy: "AWS":"arn:aws:iam::123456789012:role/*"',
-        ),
+        ({"Principal": {"AWS": "arn:aws:iam::123456789012:role/*"}},
+         'Invalid principal in policy: "AWS":"arn:aws:iam::123456789012:role/*"'),
         ({"Principal": {"Service": "ec2"}}, 'Invalid principal in policy: "SERVICE":"ec2"'),
         ({"Principal": {"Service": "pods.eks"}}, 'Invalid principal in policy: "SERVICE":"pods.eks"'),
         ({"Condition": {"StringMatches": {"aws:x": "y"}}}, "Unknown condition operator StringMatches"),
         ({"Condition": {"StringEquals": {"sub": "x"}}}, VENDOR),
         ({"Condition": {"StringEquals": {"aws:x": {"deep": "er"}}}}, "The values of condition aws:x must be strings."),
-        (
-            {"Sid": "with spaces"},
-            "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the "
-            "regular expression [0-9A-Za-z]*",
-        ),
+        ({"Sid": "with spaces"}, "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the "
+         "regular expression [0-9A-Za-z]*"),
     ],
-)
+)  # fmt: skip
 def test_iam_refuses_a_malformed_trust_policy(web_identity, changes, message):
     assert refusal(web_identity(**changes), "trust") == ("MalformedPolicyDocument", message)
 
@@ -92,33 +84,22 @@ def test_iam_refuses_a_malformed_trust_policy(web_identity, changes, message):
                 "Federated": "arn:aws-cn:iam::123456789012:oidc-provider/oidc.eks.cn-north-1.amazonaws.com.cn/id/A"
             }
         },
-        {
-            "Principal": {"Federated": "arn:aws:iam::123456789012:saml-provider/corp"},
-            "Action": "sts:AssumeRoleWithSAML",
-        },
-        {
-            "Principal": {"Service": ["ec2.amazonaws.com", "pods.eks.amazonaws.com"]},
-            "Action": ["sts:AssumeRole", "sts:TagSession"],
-        },
-        {
-            "Principal": {
-                "AWS": ["123456789012", "arn:aws:iam::123456789012:root", "arn:aws:iam::123456789012:role/a/b"]
-            }
-        },
+        {"Principal": {"Federated": "arn:aws:iam::123456789012:saml-provider/corp"},
+         "Action": "sts:AssumeRoleWithSAML"},
+        {"Principal": {"Service": ["ec2.amazonaws.com", "pods.eks.amazonaws.com"]},
+         "Action": ["sts:AssumeRole", "sts:TagSession"]},
+        {"Principal": {"AWS": ["123456789012", "arn:aws:iam::123456789012:root",
+                "arn:aws:iam::123456789012:role/a/b"]}},
         {"Principal": {"AWS": "*"}, "Action": "STS:assumerole*"},
         {"Action": ["sts:*", "sts:Assume*", "sts:SetSourceIdentity", "sts:SetContext"]},
         {"Condition": {"StringEquals": {"aws:RequestTag/labkit:run": "x"}}},
         {"Condition": {"StringEquals": {"localhost:6443/id/A:sub": "x", "localhost:6443:aud": "y"}}},
-        {
-            "Condition": {
-                "Bool": {"aws:MultiFactorAuthPresent": True},
-                "NumericLessThan": {"aws:MultiFactorAuthAge": 3600},
-            }
-        },
+        {"Condition": {"Bool": {"aws:MultiFactorAuthPresent": True},
+                       "NumericLessThan": {"aws:MultiFactorAuthAge": 3600}}},
         {"Condition": {}},
         {"Sid": ""},
     ],
-)
+)  # fmt: skip
 def test_iam_accepts_a_valid_trust_policy(web_identity, changes):
     assert Policy.parse(web_identity(**changes), kind="trust", name="trust").statements[0].fault is None
 
@@ -229,21 +210,14 @@ def test_organizations_accepts_a_valid_control_policy(kind, statement):
     [
         ("identity", ALLOW, 10240, ("LimitExceeded", "Maximum policy size of 10240 bytes exceeded.")),
         ("boundary", ALLOW, 6144, ("LimitExceeded", "Cannot exceed quota for PolicySize: 6144")),
-        (
-            "session",
-            ALLOW,
-            2048,
-            (
-                "ValidationError",
+        ("session", ALLOW, 2048, ("ValidationError",
                 "1 validation error detected: Value at 'policy' failed to satisfy constraint: "
-                "Member must have length less than or equal to 2048",
-            ),
-        ),
+                "Member must have length less than or equal to 2048")),
         ("resource", ANYBODY, 20480, ("PolicyTooLarge", "Policy exceeds the maximum allowed document size.")),
         ("service control", ALLOW, 10240, TOO_LARGE),
         ("resource control", RCP, 5120, TOO_LARGE),
     ],
-)
+)  # fmt: skip
 def test_a_policy_one_character_over_its_kind_s_limit_is_refused(kind, statement, limit, refused):
     def sized(length):
         document = wrapped(statement, Id="")

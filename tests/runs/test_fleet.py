@@ -287,16 +287,12 @@ def test_ctrl_c_while_the_workers_start_ends_the_fleet_and_prints_how_to_resume(
 
 
 SETTINGS = {
-    "not YAML": (
-        "DASK_CONFIG",
-        "dask.yaml",
-        "expected the node content, but found '<stream end>', line 2",
-        "dask.yaml",
-    ),
+    "not YAML": ("DASK_CONFIG", "dask.yaml", "expected the node content, but found '<stream end>', line 2",
+                 "dask.yaml"),
     "a wrong type": ("DASK_DISTRIBUTED__WORKER__PRELOAD", "5", "object of type 'int' has no len()", ""),
     "a wrong name": ("DASK_LOGGING__DISTRIBUTED", "loud", "LOUD", ""),
     "a wrong unit": ("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "abc", "Invalid time unit: abc.", ""),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "value", "said", "file"), SETTINGS.values(), ids=SETTINGS)

@@ -23,133 +23,69 @@ REFUSED = {
     "not YAML": ("fleet.yaml", "runs: [", "it is not YAML"),
     "not a list": ("fleet.yaml", "runs: {a: b}", "runs has to be a list"),
     "a matrix without a list": ("fleet.yaml", "matrix: {cluster: a}", "matrix: cluster has to be a list"),
-    "an unknown key": (
-        "fleet.yaml",
-        "runs:\n- {cluster: a}\n- {clutser: a}",
-        "row 2, line 3: 'clutser' is not a parameter of a row. Did you mean 'cluster'?",
-    ),
-    "an unknown default": (
-        "fleet.yaml",
-        "defaults: {rolename: r}\nmatrix: {cluster: [a, b, c]}",
-        "  defaults, line 1: 'rolename' is not a parameter of a row. Did you mean 'role_name'?",
-    ),
-    "an unknown default that a row repeats": (
-        "fleet.yaml",
+    "an unknown key": ("fleet.yaml", "runs:\n- {cluster: a}\n- {clutser: a}",
+                       "row 2, line 3: 'clutser' is not a parameter of a row. Did you mean 'cluster'?"),
+    "an unknown default": ("fleet.yaml", "defaults: {rolename: r}\nmatrix: {cluster: [a, b, c]}",
+        "  defaults, line 1: 'rolename' is not a parameter of a row. Did you mean 'role_name'?"),
+    "an unknown default that a row repeats": ("fleet.yaml",
         "defaults:\n  cluster: a\n  namspace: x\nruns:\n- {role_name: a}\n- {namspace: y}",
-        "  defaults, line 3 and 1 more row: 'namspace' is not a parameter of a row. Did you mean 'namespace'?",
-    ),
-    "a default that breaks its rule": (
-        "fleet.yaml",
+        "  defaults, line 3 and 1 more row: 'namspace' is not a parameter of a row. Did you mean 'namespace'?"),
+    "a default that breaks its rule": ("fleet.yaml",
         "defaults: {namespace: A_b}\nruns:\n- {cluster: a}\n- {cluster: b}\n- {cluster: c, namespace: c}",
-        "  defaults, line 1: parameter namespace = 'A_b' breaks its rule",
-    ),
-    "a default that breaks its rule in one row": (
-        "fleet.yaml",
+        "  defaults, line 1: parameter namespace = 'A_b' breaks its rule"),
+    "a default that breaks its rule in one row": ("fleet.yaml",
         'defaults: {namespace: "{cluster}"}\nruns:\n- {cluster: a}\n- {cluster: B}',
-        "  row 2, line 4: parameter namespace = 'B' breaks its rule",
-    ),
-    "a default's placeholder that nobody knows": (
-        "fleet.yaml",
+        "  row 2, line 4: parameter namespace = 'B' breaks its rule"),
+    "a default's placeholder that nobody knows": ("fleet.yaml",
         'defaults: {role_name: "{clustr}"}\nmatrix: {cluster: [a, b]}',
-        "  defaults, line 1: '{clustr}' in role_name: 'clustr' is not a parameter of a row",
-    ),
-    "an unknown name in matrix": (
-        "fleet.yaml",
-        "matrix:\n  cluster: [a, b]\n  rolename: [r]",
-        "  matrix, line 3: 'rolename' is not a parameter of a row",
-    ),
-    "an unknown column": (
-        "fleet.csv",
-        "cluster,rolename\na,r\nb,s\n",
-        "  line 1: 'rolename' is not a parameter of a row",
-    ),
+        "  defaults, line 1: '{clustr}' in role_name: 'clustr' is not a parameter of a row"),
+    "an unknown name in matrix": ("fleet.yaml", "matrix:\n  cluster: [a, b]\n  rolename: [r]",
+        "  matrix, line 3: 'rolename' is not a parameter of a row"),
+    "an unknown column": ("fleet.csv", "cluster,rolename\na,r\nb,s\n",
+        "  line 1: 'rolename' is not a parameter of a row"),
     "a column twice": ("fleet.csv", "cluster,cluster\na,b\n", "line 1 has the column 'cluster' twice"),
-    "a line break in a name": (
-        "fleet.csv",
-        'cluster,role_name\na,"r\ns"\n',
-        r"row 1, line 3: parameter role_name = 'r\ns' breaks its rule",
-    ),
-    "a short name of a column": (
-        "fleet.csv",
-        "role\nr\n",
-        "'role' is not a parameter of a row. Did you mean 'role_name'?",
-    ),
+    "a line break in a name": ("fleet.csv", 'cluster,role_name\na,"r\ns"\n',
+        r"row 1, line 3: parameter role_name = 'r\ns' breaks its rule"),
+    "a short name of a column": ("fleet.csv", "role\nr\n",
+        "'role' is not a parameter of a row. Did you mean 'role_name'?"),
     "too many values": ("fleet.csv", "cluster\na,b\n", "row 1, line 2 has 2 values, but line 1 names only 1"),
-    "a bad name": (
-        "fleet.yaml",
-        "runs: [{namespace: A_b}]",
-        "row 1, line 1: parameter namespace = 'A_b' breaks its rule",
-    ),
+    "a bad name": ("fleet.yaml", "runs: [{namespace: A_b}]",
+                   "row 1, line 1: parameter namespace = 'A_b' breaks its rule"),
     "a name that is a list": ("fleet.yaml", "runs: [{? [a] : b}]", "row 1, line 1 has a name that isn't text, line 1"),
-    "a placeholder without quotes": (
-        "fleet.yaml",
-        "runs: [{role_name: {cluster}}]",
-        'row 1, line 1: role_name isn\'t text. Braces need quotes, such as  role_name: "{cluster}-reader"',
-    ),
-    "a list in matrix that is empty": (
-        "fleet.yaml",
-        "runs: [{cluster: a}]\nmatrix: {cluster: []}",
-        "matrix: cluster is an empty list",
-    ),
+    "a placeholder without quotes": ("fleet.yaml", "runs: [{role_name: {cluster}}]",
+        'row 1, line 1: role_name isn\'t text. Braces need quotes, such as  role_name: "{cluster}-reader"'),
+    "a list in matrix that is empty": ("fleet.yaml", "runs: [{cluster: a}]\nmatrix: {cluster: []}",
+        "matrix: cluster is an empty list"),
     "a value that no CSV has": ("fleet.csv", f"cluster\n{'a' * 200_000}\n", "it is not CSV: field larger than"),
-    "a list as a value": (
-        "fleet.yaml",
-        "runs: [{cluster: [a]}]",
-        "parameter cluster = [] breaks its rule: text, not list",
-    ),
+    "a list as a value": ("fleet.yaml", "runs: [{cluster: [a]}]",
+        "parameter cluster = [] breaks its rule: text, not list"),
     "a row twice": ("fleet.yaml", "runs:\n- {cluster: a}\n- {cluster: a}", "row 2, line 3: it repeats row 1"),
-    "one role for two clusters": (
-        "fleet.yaml",
-        "matrix: {cluster: [a, b], role_name: [r]}",
-        f'row 2, matrix cluster: b, role_name: r: {ROLE}role_name: "{{cluster}}-r"',
-    ),
-    "one role with two policies": (
-        "fleet.yaml",
+    "one role for two clusters": ("fleet.yaml", "matrix: {cluster: [a, b], role_name: [r]}",
+        f'row 2, matrix cluster: b, role_name: r: {ROLE}role_name: "{{cluster}}-r"'),
+    "one role with two policies": ("fleet.yaml",
         "runs:\n- {role_name: r}\n- {role_name: r, policy_arn: 'arn:aws:iam::aws:policy/AmazonS3FullAccess'}",
-        "it would overwrite the role r of row 1, and attach another policy",
-    ),
-    "one namespace for two rows": (
-        "fleet.yaml",
-        "runs:\n- {role_name: a}\n- {role_name: b}",
+        "it would overwrite the role r of row 1, and attach another policy"),
+    "one namespace for two rows": ("fleet.yaml", "runs:\n- {role_name: a}\n- {role_name: b}",
         "in the namespace default of the cluster blue. "
-        'Give each row a namespace of its own, such as  namespace: "{role_name}"',
-    ),
-    "one namespace by two contexts": (
-        "fleet.yaml",
-        "defaults: {target: eks, account_id: '111122223333'}\n"
+        'Give each row a namespace of its own, such as  namespace: "{role_name}"'),
+    "one namespace by two contexts": ("fleet.yaml", "defaults: {target: eks, account_id: '111122223333'}\n"
         "runs:\n- {role_name: a, context: x}\n- {role_name: b, context: y}",
-        "in the namespace default of the cluster blue. Give each row a namespace of its own",
-    ),
+        "in the namespace default of the cluster blue. Give each row a namespace of its own"),
     "a placeholder that nobody knows": ("fleet.yaml", 'runs: [{role_name: "{clustr}"}]', "'{clustr}' in role_name"),
-    "placeholders in a circle": (
-        "fleet.yaml",
-        'runs: [{cluster: "{role_name}", role_name: "{cluster}"}]',
-        "The braces in cluster form a loop: cluster → role_name → cluster",
-    ),
+    "placeholders in a circle": ("fleet.yaml", 'runs: [{cluster: "{role_name}", role_name: "{cluster}"}]',
+        "The braces in cluster form a loop: cluster → role_name → cluster"),
     "an account that isn't named": ("fleet.yaml", "runs: [{target: eks}]", "target eks needs account_id"),
-    "an account that isn't the lab's": (
-        "fleet.csv",
-        "cluster,account_id\na,012345678901\nb,123456789012\n",
+    "an account that isn't the lab's": ("fleet.csv", "cluster,account_id\na,012345678901\nb,123456789012\n",
         "  row 1, line 2: account_id = '012345678901', but the account of the target moto is 123456789012. "
-        "Delete account_id, or set target to eks\nwhere:",
-    ),
-    "an account that isn't the lab's, on kind": (
-        "fleet.yaml",
-        "runs: [{target: kind, account_id: '222222222222'}]",
-        "account_id = '222222222222', but the account of the target kind is 123456789012",
-    ),
-    "a profile without an account": (
-        "fleet.yaml",
-        "runs: [{profile: me}]",
-        "only rows of the target eks use your credentials. Delete profile, or set target to eks",
-    ),
-    "a role that is not an ARN": (
-        "fleet.yaml",
-        "runs: [{target: eks, account_id: '111122223333', assume_role: admin}]",
-        "assume_role = 'admin' is not the ARN of a role",
-    ),
+        "Delete account_id, or set target to eks\nwhere:"),
+    "an account that isn't the lab's, on kind": ("fleet.yaml", "runs: [{target: kind, account_id: '222222222222'}]",
+        "account_id = '222222222222', but the account of the target kind is 123456789012"),
+    "a profile without an account": ("fleet.yaml", "runs: [{profile: me}]",
+        "only rows of the target eks use your credentials. Delete profile, or set target to eks"),
+    "a role that is not an ARN": ("fleet.yaml", "runs: [{target: eks, account_id: '111122223333', assume_role: admin}]",
+        "assume_role = 'admin' is not the ARN of a role"),
     "a confirmation in the file": ("fleet.yaml", "runs: [{confirm: yes}]", "use --yes"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("options", [(), ("--plan",)], ids=["a run", "a plan"])
@@ -255,20 +191,16 @@ def test_a_fleet_changes_an_aws_account_only_with_yes(tmp_path):
     ("options", "said"),
     [
         (("--scheduler", "tls://h:1"), "The scheduler needs --tls-ca, --tls-cert, --tls-key: without TLS, anyone"),
-        (
-            ("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"),
-            "The lab of the target moto listens on this machine only",
-        ),
-        (
-            ("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c", "--lab-per-worker"),
-            "No file a.\nwhere: --tls-ca",
-        ),
+        (("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"),
+         "The lab of the target moto listens on this machine only"),
+        (("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c", "--lab-per-worker"),
+         "No file a.\nwhere: --tls-ca"),
         (("--plan", "--remove"), "choose one"),
         (("--notebook", "none.ipynb"), f"No notebook none.ipynb: No such file or directory.\nnext:  {LIST_NOTEBOOKS}"),
         (("--out", "fleet.yaml"), "The results can't be written: Not a directory"),
         (("--out", "fleet.yaml", "--doctor"), "The results can't be written: File exists"),
     ],
-)
+)  # fmt: skip
 def test_fleet_options_that_cannot_work_are_refused(tmp_path, options, said):
     file = tmp_path / "fleet.yaml"
     file.write_text("runs: [{cluster: a}]")

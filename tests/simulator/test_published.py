@@ -75,16 +75,12 @@ def clusters(home):
 BROKEN = {
     "discovery is denied": ("openid-configuration", 403, lambda _: DENIED, "openid-configuration answers 403"),
     "discovery is elsewhere": ("openid-configuration", 301, lambda _: "", "openid-configuration answers 301"),
-    "another issuer": (
-        "openid-configuration",
-        200,
-        lambda issuer: {"issuer": f"{issuer}/", "jwks_uri": f"{issuer}/keys"},
-        "the discovery document names another issuer",
-    ),
+    "another issuer": ("openid-configuration", 200, lambda issuer: {"issuer": f"{issuer}/",
+            "jwks_uri": f"{issuer}/keys"}, "the discovery document names another issuer"),
     "discovery is not JSON": ("openid-configuration", 200, lambda _: "{", "is not JSON"),
     "no keys": ("keys", 404, lambda _: '{"message":"Not Found"}', "keys answers 404"),
     "another key": ("keys", 200, lambda _: {"keys": []}, "none of the keys of"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("document", "status", "body", "reason"), BROKEN.values(), ids=BROKEN)

@@ -108,13 +108,10 @@ def test_labkit_up_says_why_it_cannot_read_the_kubeconfig(empty, tmp_path):
         ("contexts: [1]", "not a kubeconfig"),
         ("contexts: []", "has no context"),
         ("contexts: [{name: existing, context: {cluster: gone, user: gone}}]", "names the cluster 'gone'"),
-        (
-            "{contexts: [{name: existing, context: {cluster: a, user: a}}], clusters: [{name: a, cluster: {}}], "
-            "users: [{name: a, user: {}}]}",
-            "names no API server",
-        ),
+        ("{contexts: [{name: existing, context: {cluster: a, user: a}}], clusters: [{name: a, cluster: {}}], "
+         "users: [{name: a, user: {}}]}", "names no API server"),
     ],
-)
+)  # fmt: skip
 def test_a_file_that_is_not_a_usable_kubeconfig_is_refused(refused, tmp_path, text, said):
     (tmp_path / "config").write_text(text)
     refusal = refused(kubeconfig=str(tmp_path / "config"))

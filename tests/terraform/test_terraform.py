@@ -15,12 +15,9 @@ PROVIDER = f"arn:aws:iam::123456789012:oidc-provider/{ISSUER}"
 RUNS = [
     {},
     {"cluster": "green", "namespace": "payments", "service_account": "reader", "role_name": "reader"},
-    {
-        "service_account": "a.b.c",
-        "role_name": "r@+=,.-_",
-        "policy_arn": "arn:aws:iam::123456789012:policy/a/path/1st.p",
-    },
-]
+    {"service_account": "a.b.c", "role_name": "r@+=,.-_",
+     "policy_arn": "arn:aws:iam::123456789012:policy/a/path/1st.p"},
+]  # fmt: skip
 
 
 def parameters(values: dict[str, str]) -> Parameters:

@@ -119,17 +119,13 @@ def test_an_object_without_a_service_account_is_let_through_unchanged(obj, says)
         ({"request": {"object": {"spec": []}}}, "request.object.spec has to be an object"),
         ({"request": {"object": {"spec": {"containers": {}}}}}, "request.object.spec.containers has to be a list"),
         ({"request": {"object": {"spec": {"volumes": [None]}}}}, "request.object.spec.volumes has an empty item"),
-        (
-            {"request": {"object": {"spec": {"initContainers": [{"env": [{"name": 1}]}]}}}},
-            "request.object.spec.initContainers[0].env[0].name has to be a text",
-        ),
-        (
-            {"request": {"object": {"metadata": {"annotations": {EKS + "skip-containers": ["app"]}}}}},
-            "request.object.metadata.annotations.eks.amazonaws.com/skip-containers has to be a text",
-        ),
+        ({"request": {"object": {"spec": {"initContainers": [{"env": [{"name": 1}]}]}}}},
+         "request.object.spec.initContainers[0].env[0].name has to be a text"),
+        ({"request": {"object": {"metadata": {"annotations": {EKS + "skip-containers": ["app"]}}}}},
+         "request.object.metadata.annotations.eks.amazonaws.com/skip-containers has to be a text"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
-)
+)  # fmt: skip
 def test_an_invalid_review_is_refused_with_the_reason(asked, message):
     response = review(asked, known({"role-arn": ROLE}))["response"]
 

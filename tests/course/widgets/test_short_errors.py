@@ -10,62 +10,34 @@ from papermill.exceptions import PapermillExecutionError
 END = "from labkit.simulator import process\nfrom labkit.simulator.folder import Folder\nprocess.stop(Folder.find())\n"
 # A beginner's mistakes: each with its cell, the start of the error, and the next step.
 CELLS = {
-    "a cell run twice": (
-        'for _ in range(2):\n    lab.aws.client("iam").create_user(UserName="me")',
+    "a cell run twice": ('for _ in range(2):\n    lab.aws.client("iam").create_user(UserName="me")',
         "EntityAlreadyExists: User",
-        "run the opening cell again to start over (in an exercise, the cell that opened the exercise)",
-    ),
-    "an object that exists": (
-        'core.create_namespace({"metadata": {"name": "default"}})',
+        "run the opening cell again to start over (in an exercise, the cell that opened the exercise)"),
+    "an object that exists": ('core.create_namespace({"metadata": {"name": "default"}})',
         'AlreadyExists: namespaces "default" already exists',
-        "If you made the resource in this cell or in the box above, run the opening cell again",
-    ),
-    "a later cell run first": (
-        "trust_policy",
-        "NameError: name 'trust_policy' is not defined",
-        "run the cells above this one first",
-    ),
-    "a role that is missing": (
-        'lab.aws.client("iam").get_role(RoleName="none")',
-        "NoSuchEntity: The role with name none cannot be found.",
-        "the cell that makes it hasn't run yet",
-    ),
-    "a parameter that is missing": (
-        'lab.aws.client("iam").get_role()',
-        "ParamValidationError: Parameter validation failed:",
-        "correct the call in this cell",
-    ),
-    "a call of the cluster with the wrong arguments": (
-        'core.read_namespaced_pod("my-pod", None)',
-        "ValidationError: 1 validation error for CoreV1Api.read_namespaced_pod",
-        "correct this line",
-    ),
+        "If you made the resource in this cell or in the box above, run the opening cell again"),
+    "a later cell run first": ("trust_policy", "NameError: name 'trust_policy' is not defined",
+        "run the cells above this one first"),
+    "a role that is missing": ('lab.aws.client("iam").get_role(RoleName="none")',
+        "NoSuchEntity: The role with name none cannot be found.", "the cell that makes it hasn't run yet"),
+    "a parameter that is missing": ('lab.aws.client("iam").get_role()',
+        "ParamValidationError: Parameter validation failed:", "correct the call in this cell"),
+    "a call of the cluster with the wrong arguments": ('core.read_namespaced_pod("my-pod", None)',
+        "ValidationError: 1 validation error for CoreV1Api.read_namespaced_pod", "correct this line"),
     "a document of many lines that IAM refuses": (
         'import json\npolicy = json.dumps({"Id": "★" + "x" * 700}, indent=1, ensure_ascii=False) + "\\n" * 9\n'
         'lab.aws.client("iam").create_role(RoleName="none", AssumeRolePolicyDocument=policy)',
         "ValidationError: 1 validation error detected",
         "read the message",
     ),
-    "a service that AWS doesn't have": (
-        'lab.aws.client("imm")',
-        "UnknownServiceError: Unknown service: 'imm'.",
-        "correct this line",
-    ),
-    "a method with arguments in order": (
-        'role = "me"\nlab.aws.client("iam").get_role(role)',
-        "TypeError: get_role() only accepts keyword arguments.",
-        "correct this line",
-    ),
-    "a number in the place of an id": (
-        "lab.recall(3)",
-        "UnknownName: '3' is not a notebook with exercises. Did you mean '03'?",
-        "There are: 00, 01",
-    ),
-    "a text that isn't JSON": (
-        'import json\ndef read(text):\n    return json.loads(text)\n\n\nread("{")',
-        "JSONDecodeError: Expecting property name",
-        "correct this line",
-    ),
+    "a service that AWS doesn't have": ('lab.aws.client("imm")', "UnknownServiceError: Unknown service: 'imm'.",
+        "correct this line"),
+    "a method with arguments in order": ('role = "me"\nlab.aws.client("iam").get_role(role)',
+        "TypeError: get_role() only accepts keyword arguments.", "correct this line"),
+    "a number in the place of an id": ("lab.recall(3)",
+        "UnknownName: '3' is not a notebook with exercises. Did you mean '03'?", "There are: 00, 01"),
+    "a text that isn't JSON": ('import json\ndef read(text):\n    return json.loads(text)\n\n\nread("{")',
+        "JSONDecodeError: Expecting property name", "correct this line"),
     "an answer that the notebook doesn't expect": (
         'answer = "hello.txt"\nassert "(AccessDenied)" in answer, "the pod has a session from before"',
         "AssertionError: the pod has a session from before",
@@ -90,24 +62,16 @@ CELLS = {
         "KeyboardInterrupt: you stopped this cell",
         "if the cell had changed nothing yet, run it again",
     ),
-    "a command in a pod that is missing": (
-        "from kubernetes.stream import stream\n"
+    "a command in a pod that is missing": ("from kubernetes.stream import stream\n"
         'stream(core.connect_get_namespaced_pod_exec, "none", "default", command=["ls"], stdout=True)',
-        'NotFound: pods "none" not found',
-        "the cell that makes it hasn't run yet",
-    ),
-    "a command in a pod, and the lab ended": (
-        f"{END}from kubernetes.stream import stream\n"
+        'NotFound: pods "none" not found', "the cell that makes it hasn't run yet"),
+    "a command in a pod, and the lab ended": (f"{END}from kubernetes.stream import stream\n"
         'stream(core.connect_get_namespaced_pod_exec, "my-pod", "default", command=["id"], stdout=True)',
-        "ApiException: nothing answers at this address",
-        "run the opening cell again: it starts the lab",
-    ),
-    "the lab ended": (
-        f'{END}lab.aws.client("iam").list_roles()',
-        "EndpointConnectionError: nothing answers at this address",
-        "run the opening cell again: it starts the lab",
-    ),
-}
+        "ApiException: nothing answers at this address", "run the opening cell again: it starts the lab"),
+    "the lab ended": (f'{END}lab.aws.client("iam").list_roles()',
+                      "EndpointConnectionError: nothing answers at this address",
+                      "run the opening cell again: it starts the lab"),
+}  # fmt: skip
 OPENING = (
     "import kubernetes\n\nimport labkit\n\nlab = labkit.Lab.open()\nlab.ready(through='pod')\n"
     "core = kubernetes.client.CoreV1Api(lab.kubernetes)"

@@ -340,13 +340,10 @@ def test_a_policy_can_limit_the_age_of_a_presigned_url(stocked, age, allowed):
 
 REPLICATION = {
     "Bucket": "irsa-lab",
-    "ReplicationConfiguration": {
-        "Role": f"arn:aws:iam::{ACCOUNT}:role/role",
-        "Rules": [
-            {"ID": "all", "Status": "Enabled", "Prefix": "", "Destination": {"Bucket": "arn:aws:s3:::elsewhere"}}
-        ],
-    },
-}
+    "ReplicationConfiguration": {"Role": f"arn:aws:iam::{ACCOUNT}:role/role",
+        "Rules": [{"ID": "all", "Status": "Enabled", "Prefix": "",
+                   "Destination": {"Bucket": "arn:aws:s3:::elsewhere"}}]},
+}  # fmt: skip
 PASS = {"Effect": "Allow", "Action": "iam:PassRole", "Resource": REPLICATION["ReplicationConfiguration"]["Role"]}
 
 

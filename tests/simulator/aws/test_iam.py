@@ -242,19 +242,13 @@ def test_s3_accepts_a_bucket_policy_whose_actions_fit_its_resources(aws, irsa, a
         ({"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:role/nobody"}}, "Invalid principal in policy"),
         ({"Resource": "arn:aws:s3:::another/*"}, "Policy has invalid resource"),
         ({"Resource": "arn:aws:sqs:us-east-1:123456789012:queue"}, "Policy has invalid resource"),
-        *(
-            ({"Action": action, "Resource": f"arn:aws:s3:::{Irsa.bucket}{key}"}, message)
-            for action, key, message in (
-                ("s3:ListBucket", "/*", NOT_APPLICABLE),
-                (["s3:GetObject", "s3:ListBucket"], "/*", NOT_APPLICABLE),
-                ("s3:PutObject*", "", NOT_APPLICABLE),
-                ("s3:GetBucket*", "/*", NOT_APPLICABLE),
-                ("s3:GetObjects", "/*", "Policy has invalid action"),
-                ("ec2:RunInstances", "/*", "Policy has invalid action"),
-            )
-        ),
+        *(({"Action": action, "Resource": f"arn:aws:s3:::{Irsa.bucket}{key}"}, message) for action, key,
+          message in (("s3:ListBucket", "/*", NOT_APPLICABLE),
+                      (["s3:GetObject", "s3:ListBucket"], "/*", NOT_APPLICABLE), ("s3:PutObject*", "", NOT_APPLICABLE),
+                      ("s3:GetBucket*", "/*", NOT_APPLICABLE), ("s3:GetObjects", "/*", "Policy has invalid action"),
+                      ("ec2:RunInstances", "/*", "Policy has invalid action"))),
     ],
-)
+)  # fmt: skip
 def test_s3_refuses_a_bucket_policy_that_it_cannot_apply(aws, irsa, changes, message):
     s3 = aws.client("s3")
     refused(

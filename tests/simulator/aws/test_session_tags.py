@@ -256,18 +256,12 @@ def test_a_token_with_tags_needs_sts_tag_session_in_the_trust_policy(aws, irsa):
         (nested(Team="a", transitive={"x": 1}), "transitive_tag_keys is not a list of keys"),
         (nested(**{f"k{n}": "" for n in range(51)}), "there are 51 tags; at most 50 are allowed"),
         (nested(**{"aws:x": "a"}), "tag keys that begin with aws: are reserved for AWS"),
-        (
-            nested(Team="v" * 257),
-            f"Value '{'v' * 257}' at the tag 'Team' failed to satisfy constraint: "
-            "Member must have length less than or equal to 256",
-        ),
-        (
-            {f"{CLAIM}/principal_tags/": "x"},
-            "Value '' at the tag's key '' failed to satisfy constraint: "
-            "Member must have length greater than or equal to 1",
-        ),
+        (nested(Team="v" * 257), f"Value '{'v' * 257}' at the tag 'Team' failed to satisfy constraint: "
+         "Member must have length less than or equal to 256"),
+        ({f"{CLAIM}/principal_tags/": "x"}, "Value '' at the tag's key '' failed to satisfy constraint: "
+         "Member must have length greater than or equal to 1"),
     ],
-)
+)  # fmt: skip
 def test_sts_refuses_a_token_with_invalid_tags(aws, irsa, claims, reason):
     irsa.trust(trust_policy(Action=BOTH))
     token = aws.issuer.token(**claims)

@@ -221,14 +221,10 @@ ANN = f"arn:aws:iam::{ACCOUNT}:user/ann"
         (deny("sqs:*"), ANN, None, "allowed", {}),  # the bucket's policy is enough in one account
         (allow(), ANN, None, "allowed", {}),
         (allow(), ANN, "999999999999", "allowed", {"IAM Policy": "allowed", "Resource Policy": "allowed"}),
-        (
-            allow("sqs:*"), ANN, "arn:aws:iam::999999999999:root", "implicitDeny",
-            {"IAM Policy": "implicitDeny", "Resource Policy": "allowed"},
-        ),
-        (
-            allow(), f"{ANN}-other", "999999999999", "implicitDeny",
-            {"IAM Policy": "allowed", "Resource Policy": "implicitDeny"},
-        ),
+        (allow("sqs:*"), ANN, "arn:aws:iam::999999999999:root", "implicitDeny",
+         {"IAM Policy": "implicitDeny", "Resource Policy": "allowed"}),
+        (allow(), f"{ANN}-other", "999999999999", "implicitDeny",
+         {"IAM Policy": "allowed", "Resource Policy": "implicitDeny"}),
     ],
 )  # fmt: skip
 def test_the_simulator_applies_a_resource_policy(aws, identity, principal, owner, decision, details):
@@ -244,41 +240,21 @@ def test_the_simulator_applies_a_resource_policy(aws, identity, principal, owner
     ("changes", "status", "code", "message"),
     [
         ({"PolicySourceArn": f"{ROLE}-none"}, 404, "NoSuchEntity", "The role with name my-role-none cannot be found."),
-        (
-            {"PolicySourceArn": f"arn:aws:iam::{ACCOUNT}:user/a/bob"},
-            404,
-            "NoSuchEntity",
-            "The user with name bob cannot be found.",
-        ),
-        (
-            {"PolicySourceArn": f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/x"},
-            400,
-            "InvalidInput",
-            f"Invalid Entity Arn: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/x does not clearly define entity type "
-            "and name.",
-        ),
+        ({"PolicySourceArn": f"arn:aws:iam::{ACCOUNT}:user/a/bob"}, 404, "NoSuchEntity",
+         "The user with name bob cannot be found."),
+        ({"PolicySourceArn": f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/x"}, 400, "InvalidInput",
+         f"Invalid Entity Arn: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/x does not clearly define entity type "
+         "and name."),
         ({"ActionNames": ["s3:*"]}, 400, "InvalidInput", "Invalid action name: s3:*"),
         ({"ActionNames": ["GetObject"]}, 400, "InvalidInput", "Invalid action name: GetObject"),
         ({"ResourceArns": ["irsa-lab"]}, 400, "InvalidInput", "Invalid resource ARN: irsa-lab"),
         ({"PolicyInputList": ["{"]}, 400, "InvalidInput", "PolicyInputList.1: Syntax errors in policy."),
-        (
-            {"PolicyInputList": [policy(allow()), policy({"Effect": "Allow", "Action": "s3:*"})]},
-            400,
-            "InvalidInput",
-            "PolicyInputList.2: Policy statement must contain resources.",
-        ),
-        (
-            {"PermissionsBoundaryPolicyInputList": [policy(allow()), policy(deny())]},
-            400,
-            "InvalidInput",
-            "Only one permissions boundary policy can be given",
-        ),
-        (
-            {"ResourcePolicy": policy(allow(Principal="*"))},
-            400,
-            "InvalidInput",
-            "Invalid caller - Caller must be an IAM user in this context.",
-        ),
+        ({"PolicyInputList": [policy(allow()), policy({"Effect": "Allow", "Action": "s3:*"})]}, 400, "InvalidInput",
+         "PolicyInputList.2: Policy statement must contain resources."),
+        ({"PermissionsBoundaryPolicyInputList": [policy(allow()), policy(deny())]}, 400, "InvalidInput",
+         "Only one permissions boundary policy can be given"),
+        ({"ResourcePolicy": policy(allow(Principal="*"))}, 400, "InvalidInput",
+         "Invalid caller - Caller must be an IAM user in this context."),
         ({"CallerArn": "ann"}, 400, "InvalidInput",
          "Invalid Entity Arn: ann does not clearly define entity type and name."),
         ({"ResourceOwner": "me"}, 400, "InvalidInput", "Invalid resource owner: me"),
@@ -292,20 +268,12 @@ def test_the_simulator_applies_a_resource_policy(aws, identity, principal, owner
          "The lab's policy simulator does not support PolicyExclusionList"),
         ({"Marker": "x"}, 400, "InvalidInput", "Invalid Marker."),
         ({"Marker": "99"}, 400, "InvalidInput", "Invalid Marker."),
-        (
-            {"MaxItems": 1001},
-            400,
-            "ValidationError",
-            "1 validation error detected: Value '1001' at 'maxItems' failed to satisfy constraint: "
-            "Member must have value less than or equal to 1000",
-        ),
-        (
-            {"ActionNames": None},
-            400,
-            "ValidationError",
-            "1 validation error detected: Value null at 'actionNames' failed to satisfy constraint: "
-            "Member must not be null",
-        ),
+        ({"MaxItems": 1001}, 400, "ValidationError",
+         "1 validation error detected: Value '1001' at 'maxItems' failed to satisfy constraint: "
+         "Member must have value less than or equal to 1000"),
+        ({"ActionNames": None}, 400, "ValidationError",
+         "1 validation error detected: Value null at 'actionNames' failed to satisfy constraint: "
+         "Member must not be null"),
     ],
 )  # fmt: skip
 def test_the_simulator_refuses_an_invalid_request(aws, irsa, changes, status, code, message):

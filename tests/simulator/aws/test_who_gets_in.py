@@ -30,13 +30,8 @@ POLICIES = {
     "no condition": trust_policy(Condition=None),
     "another action": trust_policy(Action="sts:TagSession"),
     "another provider": trust_policy(Principal={"Federated": f"arn:aws:iam::{ACCOUNT}:oidc-provider/accounts.example"}),
-    "a denial": {
-        "Version": "2012-10-17",
-        "Statement": [
-            trust_policy(Condition=None)["Statement"][0],
-            trust_policy(Effect="Deny", Condition={"StringLike": {f"{NAME}:sub": "*:default:*"}})["Statement"][0],
-        ],
-    },
+    "a denial": {"Version": "2012-10-17", "Statement": [trust_policy(Condition=None)["Statement"][0],
+            trust_policy(Effect="Deny", Condition={"StringLike": {f"{NAME}:sub": "*:default:*"}})["Statement"][0]]},
     "conditions on the request": trust_policy(
         Condition={
             "StringEquals": {"aws:FederatedProvider": f"arn:aws:iam::{ACCOUNT}:oidc-provider/{NAME}"},
@@ -50,7 +45,7 @@ POLICIES = {
     "a condition on another account": trust_policy(Condition={"StringNotEquals": {"aws:ResourceAccount": ACCOUNT}}),
     "a condition on the role's tag": trust_policy(Condition={"StringEquals": {"aws:ResourceTag/team": "shop"}}),
     "a condition on another tag": trust_policy(Condition={"Null": {"iam:ResourceTag/team": "true"}}),
-}
+}  # fmt: skip
 
 
 @pytest.fixture

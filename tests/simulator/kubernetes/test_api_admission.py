@@ -177,27 +177,19 @@ REJECTION = "apiserver_admission_webhook_rejection_count"
 @pytest.mark.parametrize(
     ("changes", "counter"),
     [
-        (
-            {"base": "https://127.0.0.1:1", "failurePolicy": "Ignore"},
-            FAIL_OPEN + '{name="pods.lab.example",type="admit"}',
-        ),
-        (
-            {"ca": Authority.create("other"), "failurePolicy": "Ignore"},
-            FAIL_OPEN + '{name="pods.lab.example",type="admit"}',
-        ),
-        (
-            {"base": "https://127.0.0.1:1"},
-            REJECTION + '{error_type="calling_webhook_error",name="pods.lab.example",operation="CREATE",'
-            'rejection_code="503",type="admit"}',
-        ),
-        (
-            {"path": "/deny"},
-            REJECTION + '{error_type="no_error",name="pods.lab.example",operation="CREATE",rejection_code="400",'
-            'type="admit"}',
-        ),
+        ({"base": "https://127.0.0.1:1", "failurePolicy": "Ignore"},
+         FAIL_OPEN + '{name="pods.lab.example",type="admit"}'),
+        ({"ca": Authority.create("other"), "failurePolicy": "Ignore"},
+         FAIL_OPEN + '{name="pods.lab.example",type="admit"}'),
+        ({"base": "https://127.0.0.1:1"},
+         REJECTION + '{error_type="calling_webhook_error",name="pods.lab.example",operation="CREATE",'
+         'rejection_code="503",type="admit"}'),
+        ({"path": "/deny"},
+         REJECTION + '{error_type="no_error",name="pods.lab.example",operation="CREATE",rejection_code="400",'
+         'type="admit"}'),
     ],
     ids=["no answer, ignored", "another authority, ignored", "no answer", "denied"],
-)
+)  # fmt: skip
 def test_metrics_count_failed_and_denied_webhook_calls_even_in_dry_runs(admin, pods, register, changes, counter):
     register(changes.pop("path", "/mutate"), **changes)
     before = counted(admin, counter)

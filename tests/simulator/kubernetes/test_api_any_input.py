@@ -105,69 +105,32 @@ DOCUMENTS = [
     POD,
     {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c", "labels": {"a": "b"}}, "data": {"a": "1"}},
     {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "stringData": {"a": "1"}, "type": "Opaque"},
-    {
-        "kind": "RoleBinding",
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "metadata": {"name": "r", "ownerReferences": [{"uid": "1", "name": "a", "kind": "Pod", "apiVersion": "v1"}]},
-        "roleRef": {"kind": "Role", "name": "a", "apiGroup": "rbac.authorization.k8s.io"},
-        "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "default"}],
-    },
-    {
-        "kind": "Role",
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "metadata": {"name": "r"},
-        "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["a"]}],
-    },
-    {
-        "kind": "Deployment",
-        "apiVersion": "apps/v1",
-        "metadata": {"name": "d"},
-        "spec": {
-            "replicas": 0,
-            "selector": {
-                "matchLabels": {"a": "b"},
-                "matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}],
-            },
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
-            "template": {"metadata": {"labels": {"a": "b"}}, "spec": POD["spec"]},
-        },
-    },
-    {
-        "kind": "Service",
-        "apiVersion": "v1",
-        "metadata": {"name": "s"},
-        "spec": {"type": "ClusterIP", "selector": {"a": "b"}, "ports": [{"name": "a", "port": 80, "targetPort": "a"}]},
-    },
-    {
-        "kind": "MutatingWebhookConfiguration",
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "metadata": {"name": "w"},
-        "webhooks": [
-            {
-                "name": "a.b.c",
-                "clientConfig": {"url": "https://127.0.0.1:1/", "caBundle": "Cg=="},
-                "rules": [{"apiGroups": ["x"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["x"]}],
-                "objectSelector": {"matchLabels": {"a": "b"}},
-                "admissionReviewVersions": ["v1"],
-                "sideEffects": "None",
-                "failurePolicy": "Ignore",
-            }
-        ],
-    },
-    {
-        "kind": "TokenRequest",
-        "apiVersion": "authentication.k8s.io/v1",
-        "spec": {"audiences": ["a"], "expirationSeconds": 600, "boundObjectRef": {"kind": "Pod", "name": "p"}},
-    },
+    {"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1",
+     "metadata": {"name": "r", "ownerReferences": [{"uid": "1", "name": "a", "kind": "Pod", "apiVersion": "v1"}]},
+     "roleRef": {"kind": "Role", "name": "a", "apiGroup": "rbac.authorization.k8s.io"},
+     "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "default"}]},
+    {"kind": "Role", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "r"},
+     "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["a"]}]},
+    {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "d"},
+     "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"},
+            "matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]},
+              "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
+              "template": {"metadata": {"labels": {"a": "b"}}, "spec": POD["spec"]}}},
+    {"kind": "Service", "apiVersion": "v1", "metadata": {"name": "s"},
+     "spec": {"type": "ClusterIP", "selector": {"a": "b"}, "ports": [{"name": "a", "port": 80, "targetPort": "a"}]}},
+    {"kind": "MutatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "w"},
+     "webhooks": [{"name": "a.b.c", "clientConfig": {"url": "https://127.0.0.1:1/", "caBundle": "Cg=="},
+                   "rules": [{"apiGroups": ["x"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["x"]}],
+                   "objectSelector": {"matchLabels": {"a": "b"}}, "admissionReviewVersions": ["v1"],
+                   "sideEffects": "None", "failurePolicy": "Ignore"}]},
+    {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
+     "spec": {"audiences": ["a"], "expirationSeconds": 600, "boundObjectRef": {"kind": "Pod", "name": "p"}}},
     {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": {"token": "a.b.c", "audiences": ["a"]}},
-    {
-        "kind": "SelfSubjectAccessReview",
-        "apiVersion": "authorization.k8s.io/v1",
-        "spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}},
-    },
+    {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1",
+     "spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}},
     {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": {"uid": "1"}},
     {"kind": "Binding", "apiVersion": "v1", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}},
-]
+]  # fmt: skip
 bodies = some.one_of(*[mutated(document) for document in DOCUMENTS]) | anything
 
 

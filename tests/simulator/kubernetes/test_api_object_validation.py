@@ -94,12 +94,9 @@ REDACTED = 'Invalid value: "<secret contents redacted>"'
         ("dockerconfigjson", {}, "data[.dockerconfigjson]: Required value"),
         ("dockerconfigjson", {".dockerconfigjson": "{"},
          f"data[.dockerconfigjson]: {REDACTED}: unexpected end of JSON input"),
-        (
-            "dockercfg",
-            {".dockercfg": "1"},
-            f"data[.dockercfg]: {REDACTED}: json: cannot unmarshal number into Go value of type"
-            " map[string]interface {}",
-        ),
+        ("dockercfg", {".dockercfg": "1"},
+         f"data[.dockercfg]: {REDACTED}: json: cannot unmarshal number into Go value of type"
+         " map[string]interface {}"),
         ("basic-auth", {}, "[data[username]: Required value, data[password]: Required value]"),
         ("ssh-auth", {"ssh-privatekey": ""}, "data[ssh-privatekey]: Required value"),
         ("service-account-token", {}, "metadata.annotations[kubernetes.io/service-account.name]: Required value"),

@@ -41,24 +41,18 @@ def amounts(requests: dict, limits: dict) -> dict:
          'ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"'),
         ({"env": [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]},
          'env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty'),
-        (
-            {"env": [{"name": "A", "valueFrom": {}}]},
-            'env[0].valueFrom: Invalid value: "": must specify one of: `fieldRef`, `resourceFieldRef`,'
-            " `configMapKeyRef` or `secretKeyRef`",
-        ),
+        ({"env": [{"name": "A", "valueFrom": {}}]},
+         'env[0].valueFrom: Invalid value: "": must specify one of: `fieldRef`, `resourceFieldRef`,'
+         " `configMapKeyRef` or `secretKeyRef`"),
         (field_reference("status.phase"),
          f'env[0].valueFrom.fieldRef.fieldPath: Unsupported value: "status.phase": supported values: {FIELDS}'),
-        (
-            field_reference("spec.nothing"),
-            'env[0].valueFrom.fieldRef.fieldPath: Invalid value: "spec.nothing": error converting fieldPath:'
-            " field label not supported: spec.nothing",
-        ),
-        (
-            {"env": [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.disk"}}}]},
-            'env[0].valueFrom.resourceFieldRef.resource: Unsupported value: "limits.disk": supported values:'
-            ' "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",'
-            ' "requests.memory"',
-        ),
+        (field_reference("spec.nothing"),
+         'env[0].valueFrom.fieldRef.fieldPath: Invalid value: "spec.nothing": error converting fieldPath:'
+         " field label not supported: spec.nothing"),
+        ({"env": [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.disk"}}}]},
+         'env[0].valueFrom.resourceFieldRef.resource: Unsupported value: "limits.disk": supported values:'
+         ' "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",'
+         ' "requests.memory"'),
         ({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a"}}}]},
          "env[0].valueFrom.secretKeyRef.key: Required value"),
         ({"envFrom": [{}]}, 'envFrom: Invalid value: "": must specify one of: `configMapRef` or `secretRef`'),
@@ -80,18 +74,14 @@ def amounts(requests: dict, limits: dict) -> dict:
         ({"livenessProbe": {"exec": {}}}, "livenessProbe.exec.command: Required value"),
         ({"livenessProbe": {"tcpSocket": {}}}, f"livenessProbe.tcpSocket.port: Invalid value: 0: {RANGE}"),
         ({"lifecycle": {"preStop": {}}}, "lifecycle.preStop: Required value: must specify a handler type"),
-        (
-            {"lifecycle": {"preStop": {"sleep": {"seconds": 31}}}},
-            "lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than"
-            " terminationGracePeriodSeconds (30)",
-        ),
+        ({"lifecycle": {"preStop": {"sleep": {"seconds": 31}}}},
+         "lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than"
+         " terminationGracePeriodSeconds (30)"),
         ({"terminationMessagePolicy": "Log"},
          'terminationMessagePolicy: Unsupported value: "Log": supported values: "File", "FallbackToLogsOnError"'),
-        (
-            {"securityContext": {"privileged": True, "allowPrivilegeEscalation": False}},
-            f"securityContext: Invalid value: {SECURITY}: cannot set `allowPrivilegeEscalation` to false and"
-            " `privileged` to true",
-        ),
+        ({"securityContext": {"privileged": True, "allowPrivilegeEscalation": False}},
+         f"securityContext: Invalid value: {SECURITY}: cannot set `allowPrivilegeEscalation` to false and"
+         " `privileged` to true"),
     ],
 )  # fmt: skip
 def test_an_invalid_container_is_refused(admin: httpx.Client, namespace: str, fields: dict, message: str):

@@ -148,14 +148,10 @@ def test_invalid_log_options_are_refused(kubectl, lines, query, code, says):
     ("name", "change", "reason", "says"),
     [
         ("image", {"image": "nginx:1"}, "ImagePullBackOff", "trying and failing to pull image"),
-        (
-            "config",
-            {"envFrom": [{"configMapRef": {"name": "nope"}}]},
-            "CreateContainerConfigError",
-            "CreateContainerConfigError",
-        ),
+        ("config", {"envFrom": [{"configMapRef": {"name": "nope"}}]}, "CreateContainerConfigError",
+         "CreateContainerConfigError"),
     ],
-)
+)  # fmt: skip
 def test_logs_of_a_waiting_container_say_why_it_waits(lab, kubectl, name, change, reason, says):
     lab.create(name, shell("true") | change)
 

@@ -22,12 +22,9 @@ from tests.simulator.kubernetes.node_lab import Lab, ended, shell, short_folder,
 TOKEN_FOLDER = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 TOKEN_VOLUME = {
     "name": "aws-iam-token",
-    "projected": {
-        "sources": [
-            {"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}}
-        ]
-    },
-}
+    "projected": {"sources": [{"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 86400,
+            "path": "token"}}]},
+}  # fmt: skip
 CONFIG_ERROR, CREATE_ERROR = "CreateContainerConfigError", "CreateContainerError"
 TOKEN_MOUNT = {"name": "aws-iam-token", "mountPath": TOKEN_FOLDER, "readOnly": True}
 
@@ -397,17 +394,13 @@ def of_variable(value):
     [
         ("part", {"volumeMounts": [{**VOLUME, "subPath": ODD}]}, CONFIG_ERROR, UNPREPARED),
         ("long-part", {"volumeMounts": [{**VOLUME, "subPath": "a" * 300}]}, CONFIG_ERROR, UNPREPARED),
-        (
-            "part-of-variable",
-            of_variable("../x"),
-            CONFIG_ERROR,
-            "unable to provision SubPath `../x`: must not contain '..'",
-        ),
+        ("part-of-variable", of_variable("../x"), CONFIG_ERROR,
+         "unable to provision SubPath `../x`: must not contain '..'"),
         ("absolute-part", of_variable("/etc"), CONFIG_ERROR, "error SubPath `/etc` must not be an absolute path"),
         ("mount", {"volumeMounts": [{"name": "v", "mountPath": f"/{ODD}"}]}, CREATE_ERROR, INVALID),
         ("message", {"terminationMessagePath": f"/{ODD}"}, CREATE_ERROR, INVALID),
     ],
-)
+)  # fmt: skip
 def test_the_kubelet_reports_an_invalid_mount_path_or_sub_path(lab, name, fields, reason, told):
     """A real API server also accepts such a pod."""
     lab.create(name, shell("true", **fields), volumes=[{"name": "v", "emptyDir": {}}])

@@ -51,15 +51,12 @@ def test_a_known_image_runs_its_program():
     ("container", "reason", "says"),
     [
         ({"image": "nginx"}, "ErrImagePull", r"work: public\.ecr\.aws/aws-cli/aws-cli, python\. Use one of them"),
-        (
-            {"image": "nginx", "imagePullPolicy": "Never"},
-            "ErrImageNeverPull",
-            'Container image "nginx" is not present with pull policy of Never',
-        ),
+        ({"image": "nginx", "imagePullPolicy": "Never"}, "ErrImageNeverPull",
+         'Container image "nginx" is not present with pull policy of Never'),
         ({"image": "Nginx"}, "InvalidImageName", "invalid reference format: repository name must be lowercase$"),
         ({"image": "a b"}, "InvalidImageName", 'couldn\'t parse image name "a b": invalid reference format$'),
     ],
-)
+)  # fmt: skip
 def test_an_unknown_or_invalid_image_says_why_it_cannot_be_pulled(container, reason, says):
     with pytest.raises(ImageError, match=says) as refused:
         entrypoint(container, IMAGES)
