@@ -68,7 +68,6 @@ def evidence(
     situation: Situation, *, probe: bool = False, facts: Facts | None = None, pod_name: str | None = None
 ) -> Evidence:
     """The evidence that the doctor reads in a situation, about the situation's own pod unless a name is given."""
-    bucket = situation.parameters.bucket
     connection = Connection(
         aws=None,
         kubernetes=None,
@@ -85,7 +84,7 @@ def evidence(
         pod_name=situation.pod["metadata"].get("name", "") if pod_name is None else pod_name,
         role_is_known=False,
         action="s3:ListBucket",
-        resource=f"arn:aws:s3:::{bucket}",
+        resource=f"arn:aws:s3:::{situation.parameters.bucket}",
         probe=probe,
         reads=Answers(situation, facts),
     )
@@ -126,7 +125,7 @@ def list_roles(situation, facts, account):
     node = f"{situation.parameters.cluster}-node-role"
     arn = situation.role_arn.replace(situation.parameters.role_name, node)
     nodes = {"RoleName": node, "Arn": arn, "AssumeRolePolicyDocument": NODE_TRUST, "MaxSessionDuration": 3600}
-    mine = [_role(arn, role) for arn, role in situation.roles.items()]
+    mine = (_role(arn, role) for arn, role in situation.roles.items())
     return [nodes, *({key: role[key] for key in listed} for role in mine)]
 
 
@@ -186,11 +185,9 @@ def _arn(name: str, account: str) -> str:
 
 def _role(arn: str, role: Document) -> Document:
     kept = {key: role[key] for key in ("AssumeRolePolicyDocument", "MaxSessionDuration", "Tags")}
-    boundary = {
-        "PermissionsBoundaryType": "PermissionsBoundaryPolicy",
-        "PermissionsBoundaryArn": role["PermissionsBoundary"],
-    }
-    kept |= {"PermissionsBoundary": boundary} if role["PermissionsBoundary"] else {}
+    if arn_of_policy := role["PermissionsBoundary"]:
+        of_type = {"PermissionsBoundaryType": "PermissionsBoundaryPolicy"}
+        kept["PermissionsBoundary"] = of_type | {"PermissionsBoundaryArn": arn_of_policy}
     return {"RoleName": arn.rpartition("/")[2], "Arn": arn, "CreateDate": MADE, **kept}
 
 
@@ -201,9 +198,8 @@ def _managed(arn: str) -> Document | None:
 
     start = f'\n "{arn.rpartition("/")[2]}":'
     at = aws_managed_policies_data.find(start)
-    if at < 0:
-        return None
-    return json.JSONDecoder().raw_decode(aws_managed_policies_data, at + len(start))[0]["Document"]
+    read = json.JSONDecoder().raw_decode
+    return read(aws_managed_policies_data, at + len(start))[0]["Document"] if at >= 0 else None
 
 
 # The other services.
@@ -220,10 +216,9 @@ def look_up(situation, facts, name, account):
     for call in situation.refused:
         if call["operation"].replace("_", "") == name.lower():
             code, message = ERRORS[call["code"]]
-            given = {key: value for key, value in call["arguments"].items() if key != "Tags"}
-            arguments = {key[0].lower() + key[1:]: value for key, value in given.items()}
-            made = {"eventTime": "2026-01-01T00:02:00Z", "eventName": name, "caller": ""}
-            calls.append({**made, "errorCode": code, "errorMessage": message, "requestParameters": arguments})
+            arguments = {key[0].lower() + key[1:]: value for key, value in call["arguments"].items() if key != "Tags"}
+            error = {"errorCode": code, "errorMessage": message, "requestParameters": arguments}
+            calls.append({"eventTime": "2026-01-01T00:02:00Z", "eventName": name, "caller": "", **error})
     return calls[::-1]
 
 
@@ -239,9 +234,8 @@ def describe_cluster(situation, facts, name, account):
 
 @answers("eks:ListIdentityProviderConfigs (?P<cluster>\\S+)" + ACCOUNT)
 def list_identity_provider_configs(situation, facts, cluster, account):
-    return [
-        {"type": "oidc", "name": config["identityProviderConfigName"]} for config in situation.identity_provider_configs
-    ]
+    names = [config["identityProviderConfigName"] for config in situation.identity_provider_configs]
+    return [{"type": "oidc", "name": name} for name in names]
 
 
 @answers("eks:DescribeIdentityProviderConfig (?P<cluster>\\S+) (?P<name>\\S+)" + ACCOUNT)
@@ -251,8 +245,8 @@ def describe_identity_provider_config(situation, facts, cluster, name, account):
 
 @answers("eks:ListPodIdentityAssociations (?P<cluster>\\S+)" + ACCOUNT)
 def list_associations(situation, facts, cluster, account):
-    parameters = situation.parameters
-    subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}
+    of = situation.parameters
+    subject = {"namespace": of.namespace, "serviceAccount": of.service_account}
     return [{"clusterName": cluster, **subject, "associationId": "a-1"} for _ in situation.associations]
 
 
@@ -289,45 +283,30 @@ def served(situation, facts):
 
 def _published(situation: Situation, document: str, url: str, own: Document) -> Document:
     answer = situation.published.get(document)
-    if answer is None:
-        return {"document": own}
-    if answer["status"] != 200:
+    if answer and answer["status"] != 200:
         return {"error": f"{url} answers {answer['status']}: {answer['body']}"}
-    return {"document": json.loads(answer["body"])}
+    return {"document": json.loads(answer["body"]) if answer else own}
 
 
 # Kubernetes.
 
-
-@answers("get namespace (?P<name>\\S+)")
-def get_namespace(situation, facts, name):
-    return situation.objects.get(f"Namespace {name}")
+KINDS = {each.lower(): each for each in ("Namespace", "ConfigMap", "MutatingWebhookConfiguration", "Deployment")}
 
 
-@answers("list namespaces --all-namespaces")
-def list_namespaces(situation, facts):
-    return [_item(obj) for key, obj in situation.objects.items() if key.startswith("Namespace ")]
+@answers(f"get (?P<kind>{'|'.join(KINDS)}) (?P<name>\\S+)( -n (?P<namespace>\\S+))?")
+def get_object(situation, facts, kind, name, namespace):
+    return situation.objects.get(f"{KINDS[kind]} {namespace}/{name}" if namespace else f"{KINDS[kind]} {name}")
 
 
 @answers("list serviceaccounts (-n (?P<namespace>\\S+)|--all-namespaces)")
 def list_service_accounts(situation, facts, namespace):
     default = {"metadata": {"name": "default", "namespace": situation.parameters.namespace}}
-    return [default, *(_item(obj) for key, obj in situation.objects.items() if key.startswith("ServiceAccount "))]
+    return [default, *_items(situation, "ServiceAccount ")]
 
 
-@answers("list (cluster)?rolebindings --all-namespaces")
-def list_bindings(situation, facts):
-    return []
-
-
-@answers("get configmap (?P<name>\\S+) -n (?P<namespace>\\S+)")
-def get_config_map(situation, facts, name, namespace):
-    return situation.objects.get(f"ConfigMap {namespace}/{name}")
-
-
-@answers("get mutatingwebhookconfiguration (?P<name>\\S+)")
-def get_webhook(situation, facts, name):
-    return situation.objects.get(f"MutatingWebhookConfiguration {name}")
+@answers("list (?P<kind>namespaces|(cluster)?rolebindings) --all-namespaces")
+def list_of_the_cluster(situation, facts, kind):
+    return _items(situation, "Namespace ") if kind == "namespaces" else []
 
 
 @answers("get (?P<url>https://\\S+)")
@@ -341,6 +320,10 @@ def list_pods(situation, facts, namespace):
     return [_item(pod) for pod in (*alone, *(pod for pod, trouble in _deployed(situation) if not trouble))]
 
 
+def _items(situation: Situation, prefix: str) -> list[Document]:
+    return [_item(obj) for key, obj in situation.objects.items() if key.startswith(prefix)]
+
+
 def _item(obj: Document) -> Document:
     """An object as an item of a list: without `apiVersion` and `kind`, which the list states itself."""
     return {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
@@ -348,18 +331,12 @@ def _item(obj: Document) -> Document:
 
 @answers("list (?P<kind>deployment|(stateful|daemon|replica)set|(cron)?job)s (-n (?P<namespace>\\S+)|--all-namespaces)")
 def list_workloads(situation, facts, kind, namespace):
-    prefix = f"Deployment {namespace}/" if namespace else "Deployment "
-    listed = [obj for key, obj in situation.objects.items() if key.startswith(prefix)]
+    listed = _items(situation, f"Deployment {namespace}/" if namespace else "Deployment ")
     if kind == "replicaset":
         of = [each["metadata"] for each in listed]
         listed = [get_replica_set(situation, facts, each["name"], each["namespace"]) for each in of]
     # The lab's cluster has no other kinds.
     return [_item(obj) for obj in listed] if kind in ("deployment", "replicaset") else None
-
-
-@answers("get deployment (?P<name>\\S+) -n (?P<namespace>\\S+)")
-def get_deployment(situation, facts, name, namespace):
-    return situation.objects.get(f"Deployment {namespace}/{name}")
 
 
 @answers("get replicaset (?P<name>\\S+)-1 -n (?P<namespace>\\S+)")
@@ -372,7 +349,7 @@ def get_replica_set(situation, facts, name, namespace):
 
 @answers("list events -n (?P<namespace>\\S+)")
 def list_events(situation, facts, namespace):
-    events = [_item(obj) for key, obj in situation.objects.items() if key.startswith("Event ")]
+    events = _items(situation, "Event ")
     for pod, trouble in _deployed(situation):
         if trouble:
             owner = pod["metadata"]["ownerReferences"][0]
@@ -415,10 +392,9 @@ def _pod(situation: Situation, manifest: Document, spec: Document) -> Document:
 
 def _status(situation: Situation, spec: Document) -> Document:
     name, image = spec["containers"][0]["name"], spec["containers"][0]["image"]
-    if image == situation.image:
-        return {"phase": "Running", "containerStatuses": [{"name": name, "state": {"running": {}}}]}
     waiting = {"reason": "ErrImagePull", "message": f'the node has no image "{image}"'}
-    return {"phase": "Pending", "containerStatuses": [{"name": name, "state": {"waiting": waiting}}]}
+    phase, state = ("Running", {"running": {}}) if image == situation.image else ("Pending", {"waiting": waiting})
+    return {"phase": phase, "containerStatuses": [{"name": name, "state": state}]}
 
 
 # The pod itself.

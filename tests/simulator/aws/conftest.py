@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.auth
+import httpx
 import jwt
 import pytest
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import rsa
 from moto.core.base_backend import BackendDict
@@ -27,6 +31,8 @@ from labkit.simulator.identifiers import Identifiers
 from labkit.simulator.listener import Listener, bind
 
 ACCOUNT = "123456789012"
+OTHER, THIRD = "222222222222", "333333333333"
+ENTRANCE = "OrganizationAccountAccessRole"
 REGION = "us-east-1"
 ISSUER_HOST = "oidc.eks.us-east-1.amazonaws.com"
 ISSUER_ID = "EXAMPLED539D4633E53DE1B71EXAMPLE"
@@ -34,6 +40,7 @@ ISSUER = f"https://{ISSUER_HOST}/id/{ISSUER_ID}"
 SUBJECT = "system:serviceaccount:default:my-service-account"
 AUDIENCE = "sts.amazonaws.com"
 ADMINISTRATOR = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+ADMINISTRATOR_CREDENTIALS = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
 MANAGEMENT = Keys("AKIAMANAGEMENTACCOUN", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEY")
 
 
@@ -244,6 +251,26 @@ def refused(call, status, code, message):
     return answer
 
 
+def code_of(call):
+    with pytest.raises(ClientError) as caught:
+        call()
+    answer = caught.value.response
+    return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer["Error"].get("Message")
+
+
+def permit(*actions, resource="*"):
+    return {"Effect": "Allow", "Action": list(actions), "Resource": resource}
+
+
+def by_hand(aws, service, method, path, body, **headers):
+    """Send a call of the administrator that no client would send; return the answer."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = AWSRequest(method, aws.endpoint + path, data=body, headers=names)
+    signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
+    signer(ADMINISTRATOR_CREDENTIALS, service, REGION).add_auth(request)
+    return httpx.request(method, aws.endpoint + path, content=body, headers=dict(request.headers), timeout=60)
+
+
 class Irsa:
     """A provider, a role that trusts one service account and may read S3, and a bucket."""
 
@@ -287,3 +314,59 @@ class Irsa:
 @pytest.fixture
 def irsa(aws: Aws) -> Irsa:
     return Irsa(aws)
+
+
+def statement(action, resource="*", **more):
+    return {"Effect": "Allow", "Action": action, "Resource": resource, **more}
+
+
+def document(*statements):
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+
+
+def trusting(principal, **condition):
+    return document(
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": principal},
+            "Action": "sts:AssumeRole",
+            **({"Condition": condition} if condition else {}),
+        }
+    )
+
+
+class Account:
+    """Another account, which the lab's administrator has entered."""
+
+    def __init__(self, aws, account_id):
+        self.aws, self.account_id = aws, account_id
+        role = f"arn:aws:iam::{account_id}:role/{ENTRANCE}"
+        self.entered = aws.client("sts").assume_role(RoleArn=role, RoleSessionName="me")
+        self.iam, self.s3, self.sts = (self.client(service) for service in ("iam", "s3", "sts"))
+
+    def client(self, service):
+        return self.aws.client(service, self.entered["Credentials"])
+
+    def role(self, name, trust, *statements):
+        self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
+        if statements:
+            self.iam.put_role_policy(RoleName=name, PolicyName="inline", PolicyDocument=document(*statements))
+        return f"arn:aws:iam::{self.account_id}:role/{name}"
+
+    def bucket(self, name, *policy):
+        self.s3.create_bucket(Bucket=name)
+        self.s3.put_object(Bucket=name, Key="hello.txt", Body=b"theirs")
+        if policy:
+            self.s3.put_bucket_policy(Bucket=name, Policy=document(*policy))
+
+
+@pytest.fixture
+def other(aws):
+    """Another account, entered."""
+    return Account(aws, OTHER)
+
+
+@pytest.fixture
+def pod(aws, irsa):
+    """The session of a pod of our account."""
+    return irsa.assume()["Credentials"]

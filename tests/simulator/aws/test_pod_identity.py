@@ -1,6 +1,5 @@
 """EKS Pod Identity: the agent takes a pod's token to EKS Auth, and the association and the trust policy decide."""
 
-import json
 import time
 from datetime import datetime
 
@@ -10,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from labkit.simulator.aws.metadata import InstanceMetadata
 from labkit.simulator.aws.pod_identity_agent import PodIdentityAgent
-from tests.simulator.aws.conftest import ACCOUNT, AUDIENCE, REGION, key_pair, refused
+from tests.simulator.aws.conftest import ACCOUNT, AUDIENCE, REGION, document, key_pair, refused
 
 FOR_PODS = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}}
 BOTH = ["sts:AssumeRole", "sts:TagSession"]
@@ -20,10 +19,6 @@ UNAUTHORIZED = "Unauthorized Exception! EKS does not have permissions to assume 
 INVALID = "The specified Kubernetes service account token is invalid."
 ANOTHER = "https://oidc.eks.us-east-1.amazonaws.com/id/ANOTHER"
 SIX_HOURS = 6 * 3600
-
-
-def document(*statements):
-    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
 class Place:

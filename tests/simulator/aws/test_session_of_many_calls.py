@@ -16,7 +16,7 @@ import httpx
 from botocore.exceptions import ClientError
 
 from labkit.simulator.aws.organizations import MANAGEMENT_ID
-from tests.simulator.aws.conftest import ACCOUNT, MANAGEMENT, REGION, Irsa, trust_policy
+from tests.simulator.aws.conftest import ACCOUNT, MANAGEMENT, REGION, Irsa, document, trust_policy
 
 STORED = Path(__file__).with_name("session_of_many_calls.jsonl")
 FEWEST = 200
@@ -34,10 +34,6 @@ VIEW = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSViewPolicy"
 ROLE, OTHER, NONE = {"RoleName": "my-role"}, {"RoleName": "other"}, {"RoleName": "none"}
 ITEM = {"k": {"S": "one"}}
 NOT_A_TRUST_POLICY = '{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole"}}'
-
-
-def document(*statements):
-    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
 def may(action, resource="*", effect="Allow", **more):

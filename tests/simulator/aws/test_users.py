@@ -5,8 +5,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html
 
 import pytest
 
-from tests.simulator.aws.conftest import ACCOUNT, refused
-from tests.simulator.aws.test_accounts import OTHER, Account, document, statement, trusting
+from tests.simulator.aws.conftest import ACCOUNT, OTHER, Account, document, refused, statement, trusting
 
 ARN = f"arn:aws:iam::{ACCOUNT}:user/ops/ann"
 READ_ONLY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
