@@ -6,7 +6,6 @@ documents. `breaking` keeps the documents from before the first fault, and resto
 
 import random
 from difflib import get_close_matches
-from itertools import chain
 
 from labkit.course.faults import pod, provider, role, sdk, webhook
 from labkit.course.faults.fault import Fault, expected
@@ -18,7 +17,9 @@ __all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "drawn_in_a_row", "expect
 FAMILIES = (provider, role, pod, webhook, sdk)
 CATALOGUE: dict[str, Fault] = {
     fault.id: fault
-    for fault in chain.from_iterable(vars(family).values() for family in FAMILIES)
+    for family in FAMILIES
+    for value in vars(family).values()
+    for fault in (value if isinstance(value, tuple) else [value])
     if isinstance(fault, Fault)
 }
 

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from labkit.course.faults.situation import Situation
 
 Apply = Callable[[Situation], None]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,24 @@ def fault(
         return Fault(name, description, finding, apply, hides, seen_as, changes, **settings)
 
     return made
+
+
+def faults(
+    edit: Callable[[Situation, Value], None],
+    *rows: tuple[str, str, str, Callable[[Situation], Value], *tuple[str, ...]],
+    hides: tuple[str, ...] = (),
+    changes: tuple[str, ...] = (),
+) -> tuple[Fault, ...]:
+    """Return a fault for each row. The faults differ in the value that `edit` puts into the situation.
+
+    A row is the fault's id, its description, its finding, a function from the situation to the value, and what the
+    fault hides besides `hides`.
+    """
+
+    def apply(value: Callable[[Situation], Value]) -> Apply:
+        return lambda situation: edit(situation, value(situation))
+
+    return tuple(
+        Fault(id, description, finding, apply(value), (*hides, *more), changes=changes)
+        for id, description, finding, value, *more in rows
+    )

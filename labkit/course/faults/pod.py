@@ -1,6 +1,6 @@
 """Faults of the service account, most of them in its annotation, and of the pod and its creation."""
 
-from labkit.course.faults.fault import fault
+from labkit.course.faults.fault import fault, faults
 from labkit.course.faults.situation import ANOTHER_ACCOUNT, ROLE_ARN, Situation
 from labkit.doctor.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
 
@@ -54,98 +54,79 @@ WITHOUT_ACCOUNT_HIDES = (
 )
 
 
-@fault(
-    "The service account's manifest was typed again.",
-    finding="service-account-annotation-key-typo",
-    hides=WITHOUT_ROLE_HIDES,
+def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
+    kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
+    situation.annotate(kept | annotations)
+
+
+ANNOTATIONS = faults(
+    _annotate,
+    (
+        "annotation-key-misspelt",
+        "The service account's manifest was typed again.",
+        "service-account-annotation-key-typo",
+        lambda situation: {"eks.amazon.com/role-arn": situation.role_arn},
+        *WITHOUT_ROLE_HIDES,
+    ),
+    (
+        "annotation-of-kube2iam",
+        "The application came from a cluster that gives pods their roles in another way.",
+        "service-account-annotation-key-typo",
+        lambda situation: {"iam.amazonaws.com/role": situation.role_arn},
+        *WITHOUT_ROLE_HIDES,
+    ),
+    (
+        "annotation-of-a-template",
+        "The service account's manifest was made from a template.",
+        "service-account-annotation-arn-malformed",
+        lambda situation: {ROLE_ARN: situation.role_arn.replace(situation.account_id, "")},
+    ),
+    (
+        "annotation-of-a-policy",
+        "The annotation's ARN was copied from the list of the role's policies.",
+        "service-account-annotation-arn-malformed",
+        lambda situation: {ROLE_ARN: situation.parameters.policy_arn},
+    ),
+    (
+        "annotation-left-out",
+        "The chart's values were tidied up.",
+        "service-account-annotation-missing",
+        lambda _: {},
+        *WITHOUT_ROLE_HIDES,
+    ),
+    (
+        "annotation-empty",
+        "A variable of the deployment pipeline was renamed.",
+        "service-account-annotation-missing",
+        lambda _: {ROLE_ARN: ""},
+        *WITHOUT_ROLE_HIDES,
+    ),
+    (
+        "annotation-of-another-role",
+        "The service account's manifest was copied from another application.",
+        "service-account-annotation-role-mismatch",
+        lambda situation: {ROLE_ARN: f"{situation.role_arn}-of-orders"},
+    ),
+    (
+        "annotation-with-a-path",
+        "The team planned to give its roles a path, and changed the manifests first.",
+        "service-account-annotation-arn-differs",
+        lambda situation: {ROLE_ARN: situation.role_arn.replace(":role/", ":role/team/")},
+    ),
+    (
+        "annotation-of-another-account",
+        "The service account's manifest came from another environment's cluster.",
+        "service-account-annotation-arn-differs",
+        lambda situation: {ROLE_ARN: situation.role_arn.replace(situation.account_id, ANOTHER_ACCOUNT)},
+    ),
+    (
+        "annotation-of-another-partition",
+        "A script for AWS's regions in China wrote the annotation's ARN.",
+        "service-account-annotation-arn-differs",
+        lambda situation: {ROLE_ARN: situation.role_arn.replace("arn:aws:", "arn:aws-cn:")},
+    ),
     changes=ANNOTATION,
 )
-def annotation_key_misspelt(situation: Situation) -> None:
-    _annotate(situation, {"eks.amazon.com/role-arn": situation.role_arn})
-
-
-@fault(
-    "The application came from a cluster that gives pods their roles in another way.",
-    finding="service-account-annotation-key-typo",
-    hides=WITHOUT_ROLE_HIDES,
-    changes=ANNOTATION,
-)
-def annotation_of_kube2iam(situation: Situation) -> None:
-    _annotate(situation, {"iam.amazonaws.com/role": situation.role_arn})
-
-
-@fault(
-    "The service account's manifest was made from a template.",
-    finding="service-account-annotation-arn-malformed",
-    changes=ANNOTATION,
-)
-def annotation_of_a_template(situation: Situation) -> None:
-    _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, "")})
-
-
-@fault(
-    "The annotation's ARN was copied from the list of the role's policies.",
-    finding="service-account-annotation-arn-malformed",
-    changes=ANNOTATION,
-)
-def annotation_of_a_policy(situation: Situation) -> None:
-    _annotate(situation, {ROLE_ARN: situation.parameters.policy_arn})
-
-
-@fault(
-    "The chart's values were tidied up.",
-    finding="service-account-annotation-missing",
-    hides=WITHOUT_ROLE_HIDES,
-    changes=ANNOTATION,
-)
-def annotation_left_out(situation: Situation) -> None:
-    _annotate(situation, {})
-
-
-@fault(
-    "A variable of the deployment pipeline was renamed.",
-    finding="service-account-annotation-missing",
-    hides=WITHOUT_ROLE_HIDES,
-    changes=ANNOTATION,
-)
-def annotation_empty(situation: Situation) -> None:
-    _annotate(situation, {ROLE_ARN: ""})
-
-
-@fault(
-    "The service account's manifest was copied from another application.",
-    finding="service-account-annotation-role-mismatch",
-    changes=ANNOTATION,
-)
-def annotation_of_another_role(situation: Situation) -> None:
-    _annotate(situation, {ROLE_ARN: f"{situation.role_arn}-of-orders"})
-
-
-@fault(
-    "The team planned to give its roles a path, and changed the manifests first.",
-    finding="service-account-annotation-arn-differs",
-    changes=ANNOTATION,
-)
-def annotation_with_a_path(situation: Situation) -> None:
-    _annotate(situation, {ROLE_ARN: situation.role_arn.replace(":role/", ":role/team/")})
-
-
-@fault(
-    "The service account's manifest came from another environment's cluster.",
-    finding="service-account-annotation-arn-differs",
-    changes=ANNOTATION,
-)
-def annotation_of_another_account(situation: Situation) -> None:
-    _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, ANOTHER_ACCOUNT)})
-
-
-@fault(
-    "A script for AWS's regions in China wrote the annotation's ARN.",
-    finding="service-account-annotation-arn-differs",
-    changes=ANNOTATION,
-)
-def annotation_of_another_partition(situation: Situation) -> None:
-    _annotate(situation, {ROLE_ARN: situation.role_arn.replace("arn:aws:", "arn:aws-cn:")})
 
 
 @fault(
@@ -282,8 +263,3 @@ def pod_identity_association_made(situation: Situation) -> None:
     admitted["Action"] = ["sts:AssumeRole", "sts:TagSession"]
     if situation.role and admitted not in (statements := situation.role["AssumeRolePolicyDocument"]["Statement"]):
         statements.append(admitted)
-
-
-def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
-    kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
-    situation.annotate(kept | annotations)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from labkit.course.faults.fault import fault
+from labkit.course.faults.fault import fault, faults
 from labkit.course.faults.situation import Situation
 
 ISSUER = ("the trust policy's issuer",)
@@ -62,45 +62,35 @@ def role_made_anew_for_everybody(situation: Situation) -> None:
     _rejected_by_iam(situation, _trust_policy(situation, f"{situation.provider_name}:sub", subjects), "LimitExceeded")
 
 
-@fault(
-    "The trust policy was copied from another application's role.",
-    finding="trust-policy-sub-mismatch",
+SUBJECTS = faults(
+    lambda situation, subject: situation.require("sub", f"system:serviceaccount:{subject}"),
+    (
+        "trust-policy-names-another-service-account",
+        "The trust policy was copied from another application's role.",
+        "trust-policy-sub-mismatch",
+        lambda situation: f"{situation.parameters.namespace}:orders",
+    ),
+    (
+        "trust-policy-names-another-namespace",
+        "The application moved to another namespace.",
+        "trust-policy-sub-of-another-namespace",
+        lambda situation: f"staging:{situation.parameters.service_account}",
+    ),
+    (
+        "service-account-renamed-by-a-chart",
+        "A chart was installed under another release name.",
+        "trust-policy-sub-renamed",
+        lambda situation: f"{situation.parameters.namespace}:prod-{situation.parameters.service_account}",
+    ),
+    (
+        "wildcard-is-compared-letter-by-letter",
+        "The trust policy was widened to the whole namespace.",
+        "trust-policy-sub-wildcard-under-string-equals",
+        lambda situation: f"{situation.parameters.namespace}:*",
+    ),
     hides=REFUSED_HIDES,
     changes=SUBJECT,
 )
-def trust_policy_names_another_service_account(situation: Situation) -> None:
-    situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:orders")
-
-
-@fault(
-    "The application moved to another namespace.",
-    finding="trust-policy-sub-of-another-namespace",
-    hides=REFUSED_HIDES,
-    changes=SUBJECT,
-)
-def trust_policy_names_another_namespace(situation: Situation) -> None:
-    situation.require("sub", f"system:serviceaccount:staging:{situation.parameters.service_account}")
-
-
-@fault(
-    "A chart was installed under another release name.",
-    finding="trust-policy-sub-renamed",
-    hides=REFUSED_HIDES,
-    changes=SUBJECT,
-)
-def service_account_renamed_by_a_chart(situation: Situation) -> None:
-    subject = f"system:serviceaccount:{situation.parameters.namespace}:prod-{situation.parameters.service_account}"
-    situation.require("sub", subject)
-
-
-@fault(
-    "The trust policy was widened to the whole namespace.",
-    finding="trust-policy-sub-wildcard-under-string-equals",
-    hides=REFUSED_HIDES,
-    changes=SUBJECT,
-)
-def wildcard_is_compared_letter_by_letter(situation: Situation) -> None:
-    situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:*")
 
 
 @fault(
