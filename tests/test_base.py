@@ -58,17 +58,14 @@ def test_asking_whether_a_server_runs_does_not_count_as_a_server(tmp_path):
         assert folder.is_running()
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 200),
-        ({"Host": "localhost:1"}, 421),
-        ({"Host": "rebound.example"}, 421),
-        ({"Host": ""}, 421),
-        ({"Origin": "https://page.example"}, 403),
-        ({"Origin": "null"}, 403),
-    ],
-)
+@pytest.mark.parametrize(("headers", "status"), [
+    ({}, 200),
+    ({"Host": "localhost:1"}, 421),
+    ({"Host": "rebound.example"}, 421),
+    ({"Host": ""}, 421),
+    ({"Origin": "https://page.example"}, 403),
+    ({"Origin": "null"}, 403),
+])  # fmt: skip
 def test_a_listener_refuses_another_host_name_and_requests_of_web_pages(headers, status):
     async def answer() -> int:
         listener = Listener(says_ok, port_socket=bind(0), hosts={"127.0.0.1"})

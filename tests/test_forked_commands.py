@@ -24,17 +24,14 @@ def said(folder: Path, line: str, **given: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("line", "code"),
-    [
-        ("aws --version", 0),
-        ("aws iam list-rolez", 2),
-        ("aws configure list", 0),
-        ("aws sts get-caller-identity", 255),
-        ("labkit --version", 0),
-        ("labkit down now", 2),
-    ],
-)
+@pytest.mark.parametrize(("line", "code"), [
+    ("aws --version", 0),
+    ("aws iam list-rolez", 2),
+    ("aws configure list", 0),
+    ("aws sts get-caller-identity", 255),
+    ("labkit --version", 0),
+    ("labkit down now", 2),
+])  # fmt: skip
 def test_a_forked_command_prints_the_same_as_the_real_one(line, code):
     assert said(FORKED, line) == said(REAL, line)
     assert said(FORKED, line)[0] == code

@@ -132,40 +132,36 @@ def circle_of(module: str, arrows: dict[str, set[str]]) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize(
-    ("printed", "sentence"),
-    [
-        (
-            "No cycles are allowed in labkit.\n\n- .policy -> .emulator (1 import)\n\n"
-            "labkit.policy is not allowed to import labkit.simulator:\n\n"
-            "- labkit.policy.arn -> labkit.simulator.folder (l.5)\n\n\n"
-            "labkit.tokens is not allowed to import labkit.simulator:\n\n"
-            "-   labkit.tokens -> labkit.policy.arn (l.15)\n"
-            "    labkit.policy.arn -> labkit.simulator.folder (l.5)\n",
-            "labkit.policy.arn may not import labkit.simulator.folder (l.5). "
-            "Move what is imported down; the layers are in pyproject.toml.",
-        ),
-        (
-            "labkit.doctor is not allowed to import moto:\n\n"
-            "-   labkit.doctor.survey -> labkit.execution (l.3)\n"
-            "    labkit.execution -> moto (l.2)\n",
-            "labkit.doctor.survey may not import labkit.execution (l.3), which leads to moto. "
-            "Ask a module that may; the layers are in pyproject.toml.",
-        ),
-        (
-            "No cycles are allowed in labkit.policy.\nIt could be made acyclic by removing 1 dependency:\n\n"
-            "- .arn -> .trust (1 import)\n",
-            "labkit.policy: two of its parts import each other. One of the imports is labkit.policy.arn -> "
-            "labkit.policy.trust (1 import). Move what both need below them.",
-        ),
-        (
-            "The following modules are not listed as layers:\n\n- labkit.new\n",
-            "labkit.new: give it a layer in pyproject.toml, or move it into a folder.",
-        ),
-        ("\nMissing layer in container 'labkit'\n", "Missing layer in container 'labkit'"),
-    ],
-    ids=["layer", "by a third", "circle", "unlisted", "anything else"],
-)
+@pytest.mark.parametrize(("printed", "sentence"), [
+    (
+        "No cycles are allowed in labkit.\n\n- .policy -> .emulator (1 import)\n\n"
+        "labkit.policy is not allowed to import labkit.simulator:\n\n"
+        "- labkit.policy.arn -> labkit.simulator.folder (l.5)\n\n\n"
+        "labkit.tokens is not allowed to import labkit.simulator:\n\n"
+        "-   labkit.tokens -> labkit.policy.arn (l.15)\n"
+        "    labkit.policy.arn -> labkit.simulator.folder (l.5)\n",
+        "labkit.policy.arn may not import labkit.simulator.folder (l.5). "
+        "Move what is imported down; the layers are in pyproject.toml.",
+    ),
+    (
+        "labkit.doctor is not allowed to import moto:\n\n"
+        "-   labkit.doctor.survey -> labkit.execution (l.3)\n"
+        "    labkit.execution -> moto (l.2)\n",
+        "labkit.doctor.survey may not import labkit.execution (l.3), which leads to moto. "
+        "Ask a module that may; the layers are in pyproject.toml.",
+    ),
+    (
+        "No cycles are allowed in labkit.policy.\nIt could be made acyclic by removing 1 dependency:\n\n"
+        "- .arn -> .trust (1 import)\n",
+        "labkit.policy: two of its parts import each other. One of the imports is labkit.policy.arn -> "
+        "labkit.policy.trust (1 import). Move what both need below them.",
+    ),
+    (
+        "The following modules are not listed as layers:\n\n- labkit.new\n",
+        "labkit.new: give it a layer in pyproject.toml, or move it into a folder.",
+    ),
+    ("\nMissing layer in container 'labkit'\n", "Missing layer in container 'labkit'"),
+], ids=["layer", "by a third", "circle", "unlisted", "anything else"])  # fmt: skip
 def test_a_broken_import_rule_is_explained_in_one_sentence(printed, sentence):
     assert import_rules.sentences(printed) == [sentence]
 

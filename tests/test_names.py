@@ -70,23 +70,20 @@ def test_identifiers_use_no_retired_word():
     assert not places, "\n".join([f"{len(places)} identifiers contain a retired word:", *places[:40]])
 
 
-@pytest.mark.parametrize(
-    ("code", "names"),
-    [
-        ("is_told = 1", ["is_told"]),
-        ("def f(asked): ...", ["asked"]),
-        ("class FoundThing: ...", ["FoundThing"]),
-        ("import labkit as beside", ["beside"]),
-        ("x = Finding(found=1).found", []),
-        ("class Finding:\n    found: str", []),
-        ("class Refused:\n    told: str", ["told"]),
-        ("found = 1", ["found"]),
-        ("def symptom(expected, found): return Symptom(found=found)", []),
-        ("def look(found): return found", ["found", "found"]),
-        ("except_not_found = iam.exceptions.ResourceNotFoundException", []),
-        ("foundation, annulled = 1, 2", []),
-    ],
-)
+@pytest.mark.parametrize(("code", "names"), [
+    ("is_told = 1", ["is_told"]),
+    ("def f(asked): ...", ["asked"]),
+    ("class FoundThing: ...", ["FoundThing"]),
+    ("import labkit as beside", ["beside"]),
+    ("x = Finding(found=1).found", []),
+    ("class Finding:\n    found: str", []),
+    ("class Refused:\n    told: str", ["told"]),
+    ("found = 1", ["found"]),
+    ("def symptom(expected, found): return Symptom(found=found)", []),
+    ("def look(found): return found", ["found", "found"]),
+    ("except_not_found = iam.exceptions.ResourceNotFoundException", []),
+    ("foundation, annulled = 1, 2", []),
+])  # fmt: skip
 def test_a_retired_word_is_seen_as_a_word_of_its_own(code, names):
     assert [name for _, name, _ in retired(ast.parse(code))] == names
 

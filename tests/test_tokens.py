@@ -74,20 +74,17 @@ def test_claims_of_the_wrong_type_count_as_missing():
     assert (claims.expires, claims.kubernetes) == (None, {})
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "has three parts with dots between them, but this text has 1"),
-        ("a.b", "this text has 2"),
-        ("a.b.c.d", "this text has 4"),
-        ("!!.e30.x", "the header part of the token"),
-        ("e30.e30=e30.x", "the claims part of the token"),
-        ("e30.bm90IGpzb24.x", "the claims part of the token is not base64url-encoded JSON"),
-        ("e30.W10.x", "the claims part of the token is not a JSON object"),
-        ("é.e30.x", "the header part of the token"),
-        (f"e30.{base64.urlsafe_b64encode(b'[' * 100_000).decode().rstrip('=')}.x", "the claims part of the token"),
-    ],
-)
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "has three parts with dots between them, but this text has 1"),
+    ("a.b", "this text has 2"),
+    ("a.b.c.d", "this text has 4"),
+    ("!!.e30.x", "the header part of the token"),
+    ("e30.e30=e30.x", "the claims part of the token"),
+    ("e30.bm90IGpzb24.x", "the claims part of the token is not base64url-encoded JSON"),
+    ("e30.W10.x", "the claims part of the token is not a JSON object"),
+    ("é.e30.x", "the header part of the token"),
+    (f"e30.{base64.urlsafe_b64encode(b'[' * 100_000).decode().rstrip('=')}.x", "the claims part of the token"),
+])  # fmt: skip
 def test_parsing_text_that_is_not_a_token_says_what_is_wrong(text, message):
     with pytest.raises(NotAToken, match=message):
         Claims.parse(text)
@@ -125,16 +122,13 @@ def test_a_row_shows_the_wanted_and_the_presented_value_and_where():
     assert compared.where == f"trust policy: {PROVIDER}:sub"
 
 
-@pytest.mark.parametrize(
-    ("changes", "field", "wanted", "presented"),
-    [
-        ({"url": None}, "iss", "an OIDC provider", f"https://{PROVIDER}"),
-        ({"url": f"https://{PROVIDER}/"}, "iss", f"https://{PROVIDER}/", f"https://{PROVIDER}"),
-        ({"now": NOW + 3600}, "exp", "after 2026-01-01T01:00:00Z", "2026-01-01T01:00:00Z"),
-        ({"policy": trust(issuer=PROVIDER + "0")}, "sub", f'StringEquals "{SUBJECT}"', ""),
-        ({"policy": trust("system:serviceaccount:*:*")}, "sub", 'StringEquals "system:serviceaccount:*:*"', SUBJECT),
-    ],
-)
+@pytest.mark.parametrize(("changes", "field", "wanted", "presented"), [
+    ({"url": None}, "iss", "an OIDC provider", f"https://{PROVIDER}"),
+    ({"url": f"https://{PROVIDER}/"}, "iss", f"https://{PROVIDER}/", f"https://{PROVIDER}"),
+    ({"now": NOW + 3600}, "exp", "after 2026-01-01T01:00:00Z", "2026-01-01T01:00:00Z"),
+    ({"policy": trust(issuer=PROVIDER + "0")}, "sub", f'StringEquals "{SUBJECT}"', ""),
+    ({"policy": trust("system:serviceaccount:*:*")}, "sub", 'StringEquals "system:serviceaccount:*:*"', SUBJECT),
+])  # fmt: skip
 def test_a_row_shows_why_a_claim_does_not_match(changes, field, wanted, presented):
     result = row(field, rows(**changes))
     assert (result.wanted, result.presented, result.matches) == (wanted, presented, False)

@@ -280,25 +280,22 @@ def test_a_finding_outside_the_pods_appears_once_and_its_repair_mends_every_pod(
     ]
 
 
-@pytest.mark.parametrize(
-    ("call", "stages"),
-    [
-        (recording.PODS, {1, 3, 4, 6, 7, 8}),
-        (recording.SERVICE_ACCOUNTS, {1, 2, 3, 8}),
-        (recording.WEBHOOK, {3}),
-        (recording.PROVIDERS, {5}),
-        (recording.IDENTITY_PROVIDER_CONFIGS, {5}),
-        (recording.DISCOVERY, {5}),
-        (recording.SERVED, {5}),
-        (recording.TOKEN, {4}),
-        (recording.CALLER, {7, 8}),
-        (recording.ASSOCIATIONS, {8}),
-        (recording.ROLE, {6, 9}),
-        (recording.ATTACHED, {9}),
-        (recording.INLINE, {9}),
-        (recording.BUCKET_POLICY, {9}),
-    ],
-)
+@pytest.mark.parametrize(("call", "stages"), [
+    (recording.PODS, {1, 3, 4, 6, 7, 8}),
+    (recording.SERVICE_ACCOUNTS, {1, 2, 3, 8}),
+    (recording.WEBHOOK, {3}),
+    (recording.PROVIDERS, {5}),
+    (recording.IDENTITY_PROVIDER_CONFIGS, {5}),
+    (recording.DISCOVERY, {5}),
+    (recording.SERVED, {5}),
+    (recording.TOKEN, {4}),
+    (recording.CALLER, {7, 8}),
+    (recording.ASSOCIATIONS, {8}),
+    (recording.ROLE, {6, 9}),
+    (recording.ATTACHED, {9}),
+    (recording.INLINE, {9}),
+    (recording.BUCKET_POLICY, {9}),
+])  # fmt: skip
 def test_a_stage_without_its_evidence_is_reported_as_not_looked_at(call, stages):
     by_number = results(without(call))
     assert {number for number, result in by_number.items() if result != "right"} == stages

@@ -150,17 +150,14 @@ WHOLE = [BUCKET, f"{BUCKET}/*"]
 BY_ROLE = {"Condition": {"ArnEquals": {"aws:PrincipalArn": [ROLE_ARN, OTHER_ROLE]}}}
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        deny("s3:*", WHOLE, Principal="*", Sid="Guard"),
-        deny(["s3:Get*", "s3:*"], f"{BUCKET}/*", Principal="*"),
-        deny("s3:GetObject", f"{BUCKET}*", Principal="*", **BY_ROLE),
-        deny("s3:*", [f"{BUCKET}/*", "arn:aws:s3:::cart?"], Principal="*"),
-        deny("*", "*", Principal={"AWS": [ROLE_ARN, OTHER_ROLE]}),
-        {"Effect": "Deny", "Principal": "*", "NotAction": "s3:PutObject", "Resource": WHOLE},
-    ],
-)
+@pytest.mark.parametrize("statement", [
+    deny("s3:*", WHOLE, Principal="*", Sid="Guard"),
+    deny(["s3:Get*", "s3:*"], f"{BUCKET}/*", Principal="*"),
+    deny("s3:GetObject", f"{BUCKET}*", Principal="*", **BY_ROLE),
+    deny("s3:*", [f"{BUCKET}/*", "arn:aws:s3:::cart?"], Principal="*"),
+    deny("*", "*", Principal={"AWS": [ROLE_ARN, OTHER_ROLE]}),
+    {"Effect": "Deny", "Principal": "*", "NotAction": "s3:PutObject", "Resource": WHOLE},
+])  # fmt: skip
 @pytest.mark.parametrize(
     ("action", "resource"),
     [("s3:ListBucket", BUCKET), ("s3:GetObject", f"{BUCKET}/a"), ("s3:getobject", f"{BUCKET}/a")],

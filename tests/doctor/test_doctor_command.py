@@ -211,40 +211,37 @@ def test_if_nothing_names_a_role_its_check_is_reported_as_not_looked_at(lab):
     assert results["the role, and its trust policy"] == "not looked at"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["-n", "Default"], "a DNS-1123 label"),
-        (["-s", "my_account"], "a DNS-1123 subdomain"),
-        (["--pod", "My Pod"], "not a pod's name"),
-        (["--role", "arn:aws:iam::123456789012:role/team/my-role"], "next: labkit doctor with --role my-role"),
-        (["--role", "team/it's"], """next: labkit doctor with --role 'it'"'"'s'"""),
-        (["--role", "my role"], "a name, not an ARN"),
-        (["--cluster", "no cluster"], "parameter cluster"),
-        (["--region", "mars-north-1"], "a region that botocore knows"),
-        (["--target", "gke"], "one of 'moto', 'kind' or 'eks'"),
-        (["--account-id", "42"], "12 digits"),
-        (["--account-id", "222222222222"], "the account of the target moto is"),
-        (["--account-id", "222222222222"], "(in a terminal: --account-id 123456789012, or -p account_id=123456789012)"),
-        (["--target", "kind", "--kubeconfig", "/no/such/file"], "a kubeconfig file that exists"),
-        (["--target", "kind", "--kubeconfig", "/no/such/file"], "(in a terminal: --kubeconfig ~/.kube/config, or -p"),
-        (["--kubeconfig", "file"], "--kubeconfig can be used only with --target kind or --target eks"),
-        (["--context", "green"], "next: for a cluster of the lab: labkit doctor --cluster NAME"),
-        (["--action", "ListBucket"], "not an action"),
-        (["--action", "s3:ListBucket", "--resource", "irsa-lab"], "not an ARN"),
-        (["--resource", "arn:aws:s3:::irsa-lab"], "--action"),
-        (["--action", "s3:ListBucket", "--resource", "arn:aws:s3:::irsa-lab/hi"],
-         "s3:ListBucket is an action on a bucket, and arn:aws:s3:::irsa-lab/hi names objects. "
-         "next: --resource arn:aws:s3:::irsa-lab"),
-        (["--action", "s3:GetObjectTagging", "--resource", "arn:aws:s3:::irsa-lab"],
-         "s3:GetObjectTagging is an action on an object, and arn:aws:s3:::irsa-lab names a bucket. "
-         "next: --resource arn:aws:s3:::irsa-lab/KEY"),
-        (["--all", "-s", "my-service-account"], "--all"),
-        (["--all", "-n", "nowhere"], "The cluster has no namespace nowhere"),
-        (["--explain", ""], "doesn't recognise"),
-        (["--no-such-option"], "No such option"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["-n", "Default"], "a DNS-1123 label"),
+    (["-s", "my_account"], "a DNS-1123 subdomain"),
+    (["--pod", "My Pod"], "not a pod's name"),
+    (["--role", "arn:aws:iam::123456789012:role/team/my-role"], "next: labkit doctor with --role my-role"),
+    (["--role", "team/it's"], """next: labkit doctor with --role 'it'"'"'s'"""),
+    (["--role", "my role"], "a name, not an ARN"),
+    (["--cluster", "no cluster"], "parameter cluster"),
+    (["--region", "mars-north-1"], "a region that botocore knows"),
+    (["--target", "gke"], "one of 'moto', 'kind' or 'eks'"),
+    (["--account-id", "42"], "12 digits"),
+    (["--account-id", "222222222222"], "the account of the target moto is"),
+    (["--account-id", "222222222222"], "(in a terminal: --account-id 123456789012, or -p account_id=123456789012)"),
+    (["--target", "kind", "--kubeconfig", "/no/such/file"], "a kubeconfig file that exists"),
+    (["--target", "kind", "--kubeconfig", "/no/such/file"], "(in a terminal: --kubeconfig ~/.kube/config, or -p"),
+    (["--kubeconfig", "file"], "--kubeconfig can be used only with --target kind or --target eks"),
+    (["--context", "green"], "next: for a cluster of the lab: labkit doctor --cluster NAME"),
+    (["--action", "ListBucket"], "not an action"),
+    (["--action", "s3:ListBucket", "--resource", "irsa-lab"], "not an ARN"),
+    (["--resource", "arn:aws:s3:::irsa-lab"], "--action"),
+    (["--action", "s3:ListBucket", "--resource", "arn:aws:s3:::irsa-lab/hi"],
+     "s3:ListBucket is an action on a bucket, and arn:aws:s3:::irsa-lab/hi names objects. "
+     "next: --resource arn:aws:s3:::irsa-lab"),
+    (["--action", "s3:GetObjectTagging", "--resource", "arn:aws:s3:::irsa-lab"],
+     "s3:GetObjectTagging is an action on an object, and arn:aws:s3:::irsa-lab names a bucket. "
+     "next: --resource arn:aws:s3:::irsa-lab/KEY"),
+    (["--all", "-s", "my-service-account"], "--all"),
+    (["--all", "-n", "nowhere"], "The cluster has no namespace nowhere"),
+    (["--explain", ""], "doesn't recognise"),
+    (["--no-such-option"], "No such option"),
+])  # fmt: skip
 def test_the_doctor_explains_bad_input_and_ends_with_exit_code_2(lab, arguments, words):
     done = CliRunner().invoke(app, ["doctor", *arguments], env={"COLUMNS": "200"})
     assert done.exit_code == 2, done.exception

@@ -155,18 +155,13 @@ def test_repair_cannot_be_combined_with_json_or_all(lab, option):
     assert f"{option} can't be combined with --repair" in done.stderr + done.stdout
 
 
-@pytest.mark.parametrize(
-    ("repair", "why"),
-    [
-        ("# only words", "the repair has no command"),
-        (
-            "# words\naws iam get-role --role-name <ROLE_NAME>",
-            "the repair lacks a value. Replace <ROLE_NAME> with your value",
-        ),
-        ('echo \'{"value": "NOT-SHOWN"}\' | kubectl apply -f -', "Replace NOT-SHOWN"),
-        ("# <ROLE_NAME> is in the words alone\naws sts get-caller-identity", ""),
-    ],
-)
+@pytest.mark.parametrize(("repair", "why"), [
+    ("# only words", "the repair has no command"),
+    ("# words\naws iam get-role --role-name <ROLE_NAME>",
+     "the repair lacks a value. Replace <ROLE_NAME> with your value"),
+    ('echo \'{"value": "NOT-SHOWN"}\' | kubectl apply -f -', "Replace NOT-SHOWN"),
+    ("# <ROLE_NAME> is in the words alone\naws sts get-caller-identity", ""),
+])  # fmt: skip
 def test_an_incomplete_repair_is_not_run(repair, why):
     assert why in doctor_repair.why_not_run(repair)
     assert bool(why) == bool(doctor_repair.why_not_run(repair))

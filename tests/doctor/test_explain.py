@@ -42,13 +42,10 @@ def test_a_text_that_a_terminal_wrapped_within_words_is_recognised(width):
     assert different == []
 
 
-@pytest.mark.parametrize(
-    ("text", "family"),
-    [
-        ("web identity role: Incorrect to\nken audience\n", "audience"),
-        ("Not author\nized to perform sts:AssumeRoleWith\nWebIdentity", "trust-policy"),
-    ],
-)
+@pytest.mark.parametrize(("text", "family"), [
+    ("web identity role: Incorrect to\nken audience\n", "audience"),
+    ("Not author\nized to perform sts:AssumeRoleWith\nWebIdentity", "trust-policy"),
+])  # fmt: skip
 def test_a_part_of_a_wrapped_text_is_recognised(text, family):
     assert [each.family for each in explanations.explain(text)] == [family]
 
@@ -89,18 +86,15 @@ def test_the_next_commands_use_the_names_in_the_text():
     assert missing.next == ("labkit doctor -n shop -s cart",)
 
 
-@pytest.mark.parametrize(
-    "why",
-    [
-        "because no identity-based policy allows the s3:GetObject action",
-        "because no permissions boundary allows the s3:GetObject action",
-        "with an explicit deny in a permissions boundary",
-        "because no resource-based policy allows the s3:GetObject action",
-        "with an explicit deny in a resource-based policy",
-        "with an explicit deny in a service control policy",
-        "with an explicit deny in a resource control policy",
-    ],
-)
+@pytest.mark.parametrize("why", [
+    "because no identity-based policy allows the s3:GetObject action",
+    "because no permissions boundary allows the s3:GetObject action",
+    "with an explicit deny in a permissions boundary",
+    "because no resource-based policy allows the s3:GetObject action",
+    "with an explicit deny in a resource-based policy",
+    "with an explicit deny in a service control policy",
+    "with an explicit deny in a resource control policy",
+])  # fmt: skip
 def test_the_next_command_of_a_denial_asks_about_the_denied_action(why):
     denied = f'User: x is not authorized to perform: s3:GetObject on resource: "arn:aws:s3:::shop/cart" {why}'
     (explanation,) = explanations.explain(denied, namespace="shop", service_account="cart")
@@ -161,18 +155,15 @@ def test_an_option_without_effect_beside_explain_is_refused(options):
     assert f"it can't be combined with {options[0]}." in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "said"),
-    [
-        ("means =", "meens =", "'meens' is not a key. Did you mean 'means'?"),
-        ("\n[commands]", "\n[comands]", "'comands' is not a key. Did you mean 'commands'?"),
-        ('means = "', 'means = 1 # "', "'means': Input should be a valid string."),
-        ('ids = ["@audience"]', 'ids = ["@audiense"]', "'audiense' is not a list in [ids]. Did you mean 'audience'?"),
-        ('"@probe",', '"@prob --all",', "'prob' is not a command. Did you mean 'probe'?"),
-        ("'Incorrect token audience'", "'(Incorrect'", "'(Incorrect' is not a regular expression: "),
-        ("\n[[family]]", "\n[[family]", "This isn't TOML: "),
-    ],
-)
+@pytest.mark.parametrize(("before", "after", "said"), [
+    ("means =", "meens =", "'meens' is not a key. Did you mean 'means'?"),
+    ("\n[commands]", "\n[comands]", "'comands' is not a key. Did you mean 'commands'?"),
+    ('means = "', 'means = 1 # "', "'means': Input should be a valid string."),
+    ('ids = ["@audience"]', 'ids = ["@audiense"]', "'audiense' is not a list in [ids]. Did you mean 'audience'?"),
+    ('"@probe",', '"@prob --all",', "'prob' is not a command. Did you mean 'probe'?"),
+    ("'Incorrect token audience'", "'(Incorrect'", "'(Incorrect' is not a regular expression: "),
+    ("\n[[family]]", "\n[[family]", "This isn't TOML: "),
+])  # fmt: skip
 def test_a_mistake_in_the_file_of_families_is_one_sentence(tmp_path, before, after, said):
     head, *rows = Path(explanations.__file__).with_name("families.toml").read_text().split("\n[[family]]\n")
     (audience,) = [row for row in rows if 'name = "audience"' in row]

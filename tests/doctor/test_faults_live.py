@@ -327,20 +327,16 @@ def test_a_random_fault_is_not_named_and_its_seed_picks_it_again(lab):
     assert fault.id in run("mend").output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["break", "keys-in-the-pot"], "Did you mean 'keys-in-the-pod'?"),
-        (["break", "nothing-like-it-at-all"], "'nothing-like-it-at-all' is not a fault."),
-        (["break"], "Name one fault, or pass --random"),
-        (["break", "keys-in-the-pod", "--random"], "Name one fault, or pass --random"),
-        (["break", "keys-in-the-pod", "--seed", "1"], "Name one fault, or pass --random"),
-        (["break", "keys-in-the-pod", "--cluster", "red"], "'red' is not a cluster of the lab"),
-        (["break", "keys-in-the-pod", "-n", "No_Namespace"], "parameter namespace = 'No_Namespace' breaks its rule"),
-        (["mend"], "Nothing is broken in blue/default/my-service-account/my-role"),
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["break", "keys-in-the-pot"], "Did you mean 'keys-in-the-pod'?"),
+    (["break", "nothing-like-it-at-all"], "'nothing-like-it-at-all' is not a fault."),
+    (["break"], "Name one fault, or pass --random"),
+    (["break", "keys-in-the-pod", "--random"], "Name one fault, or pass --random"),
+    (["break", "keys-in-the-pod", "--seed", "1"], "Name one fault, or pass --random"),
+    (["break", "keys-in-the-pod", "--cluster", "red"], "'red' is not a cluster of the lab"),
+    (["break", "keys-in-the-pod", "-n", "No_Namespace"], "parameter namespace = 'No_Namespace' breaks its rule"),
+    (["mend"], "Nothing is broken in blue/default/my-service-account/my-role"),
+], ids=" ".join)  # fmt: skip
 def test_break_and_mend_explain_why_they_refuse(lab, arguments, said):
     done = run(*arguments)
     assert isinstance(done.exception, LabError)

@@ -60,25 +60,20 @@ def conditions(
     return lambda statement: statement.update(Condition={operator: {k: v for k, v in block.items() if v is not None}})
 
 
-@pytest.mark.parametrize(
-    ("id", "change"),
-    [
-        ("trust-policy-action-wrong", lambda s: s.update(Action="sts:AssumeRole")),
-        ("trust-policy-of-a-service", lambda s: s.update(Principal={"Service": "ec2.amazonaws.com"})),
-        (
-            "trust-policy-provider-mismatch",
-            lambda s: s.update(Principal={"Federated": f"arn:aws:iam::123456789012:oidc-provider/{OTHER}"}),
-        ),
-        ("trust-policy-condition-key-of-another-issuer", conditions(issuer=OTHER)),
-        ("trust-policy-sub-of-another-namespace", conditions(sub="system:serviceaccount:other:my-service-account")),
-        ("trust-policy-sub-of-another-namespace", conditions("StringLike", sub="system:serviceaccount:other:*")),
-        ("trust-policy-sub-wildcard-under-string-equals", conditions(sub="system:serviceaccount:default:*")),
-        ("trust-policy-aud-mismatch", conditions(aud="sts.eu-west-1.amazonaws.com")),
-        ("trust-policy-refuses", lambda s: s.update(Effect="Deny")),
-        ("trust-policy-sub-missing", conditions(sub=None)),
-        ("trust-policy-sub-missing", conditions("StringLike", sub="system:serviceaccount:*")),
-    ],
-)
+@pytest.mark.parametrize(("id", "change"), [
+    ("trust-policy-action-wrong", lambda s: s.update(Action="sts:AssumeRole")),
+    ("trust-policy-of-a-service", lambda s: s.update(Principal={"Service": "ec2.amazonaws.com"})),
+    ("trust-policy-provider-mismatch",
+     lambda s: s.update(Principal={"Federated": f"arn:aws:iam::123456789012:oidc-provider/{OTHER}"})),
+    ("trust-policy-condition-key-of-another-issuer", conditions(issuer=OTHER)),
+    ("trust-policy-sub-of-another-namespace", conditions(sub="system:serviceaccount:other:my-service-account")),
+    ("trust-policy-sub-of-another-namespace", conditions("StringLike", sub="system:serviceaccount:other:*")),
+    ("trust-policy-sub-wildcard-under-string-equals", conditions(sub="system:serviceaccount:default:*")),
+    ("trust-policy-aud-mismatch", conditions(aud="sts.eu-west-1.amazonaws.com")),
+    ("trust-policy-refuses", lambda s: s.update(Effect="Deny")),
+    ("trust-policy-sub-missing", conditions(sub=None)),
+    ("trust-policy-sub-missing", conditions("StringLike", sub="system:serviceaccount:*")),
+])  # fmt: skip
 def test_a_fault_of_the_trust_policy_gives_one_finding_and_its_repair_mends_it(id, change):
     facts = trusting(change)
     assert check("iam_role", **facts) == [id]
@@ -93,14 +88,11 @@ def test_a_fault_of_the_trust_policy_gives_one_finding_and_its_repair_mends_it(i
     assert check("iam_role", **repaired) == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        conditions("StringLike", sub="system:serviceaccount:default:my-*"),
-        conditions(sub=["system:serviceaccount:a:b", recording.PARAMETERS.subject]),
-        lambda s: s.update(Action=["sts:TagSession", "sts:AssumeRoleWithWebIdentity"]),
-    ],
-)
+@pytest.mark.parametrize("change", [
+    conditions("StringLike", sub="system:serviceaccount:default:my-*"),
+    conditions(sub=["system:serviceaccount:a:b", recording.PARAMETERS.subject]),
+    lambda s: s.update(Action=["sts:TagSession", "sts:AssumeRoleWithWebIdentity"]),
+])  # fmt: skip
 def test_an_unusual_trust_policy_that_admits_the_service_account_is_right(change):
     assert check("iam_role", **trusting(change)) == []
     assert all(row.right for row in checks.rows("iam_role", evidence(**trusting(change))))
@@ -140,32 +132,29 @@ def account_with(annotations):
 KEY = "eks.amazonaws.com/role-arn"
 
 
-@pytest.mark.parametrize(
-    ("step", "id", "facts"),
-    [
-        ("oidc_provider", "oidc-provider-missing", {"provider": None, "provider_arns": []}),
-        ("oidc_provider", "oidc-provider-audience-missing",
-         {"provider": {"Url": recording.NAME, "ClientIDList": ["vault"], "ThumbprintList": []}}),
-        ("iam_role", "role-missing", {"role": None}),
-        ("iam_role", "role-policy-not-attached", {"attached_policies": []}),
-        ("service_account", "service-account-missing", {"service_accounts": []}),
-        ("service_account", "service-account-annotation-missing", account_with(None)),
-        ("service_account", "service-account-annotation-missing", account_with({KEY: "", "team": "a"})),
-        ("service_account", "service-account-annotation-key-typo",
-         account_with({"eks.amazon.com/role-arn": recording.ROLE_ARN})),
-        ("service_account", "service-account-annotation-key-typo", account_with({"iam.amazonaws.com/role": "my-role"})),
-        ("service_account", "service-account-annotation-arn-malformed",
-         account_with({KEY: "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"})),
-        ("service_account", "service-account-annotation-arn-malformed", account_with({KEY: recording.ROLE_ARN + " "})),
-        ("service_account", "service-account-annotation-role-mismatch",
-         account_with({KEY: recording.ROLE_ARN.replace("my-role", "other")})),
-        ("pod", "pod-missing", {"pods": []}),
-        ("pod", "webhook-missing", {"webhook": None}),
-        ("credentials", "credentials-refused", {"caller": {"arn": "", "error": "An error occurred (AccessDenied) …"}}),
-        ("credentials", "credentials-of-another-identity",
-         {"caller": {"arn": "arn:aws:sts::123456789012:assumed-role/blue-node/i-0123", "error": ""}}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("step", "id", "facts"), [
+    ("oidc_provider", "oidc-provider-missing", {"provider": None, "provider_arns": []}),
+    ("oidc_provider", "oidc-provider-audience-missing",
+     {"provider": {"Url": recording.NAME, "ClientIDList": ["vault"], "ThumbprintList": []}}),
+    ("iam_role", "role-missing", {"role": None}),
+    ("iam_role", "role-policy-not-attached", {"attached_policies": []}),
+    ("service_account", "service-account-missing", {"service_accounts": []}),
+    ("service_account", "service-account-annotation-missing", account_with(None)),
+    ("service_account", "service-account-annotation-missing", account_with({KEY: "", "team": "a"})),
+    ("service_account", "service-account-annotation-key-typo",
+     account_with({"eks.amazon.com/role-arn": recording.ROLE_ARN})),
+    ("service_account", "service-account-annotation-key-typo", account_with({"iam.amazonaws.com/role": "my-role"})),
+    ("service_account", "service-account-annotation-arn-malformed",
+     account_with({KEY: "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"})),
+    ("service_account", "service-account-annotation-arn-malformed", account_with({KEY: recording.ROLE_ARN + " "})),
+    ("service_account", "service-account-annotation-role-mismatch",
+     account_with({KEY: recording.ROLE_ARN.replace("my-role", "other")})),
+    ("pod", "pod-missing", {"pods": []}),
+    ("pod", "webhook-missing", {"webhook": None}),
+    ("credentials", "credentials-refused", {"caller": {"arn": "", "error": "An error occurred (AccessDenied) …"}}),
+    ("credentials", "credentials-of-another-identity",
+     {"caller": {"arn": "arn:aws:sts::123456789012:assumed-role/blue-node/i-0123", "error": ""}}),
+])  # fmt: skip
 def test_a_fault_gives_one_finding_with_a_repair(step, id, facts):
     assert check(step, **facts) == [id]
     (finding,) = checks.findings(step, evidence(**facts))
@@ -174,14 +163,11 @@ def test_a_fault_gives_one_finding_with_a_repair(step, id, facts):
     assert all(shlex.split(line) for line in finding.repair.splitlines())
 
 
-@pytest.mark.parametrize(
-    ("id", "change"),
-    [
-        ("pod-uses-another-service-account", lambda p: p["spec"].update(serviceAccountName="default")),
-        ("pod-older-than-annotation", lambda p: p["spec"]["containers"][0].pop("env")),
-        ("pod-not-running", lambda p: p.update(status={"phase": "Pending"})),
-    ],
-)
+@pytest.mark.parametrize(("id", "change"), [
+    ("pod-uses-another-service-account", lambda p: p["spec"].update(serviceAccountName="default")),
+    ("pod-older-than-annotation", lambda p: p["spec"]["containers"][0].pop("env")),
+    ("pod-not-running", lambda p: p.update(status={"phase": "Pending"})),
+])  # fmt: skip
 def test_a_fault_of_the_pod_gives_one_finding_and_its_repair_recreates_the_pod(id, change):
     broken = a_pod()
     change(broken)

@@ -47,15 +47,11 @@ OF_JOB = a_pod()
 OF_JOB["metadata"] |= {"name": "nightly-q8w2z", "generateName": "nightly-"}
 
 
-@pytest.mark.parametrize(
-    ("answers", "pod_name"),
-    [
-        (healthy() | {DEPLOYMENTS: [workload(replicas=0)]}, "cart-5f6d8b9c7d-x2x4b"),
-        (healthy() | {PODS: [OF_JOB]}, "nightly-x2x4b"),
-        (unread(healthy(), DEPLOYMENTS), "cart-5f6d8b9c7d-x2x4b"),
-    ],
-    ids=["workload", "newer pod of the same owner", "workloads unknown"],
-)
+@pytest.mark.parametrize(("answers", "pod_name"), [
+    (healthy() | {DEPLOYMENTS: [workload(replicas=0)]}, "cart-5f6d8b9c7d-x2x4b"),
+    (healthy() | {PODS: [OF_JOB]}, "nightly-x2x4b"),
+    (unread(healthy(), DEPLOYMENTS), "cart-5f6d8b9c7d-x2x4b"),
+], ids=["workload", "newer pod of the same owner", "workloads unknown"])  # fmt: skip
 def test_a_pod_that_may_have_been_replaced_is_reported_missing_and_not_recreated(answers, pod_name):
     findings = diagnosed(answers, pod_name).findings
     (missing,) = [finding for finding in findings if finding.id == "pod-missing"]

@@ -32,14 +32,11 @@ def with_role(arn):
     return made
 
 
-@pytest.mark.parametrize(
-    "workloads",
-    [
-        [workload("web", account="", app="web")],
-        [workload("web", account="", app="web"), workload("queue", account="default", app="queue")],
-        [with_role(f"{recording.ROLE_ARN}-of-orders")],
-    ],
-)
+@pytest.mark.parametrize("workloads", [
+    [workload("web", account="", app="web")],
+    [workload("web", account="", app="web"), workload("queue", account="default", app="queue")],
+    [with_role(f"{recording.ROLE_ARN}-of-orders")],
+])  # fmt: skip
 def test_a_workload_that_nothing_ties_to_the_account_is_not_moved(workloads):
     finding = pod_missing(without_pods(*workloads))
     assert commands(finding.repair) == []
@@ -54,14 +51,11 @@ def test_a_workload_is_moved_if_its_name_its_label_or_its_role_is_the_accounts(o
     assert commands(finding.repair)[0].startswith(f"kubectl patch deployment/{own['metadata']['name']} ")
 
 
-@pytest.mark.parametrize(
-    "answers",
-    [
-        {recording.ROLE_BINDINGS: [binding(DEFAULT)]},
-        {recording.ROLE_BINDINGS: [binding(USER, namespace="shop")]},
-        {recording.CLUSTER_ROLE_BINDINGS: [binding(DEFAULT, namespace="")]},
-    ],
-)
+@pytest.mark.parametrize("answers", [
+    {recording.ROLE_BINDINGS: [binding(DEFAULT)]},
+    {recording.ROLE_BINDINGS: [binding(USER, namespace="shop")]},
+    {recording.CLUSTER_ROLE_BINDINGS: [binding(DEFAULT, namespace="")]},
+])  # fmt: skip
 def test_a_workload_whose_account_has_permissions_in_the_cluster_is_not_moved(answers):
     repair = pod_missing(without_pods(workload(NAME, account=""), **answers)).repair
     assert commands(repair) == []

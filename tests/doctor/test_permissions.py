@@ -92,31 +92,28 @@ def found(answers, **settings):
 CUSTOM = f"arn:aws:iam::{ACCOUNT_ID}:policy/custom"
 
 
-@pytest.mark.parametrize(
-    ("id", "answers", "settings"),
-    [
-        ("role-policy-not-attached", attached(), {}),
-        ("role-policy-not-attached", attached(), {"role_is_known": False}),
-        ("role-denied-by-boundary", bounded(policy(allow("ec2:*"))), {}),
-        ("role-denied-by-boundary", bounded(policy(allow("*"), deny("s3:*"))), {}),
-        ("role-denied-by-boundary", bounded(policy(allow("*"))) | simulated("implicitDeny", False), WANTED),
-        ("role-denied-by-bucket-policy", bucket_denies(), {}),
-        ("role-denied-by-bucket-policy", bucket_denies(Principal={"AWS": ROLE_ARN}), {"role_is_known": False}),
-        ("role-denied-by-bucket-policy",
-         bucket_denies(Condition={"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/my-*"}}), {}),
-        ("role-denied-by-bucket-policy", bucket_denies(Action="s3:GetObject"), {}),
-        ("role-is-administrator", attached(READ_ONLY, ADMINISTRATOR), {}),
-        ("role-is-administrator", attached(READ_ONLY, CUSTOM) | document(CUSTOM, policy(allow("*"))), {}),
-        ("role-is-administrator", inline(all=policy(allow(["s3:*", "*"]))), {}),
-        ("role-is-administrator",
-         inline(most={"Statement": {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}}), {}),
-        ("role-lacks-permission", attached(CUSTOM, READ_ONLY) | document(CUSTOM,
-                policy(allow("ec2:*"))) | document(READ_ONLY,
-                policy(allow("s3:GetObject"))) | simulated("implicitDeny"), WANTED),
-        ("role-lacks-permission", inline(lists=policy(deny("s3:ListBucket"))) | document(READ_ONLY,
-                policy(allow("s3:*"))) | simulated("explicitDeny"), WANTED),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("id", "answers", "settings"), [
+    ("role-policy-not-attached", attached(), {}),
+    ("role-policy-not-attached", attached(), {"role_is_known": False}),
+    ("role-denied-by-boundary", bounded(policy(allow("ec2:*"))), {}),
+    ("role-denied-by-boundary", bounded(policy(allow("*"), deny("s3:*"))), {}),
+    ("role-denied-by-boundary", bounded(policy(allow("*"))) | simulated("implicitDeny", False), WANTED),
+    ("role-denied-by-bucket-policy", bucket_denies(), {}),
+    ("role-denied-by-bucket-policy", bucket_denies(Principal={"AWS": ROLE_ARN}), {"role_is_known": False}),
+    ("role-denied-by-bucket-policy",
+     bucket_denies(Condition={"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/my-*"}}), {}),
+    ("role-denied-by-bucket-policy", bucket_denies(Action="s3:GetObject"), {}),
+    ("role-is-administrator", attached(READ_ONLY, ADMINISTRATOR), {}),
+    ("role-is-administrator", attached(READ_ONLY, CUSTOM) | document(CUSTOM, policy(allow("*"))), {}),
+    ("role-is-administrator", inline(all=policy(allow(["s3:*", "*"]))), {}),
+    ("role-is-administrator",
+     inline(most={"Statement": {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}}), {}),
+    ("role-lacks-permission", attached(CUSTOM, READ_ONLY) | document(CUSTOM,
+            policy(allow("ec2:*"))) | document(READ_ONLY,
+            policy(allow("s3:GetObject"))) | simulated("implicitDeny"), WANTED),
+    ("role-lacks-permission", inline(lists=policy(deny("s3:ListBucket"))) | document(READ_ONLY,
+            policy(allow("s3:*"))) | simulated("explicitDeny"), WANTED),
+])  # fmt: skip
 def test_a_fault_of_the_permissions_gives_one_finding_and_its_repair_mends_it(id, answers, settings):
     answers = healthy() | answers
     (finding,) = examine(answers, **settings).findings
@@ -133,23 +130,20 @@ def test_a_fault_of_the_permissions_gives_one_finding_and_its_repair_mends_it(id
     assert found(after, **settings) == []
 
 
-@pytest.mark.parametrize(
-    "answers",
-    [
-        bounded(policy(allow("*"))),
-        bounded(policy(allow("s3:ListBucket"))),
-        bounded(policy({"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"})),
-        bounded(policy(allow("s3:*"), deny("s3:Delete*"))),
-        inline(read=policy(allow("s3:GetObject", f"{BUCKET}/*"))),
-        inline(one=policy(allow("*", BUCKET))),
-        # The doctor ignores a deny for others, and a condition that only a request can meet.
-        bucket_denies(Principal={"AWS": f"arn:aws:iam::{ACCOUNT_ID}:role/other"}),
-        bucket_denies(Condition={"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}),
-        bucket_denies(Condition={"Bool": {"aws:SecureTransport": "false"}}),
-        bucket_denies(Action="s3:PutObject"),
-        {BUCKET_POLICY: json.dumps(policy(allow("s3:GetObject", f"{BUCKET}/*", Principal="*")))},
-    ],
-)
+@pytest.mark.parametrize("answers", [
+    bounded(policy(allow("*"))),
+    bounded(policy(allow("s3:ListBucket"))),
+    bounded(policy({"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"})),
+    bounded(policy(allow("s3:*"), deny("s3:Delete*"))),
+    inline(read=policy(allow("s3:GetObject", f"{BUCKET}/*"))),
+    inline(one=policy(allow("*", BUCKET))),
+    # The doctor ignores a deny for others, and a condition that only a request can meet.
+    bucket_denies(Principal={"AWS": f"arn:aws:iam::{ACCOUNT_ID}:role/other"}),
+    bucket_denies(Condition={"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}),
+    bucket_denies(Condition={"Bool": {"aws:SecureTransport": "false"}}),
+    bucket_denies(Action="s3:PutObject"),
+    {BUCKET_POLICY: json.dumps(policy(allow("s3:GetObject", f"{BUCKET}/*", Principal="*")))},
+])  # fmt: skip
 def test_permissions_that_still_allow_the_pods_calls_are_right(answers):
     assert found(healthy() | answers) == []
 
@@ -214,19 +208,16 @@ def with_resource_control(statement, manager="111111111111"):
     }
 
 
-@pytest.mark.parametrize(
-    ("condition", "denies"),
-    [
-        ({}, True),
-        ({"StringNotEqualsIfExists": {"aws:PrincipalOrgID": "o-anotherone"}}, True),
-        ({"ArnLike": {"aws:PrincipalArn": ROLE_ARN}}, True),
-        ({"StringNotEqualsIfExists": {"aws:PrincipalOrgID": OURS}}, False),
-        ({"BoolIfExists": {"aws:SecureTransport": "false"}}, False),
-        # These keys are only known when the request is made.
-        ({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}, False),
-        ({"StringNotEquals": {"aws:PrincipalTag/team": "web"}}, False),
-    ],
-)
+@pytest.mark.parametrize(("condition", "denies"), [
+    ({}, True),
+    ({"StringNotEqualsIfExists": {"aws:PrincipalOrgID": "o-anotherone"}}, True),
+    ({"ArnLike": {"aws:PrincipalArn": ROLE_ARN}}, True),
+    ({"StringNotEqualsIfExists": {"aws:PrincipalOrgID": OURS}}, False),
+    ({"BoolIfExists": {"aws:SecureTransport": "false"}}, False),
+    # These keys are only known when the request is made.
+    ({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}, False),
+    ({"StringNotEquals": {"aws:PrincipalTag/team": "web"}}, False),
+])  # fmt: skip
 def test_a_resource_control_policy_is_reported_only_if_it_denies_the_roles_call(condition, denies):
     more = {"Principal": "*"} | ({"Condition": condition} if condition else {})
     answers = with_resource_control(deny("s3:*", **more))
@@ -279,19 +270,16 @@ def test_an_administrator_policy_and_a_boundary_are_both_found():
     assert set(found(answers)) == {"role-denied-by-boundary", "role-is-administrator"}
 
 
-@pytest.mark.parametrize(
-    ("statement", "expected_text"),
-    [
-        (allow("s3:ListBucket",
-               f"{BUCKET}/*"),
-         f'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it is for {BUCKET}/* '
-         f"and the request is for {BUCKET}"),
-        (allow(["s3:List*"], Condition={"StringEquals": {"aws:PrincipalTag/team": "shop"}}),
-         'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it has a condition on '
-         "aws:PrincipalTag/team"),
-        (allow("s3:GetObject"), "IAM accepts any name, so check that AWS has this action"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("statement", "expected_text"), [
+    (allow("s3:ListBucket",
+           f"{BUCKET}/*"),
+     f'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it is for {BUCKET}/* '
+     f"and the request is for {BUCKET}"),
+    (allow(["s3:List*"], Condition={"StringEquals": {"aws:PrincipalTag/team": "shop"}}),
+     'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it has a condition on '
+     "aws:PrincipalTag/team"),
+    (allow("s3:GetObject"), "IAM accepts any name, so check that AWS has this action"),
+])  # fmt: skip
 def test_the_finding_names_a_statement_that_allows_the_action_otherwise(statement, expected_text):
     answers = healthy() | document(READ_ONLY, policy()) | inline(custom=policy(statement)) | simulated("implicitDeny")
     (finding,) = examine(answers, **WANTED).findings
@@ -303,17 +291,14 @@ def allow_all_but(*actions):
     return {"Effect": "Allow", "NotAction": list(actions), "Resource": "*"}
 
 
-@pytest.mark.parametrize(
-    ("statements", "excepted"),
-    [
-        ([allow("*")], ""),
-        ([allow("*"), allow_all_but("iam:*")], ""),
-        ([allow_all_but("s3:DeleteObject", "iam:*")], ", except s3:DeleteObject and iam:*"),
-        ([allow_all_but("s3:DeleteObject", "iam:*"), allow("iam:*")], ", except s3:DeleteObject"),
-        ([allow_all_but("s3:*", "iam:*"), allow_all_but("iam:*", "sqs:*")], ", except iam:*"),
-        ([allow_all_but("sqs:*"), allow_all_but("iam:*")], ""),
-    ],
-)
+@pytest.mark.parametrize(("statements", "excepted"), [
+    ([allow("*")], ""),
+    ([allow("*"), allow_all_but("iam:*")], ""),
+    ([allow_all_but("s3:DeleteObject", "iam:*")], ", except s3:DeleteObject and iam:*"),
+    ([allow_all_but("s3:DeleteObject", "iam:*"), allow("iam:*")], ", except s3:DeleteObject"),
+    ([allow_all_but("s3:*", "iam:*"), allow_all_but("iam:*", "sqs:*")], ", except iam:*"),
+    ([allow_all_but("sqs:*"), allow_all_but("iam:*")], ""),
+])  # fmt: skip
 def test_the_finding_on_an_administrators_policy_names_the_actions_that_it_leaves_out(statements, excepted):
     (finding,) = examine(healthy() | inline(most=policy(*statements))).findings
     assert finding.id == "role-is-administrator"
@@ -330,24 +315,18 @@ def test_a_permission_that_boundary_and_policies_lack_gives_a_finding_for_each()
     assert set(found(answers, **WANTED)) == {"role-denied-by-boundary", "role-lacks-permission"}
 
 
-@pytest.mark.parametrize(
-    "answers",
-    [
-        attached(),
-        inline(lists=policy(deny("s3:ListBucket"))) | document(READ_ONLY,
-            policy(allow("s3:*"))) | simulated("explicitDeny"),
-        attached(CUSTOM, READ_ONLY) | document(CUSTOM, policy(allow("ec2:*"))) | document(READ_ONLY,
-            policy(allow("s3:GetObject"))) | simulated("implicitDeny"),
-        bucket_denies() | simulated("allowed"),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT_ID}:root"}, "Action": "sts:AssumeRole"},
-        {"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"},
-    ],
-)
+@pytest.mark.parametrize("answers", [
+    attached(),
+    inline(lists=policy(deny("s3:ListBucket"))) | document(READ_ONLY,
+        policy(allow("s3:*"))) | simulated("explicitDeny"),
+    attached(CUSTOM, READ_ONLY) | document(CUSTOM, policy(allow("ec2:*"))) | document(READ_ONLY,
+        policy(allow("s3:GetObject"))) | simulated("implicitDeny"),
+    bucket_denies() | simulated("allowed"),
+])  # fmt: skip
+@pytest.mark.parametrize("other", [
+    {"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT_ID}:root"}, "Action": "sts:AssumeRole"},
+    {"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"},
+])  # fmt: skip
 def test_the_repair_adds_no_permission_to_a_role_that_others_use(answers, other):
     answers = healthy() | answers
     answers[ROLE]["AssumeRolePolicyDocument"]["Statement"].append({"Effect": "Allow", **other})

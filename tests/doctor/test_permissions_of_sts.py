@@ -22,15 +22,12 @@ def denied(action, **detail):
     return answers
 
 
-@pytest.mark.parametrize(
-    ("action", "says"),
-    [
-        ("sts:GetCallerIdentity", "STS answers every caller, even if a policy denies this action."),
-        ("sts:getcalleridentity", "STS answers every caller, even if a policy denies this action."),
-        ("sts:AssumeRoleWithWebIdentity", "nobody signs this call. The trust policy of the role decides"),
-        ("sts:AssumeRoleWithSAML", "nobody signs this call. The trust policy of the role decides"),
-    ],
-)
+@pytest.mark.parametrize(("action", "says"), [
+    ("sts:GetCallerIdentity", "STS answers every caller, even if a policy denies this action."),
+    ("sts:getcalleridentity", "STS answers every caller, even if a policy denies this action."),
+    ("sts:AssumeRoleWithWebIdentity", "nobody signs this call. The trust policy of the role decides"),
+    ("sts:AssumeRoleWithSAML", "nobody signs this call. The trust policy of the role decides"),
+])  # fmt: skip
 def test_an_action_that_needs_no_permission_is_only_a_note(action, says):
     diagnosis = examine(denied(action), action=action)
     (finding,) = diagnosis.findings

@@ -155,17 +155,13 @@ def test_a_fault_of_the_pod_gives_one_finding_and_its_repair_mends_it(id, answer
 PROXY = {"HTTPS_PROXY": "http://somebody:hunter2@proxy.example.com:3128"}
 
 
-@pytest.mark.parametrize(
-    ("id", "answers", "says"),
-    [
-        ("pod-proxy-without-no-proxy", applying(with_variables(**PROXY)), "no NO_PROXY"),
-        ("pod-proxy-without-no-proxy", applying(with_sources, {**PROXY, "NO_PROXY": "localhost,.example.com"}),
-         "(ConfigMap settings), NO_PROXY=localhost,.example.com"),
-        ("token-copied", applying(with_token_of("ConfigMap"), {"token": copied_token(exp=4102444800)}),
-         "good until 21"),
-        ("token-copied", applying(with_token_of("Secret")), "(Secret settings)"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("id", "answers", "says"), [
+    ("pod-proxy-without-no-proxy", applying(with_variables(**PROXY)), "no NO_PROXY"),
+    ("pod-proxy-without-no-proxy", applying(with_sources, {**PROXY, "NO_PROXY": "localhost,.example.com"}),
+     "(ConfigMap settings), NO_PROXY=localhost,.example.com"),
+    ("token-copied", applying(with_token_of("ConfigMap"), {"token": copied_token(exp=4102444800)}), "good until 21"),
+    ("token-copied", applying(with_token_of("Secret")), "(Secret settings)"),
+])  # fmt: skip
 def test_a_setting_that_may_work_is_only_a_warning_without_a_command(id, answers, says):
     (finding,) = examine(answers).findings
     assert (finding.id, finding.severity) == (id, "warning")
@@ -174,15 +170,12 @@ def test_a_setting_that_may_work_is_only_a_warning_without_a_command(id, answers
     assert all(line.startswith("#") for line in finding.repair.splitlines())
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"NO_PROXY": "sts.us-east-1.amazonaws.com"},
-        {"no_proxy": "10.0.0.0/8, .amazonaws.com"},
-        {"NO_PROXY": "*"},
-        {"AWS_ENDPOINT_URL_STS": "http://sts.test:4566"},
-    ],
-)
+@pytest.mark.parametrize("variables", [
+    {"NO_PROXY": "sts.us-east-1.amazonaws.com"},
+    {"no_proxy": "10.0.0.0/8, .amazonaws.com"},
+    {"NO_PROXY": "*"},
+    {"AWS_ENDPOINT_URL_STS": "http://sts.test:4566"},
+])  # fmt: skip
 def test_a_proxy_with_an_exception_for_sts_is_right(variables):
     assert found(applying(with_variables(**PROXY, **variables))) == []
 
@@ -207,16 +200,13 @@ def test_a_pod_that_names_its_role_itself_needs_no_annotation():
     assert {"trust-policy-action-wrong", "service-account-annotation-missing"} <= set(found(answers))
 
 
-@pytest.mark.parametrize(
-    ("entry", "seen"),
-    [
-        ({"value": "my-role"}, []),
-        ({"value": "$(OTHER)"}, []),
-        ({"value": "other"}, ["pod-role-set-by-hand"]),
-        # Only the node can resolve this reference.
-        ({"valueFrom": {"secretKeyRef": {"name": "role", "key": "name"}}}, []),
-    ],
-)
+@pytest.mark.parametrize(("entry", "seen"), [
+    ({"value": "my-role"}, []),
+    ({"value": "$(OTHER)"}, []),
+    ({"value": "other"}, ["pod-role-set-by-hand"]),
+    # Only the node can resolve this reference.
+    ({"valueFrom": {"secretKeyRef": {"name": "role", "key": "name"}}}, []),
+])  # fmt: skip
 def test_the_doctor_resolves_references_to_other_variables_in_the_roles_arn(entry, seen):
     def with_references(manifest):
         with_own_token(manifest, projected(), ROLE_ARN.replace("my-role", "$(NAME)"))
@@ -303,14 +293,10 @@ def test_the_doctor_prints_no_access_key_and_no_other_secret():
     assert not any(secret in shown for secret in ("hunter2", *KEYS.values()))
 
 
-@pytest.mark.parametrize(
-    ("change", "config_map"),
-    [
-        (with_variables(AWS_PROFILE="dev", DB_PASSWORD="hunter2"), None),
-        (lambda m: (with_sources(m), with_variables(DB_PASSWORD="hunter2")(m)), KEYS),
-    ],
-    ids=["variable", "ConfigMap"],
-)
+@pytest.mark.parametrize(("change", "config_map"), [
+    (with_variables(AWS_PROFILE="dev", DB_PASSWORD="hunter2"), None),
+    (lambda m: (with_sources(m), with_variables(DB_PASSWORD="hunter2")(m)), KEYS),
+], ids=["variable", "ConfigMap"])  # fmt: skip
 def test_the_repair_does_not_recreate_a_pod_that_would_lose_hidden_values(change, config_map):
     (finding,) = examine(applying(change, config_map)).findings
     lines = finding.repair.splitlines()
@@ -347,17 +333,14 @@ def test_the_first_line_names_the_unread_secret_even_if_there_is_a_note():
     assert "1 more note:" in repr(diagnosis)
 
 
-@pytest.mark.parametrize(
-    "answers",
-    [
-        applying(lambda m: (with_config(m), with_variables(AWS_PROFILE="dev")(m)), {"config": "[profile dev]\n"}),
-        applying(with_config, {"config": LONG_SESSION.replace("7200", "3600")}),
-        applying(with_variables(AWS_ROLE_SESSION_NAME="reader@cart")),
-        applying(with_variables(AWS_ENDPOINT_URL_STS="https://sts.us-east-1.amazonaws.com")),
-        applying(with_variables(AWS_ENDPOINT_URL="http://127.0.0.1:4566")),
-        healthy() | {PODS: [a_pod() | {"status": {"phase": "Succeeded"}}]},
-    ],
-)
+@pytest.mark.parametrize("answers", [
+    applying(lambda m: (with_config(m), with_variables(AWS_PROFILE="dev")(m)), {"config": "[profile dev]\n"}),
+    applying(with_config, {"config": LONG_SESSION.replace("7200", "3600")}),
+    applying(with_variables(AWS_ROLE_SESSION_NAME="reader@cart")),
+    applying(with_variables(AWS_ENDPOINT_URL_STS="https://sts.us-east-1.amazonaws.com")),
+    applying(with_variables(AWS_ENDPOINT_URL="http://127.0.0.1:4566")),
+    healthy() | {PODS: [a_pod() | {"status": {"phase": "Succeeded"}}]},
+])  # fmt: skip
 def test_unusual_settings_that_work_are_not_reported(answers):
     assert found(answers) == []
 

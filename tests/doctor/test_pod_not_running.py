@@ -9,17 +9,13 @@ from tests.doctor.recording import EVENTS, PODS, a_pod, healthy
 UNSCHEDULABLE = "0/3 nodes are available: 3 Insufficient memory."
 
 
-@pytest.mark.parametrize(
-    ("conditions", "events", "says"),
-    [
-        ([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": UNSCHEDULABLE}], [],
-         f"Pending: Unschedulable: {UNSCHEDULABLE}"),
-        ([], [{"reason": "FailedScheduling", "message": "older", "lastTimestamp": "2026-01-01T00:01:00Z"},
-              {"reason": "FailedScheduling", "message": UNSCHEDULABLE, "lastTimestamp": "2026-01-01T00:02:00Z"}],
-         f"Pending: FailedScheduling: {UNSCHEDULABLE}"),
-    ],
-    ids=["condition", "event"],
-)  # fmt: skip
+@pytest.mark.parametrize(("conditions", "events", "says"), [
+    ([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": UNSCHEDULABLE}], [],
+     f"Pending: Unschedulable: {UNSCHEDULABLE}"),
+    ([], [{"reason": "FailedScheduling", "message": "older", "lastTimestamp": "2026-01-01T00:01:00Z"},
+          {"reason": "FailedScheduling", "message": UNSCHEDULABLE, "lastTimestamp": "2026-01-01T00:02:00Z"}],
+     f"Pending: FailedScheduling: {UNSCHEDULABLE}"),
+], ids=["condition", "event"])  # fmt: skip
 def test_the_finding_on_a_pending_pod_quotes_the_scheduler_and_names_kubectl_describe(conditions, events, says):
     answers = healthy()
     answers[PODS][0]["status"] = {"phase": "Pending", "conditions": conditions}
@@ -53,15 +49,11 @@ def test_a_pod_that_its_controller_replaces_again_and_again_is_a_note():
     assert found(healthy() | {EVENTS: [event]}) == []
 
 
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({"status": {"phase": "Running"}}, []),
-        ({"status": {"phase": "Pending"}}, ["pod-not-running", "pod-replaced-in-a-loop"]),
-        ({"metadata": {"deletionTimestamp": "2026-01-01T00:02:00Z"}}, ["pod-replaced-in-a-loop"]),
-    ],
-    ids=["runs", "does not run", "goes"],
-)
+@pytest.mark.parametrize(("changed", "expected"), [
+    ({"status": {"phase": "Running"}}, []),
+    ({"status": {"phase": "Pending"}}, ["pod-not-running", "pod-replaced-in-a-loop"]),
+    ({"metadata": {"deletionTimestamp": "2026-01-01T00:02:00Z"}}, ["pod-replaced-in-a-loop"]),
+], ids=["runs", "does not run", "goes"])  # fmt: skip
 def test_earlier_deletions_count_only_if_the_pod_is_pending_or_being_deleted(changed, expected):
     event = {"reason": "SuccessfulDelete", "count": 9, "involvedObject": {"kind": "Runner", "name": "my-pod"}}
     one = a_pod()

@@ -29,22 +29,19 @@ def refusal(code, message="…"):
     return {"arn": "", "code": code, "message": message}
 
 
-@pytest.mark.parametrize(
-    ("id", "answers", "says"),
-    [
-        ("token-malformed", changed(token={"claims": {}, "malformed": "this has 5"}, caller=REFUSED), "this has 5"),
-        ("token-unreadable", changed(token={"claims": {}, "unreadable": "cat: token: Permission denied"},
-                caller=REFUSED), "Permission denied"),
-        ("token-expired", changed(exchange=refusal("ExpiredTokenException", "Token expired: …"), caller=REFUSED),
-         "ExpiredTokenException: Token expired: …"),
-        ("credentials-refused", changed(exchange=refusal("AccessDenied", "Not authorized"), caller=REFUSED),
-         "AccessDenied: Not authorized"),
-        ("credentials-refused", changed(caller=REFUSED), REFUSED["error"]),
-        ("credentials-of-another-identity",
-         changed(caller={"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/blue-node-role/i-0123"}),
-         "assumed-role/blue-node-role"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("id", "answers", "says"), [
+    ("token-malformed", changed(token={"claims": {}, "malformed": "this has 5"}, caller=REFUSED), "this has 5"),
+    ("token-unreadable", changed(token={"claims": {}, "unreadable": "cat: token: Permission denied"},
+            caller=REFUSED), "Permission denied"),
+    ("token-expired", changed(exchange=refusal("ExpiredTokenException", "Token expired: …"), caller=REFUSED),
+     "ExpiredTokenException: Token expired: …"),
+    ("credentials-refused", changed(exchange=refusal("AccessDenied", "Not authorized"), caller=REFUSED),
+     "AccessDenied: Not authorized"),
+    ("credentials-refused", changed(caller=REFUSED), REFUSED["error"]),
+    ("credentials-of-another-identity",
+     changed(caller={"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/blue-node-role/i-0123"}),
+     "assumed-role/blue-node-role"),
+])  # fmt: skip
 def test_a_failure_inside_the_pod_gives_one_finding(id, answers, says):
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == [id]
@@ -121,22 +118,16 @@ def test_cloudtrail_shows_that_an_application_read_its_token_only_once():
 UNKNOWN_KEY = "An error occurred (InvalidClientTokenId) when calling the GetCallerIdentity operation: The security …"
 
 
-@pytest.mark.parametrize(
-    ("source", "named"),
-    [
-        ({"secretRef": {"name": "keys"}}, "Secret keys"),
-        # The record has no answer about this ConfigMap, as if the caller may not read it.
-        ({"configMapRef": {"name": "settings"}}, "ConfigMap settings"),
-    ],
-)
-@pytest.mark.parametrize(
-    "caller",
-    [
-        {"arn": "", "error": UNKNOWN_KEY},
-        {"arn": f"arn:aws:iam::{recording.ACCOUNT_ID}:user/ci"},
-        {"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/ci/somebody"},
-    ],
-)
+@pytest.mark.parametrize(("source", "named"), [
+    ({"secretRef": {"name": "keys"}}, "Secret keys"),
+    # The record has no answer about this ConfigMap, as if the caller may not read it.
+    ({"configMapRef": {"name": "settings"}}, "ConfigMap settings"),
+])  # fmt: skip
+@pytest.mark.parametrize("caller", [
+    {"arn": "", "error": UNKNOWN_KEY},
+    {"arn": f"arn:aws:iam::{recording.ACCOUNT_ID}:user/ci"},
+    {"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/ci/somebody"},
+])  # fmt: skip
 def test_an_unread_secret_or_config_map_is_named_if_the_pod_acts_with_other_keys(source, named, caller):
     answers = changed(caller=caller)
     answers[recording.PODS][0]["spec"]["containers"][0]["envFrom"] = [source]
@@ -162,16 +153,13 @@ def test_a_secret_that_was_not_read_does_not_matter_if_the_pod_has_its_role():
 DENIED = "User: arn:aws:sts::1:assumed-role/my-role/x is not authorized to perform: sts:AssumeRoleWithWebIdentity on x "
 
 
-@pytest.mark.parametrize(
-    ("says", "id"),
-    [
-        ("with an explicit deny in a service control policy", "denied-by-service-control-policy"),
-        ("because no service control policy allows the x action", "denied-by-service-control-policy"),
-        ("with an explicit deny in a resource control policy: arn:aws:x", "denied-by-resource-control-policy"),
-        ("with an explicit deny in a VPC endpoint policy", "denied-by-vpc-endpoint-policy"),
-        ("because no VPC endpoint policy allows the x action", "denied-by-vpc-endpoint-policy"),
-    ],
-)
+@pytest.mark.parametrize(("says", "id"), [
+    ("with an explicit deny in a service control policy", "denied-by-service-control-policy"),
+    ("because no service control policy allows the x action", "denied-by-service-control-policy"),
+    ("with an explicit deny in a resource control policy: arn:aws:x", "denied-by-resource-control-policy"),
+    ("with an explicit deny in a VPC endpoint policy", "denied-by-vpc-endpoint-policy"),
+    ("because no VPC endpoint policy allows the x action", "denied-by-vpc-endpoint-policy"),
+])  # fmt: skip
 def test_a_denial_by_the_organization_or_the_network_quotes_the_words_of_aws(says, id):
     in_pod = changed(caller={"arn": "", "error": f"{REFUSED['error']} operation: {DENIED}{says}"})
     from_here = changed(caller=REFUSED, exchange=refusal("AccessDenied", DENIED + says))

@@ -91,33 +91,30 @@ def associated(issuer, answers):
     return answers | {described: {"identityProviderConfigName": "users", "issuerUrl": issuer}}
 
 
-@pytest.mark.parametrize(
-    ("id", "answers"),
-    [
-        ("oidc-provider-missing", registered_as()),
-        ("oidc-provider-missing", registered_as("idp.example.com/users")),
-        ("oidc-provider-in-another-account", trusting_another_account(healthy())),
-        ("oidc-provider-audience-missing", registered(ClientIDList=[])),
-        ("oidc-provider-audience-missing", registered(ClientIDList=["sts.amazonaws.com.cn"])),
-        ("oidc-provider-audience-is-an-endpoint", registered(ClientIDList=["sts.eu-west-1.amazonaws.com"])),
-        ("oidc-provider-audience-is-an-endpoint", registered(ClientIDList=["https://sts.us-east-1.amazonaws.com"])),
-        ("oidc-provider-audience-invisible-character", registered(ClientIDList=["sts.amazonaws.com\u200b"])),
-        ("oidc-provider-audience-invisible-character", registered(ClientIDList=["sts.amazonaws.com "])),
-        ("oidc-provider-audience-invisible-character", registered(ClientIDList=["sts.\u0430mazonaws.com"])),
-        ("oidc-provider-audience-invisible-character", registered_as(f"{NAME}\u200b")),
-        ("oidc-provider-thumbprint-stale", registered(ThumbprintList=["f" * 40])),
-        ("cluster-rebuilt", of_old_cluster(healthy())),
-        ("cluster-rebuilt", of_old_cluster(healthy(), with_provider=False)),
-        ("oidc-provider-dangling", healthy() | {PROVIDERS: [{"Arn": arn(NAME)}, {"Arn": arn(OLD)}]}),
-        ("operator-not-permitted", registered_as() | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")}),
-        ("operator-not-permitted", registered_as() | {PROVIDERS_TAGGED: denied("TagOpenIDConnectProvider")}),
-        ("oidc-provider-url-differs", registered_as(f"{NAME}/")),
-        ("oidc-provider-url-differs", registered_as(NAME.lower())),
-        ("oidc-provider-url-differs", registered_as(NAME.replace("us-east-1", "eu-west-1"))),
-        ("oidc-provider-url-differs", registered_as(NAME.replace("/id/", "/"))),
-        ("eks-identity-provider-config", associated(f"https://{OLD}", healthy())),
-    ],
-)
+@pytest.mark.parametrize(("id", "answers"), [
+    ("oidc-provider-missing", registered_as()),
+    ("oidc-provider-missing", registered_as("idp.example.com/users")),
+    ("oidc-provider-in-another-account", trusting_another_account(healthy())),
+    ("oidc-provider-audience-missing", registered(ClientIDList=[])),
+    ("oidc-provider-audience-missing", registered(ClientIDList=["sts.amazonaws.com.cn"])),
+    ("oidc-provider-audience-is-an-endpoint", registered(ClientIDList=["sts.eu-west-1.amazonaws.com"])),
+    ("oidc-provider-audience-is-an-endpoint", registered(ClientIDList=["https://sts.us-east-1.amazonaws.com"])),
+    ("oidc-provider-audience-invisible-character", registered(ClientIDList=["sts.amazonaws.com\u200b"])),
+    ("oidc-provider-audience-invisible-character", registered(ClientIDList=["sts.amazonaws.com "])),
+    ("oidc-provider-audience-invisible-character", registered(ClientIDList=["sts.\u0430mazonaws.com"])),
+    ("oidc-provider-audience-invisible-character", registered_as(f"{NAME}\u200b")),
+    ("oidc-provider-thumbprint-stale", registered(ThumbprintList=["f" * 40])),
+    ("cluster-rebuilt", of_old_cluster(healthy())),
+    ("cluster-rebuilt", of_old_cluster(healthy(), with_provider=False)),
+    ("oidc-provider-dangling", healthy() | {PROVIDERS: [{"Arn": arn(NAME)}, {"Arn": arn(OLD)}]}),
+    ("operator-not-permitted", registered_as() | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")}),
+    ("operator-not-permitted", registered_as() | {PROVIDERS_TAGGED: denied("TagOpenIDConnectProvider")}),
+    ("oidc-provider-url-differs", registered_as(f"{NAME}/")),
+    ("oidc-provider-url-differs", registered_as(NAME.lower())),
+    ("oidc-provider-url-differs", registered_as(NAME.replace("us-east-1", "eu-west-1"))),
+    ("oidc-provider-url-differs", registered_as(NAME.replace("/id/", "/"))),
+    ("eks-identity-provider-config", associated(f"https://{OLD}", healthy())),
+])  # fmt: skip
 def test_a_fault_of_the_provider_gives_one_finding_and_its_repair_mends_it(id, answers):
     (finding,) = examine(answers).findings
     assert finding.id == id
@@ -139,19 +136,16 @@ def test_a_fault_of_the_provider_gives_one_finding_and_its_repair_mends_it(id, a
         assert set((answers[PROVIDER] or {}).get(key, [])) <= set(after[PROVIDER][key])
 
 
-@pytest.mark.parametrize(
-    ("id", "answers"),
-    [
-        ("issuer-unreachable", {DISCOVERY: {"error": f"{DISCOVERY} answers 403: AccessDenied"}}),
-        ("issuer-unreachable", {DISCOVERY: {"document": {"issuer": f"{ISSUER}/", "jwks_uri": KEYS}}}),
-        ("issuer-unreachable", {DISCOVERY: {"document": ["no object"]}}),
-        ("issuer-unreachable", {DISCOVERY: {"document": {"issuer": ISSUER}}}),
-        ("issuer-unreachable", {KEYS: {"error": f"{KEYS} answers 404"}}),
-        ("issuer-unreachable", {KEYS: {"document": {"keys": "none"}}}),
-        ("signing-key-not-published", {KEYS: {"document": {"keys": []}}}),
-        ("signing-key-not-published", {KEYS: {"document": {"keys": [{"kid": "another", "kty": "RSA"}]}}}),
-    ],
-)
+@pytest.mark.parametrize(("id", "answers"), [
+    ("issuer-unreachable", {DISCOVERY: {"error": f"{DISCOVERY} answers 403: AccessDenied"}}),
+    ("issuer-unreachable", {DISCOVERY: {"document": {"issuer": f"{ISSUER}/", "jwks_uri": KEYS}}}),
+    ("issuer-unreachable", {DISCOVERY: {"document": ["no object"]}}),
+    ("issuer-unreachable", {DISCOVERY: {"document": {"issuer": ISSUER}}}),
+    ("issuer-unreachable", {KEYS: {"error": f"{KEYS} answers 404"}}),
+    ("issuer-unreachable", {KEYS: {"document": {"keys": "none"}}}),
+    ("signing-key-not-published", {KEYS: {"document": {"keys": []}}}),
+    ("signing-key-not-published", {KEYS: {"document": {"keys": [{"kid": "another", "kty": "RSA"}]}}}),
+])  # fmt: skip
 def test_a_document_or_key_that_the_issuer_does_not_publish_gives_one_finding(id, answers):
     (finding,) = examine(healthy() | answers).findings
     assert (finding.id, finding.severity, finding.repair) == (id, "error", "# told\nlabkit …")
@@ -208,16 +202,12 @@ def test_a_refused_registration_before_a_successful_one_is_ignored():
     assert found(registered_as() | {PROVIDERS_MADE: [*refused, made]}) == ["operator-not-permitted"]
 
 
-@pytest.mark.parametrize(
-    ("deletion", "id"),
-    [
-        ({}, "oidc-provider-missing"),
-        ({"eventTime": "2025-12-31T00:00:00Z"}, "operator-not-permitted"),
-        ({"errorCode": "AccessDenied"}, "operator-not-permitted"),
-        ({"requestParameters": {"openIDConnectProviderArn": arn(OLD)}}, "operator-not-permitted"),
-    ],
-    ids=["later", "earlier", "refused as well", "of another provider"],
-)
+@pytest.mark.parametrize(("deletion", "id"), [
+    ({}, "oidc-provider-missing"),
+    ({"eventTime": "2025-12-31T00:00:00Z"}, "operator-not-permitted"),
+    ({"errorCode": "AccessDenied"}, "operator-not-permitted"),
+    ({"requestParameters": {"openIDConnectProviderArn": arn(OLD)}}, "operator-not-permitted"),
+], ids=["later", "earlier", "refused as well", "of another provider"])  # fmt: skip
 def test_a_refused_registration_is_ignored_only_if_the_provider_was_deleted_later(deletion, id):
     deleted = {"eventTime": "2026-01-02T00:00:00Z", "eventName": "DeleteOpenIDConnectProvider", "errorCode": None}
     deleted |= {"requestParameters": {"openIDConnectProviderArn": arn(NAME)}, "caller": ""} | deletion
@@ -225,14 +215,11 @@ def test_a_refused_registration_is_ignored_only_if_the_provider_was_deleted_late
     assert found(registered_as() | refused) == [id]
 
 
-@pytest.mark.parametrize(
-    "answers",
-    [
-        registered_as(f"{NAME}/") | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")},
-        of_old_cluster(healthy()) | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")},
-        trusting_another_account(healthy()) | {PROVIDERS: [{"Arn": arn(NAME.lower())}]},
-    ],
-)
+@pytest.mark.parametrize("answers", [
+    registered_as(f"{NAME}/") | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")},
+    of_old_cluster(healthy()) | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")},
+    trusting_another_account(healthy()) | {PROVIDERS: [{"Arn": arn(NAME.lower())}]},
+])  # fmt: skip
 def test_the_repairs_of_two_findings_make_a_provider_only_once(answers):
     findings = examine(answers).findings
     assert len(findings) > 1

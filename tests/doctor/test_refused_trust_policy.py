@@ -23,15 +23,12 @@ COLON = ("MalformedPolicyDocumentException", "Condition can contain only one col
 TOO_LONG = ("LimitExceededException", "Cannot exceed quota for ACLSizePerRole: 2048")
 
 
-@pytest.mark.parametrize(
-    ("id", "answers"),
-    [
-        ("trust-policy-condition-key-with-scheme", refused(trusting(sub("default:a")), *COLON)),
-        ("trust-policy-condition-key-with-scheme", refused(MISSING, *COLON, name="CreateRole")),
-        ("trust-policy-too-long", refused(trusting(sub("default:a")), *TOO_LONG)),
-        ("trust-policy-too-long", refused(MISSING, *TOO_LONG, name="CreateRole")),
-    ],
-)
+@pytest.mark.parametrize(("id", "answers"), [
+    ("trust-policy-condition-key-with-scheme", refused(trusting(sub("default:a")), *COLON)),
+    ("trust-policy-condition-key-with-scheme", refused(MISSING, *COLON, name="CreateRole")),
+    ("trust-policy-too-long", refused(trusting(sub("default:a")), *TOO_LONG)),
+    ("trust-policy-too-long", refused(MISSING, *TOO_LONG, name="CreateRole")),
+])  # fmt: skip
 def test_a_trust_policy_that_iam_refused_gives_one_finding_and_its_repair_mends_it(id, answers):
     (finding,) = examine(answers).findings
     assert finding.id == id
@@ -39,15 +36,12 @@ def test_a_trust_policy_that_iam_refused_gives_one_finding_and_its_repair_mends_
     assert found(repaired(answers, finding.repair)) == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        # A refusal for another role, one with another error, and one that was followed by a success.
-        lambda calls: calls[0]["requestParameters"].update(roleName="other"),
-        lambda calls: calls[0].update(errorCode="AccessDenied"),
-        lambda calls: calls.insert(0, {**calls[0], "errorCode": None}),
-    ],
-)
+@pytest.mark.parametrize("change", [
+    # A refusal for another role, one with another error, and one that was followed by a success.
+    lambda calls: calls[0]["requestParameters"].update(roleName="other"),
+    lambda calls: calls[0].update(errorCode="AccessDenied"),
+    lambda calls: calls.insert(0, {**calls[0], "errorCode": None}),
+])  # fmt: skip
 def test_an_old_or_unrelated_refusal_is_ignored(change):
     answers = refused(trusting(sub("default:a")), *COLON)
     change(answers[TRUST_WRITTEN])

@@ -77,29 +77,26 @@ def taken_away(manager):
     return answers
 
 
-@pytest.mark.parametrize(
-    ("id", "answers"),
-    [
-        ("service-account-annotation-key-typo", annotated({"eks.amazon.com/role-arn": ROLE_ARN})),
-        ("service-account-annotation-key-typo", annotated({"eks.amazonaws.com/role_arn": ROLE_ARN})),
-        ("service-account-annotation-key-typo", annotated({"iam.amazonaws.com/role": "my-role"})),
-        ("service-account-annotation-key-typo", annotated({"example.com/role": ROLE_ARN})),
-        ("service-account-annotation-arn-malformed", annotated({KEY: "arn:aws:iam::aws:policy/ReadOnlyAccess"})),
-        ("service-account-annotation-arn-malformed", annotated({KEY: "arn:aws:iam:::role/my-role"})),
-        ("service-account-annotation-arn-malformed", annotated({KEY: f"{ROLE_ARN}\u200b"})),
-        ("service-account-annotation-missing", annotated({})),
-        ("service-account-annotation-missing", annotated({KEY: "", "team": "a"})),
-        ("service-account-annotation-missing", annotated({"example.com/role": "admin"})),
-        ("service-account-annotation-role-mismatch", annotated({KEY: f"{ROLE_ARN}-of-orders"})),
-        ("annotation-on-the-pod", annotated({}, {KEY: ROLE_ARN})),
-        ("eksctl-role-without-annotation", made_by_eksctl(ROLE_ARN)),
-        ("service-account-annotation-missing", made_by_eksctl(EKSCTL)),
-        ("service-account-annotation-taken-away", taken_away("argocd-controller")),
-        ("service-account-annotation-missing", taken_away("kubectl-annotate")),
-        ("service-account-missing", healthy() | {SERVICE_ACCOUNTS: []}),
-        ("namespace-missing", healthy() | {SERVICE_ACCOUNTS: [], PODS: [], NAMESPACE: None}),
-    ],
-)
+@pytest.mark.parametrize(("id", "answers"), [
+    ("service-account-annotation-key-typo", annotated({"eks.amazon.com/role-arn": ROLE_ARN})),
+    ("service-account-annotation-key-typo", annotated({"eks.amazonaws.com/role_arn": ROLE_ARN})),
+    ("service-account-annotation-key-typo", annotated({"iam.amazonaws.com/role": "my-role"})),
+    ("service-account-annotation-key-typo", annotated({"example.com/role": ROLE_ARN})),
+    ("service-account-annotation-arn-malformed", annotated({KEY: "arn:aws:iam::aws:policy/ReadOnlyAccess"})),
+    ("service-account-annotation-arn-malformed", annotated({KEY: "arn:aws:iam:::role/my-role"})),
+    ("service-account-annotation-arn-malformed", annotated({KEY: f"{ROLE_ARN}\u200b"})),
+    ("service-account-annotation-missing", annotated({})),
+    ("service-account-annotation-missing", annotated({KEY: "", "team": "a"})),
+    ("service-account-annotation-missing", annotated({"example.com/role": "admin"})),
+    ("service-account-annotation-role-mismatch", annotated({KEY: f"{ROLE_ARN}-of-orders"})),
+    ("annotation-on-the-pod", annotated({}, {KEY: ROLE_ARN})),
+    ("eksctl-role-without-annotation", made_by_eksctl(ROLE_ARN)),
+    ("service-account-annotation-missing", made_by_eksctl(EKSCTL)),
+    ("service-account-annotation-taken-away", taken_away("argocd-controller")),
+    ("service-account-annotation-missing", taken_away("kubectl-annotate")),
+    ("service-account-missing", healthy() | {SERVICE_ACCOUNTS: []}),
+    ("namespace-missing", healthy() | {SERVICE_ACCOUNTS: [], PODS: [], NAMESPACE: None}),
+])  # fmt: skip
 def test_a_fault_of_the_service_account_gives_one_finding_and_its_repair_mends_it(id, answers):
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == [id]
@@ -337,15 +334,11 @@ def test_the_repair_lists_several_possible_roles_and_chooses_none():
     assert_no_shell_runs(command)
 
 
-@pytest.mark.parametrize(
-    "answers",
-    [
-        of_web(),
-        of_web(admitting(ROLE_ARN, PARAMETERS.subject), tags=[("ServiceAccount", "default/my-service-account")]),
-        of_web(admitting(ROLE_ARN, "system:serviceaccount:default:*", operator="StringLike")),
-    ],
-    ids=["no other role", "tagged for it", "beside one with a pattern"],
-)
+@pytest.mark.parametrize("answers", [
+    of_web(),
+    of_web(admitting(ROLE_ARN, PARAMETERS.subject), tags=[("ServiceAccount", "default/my-service-account")]),
+    of_web(admitting(ROLE_ARN, "system:serviceaccount:default:*", operator="StringLike")),
+], ids=["no other role", "tagged for it", "beside one with a pattern"])  # fmt: skip
 def test_an_annotated_role_that_may_be_meant_gives_a_finding_on_its_trust_policy(answers):
     assert [each.id for each in findings_of(answers)] == ["trust-policy-sub-mismatch"]
 

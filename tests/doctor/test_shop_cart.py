@@ -105,16 +105,12 @@ def found(*arguments):
 
 
 @pytest.mark.kubectl
-@pytest.mark.parametrize(
-    ("path", "annotation"),
-    [
-        ("/team/", f"arn:aws:iam::{ACCOUNT}:role/x-r"),
-        ("/", f"arn:aws:iam::{ACCOUNT}:role/team/x-r"),
-        ("/", f"arn:aws-cn:iam::{ACCOUNT}:role/x-r"),
-        ("/", "arn:aws:iam::222222222222:role/x-r"),
-    ],
-    ids=["its path left out", "a path put in", "another partition", "another account"],
-)
+@pytest.mark.parametrize(("path", "annotation"), [
+    ("/team/", f"arn:aws:iam::{ACCOUNT}:role/x-r"),
+    ("/", f"arn:aws:iam::{ACCOUNT}:role/team/x-r"),
+    ("/", f"arn:aws-cn:iam::{ACCOUNT}:role/x-r"),
+    ("/", "arn:aws:iam::222222222222:role/x-r"),
+], ids=["its path left out", "a path put in", "another partition", "another account"])  # fmt: skip
 def test_an_annotation_that_differs_from_the_roles_arn_gives_one_finding_and_is_mended(shop, path, annotation):
     right = shop.add_role("x-r", path=path)
     shop.add_account(annotation)
@@ -132,13 +128,10 @@ def test_an_annotation_that_differs_from_the_roles_arn_gives_one_finding_and_is_
     assert mended.stdout.splitlines()[0] == "✓ shop/cart: nothing is wrong"
 
 
-@pytest.mark.parametrize(
-    ("namespace", "commands_of"),
-    [
-        ("team-b", []),  # somebody else's role, which only has the name
-        ("shop", ["service-account-annotation-arn-differs", "trust-policy-sub-mismatch"]),
-    ],
-)
+@pytest.mark.parametrize(("namespace", "commands_of"), [
+    ("team-b", []),  # somebody else's role, which only has the name
+    ("shop", ["service-account-annotation-arn-differs", "trust-policy-sub-mismatch"]),
+])  # fmt: skip
 def test_a_role_of_the_annotated_name_is_proposed_only_if_it_serves_the_namespace(shop, namespace, commands_of):
     def for_another(statement):
         (key,) = (each for each in statement["Condition"]["StringEquals"] if each.endswith(":sub"))
@@ -240,16 +233,13 @@ def test_a_role_outside_any_run_does_not_get_the_labs_policy(shop):
 # For a misspelt name, the doctor suggests the right one.
 
 
-@pytest.mark.parametrize(
-    ("namespace", "name", "meant"),
-    [
-        ("shop", "crat", "cart"),
-        ("shopp", "my-service-account", "the namespace shop"),
-        ("shopp", "cart", "shop/cart"),
-        ("shopp", "crat", "shop/cart"),
-        ("dev", "cart", "shop/cart"),
-    ],
-)
+@pytest.mark.parametrize(("namespace", "name", "meant"), [
+    ("shop", "crat", "cart"),
+    ("shopp", "my-service-account", "the namespace shop"),
+    ("shopp", "cart", "shop/cart"),
+    ("shopp", "crat", "shop/cart"),
+    ("dev", "cart", "shop/cart"),
+])  # fmt: skip
 def test_for_a_misspelt_service_account_the_doctor_suggests_a_name_and_no_repair(shop, namespace, name, meant):
     shop.add_account(shop.add_role("x-r"))
     done = labkit_command("doctor", "-n", namespace, "-s", name)
@@ -293,16 +283,12 @@ def test_a_service_account_that_a_pod_runs_as_is_reported_missing(shop):
     assert "but the pod cart runs as it" in found()["service-account-missing"]["summary"]
 
 
-@pytest.mark.parametrize(
-    ("admitted", "is_annotated", "misspelt", "meant"),
-    [
-        ("cart", True, "x-rr", "x-r"),
-        ("web", True, "x-rr", "x-r"),
-        ("cart", False, "x-rr", "x-r"),
-        ("web", True, "zebra", ""),
-    ],
-    ids=["its own", "another team's", "by trust alone", "like no other"],
-)
+@pytest.mark.parametrize(("admitted", "is_annotated", "misspelt", "meant"), [
+    ("cart", True, "x-rr", "x-r"),
+    ("web", True, "x-rr", "x-r"),
+    ("cart", False, "x-rr", "x-r"),
+    ("web", True, "zebra", ""),
+], ids=["its own", "another team's", "by trust alone", "like no other"])  # fmt: skip
 def test_for_a_misspelt_role_the_doctor_prints_no_repair(shop, admitted, is_annotated, misspelt, meant):
     right = shop.add_role("x-r", account=admitted)
     shop.add_account(right if is_annotated else "")

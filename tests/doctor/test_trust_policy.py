@@ -120,23 +120,20 @@ def besides(operator, key, value):
 PATTERN = sub("def*:*", "StringLike")
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        # The author left out the service account, by name or by a pattern.
-        [wants("sub", PARAMETERS.subject, "StringNotEquals")],
-        [wants("sub", "system:serviceaccount:default:*", "StringNotLike"), wants("aud", "vault")],
-        [PATTERN, besides("StringNotLike", f"{NAME}:sub", "system:serviceaccount:default:*")],
-        [PATTERN, besides("StringNotEquals", f"{NAME}:sub", [PARAMETERS.subject, "system:serviceaccount:a:b"])],
-        [PATTERN, besides("ForAllValues:StringNotEquals", f"{NAME}:sub", PARAMETERS.subject)],
-        [PATTERN, besides("Null", f"{NAME}:sub", "true")],
-        [besides("StringNotLike", f"{NAME}:sub", "system:serviceaccount:default:*")],
-        [besides("StringNotEquals", f"{NAME}:aud", "sts.amazonaws.com")],
-        # A pattern admits the service account, and a condition about something else doesn't.
-        [PATTERN, besides("StringLike", "sts:ExternalId", "x")],
-        [PATTERN, besides("StringEquals", "aws:ResourceTag/team", "x"), wants("aud", "vault")],
-    ],
-)
+@pytest.mark.parametrize("changes", [
+    # The author left out the service account, by name or by a pattern.
+    [wants("sub", PARAMETERS.subject, "StringNotEquals")],
+    [wants("sub", "system:serviceaccount:default:*", "StringNotLike"), wants("aud", "vault")],
+    [PATTERN, besides("StringNotLike", f"{NAME}:sub", "system:serviceaccount:default:*")],
+    [PATTERN, besides("StringNotEquals", f"{NAME}:sub", [PARAMETERS.subject, "system:serviceaccount:a:b"])],
+    [PATTERN, besides("ForAllValues:StringNotEquals", f"{NAME}:sub", PARAMETERS.subject)],
+    [PATTERN, besides("Null", f"{NAME}:sub", "true")],
+    [besides("StringNotLike", f"{NAME}:sub", "system:serviceaccount:default:*")],
+    [besides("StringNotEquals", f"{NAME}:aud", "sts.amazonaws.com")],
+    # A pattern admits the service account, and a condition about something else doesn't.
+    [PATTERN, besides("StringLike", "sts:ExternalId", "x")],
+    [PATTERN, besides("StringEquals", "aws:ResourceTag/team", "x"), wants("aud", "vault")],
+])  # fmt: skip
 def test_no_command_admits_a_service_account_that_the_author_left_out(changes):
     answers = trusting(*changes)
     findings = examine(answers).findings
@@ -156,19 +153,15 @@ def test_the_doctor_names_the_service_accounts_that_a_trust_policy_leaves_out():
     assert finding.repair.splitlines()[1] == f"# {everybody} keeps its access."
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (lambda d: d["Statement"][0]["Condition"].update({"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}),
-         "aws:SourceIp"),
-        (lambda d: d["Statement"][0]["Condition"].update({"StringLike": {"sts:RoleSessionName": "cart-*"}}),
-         "sts:RoleSessionName"),
-        (lambda d: d["Statement"][0]["Condition"].update({"StringLike": {"aws:ResourceOrgID": "o-*"}}),
-         "aws:ResourceOrgID"),
-        (lambda d: d["Statement"].append({"Effect": "Deny", "Principal": "*", "Action": ACTION,
-                "Condition": {"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}), "aws:SourceIp"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("change", "named"), [
+    (lambda d: d["Statement"][0]["Condition"].update({"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}), "aws:SourceIp"),
+    (lambda d: d["Statement"][0]["Condition"].update({"StringLike": {"sts:RoleSessionName": "cart-*"}}),
+     "sts:RoleSessionName"),
+    (lambda d: d["Statement"][0]["Condition"].update({"StringLike": {"aws:ResourceOrgID": "o-*"}}),
+     "aws:ResourceOrgID"),
+    (lambda d: d["Statement"].append({"Effect": "Deny", "Principal": "*", "Action": ACTION,
+            "Condition": {"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}), "aws:SourceIp"),
+])  # fmt: skip
 def test_a_condition_on_the_request_stays_a_warning_until_sts_answers(change, named):
     answers = healthy()
     change(document(answers))
@@ -198,22 +191,19 @@ def test_the_roles_tags_are_known_before_sts_has_said_anything(key):
     assert found(answers) == [] == examine(answers, probe=False).findings
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"trust-policy-sub-mismatch": sub("default:another"), "trust-policy-aud-mismatch": wants("aud", "vault")},
-        {"trust-policy-sub-mismatch": sub("default:another"), "trust-policy-action-wrong": action("sts:AssumeRole")},
-        {"trust-policy-sub-mismatch": sub("default:another"),
-         "trust-policy-condition-key-of-another-issuer": named_by(OTHER)},
-        {"trust-policy-provider-mismatch": principal(Federated=arn("idp.example.com")),
-         "trust-policy-sub-of-another-namespace": sub("a:my-service-account")},
-        {"trust-policy-issuer-host-wrong": named_by(REGION),
-         "trust-policy-sub-wildcard-under-string-equals": sub("default:*")},
-        {"trust-policy-principal-not-a-provider": principal(Federated=NAME),
-         "trust-policy-aud-mismatch": wants("aud", "vault")},
-        {"trust-policy-sub-missing": wants("sub", None), "trust-policy-aud-missing": wants("aud", None)},
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("changes", [
+    {"trust-policy-sub-mismatch": sub("default:another"), "trust-policy-aud-mismatch": wants("aud", "vault")},
+    {"trust-policy-sub-mismatch": sub("default:another"), "trust-policy-action-wrong": action("sts:AssumeRole")},
+    {"trust-policy-sub-mismatch": sub("default:another"),
+     "trust-policy-condition-key-of-another-issuer": named_by(OTHER)},
+    {"trust-policy-provider-mismatch": principal(Federated=arn("idp.example.com")),
+     "trust-policy-sub-of-another-namespace": sub("a:my-service-account")},
+    {"trust-policy-issuer-host-wrong": named_by(REGION),
+     "trust-policy-sub-wildcard-under-string-equals": sub("default:*")},
+    {"trust-policy-principal-not-a-provider": principal(Federated=NAME),
+     "trust-policy-aud-mismatch": wants("aud", "vault")},
+    {"trust-policy-sub-missing": wants("sub", None), "trust-policy-aud-missing": wants("aud", None)},
+])  # fmt: skip
 def test_two_faults_of_one_statement_are_both_found(changes):
     answers = trusting(*changes.values())
     assert set(found(answers)) == set(changes)
@@ -222,25 +212,22 @@ def test_two_faults_of_one_statement_are_both_found(changes):
     assert found(answers) == [id for id in changes if id in WORDS]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda d: d.update(Statement=d["Statement"][0]),
-        lambda d: d["Statement"][0].update(Principal={"Federated": [arn(OTHER), arn(NAME)]}),
-        lambda d: d["Statement"][0].update(Action=[ACTION, "sts:TagSession"]),
-        lambda d: d["Statement"][0].update(Action="sts:assumerolewithweb*"),
-        lambda d: wants("sub", [PARAMETERS.subject])(d["Statement"][0]),
-        lambda d: wants("sub", PARAMETERS.subject, "StringLike")(d["Statement"][0]),
-        lambda d: sub("default:my-service-*", "StringLike")(d["Statement"][0]),
-        lambda d: (
-            sub("kube-system:[a-z]", "StringLike")(d["Statement"][0])
-            or wants("sub", [PARAMETERS.subject, "system:serviceaccount:nowhere:nobody"])(d["Statement"][0])
-        ),
-        lambda d: named_by(NAME.upper().replace("OIDC", "oidc"))(d["Statement"][0]),
-        lambda d: d.pop("Version"),
-        lambda d: d.update(Id="hand-written"),
-    ],
-)
+@pytest.mark.parametrize("change", [
+    lambda d: d.update(Statement=d["Statement"][0]),
+    lambda d: d["Statement"][0].update(Principal={"Federated": [arn(OTHER), arn(NAME)]}),
+    lambda d: d["Statement"][0].update(Action=[ACTION, "sts:TagSession"]),
+    lambda d: d["Statement"][0].update(Action="sts:assumerolewithweb*"),
+    lambda d: wants("sub", [PARAMETERS.subject])(d["Statement"][0]),
+    lambda d: wants("sub", PARAMETERS.subject, "StringLike")(d["Statement"][0]),
+    lambda d: sub("default:my-service-*", "StringLike")(d["Statement"][0]),
+    lambda d: (
+        sub("kube-system:[a-z]", "StringLike")(d["Statement"][0])
+        or wants("sub", [PARAMETERS.subject, "system:serviceaccount:nowhere:nobody"])(d["Statement"][0])
+    ),
+    lambda d: named_by(NAME.upper().replace("OIDC", "oidc"))(d["Statement"][0]),
+    lambda d: d.pop("Version"),
+    lambda d: d.update(Id="hand-written"),
+])  # fmt: skip
 def test_an_unusual_policy_that_admits_only_this_service_account_is_right(change):
     answers = healthy()
     change(document(answers))
@@ -285,16 +272,13 @@ def test_the_repair_changes_only_the_statement_for_the_cluster():
 MINE, WEB, API = (f"system:serviceaccount:{name}" for name in ("default:my-service-account", "shop:web", "shop:api"))
 
 
-@pytest.mark.parametrize(
-    ("values", "operator", "after"),
-    [
-        ([WEB, API], "StringEquals", [WEB, API, MINE]),
-        (WEB, "StringEquals", [WEB, MINE]),
-        (["system:serviceaccount:shop:*", API], "StringLike", ["system:serviceaccount:shop:*", API, MINE]),
-        ([WEB, API], "ForAnyValue:StringEquals", [WEB, API, MINE]),
-        ([WEB], "StringEqualsIgnoreCase", [WEB, MINE]),
-    ],
-)
+@pytest.mark.parametrize(("values", "operator", "after"), [
+    ([WEB, API], "StringEquals", [WEB, API, MINE]),
+    (WEB, "StringEquals", [WEB, MINE]),
+    (["system:serviceaccount:shop:*", API], "StringLike", ["system:serviceaccount:shop:*", API, MINE]),
+    ([WEB, API], "ForAnyValue:StringEquals", [WEB, API, MINE]),
+    ([WEB], "StringEqualsIgnoreCase", [WEB, MINE]),
+])  # fmt: skip
 def test_the_repair_adds_the_subject_to_those_that_the_trust_policy_names(values, operator, after):
     answers = trusting(wants("sub", values, operator))
     (finding,) = examine(answers).findings
@@ -307,14 +291,11 @@ def test_the_repair_adds_the_subject_to_those_that_the_trust_policy_names(values
     assert f'"{MINE}"' in next(line for line in diff if line.startswith("#   +") and MINE in line)
 
 
-@pytest.mark.parametrize(
-    ("change", "kept"),
-    [
-        (sub("*"), "# The policy admits nobody else."),
-        (sub("shop:*", "StringLike"), "# shop:* keeps its access."),
-        (sub("*", "StringLike"), "# every service account of the cluster keeps its access."),
-    ],
-)
+@pytest.mark.parametrize(("change", "kept"), [
+    (sub("*"), "# The policy admits nobody else."),
+    (sub("shop:*", "StringLike"), "# shop:* keeps its access."),
+    (sub("*", "StringLike"), "# every service account of the cluster keeps its access."),
+])  # fmt: skip
 def test_the_repair_says_who_keeps_the_role(change, kept):
     finding, *more = examine(trusting(change, wants("aud", "vault"))).findings
     assert finding.repair.splitlines()[1] == kept
@@ -341,19 +322,16 @@ def also(*changes):
     return change
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        # A second statement: for another account, another cluster or another audience, or a Deny.
-        [also(sub("shop:api"))],
-        [also(principal(Federated=arn(OTHER)), named_by(OTHER))],
-        [also(sub("shop:api", "StringLike"), wants("aud", "vault"))],
-        [also(lambda s: s.update(Effect="Deny", Principal="*"), wants("sub", [MINE, API], "StringLike"))],
-        [lambda answers: document(answers)["Statement"][0].update(Action="sts:AssumeRole")],
-        [lambda answers: wants("aud", "vault")(document(answers)["Statement"][0])],
-        [lambda answers: document(answers)["Statement"][0].update(Principal={"Federated": [arn(OTHER), arn(NAME)]})],
-    ],
-)
+@pytest.mark.parametrize("changes", [
+    # A second statement: for another account, another cluster or another audience, or a Deny.
+    [also(sub("shop:api"))],
+    [also(principal(Federated=arn(OTHER)), named_by(OTHER))],
+    [also(sub("shop:api", "StringLike"), wants("aud", "vault"))],
+    [also(lambda s: s.update(Effect="Deny", Principal="*"), wants("sub", [MINE, API], "StringLike"))],
+    [lambda answers: document(answers)["Statement"][0].update(Action="sts:AssumeRole")],
+    [lambda answers: wants("aud", "vault")(document(answers)["Statement"][0])],
+    [lambda answers: document(answers)["Statement"][0].update(Principal={"Federated": [arn(OTHER), arn(NAME)]})],
+])  # fmt: skip
 def test_the_repair_admits_the_pod_and_changes_nothing_for_other_service_accounts(changes):
     answers = trusting(sub("shop:web"))
     for change in changes:

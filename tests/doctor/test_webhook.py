@@ -57,18 +57,15 @@ def of_a_service(service, endpoints):
     return answers
 
 
-@pytest.mark.parametrize(
-    ("answers", "says"),
-    [
-        (registered(caBundle=""), "caBundle: empty"),
-        (registered(caBundle="bm90IGEgY2VydGlmaWNhdGU="), "caBundle: no certificate"),
-        (registered(caBundle="%"), "caBundle: no certificate"),
-        (registered(caBundle=expired()), "caBundle: expired on 2020-01-02"),
-        (registered(url=""), "neither a URL nor a service"),
-        (of_a_service(None, None), "no service webhook in namespace kube-system"),
-        (of_a_service({}, {"subsets": []}), "the service kube-system/webhook has no ready endpoint"),
-    ],
-)
+@pytest.mark.parametrize(("answers", "says"), [
+    (registered(caBundle=""), "caBundle: empty"),
+    (registered(caBundle="bm90IGEgY2VydGlmaWNhdGU="), "caBundle: no certificate"),
+    (registered(caBundle="%"), "caBundle: no certificate"),
+    (registered(caBundle=expired()), "caBundle: expired on 2020-01-02"),
+    (registered(url=""), "neither a URL nor a service"),
+    (of_a_service(None, None), "no service webhook in namespace kube-system"),
+    (of_a_service({}, {"subsets": []}), "the service kube-system/webhook has no ready endpoint"),
+])  # fmt: skip
 def test_a_webhook_that_cannot_be_called_gives_one_finding_and_its_repair_mends_it(answers, says):
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == ["webhook-unreachable"]
@@ -150,17 +147,14 @@ def with_own_mount():
     return answers
 
 
-@pytest.mark.parametrize(
-    ("id", "answers"),
-    [
-        ("pod-opted-out-of-webhook", applying(opted_out)),
-        ("pod-opted-out-of-webhook", in_a_namespace_that_opted_out()),
-        ("pod-container-skipped", applying(lambda m: m["metadata"].update(annotations={SKIP: "aws"}))),
-        ("pod-volume-name-taken", applying(with_volume("aws-iam-token", "/cache"))),
-        ("pod-volume-name-taken", applying(with_volume("aws-iam-token", TOKEN_PATH))),
-        ("pod-mount-path-twice", with_own_mount()),
-    ],
-)
+@pytest.mark.parametrize(("id", "answers"), [
+    ("pod-opted-out-of-webhook", applying(opted_out)),
+    ("pod-opted-out-of-webhook", in_a_namespace_that_opted_out()),
+    ("pod-container-skipped", applying(lambda m: m["metadata"].update(annotations={SKIP: "aws"}))),
+    ("pod-volume-name-taken", applying(with_volume("aws-iam-token", "/cache"))),
+    ("pod-volume-name-taken", applying(with_volume("aws-iam-token", TOKEN_PATH))),
+    ("pod-mount-path-twice", with_own_mount()),
+])  # fmt: skip
 def test_a_setting_that_keeps_the_webhook_out_gives_one_finding_and_its_repair_mends_it(id, answers):
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == [id]

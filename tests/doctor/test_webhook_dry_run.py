@@ -37,13 +37,10 @@ def tried(answers, *, has_role=False, refused="", **counted):
     return answers | {recording.METRICS: before, recording.DRY_RUN: dry_run, recording.METRICS_AGAIN: after}
 
 
-@pytest.mark.parametrize(
-    ("at", "summary"),
-    [
-        ("2026-01-01T00:06:00Z", "The pod was made before the service account named this role"),
-        (MADE, "The pod may have been made before"),
-    ],
-)
+@pytest.mark.parametrize(("at", "summary"), [
+    ("2026-01-01T00:06:00Z", "The pod was made before the service account named this role"),
+    (MADE, "The pod may have been made before"),
+])  # fmt: skip
 def test_the_finding_says_whether_the_pod_is_or_may_be_older_than_the_annotation(at, summary):
     (finding,) = examine(annotated(at)).findings
     assert finding.id == "pod-older-than-annotation"
@@ -102,17 +99,10 @@ def test_a_webhook_that_adds_nothing_is_reported_to_have_missed_the_pod():
     assert finding.found.endswith(f"the pod of a dry run gets no role either{LEFT_OUT}")
 
 
-@pytest.mark.parametrize(
-    ("counter", "says"),
-    [
-        (FAIL_OPEN, f"{FAIL_OPEN} rose from 3 to 4 during a dry run"),
-        (
-            REJECTION % "calling_webhook_error",
-            f"{REJECTION % 'calling_webhook_error'} rose from 0 to 1 during a dry run",
-        ),
-    ],
-    ids=["fail open", "rejection"],
-)
+@pytest.mark.parametrize(("counter", "says"), [
+    (FAIL_OPEN, f"{FAIL_OPEN} rose from 3 to 4 during a dry run"),
+    (REJECTION % "calling_webhook_error", f"{REJECTION % 'calling_webhook_error'} rose from 0 to 1 during a dry run"),
+], ids=["fail open", "rejection"])  # fmt: skip
 def test_the_api_servers_counters_show_that_it_cannot_call_the_webhook(counter, says):
     (finding,) = examine(tried(annotated(YOUNGER), **{counter: 1}), probe=True).findings
     assert (finding.id, finding.found) == ("webhook-unreachable", f"{says} (failurePolicy: Ignore)")

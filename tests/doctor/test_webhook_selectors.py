@@ -135,13 +135,10 @@ def beside_others(**selectors):
     return answers | NOBODY_SELECTS | registrations
 
 
-@pytest.mark.parametrize(
-    ("name", "line"),
-    [
-        ("namespaceSelector", "kubectl label namespace default team=platform"),
-        ("objectSelector", "kubectl delete pod my-pod -n default --grace-period=1"),
-    ],
-)
+@pytest.mark.parametrize(("name", "line"), [
+    ("namespaceSelector", "kubectl label namespace default team=platform"),
+    ("objectSelector", "kubectl delete pod my-pod -n default --grace-period=1"),
+])  # fmt: skip
 def test_the_repair_adds_the_label_if_others_would_get_a_role_without_the_selector(name, line):
     answers = beside_others(**{name: {"matchLabels": TEAM}})
     (finding,) = examine(answers).findings
@@ -203,17 +200,13 @@ SOLO = {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}  # `se
 CRON_JOB = {"jobTemplate": {"spec": {"template": of_account("", "web-0", app="till")}}}
 
 
-@pytest.mark.parametrize(
-    ("there", "expected_text"),
-    [
-        ({"pods": [of_account("shop", "web-3", tier="front")]}, ""),
-        ({"pods": [of_account("shop", "web-3", app="till")]}, "shop/web-3"),
-        ({"deployments": [{"metadata": {"namespace": "shop"}, "spec": {"template": of_account("", "web-2", app="x")}}]},
-         "shop/web-2"),
-        ({"cronjobs": [{"metadata": {"namespace": "five"}, "spec": CRON_JOB}]}, "five/web-0"),
-    ],
-    ids=["nobody", "a pod", "a Deployment without pods", "a CronJob"],
-)  # fmt: skip
+@pytest.mark.parametrize(("there", "expected_text"), [
+    ({"pods": [of_account("shop", "web-3", tier="front")]}, ""),
+    ({"pods": [of_account("shop", "web-3", app="till")]}, "shop/web-3"),
+    ({"deployments": [{"metadata": {"namespace": "shop"}, "spec": {"template": of_account("", "web-2", app="x")}}]},
+     "shop/web-2"),
+    ({"cronjobs": [{"metadata": {"namespace": "five"}, "spec": CRON_JOB}]}, "five/web-0"),
+], ids=["nobody", "a pod", "a Deployment without pods", "a CronJob"])  # fmt: skip
 def test_a_patch_of_an_object_selector_affects_only_accounts_with_pods_that_it_left_out(there, expected_text):
     answers = selecting(objectSelector=SOLO)
     answers[ALL_SERVICE_ACCOUNTS] += named(*OF_MANY)

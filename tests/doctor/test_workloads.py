@@ -88,14 +88,11 @@ def test_the_repair_patches_a_deployment_that_names_no_service_account():
     assert status.startswith("kubectl rollout status deployment/web")
 
 
-@pytest.mark.parametrize(
-    ("mark", "manager"),
-    [
-        ({"annotations": {"meta.helm.sh/release-name": "web"}}, "Helm"),
-        ({"annotations": {"argocd.argoproj.io/tracking-id": "web:apps/Deployment:default/web"}}, "Argo CD"),
-        ({"labels": {"app.kubernetes.io/managed-by": "pulumi"}}, "pulumi"),
-    ],
-)
+@pytest.mark.parametrize(("mark", "manager"), [
+    ({"annotations": {"meta.helm.sh/release-name": "web"}}, "Helm"),
+    ({"annotations": {"argocd.argoproj.io/tracking-id": "web:apps/Deployment:default/web"}}, "Argo CD"),
+    ({"labels": {"app.kubernetes.io/managed-by": "pulumi"}}, "pulumi"),
+])  # fmt: skip
 def test_a_deployments_patch_names_the_program_that_manages_it(mark, manager):
     managed = workload("web", account="", app="my-service-account")
     managed["metadata"] |= mark

@@ -108,16 +108,12 @@ def selecting(**selectors):
     return change
 
 
-@pytest.mark.parametrize(
-    ("change", "id"),
-    [
-        (selecting(namespaceSelector={"matchLabels": {"team": "platform"}}), "webhook-not-asked-about-pod"),
-        (selecting(objectSelector={"matchLabels": {"irsa": "yes"}}), "webhook-not-asked-about-pod"),
-        (selecting(namespaceSelector={"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn",
-                "values": ["kube-system", "default"]}]}), "pod-opted-out-of-webhook"),
-    ],
-    ids=["namespaces", "pods", "not in"],
-)  # fmt: skip
+@pytest.mark.parametrize(("change", "id"), [
+    (selecting(namespaceSelector={"matchLabels": {"team": "platform"}}), "webhook-not-asked-about-pod"),
+    (selecting(objectSelector={"matchLabels": {"irsa": "yes"}}), "webhook-not-asked-about-pod"),
+    (selecting(namespaceSelector={"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn",
+            "values": ["kube-system", "default"]}]}), "pod-opted-out-of-webhook"),
+], ids=["namespaces", "pods", "not in"])  # fmt: skip
 def test_the_repair_removes_only_the_selector_that_leaves_the_pods_out(lab, shell, registration, cart, change, id):
     before = registration.read()
     registration(change)

@@ -68,15 +68,12 @@ def test_the_pod_gets_the_role_and_the_trail_shows_its_exchange(lab):
     assert row[1:3] == (lab.parameters.subject, "allowed")
 
 
-@pytest.mark.parametrize(
-    ("before", "missing", "there"),
-    [
-        ("oidc_provider", "oidc-provider-missing", ""),
-        ("iam_role", "role-missing", "oidc_provider"),
-        ("service_account", "service-account-missing", "iam_role"),
-        ("pod", "pod-missing", "service_account"),
-    ],
-)
+@pytest.mark.parametrize(("before", "missing", "there"), [
+    ("oidc_provider", "oidc-provider-missing", ""),
+    ("iam_role", "role-missing", "oidc_provider"),
+    ("service_account", "service-account-missing", "iam_role"),
+    ("pod", "pod-missing", "service_account"),
+])  # fmt: skip
 def test_ready_before_a_step_leaves_only_the_earlier_steps_done(lab, before, missing, there):
     lab.ready(through="pod")
     lab.ready(before=before)
@@ -366,14 +363,11 @@ def test_a_role_of_others_keeps_the_provider_that_it_trusts(lab, iam, rival, cap
     assert iam.get_open_id_connect_provider(**provider)
 
 
-@pytest.mark.parametrize(
-    "subjects",
-    [
-        "system:serviceaccount:team-a:my-service-account",
-        ["system:serviceaccount:shop:cart", "system:serviceaccount:team-a:my-service-account"],
-        "system:serviceaccount:team-a:*",
-    ],
-)
+@pytest.mark.parametrize("subjects", [
+    "system:serviceaccount:team-a:my-service-account",
+    ["system:serviceaccount:shop:cart", "system:serviceaccount:team-a:my-service-account"],
+    "system:serviceaccount:team-a:*",
+])  # fmt: skip
 def test_an_untagged_role_that_trusts_this_service_account_is_taken_over(lab, iam, rival, subjects):
     trust = documents.trust_policy(lab.parameters, lab.provider_arn)
     trust["Statement"][0]["Condition"] = {"StringLike": {f"{lab.issuer.removeprefix('https://')}:sub": subjects}}

@@ -18,43 +18,40 @@ def test_the_defaults_are_those_of_the_notebooks():
     assert [parameters.account_id, parameters.kubeconfig, parameters.context, parameters.image] == [""] * 4
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "rule"),
-    [
-        ("target", "aws", "one of 'moto', 'kind' or 'eks'"),
-        ("cluster", "no blanks", "1 to 100 letters"),
-        ("cluster", "-first", "1 to 100 letters"),
-        ("cluster", "", "1 to 100 letters"),
-        ("region", "us-east-9", "a region that botocore knows"),
-        ("region", "aws-global", "a region that botocore knows"),
-        ("namespace", "Team_A", "DNS-1123 label"),
-        ("namespace", "a" * 64, "DNS-1123 label"),
-        ("namespace", "trailing-", "DNS-1123 label"),
-        ("service_account", "My.Account", "DNS-1123 subdomain"),
-        ("service_account", "a" * 254, "DNS-1123 subdomain"),
-        ("service_account", "a..b", "DNS-1123 subdomain"),
-        ("role_name", "r" * 65, "1 to 64 letters"),
-        ("role_name", "rôle", "1 to 64 letters"),
-        ("role_name", "my-role\n", "1 to 64 letters"),
-        ("role_name", "arn:aws:iam::123456789012:role/x", "1 to 64 letters"),
-        ("policy_arn", "AmazonS3ReadOnlyAccess", "the ARN of a policy"),
-        ("policy_arn", "arn:aws:iam::aws:role/x", "the ARN of a policy"),
-        ("bucket", "Upper", "3 to 63 lower-case"),
-        ("bucket", "192.168.5.4", "3 to 63 lower-case"),
-        ("bucket", "a..b", "3 to 63 lower-case"),
-        ("bucket", "xn--bucket", "3 to 63 lower-case"),
-        ("bucket", "bucket-s3alias", "3 to 63 lower-case"),
-        ("account_id", "12345", "12 digits"),
-        ("account_id", 12345678901, "12 digits"),
-        ("kubeconfig", "/no/such/file", "a kubeconfig file that exists"),
-        ("context", "two words", "without white space"),
-        ("cluster", True, "text, not bool"),
-        ("cluster", 1.5, "text, not float"),
-        ("namespace", None, "text, not NoneType"),
-        ("namespace", ["a"], "text, not list"),
-        ("confirm", "maybe", "empty, or yes"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value", "rule"), [
+    ("target", "aws", "one of 'moto', 'kind' or 'eks'"),
+    ("cluster", "no blanks", "1 to 100 letters"),
+    ("cluster", "-first", "1 to 100 letters"),
+    ("cluster", "", "1 to 100 letters"),
+    ("region", "us-east-9", "a region that botocore knows"),
+    ("region", "aws-global", "a region that botocore knows"),
+    ("namespace", "Team_A", "DNS-1123 label"),
+    ("namespace", "a" * 64, "DNS-1123 label"),
+    ("namespace", "trailing-", "DNS-1123 label"),
+    ("service_account", "My.Account", "DNS-1123 subdomain"),
+    ("service_account", "a" * 254, "DNS-1123 subdomain"),
+    ("service_account", "a..b", "DNS-1123 subdomain"),
+    ("role_name", "r" * 65, "1 to 64 letters"),
+    ("role_name", "rôle", "1 to 64 letters"),
+    ("role_name", "my-role\n", "1 to 64 letters"),
+    ("role_name", "arn:aws:iam::123456789012:role/x", "1 to 64 letters"),
+    ("policy_arn", "AmazonS3ReadOnlyAccess", "the ARN of a policy"),
+    ("policy_arn", "arn:aws:iam::aws:role/x", "the ARN of a policy"),
+    ("bucket", "Upper", "3 to 63 lower-case"),
+    ("bucket", "192.168.5.4", "3 to 63 lower-case"),
+    ("bucket", "a..b", "3 to 63 lower-case"),
+    ("bucket", "xn--bucket", "3 to 63 lower-case"),
+    ("bucket", "bucket-s3alias", "3 to 63 lower-case"),
+    ("account_id", "12345", "12 digits"),
+    ("account_id", 12345678901, "12 digits"),
+    ("kubeconfig", "/no/such/file", "a kubeconfig file that exists"),
+    ("context", "two words", "without white space"),
+    ("cluster", True, "text, not bool"),
+    ("cluster", 1.5, "text, not float"),
+    ("namespace", None, "text, not NoneType"),
+    ("namespace", ["a"], "text, not list"),
+    ("confirm", "maybe", "empty, or yes"),
+])  # fmt: skip
 def test_a_broken_parameter_is_named_with_its_value_and_its_rule(name, value, rule):
     with pytest.raises(InvalidParameter) as refusal:
         Parameters.checked(**{name: value})
@@ -64,21 +61,18 @@ def test_a_broken_parameter_is_named_with_its_value_and_its_rule(name, value, ru
     assert "nothing was changed" in text
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("namespace", "a" * 63),
-        ("service_account", "a.b-c.d"),
-        ("service_account", "a" * 253),
-        ("role_name", "r" * 64),
-        ("role_name", "a+b=c,d.e@f-g_h"),
-        ("policy_arn", "arn:aws:iam::123456789012:policy/team/read"),
-        ("policy_arn", "arn:aws-us-gov:iam::aws:policy/AmazonS3ReadOnlyAccess"),
-        ("account_id", "012345678901"),
-        ("region", "cn-north-1"),
-        ("bucket", "a.b-c"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), [
+    ("namespace", "a" * 63),
+    ("service_account", "a.b-c.d"),
+    ("service_account", "a" * 253),
+    ("role_name", "r" * 64),
+    ("role_name", "a+b=c,d.e@f-g_h"),
+    ("policy_arn", "arn:aws:iam::123456789012:policy/team/read"),
+    ("policy_arn", "arn:aws-us-gov:iam::aws:policy/AmazonS3ReadOnlyAccess"),
+    ("account_id", "012345678901"),
+    ("region", "cn-north-1"),
+    ("bucket", "a.b-c"),
+])  # fmt: skip
 def test_a_valid_parameter_is_kept_unchanged(name, value):
     assert getattr(Parameters.checked(**{name: value}), name) == value
 

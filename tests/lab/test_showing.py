@@ -37,23 +37,18 @@ def test_an_answer_of_boto3_is_shown_without_secrets_and_dates():
     }
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("token eyJhbGciOiJSUzI1NiJ9.eyJhIjoxfQ.c2ln end", "token <token> end"),
-        ("AKIAABCDEFGHIJKLMNOP", "<access key>"),
-        ("2026-11-24 23:48:01 irsa-lab", "<date> irsa-lab"),
-        ("2026-11-24T23:48:01.123Z", "<date>"),
-        ("https://127.0.0.1:40123/api", "https://127.0.0.1:<port>/api"),
-        ("6f1c2a34-0000-4000-8000-123456789abc", "<id>"),
-        (
-            "current date/time 1764028081 must be before the expiration date/time 1764024481",
-            "current date/time <now> must be before the expiration date/time <expiration>",
-        ),
-        (f"{Path.home()}/x", "~/x"),
-        ("arn:aws:iam::123456789012:role/my-role", "arn:aws:iam::123456789012:role/my-role"),
-    ],
-)
+@pytest.mark.parametrize(("text", "shown"), [
+    ("token eyJhbGciOiJSUzI1NiJ9.eyJhIjoxfQ.c2ln end", "token <token> end"),
+    ("AKIAABCDEFGHIJKLMNOP", "<access key>"),
+    ("2026-11-24 23:48:01 irsa-lab", "<date> irsa-lab"),
+    ("2026-11-24T23:48:01.123Z", "<date>"),
+    ("https://127.0.0.1:40123/api", "https://127.0.0.1:<port>/api"),
+    ("6f1c2a34-0000-4000-8000-123456789abc", "<id>"),
+    ("current date/time 1764028081 must be before the expiration date/time 1764024481",
+     "current date/time <now> must be before the expiration date/time <expiration>"),
+    (f"{Path.home()}/x", "~/x"),
+    ("arn:aws:iam::123456789012:role/my-role", "arn:aws:iam::123456789012:role/my-role"),
+])  # fmt: skip
 def test_a_value_that_differs_between_runs_becomes_a_placeholder(text, shown):
     assert stable(text) == shown
 
@@ -143,17 +138,14 @@ def test_a_check_shows_expected_beside_found():
     assert "<td><code>Running</code></td><td><code>Pending</code></td>" in check._repr_html_()
 
 
-@pytest.mark.parametrize(
-    ("expected", "found", "part"),
-    [
-        ("system:serviceaccount:default:cart", "system:serviceaccount:staging:cart", "staging"),
-        ("system:serviceaccount:shop:cart", "system:serviceaccount:shop:card", "card"),
-        ("arn:aws:iam::123456789012:role/my-role", "arn:aws:iam::123456789012:role/my-role-2", "-2"),
-        ("system:serviceaccount:shop:cart", "system:serviceaccount:cart", "cart"),
-        ("my-service-account", "default", ""),  # they share their last letter, but no whole word
-        ("admits the service account", "does not admit it", ""),
-    ],
-)
+@pytest.mark.parametrize(("expected", "found", "part"), [
+    ("system:serviceaccount:default:cart", "system:serviceaccount:staging:cart", "staging"),
+    ("system:serviceaccount:shop:cart", "system:serviceaccount:shop:card", "card"),
+    ("arn:aws:iam::123456789012:role/my-role", "arn:aws:iam::123456789012:role/my-role-2", "-2"),
+    ("system:serviceaccount:shop:cart", "system:serviceaccount:cart", "cart"),
+    ("my-service-account", "default", ""),  # they share their last letter, but no whole word
+    ("admits the service account", "does not admit it", ""),
+])  # fmt: skip
 def test_a_check_marks_the_whole_words_that_differ(expected, found, part):
     check = Check("role", "the role", [Comparison("subject", expected, found)], [])
     carets = repr(check).splitlines()[-1].strip() if part else ""

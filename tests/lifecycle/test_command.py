@@ -127,26 +127,23 @@ def test_fetch_reads_the_issuer_s_documents_by_their_real_urls(home, up):
     assert [key["kty"] for key in keys["keys"]] == ["RSA"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["fetch", "https://example.com/"], "fetches only from its own issuers"),
-        (["fetch", "nonsense"], "fetches only from its own issuers"),
-        (["fetch", "https://["], "fetches only from its own issuers"),
-        (["clock", "2h"], "doesn't move the clock"),
-        (["clock", "+4000d"], "more than ten years"),
-        (["clock", "+99999999999d"], "more than ten years"),
-        (["up", "--cluster", "no/such name"], "cluster"),
-        (["up", "--target", "kind", "--bare"], "so it can't be combined with --target kind"),
-        (["up", "--target", "motto"], "Did you mean 'moto'? There are: moto, kind.\nnext:  labkit up\n"),
-        (["up", "--target", "eks"], "next:  labkit plan -p target=eks"),
-        (["run", "-p", "role_nam=x"], "Did you mean 'role_name'?"),
-        (["run", "-p", "role_name"], "NAME=VALUE"),
-        (["run", "-p", "namespace=Default"], "namespace"),
-        (["run", "nowhere.ipynb"], "nowhere.ipynb"),
-        (["run", "-p", f"role_name={'x' * 65}"], "role_name"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["fetch", "https://example.com/"], "fetches only from its own issuers"),
+    (["fetch", "nonsense"], "fetches only from its own issuers"),
+    (["fetch", "https://["], "fetches only from its own issuers"),
+    (["clock", "2h"], "doesn't move the clock"),
+    (["clock", "+4000d"], "more than ten years"),
+    (["clock", "+99999999999d"], "more than ten years"),
+    (["up", "--cluster", "no/such name"], "cluster"),
+    (["up", "--target", "kind", "--bare"], "so it can't be combined with --target kind"),
+    (["up", "--target", "motto"], "Did you mean 'moto'? There are: moto, kind.\nnext:  labkit up\n"),
+    (["up", "--target", "eks"], "next:  labkit plan -p target=eks"),
+    (["run", "-p", "role_nam=x"], "Did you mean 'role_name'?"),
+    (["run", "-p", "role_name"], "NAME=VALUE"),
+    (["run", "-p", "namespace=Default"], "namespace"),
+    (["run", "nowhere.ipynb"], "nowhere.ipynb"),
+    (["run", "-p", f"role_name={'x' * 65}"], "role_name"),
+])  # fmt: skip
 def test_a_user_s_mistake_gets_a_sentence_and_the_next_command(home, up, arguments, words):
     done = labkit(*arguments, home=home)
     assert done.returncode == 1
@@ -181,15 +178,11 @@ def test_commands_say_that_the_lab_s_folder_is_a_file(tmp_path):
     assert "next:" in below.stderr
 
 
-@pytest.mark.parametrize(
-    ("home", "says"),
-    [
-        ("/" + "a-long-name/" * 400, "The lab's folder cannot be used: File name too long: /a-long-name"),
-        ("/tmp/lab\nb", r"The lab's folder cannot be '/tmp/lab\nb': its path has a line break"),
-        (os.fsdecode(b"/tmp/lab\xff"), "its path has a line break, or is not UTF-8."),
-    ],
-    ids=["too long", "line break", "not UTF-8"],
-)
+@pytest.mark.parametrize(("home", "says"), [
+    ("/" + "a-long-name/" * 400, "The lab's folder cannot be used: File name too long: /a-long-name"),
+    ("/tmp/lab\nb", r"The lab's folder cannot be '/tmp/lab\nb': its path has a line break"),
+    (os.fsdecode(b"/tmp/lab\xff"), "its path has a line break, or is not UTF-8."),
+], ids=["too long", "line break", "not UTF-8"])  # fmt: skip
 def test_commands_say_why_a_path_cannot_be_a_lab_s_folder(home, says):
     for command in ("up", "status", "down"):
         done = labkit(command, home=home)

@@ -389,14 +389,11 @@ def without_secrets(objects: dict[tuple[str, str, str], dict]) -> dict[tuple[str
     return objects
 
 
-@pytest.mark.parametrize(
-    ("file", "damage", "says"),
-    [
-        ("clusters/serials.db", "PRAGMA user_version = 99", "Another version of labkit made this lab"),
-        ("clusters/serials.db", "", "The lab's state is damaged"),
-        ("clusters/blue/cluster.json", "", "The record of a cluster cannot be read"),
-    ],
-)
+@pytest.mark.parametrize(("file", "damage", "says"), [
+    ("clusters/serials.db", "PRAGMA user_version = 99", "Another version of labkit made this lab"),
+    ("clusters/serials.db", "", "The lab's state is damaged"),
+    ("clusters/blue/cluster.json", "", "The record of a cluster cannot be read"),
+])  # fmt: skip
 def test_up_refuses_unreadable_state_and_suggests_reset(tmp_path, file, damage, says):
     kept = tmp_path / ".lab" / file
     kept.parent.mkdir(parents=True)

@@ -63,20 +63,17 @@ def altered(one: Path, file: Path, **members: bytes) -> Path:
     return file
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("..", "is not a valid name for a snapshot"),
-        ("", "is not a valid name for a snapshot"),
-        ("two words", "is not a valid name for a snapshot"),
-        ("x" * 65, "is not a valid name for a snapshot"),
-        ("folder/..", "folder/.. is a folder"),
-        ("folder/", "folder/ is a folder"),
-        ("nowhere/file", "is not a folder"),
-        ("/dev/null/file", "/dev/null is a file."),
-        ("one", "exists. A snapshot is never overwritten."),
-    ],
-)
+@pytest.mark.parametrize(("name", "says"), [
+    ("..", "is not a valid name for a snapshot"),
+    ("", "is not a valid name for a snapshot"),
+    ("two words", "is not a valid name for a snapshot"),
+    ("x" * 65, "is not a valid name for a snapshot"),
+    ("folder/..", "folder/.. is a folder"),
+    ("folder/", "folder/ is a folder"),
+    ("nowhere/file", "is not a folder"),
+    ("/dev/null/file", "/dev/null is a file."),
+    ("one", "exists. A snapshot is never overwritten."),
+])  # fmt: skip
 def test_snapshot_refuses_an_invalid_name_or_path(lab, tmp_path, monkeypatch, name, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()

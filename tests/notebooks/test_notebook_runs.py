@@ -23,16 +23,12 @@ def test_notebooks_run_out_of_order_print_their_stored_outputs(empty_lab, tmp_pa
         assert outputs(executed(name, tmp_path)) == outputs((FOLDER / name).read_text()), name
 
 
-@pytest.mark.parametrize(
-    ("broken", "by", "code"),
-    [
-        ("iam-role", ("role_name, PolicyArn=policy_arn", "role_name, PolicyArn='arn:aws:iam::aws:policy/None'"),
-         "NoSuch"),
-        ("trust-policy", (":aud", ":azp"), "trust-policy"),
-        ("service-account", ("eks.amazonaws.com/role-arn", "eks.amazon.com/role-arn"), "annotation-key-typo"),
-        ("pod", ('"serviceAccountName": service_account, ', ""), "pod-uses-another-service-account"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("broken", "by", "code"), [
+    ("iam-role", ("role_name, PolicyArn=policy_arn", "role_name, PolicyArn='arn:aws:iam::aws:policy/None'"), "NoSuch"),
+    ("trust-policy", (":aud", ":azp"), "trust-policy"),
+    ("service-account", ("eks.amazonaws.com/role-arn", "eks.amazon.com/role-arn"), "annotation-key-typo"),
+    ("pod", ('"serviceAccountName": service_account, ', ""), "pod-uses-another-service-account"),
+])  # fmt: skip
 def test_a_broken_step_fails_the_run_and_names_the_cause(broken, by, code, home, tmp_path):
     notebook = read("irsa.ipynb")
     (cell,) = [cell for cell in notebook.cells if cell.id == broken]

@@ -5,15 +5,12 @@ import pytest
 from labkit.policy.arn import Arn
 
 
-@pytest.mark.parametrize(
-    ("text", "parts", "name"),
-    [
-        ("arn:aws:iam::123456789012:role/a/reader", ("aws", "iam", "", "123456789012", "role/a/reader"), "reader"),
-        ("arn:aws-cn:s3:::bucket/a:b", ("aws-cn", "s3", "", "", "bucket/a:b"), "a:b"),
-        ("arn:aws:sqs:us-east-1:123456789012:queue", ("aws", "sqs", "us-east-1", "123456789012", "queue"), "queue"),
-        ("arn:aws:iam::aws:policy/Admin", ("aws", "iam", "", "aws", "policy/Admin"), "Admin"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "parts", "name"), [
+    ("arn:aws:iam::123456789012:role/a/reader", ("aws", "iam", "", "123456789012", "role/a/reader"), "reader"),
+    ("arn:aws-cn:s3:::bucket/a:b", ("aws-cn", "s3", "", "", "bucket/a:b"), "a:b"),
+    ("arn:aws:sqs:us-east-1:123456789012:queue", ("aws", "sqs", "us-east-1", "123456789012", "queue"), "queue"),
+    ("arn:aws:iam::aws:policy/Admin", ("aws", "iam", "", "aws", "policy/Admin"), "Admin"),
+])  # fmt: skip
 def test_an_arn_is_parsed_and_written_back_unchanged(text, parts, name):
     arn = Arn.parse(text)
     assert (arn.partition, arn.service, arn.region, arn.account, arn.resource) == parts
@@ -30,15 +27,12 @@ def test_parse_raises_for_text_that_is_not_an_arn(text):
         Arn.parse(text)
 
 
-@pytest.mark.parametrize(
-    ("resource", "path", "issuer"),
-    [
-        ("role/reader", "/", ""),
-        ("role/team/a/reader", "/team/a/", ""),
-        ("policy/service-role/reader", "/service-role/", ""),
-        ("oidc-provider/example.com/id/A", "/example.com/id/", "example.com/id/A"),
-    ],
-)
+@pytest.mark.parametrize(("resource", "path", "issuer"), [
+    ("role/reader", "/", ""),
+    ("role/team/a/reader", "/team/a/", ""),
+    ("policy/service-role/reader", "/service-role/", ""),
+    ("oidc-provider/example.com/id/A", "/example.com/id/", "example.com/id/A"),
+])  # fmt: skip
 def test_an_arn_s_path_and_issuer_are_read_from_its_resource(resource, path, issuer):
     arn = Arn.parse(f"arn:aws:iam::123456789012:{resource}")
     assert (arn.path, arn.issuer) == (path, issuer)

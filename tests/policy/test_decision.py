@@ -55,34 +55,28 @@ def test_a_denial_names_the_wanted_and_the_found_value():
     )
 
 
-@pytest.mark.parametrize(
-    ("statement", "parts", "sentence"),
-    [
-        ({"Action": ["s3:PutObject", "sqs:*"]}, ["action"],
-         "is nearest, but it allows s3:PutObject and not s3:GetObject"),
-        ({"NotAction": "s3:Get*", "Action": None}, ["action"],
-         "is nearest, but it allows anything but s3:Get* and not s3:GetObject"),
-        ({"Resource": "arn:aws:s3:::other/*"}, ["resource"],
-         f"would allow the request, but it is for arn:aws:s3:::other/* and the request is for {OBJECT}"),
-        ({"NotResource": "arn:aws:s3:::irsa-lab/*", "Resource": None}, ["resource"],
-         "would allow the request, but it is for anything but arn:aws:s3:::irsa-lab/* "
-         f"and the request is for {OBJECT}"),
-        ({"Condition": {"StringEquals": {"aws:PrincipalTag/team": "blue"}}}, ["condition"],
-         'would allow the request, but it wants aws:PrincipalTag/team StringEquals "blue" '
-         "and the request has nothing"),
-        ({"Condition": {"StringMatches": {"aws:SourceIp": "x"}}}, ["condition"],
-         "cannot be evaluated: the condition operator StringMatches is unknown"),
-        ({"Condition": {"StringEquals": {"aws:TagKeys": "a"}}}, ["condition"],
-         "cannot be evaluated: aws:TagKeys has 2 values, but without ForAnyValue: or ForAllValues:, "
-         "StringEquals compares only one"),
-        ({"NotResource": "arn:aws:s3:::${aws:PrincipalTag/b}", "Resource": None}, ["statement"],
-         "cannot be evaluated: a policy variable in NotResource has no value"),
-        ({"Unknown": "x"}, ["statement"], "cannot be evaluated: Syntax errors in policy."),
-        # Not near at all: another service, or both another action and another resource.
-        ({"Action": "sqs:*"}, [], ""),
-        ({"Action": "s3:PutObject", "Resource": "arn:aws:s3:::other"}, [], ""),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("statement", "parts", "sentence"), [
+    ({"Action": ["s3:PutObject", "sqs:*"]}, ["action"], "is nearest, but it allows s3:PutObject and not s3:GetObject"),
+    ({"NotAction": "s3:Get*", "Action": None}, ["action"],
+     "is nearest, but it allows anything but s3:Get* and not s3:GetObject"),
+    ({"Resource": "arn:aws:s3:::other/*"}, ["resource"],
+     f"would allow the request, but it is for arn:aws:s3:::other/* and the request is for {OBJECT}"),
+    ({"NotResource": "arn:aws:s3:::irsa-lab/*", "Resource": None}, ["resource"],
+     "would allow the request, but it is for anything but arn:aws:s3:::irsa-lab/* " f"and the request is for {OBJECT}"),
+    ({"Condition": {"StringEquals": {"aws:PrincipalTag/team": "blue"}}}, ["condition"],
+     'would allow the request, but it wants aws:PrincipalTag/team StringEquals "blue" ' "and the request has nothing"),
+    ({"Condition": {"StringMatches": {"aws:SourceIp": "x"}}}, ["condition"],
+     "cannot be evaluated: the condition operator StringMatches is unknown"),
+    ({"Condition": {"StringEquals": {"aws:TagKeys": "a"}}}, ["condition"],
+     "cannot be evaluated: aws:TagKeys has 2 values, but without ForAnyValue: or ForAllValues:, "
+     "StringEquals compares only one"),
+    ({"NotResource": "arn:aws:s3:::${aws:PrincipalTag/b}", "Resource": None}, ["statement"],
+     "cannot be evaluated: a policy variable in NotResource has no value"),
+    ({"Unknown": "x"}, ["statement"], "cannot be evaluated: Syntax errors in policy."),
+    # Not near at all: another service, or both another action and another resource.
+    ({"Action": "sqs:*"}, [], ""),
+    ({"Action": "s3:PutObject", "Resource": "arn:aws:s3:::other"}, [], ""),
+])  # fmt: skip
 def test_a_denial_names_the_part_of_the_nearest_statement_that_does_not_match(statement, parts, sentence):
     written = {name: value for name, value in (ALLOW | statement).items() if value is not None}
     decision = get(read(written))
@@ -147,24 +141,21 @@ def resource(*statements):
     return read(*({"Principal": "*"} | each for each in statements), kind="resource control")
 
 
-@pytest.mark.parametrize(
-    ("control", "identity", "denial"),
-    [
-        (Control(service=((service(FULL),), (service(ALLOW),))), ALLOW, None),
-        # Every level must allow. Within a level, one policy that allows is enough.
-        (Control(service=((service(FULL), service(ALLOW)), (service(ALLOW | {"Action": "sqs:*"}),))), ALLOW, "no SCP"),
-        (Control(service=((service(ALLOW | {"Action": "sqs:*"}), service(ALLOW)),)), ALLOW, None),
-        (Control(service=((),)), ALLOW, "no SCP"),
-        (Control(service=((service(FULL, NEVER),),)), ALLOW, "SCP"),
-        (Control(resource=((resource(FULL), resource(NEVER)),)), ALLOW, "RCP"),
-        # A Deny counts before a missing Allow: first an RCP's, then an SCP's, then an identity policy's.
-        (Control(((resource(FULL, NEVER),),), ((service(NEVER),),)), ALLOW, "RCP"),
-        (Control(service=((service(FULL, NEVER),),)), NEVER, "SCP"),
-        (Control(service=((),)), NEVER, "identity"),
-        (Control(service=((),)), ALLOW | {"Action": "sqs:*"}, "no SCP"),
-        (Control(service=((service(FULL),),)), ALLOW | {"Action": "sqs:*"}, "no identity"),
-    ],
-)
+@pytest.mark.parametrize(("control", "identity", "denial"), [
+    (Control(service=((service(FULL),), (service(ALLOW),))), ALLOW, None),
+    # Every level must allow. Within a level, one policy that allows is enough.
+    (Control(service=((service(FULL), service(ALLOW)), (service(ALLOW | {"Action": "sqs:*"}),))), ALLOW, "no SCP"),
+    (Control(service=((service(ALLOW | {"Action": "sqs:*"}), service(ALLOW)),)), ALLOW, None),
+    (Control(service=((),)), ALLOW, "no SCP"),
+    (Control(service=((service(FULL, NEVER),),)), ALLOW, "SCP"),
+    (Control(resource=((resource(FULL), resource(NEVER)),)), ALLOW, "RCP"),
+    # A Deny counts before a missing Allow: first an RCP's, then an SCP's, then an identity policy's.
+    (Control(((resource(FULL, NEVER),),), ((service(NEVER),),)), ALLOW, "RCP"),
+    (Control(service=((service(FULL, NEVER),),)), NEVER, "SCP"),
+    (Control(service=((),)), NEVER, "identity"),
+    (Control(service=((),)), ALLOW | {"Action": "sqs:*"}, "no SCP"),
+    (Control(service=((service(FULL),),)), ALLOW | {"Action": "sqs:*"}, "no identity"),
+])  # fmt: skip
 def test_the_organization_s_policies_limit_what_identity_policies_allow(control, identity, denial):
     words = {
         None: None,

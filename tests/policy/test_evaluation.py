@@ -35,56 +35,50 @@ def get(principal=ME, action="s3:GetObject", resource=OBJECT, **context):
     return Request(principal, action, resource, {key.replace("_", ":"): value for key, value in context.items()})
 
 
-@pytest.mark.parametrize(
-    ("statement", "allowed"),
-    [
-        (allow(), True),
-        (allow("S3:getOBJECT"), True),  # actions are case-insensitive
-        (allow("s3:Get*"), True),
-        (allow("*"), True),
-        (allow(["s3:Put*", "s3:*Object"]), True),
-        (allow("s3:PutObject"), False),
-        (allow("s3:GetObjec?"), True),
-        (allow("s3:Get?"), False),
-        (allow(resource="arn:aws:s3:::irsa-lab/*"), True),
-        (allow(resource="arn:aws:s3:::irsa-lab"), False),
-        (allow(resource="arn:aws:s3:::IRSA-lab/*"), False),  # ARNs are case-sensitive
-        (allow(resource=["arn:aws:s3:::other", OBJECT]), True),
-        (allow(resource="arn:aws:s3"), True),  # completed: arn:aws:s3:*:*:*
-        (allow(resource="arn:aws:sqs"), False),
-        ({"Effect": "Allow", "NotAction": "s3:Put*", "Resource": "*"}, True),
-        ({"Effect": "Allow", "NotAction": "s3:Get*", "Resource": "*"}, False),
-        ({"Effect": "Allow", "Action": "s3:*", "NotResource": "arn:aws:s3:::other/*"}, True),
-        ({"Effect": "Allow", "Action": "s3:*", "NotResource": "arn:aws:s3:::irsa-lab/*"}, False),
-        (allow(resource="arn:aws:s3:::irsa-lab/${aws:PrincipalTag/key}"), False),
-        (allow(resource="arn:aws:s3:::irsa-lab/${aws:PrincipalTag/key, 'key'}"), True),
-        ({"Effect": "Allow", "Action": "s3:*", "NotResource": "arn:aws:s3:::${aws:PrincipalTag/key}"}, False),
-    ],
-)
+@pytest.mark.parametrize(("statement", "allowed"), [
+    (allow(), True),
+    (allow("S3:getOBJECT"), True),  # actions are case-insensitive
+    (allow("s3:Get*"), True),
+    (allow("*"), True),
+    (allow(["s3:Put*", "s3:*Object"]), True),
+    (allow("s3:PutObject"), False),
+    (allow("s3:GetObjec?"), True),
+    (allow("s3:Get?"), False),
+    (allow(resource="arn:aws:s3:::irsa-lab/*"), True),
+    (allow(resource="arn:aws:s3:::irsa-lab"), False),
+    (allow(resource="arn:aws:s3:::IRSA-lab/*"), False),  # ARNs are case-sensitive
+    (allow(resource=["arn:aws:s3:::other", OBJECT]), True),
+    (allow(resource="arn:aws:s3"), True),  # completed: arn:aws:s3:*:*:*
+    (allow(resource="arn:aws:sqs"), False),
+    ({"Effect": "Allow", "NotAction": "s3:Put*", "Resource": "*"}, True),
+    ({"Effect": "Allow", "NotAction": "s3:Get*", "Resource": "*"}, False),
+    ({"Effect": "Allow", "Action": "s3:*", "NotResource": "arn:aws:s3:::other/*"}, True),
+    ({"Effect": "Allow", "Action": "s3:*", "NotResource": "arn:aws:s3:::irsa-lab/*"}, False),
+    (allow(resource="arn:aws:s3:::irsa-lab/${aws:PrincipalTag/key}"), False),
+    (allow(resource="arn:aws:s3:::irsa-lab/${aws:PrincipalTag/key, 'key'}"), True),
+    ({"Effect": "Allow", "Action": "s3:*", "NotResource": "arn:aws:s3:::${aws:PrincipalTag/key}"}, False),
+])  # fmt: skip
 def test_a_statement_covers_matching_actions_and_resources(statement, allowed):
     assert evaluate(get(), identity=[read(statement)]).allowed is allowed
 
 
-@pytest.mark.parametrize(
-    ("pattern", "resource", "allowed"),
-    [
-        ("arn:aws:s*:::irsa-lab", "arn:aws:s3:::irsa-lab", True),
-        ("arn:aws:s*3:::irsa-lab", "arn:aws:s3:::irsa-lab", True),
-        ("arn:aws:sq?:us-*-1:1234*9012:queue", "arn:aws:sqs:us-east-1:123456789012:queue", True),
-        # A wildcard inside a segment matches no colon. A * at a segment's end does.
-        ("arn:aws:sqs:us-*-1:1:queue", "arn:aws:sqs:us-east:1:2-1:1:queue", False),
-        ("arn:aws:sqs:us-?:1:queue", "arn:aws:sqs:us-:1:1:queue", False),
-        ("arn:aws:sqs:us-east-1:1*2:queue", "arn:aws:sqs:us-east-1:1:2:queue", False),
-        ("arn:aws:sqs:us-east-1:1?:queue", "arn:aws:sqs:us-east-1:1::queue", False),
-        ("arn:aws:sqs:us-*:1:queue", "arn:aws:sqs:us-east:1:1:queue", True),
-        ("arn:aws:sqs:*:queue", "arn:aws:sqs:us-east-1:123456789012:queue", False),  # completed: …:*:queue:*
-        # In the last segment, a colon is an ordinary character.
-        ("arn:aws:logs:us-*t-1:1:log-group:/aws/*:x", "arn:aws:logs:us-east-1:1:log-group:/aws/a:b:x", True),
-        ("arn:aws:s3:::irsa-*b/a?b", "arn:aws:s3:::irsa-lab/a:b", True),
-        ("*", "*", True),
-        ("arn:aws:s3:::*", "*", False),
-    ],
-)
+@pytest.mark.parametrize(("pattern", "resource", "allowed"), [
+    ("arn:aws:s*:::irsa-lab", "arn:aws:s3:::irsa-lab", True),
+    ("arn:aws:s*3:::irsa-lab", "arn:aws:s3:::irsa-lab", True),
+    ("arn:aws:sq?:us-*-1:1234*9012:queue", "arn:aws:sqs:us-east-1:123456789012:queue", True),
+    # A wildcard inside a segment matches no colon. A * at a segment's end does.
+    ("arn:aws:sqs:us-*-1:1:queue", "arn:aws:sqs:us-east:1:2-1:1:queue", False),
+    ("arn:aws:sqs:us-?:1:queue", "arn:aws:sqs:us-:1:1:queue", False),
+    ("arn:aws:sqs:us-east-1:1*2:queue", "arn:aws:sqs:us-east-1:1:2:queue", False),
+    ("arn:aws:sqs:us-east-1:1?:queue", "arn:aws:sqs:us-east-1:1::queue", False),
+    ("arn:aws:sqs:us-*:1:queue", "arn:aws:sqs:us-east:1:1:queue", True),
+    ("arn:aws:sqs:*:queue", "arn:aws:sqs:us-east-1:123456789012:queue", False),  # completed: …:*:queue:*
+    # In the last segment, a colon is an ordinary character.
+    ("arn:aws:logs:us-*t-1:1:log-group:/aws/*:x", "arn:aws:logs:us-east-1:1:log-group:/aws/a:b:x", True),
+    ("arn:aws:s3:::irsa-*b/a?b", "arn:aws:s3:::irsa-lab/a:b", True),
+    ("*", "*", True),
+    ("arn:aws:s3:::*", "*", False),
+])  # fmt: skip
 def test_wildcards_match_within_the_segments_of_an_arn(pattern, resource, allowed):
     assert evaluate(get(resource=resource), identity=[read(allow(resource=pattern))]).allowed is allowed
 
@@ -116,17 +110,14 @@ def test_the_first_of_two_allowing_statements_is_named():
 UNREADABLE = {"Condition": {"StringMatches": {"aws:SourceIp": "x"}}}
 
 
-@pytest.mark.parametrize(
-    ("statement", "outcome"),
-    [
-        (allow(), "allowed"),
-        (allow("s3:Put*"), "implicitDeny"),
-        (deny(), "explicitDeny"),
-        (deny("s3:Put*"), "implicitDeny"),
-        (allow(**UNREADABLE), "implicitDeny"),
-        (deny(**UNREADABLE), "explicitDeny"),
-    ],
-)
+@pytest.mark.parametrize(("statement", "outcome"), [
+    (allow(), "allowed"),
+    (allow("s3:Put*"), "implicitDeny"),
+    (deny(), "explicitDeny"),
+    (deny("s3:Put*"), "implicitDeny"),
+    (allow(**UNREADABLE), "implicitDeny"),
+    (deny(**UNREADABLE), "explicitDeny"),
+])  # fmt: skip
 def test_verdict_and_matching_find_the_statement_that_decides(statement, outcome):
     policy = read(statement)
     assert verdict([policy], get()) == outcome
@@ -160,20 +151,17 @@ def test_an_unmet_condition_is_reported_with_the_value_found():
 GRANT, REFUSE, SILENT = allow("s3:*"), deny("s3:*"), allow("sqs:*")
 
 
-@pytest.mark.parametrize(
-    ("boundary", "session", "denial"),
-    [
-        (None, None, None),
-        (GRANT, None, None),
-        (None, GRANT, None),
-        (GRANT, GRANT, None),
-        (SILENT, None, "because no permissions boundary allows the s3:GetObject action"),
-        (None, SILENT, "because no session policy allows the s3:GetObject action"),
-        (GRANT, SILENT, "because no session policy allows the s3:GetObject action"),
-        (REFUSE, None, "with an explicit deny in a permissions boundary"),
-        (None, REFUSE, "with an explicit deny in a session policy"),
-    ],
-)
+@pytest.mark.parametrize(("boundary", "session", "denial"), [
+    (None, None, None),
+    (GRANT, None, None),
+    (None, GRANT, None),
+    (GRANT, GRANT, None),
+    (SILENT, None, "because no permissions boundary allows the s3:GetObject action"),
+    (None, SILENT, "because no session policy allows the s3:GetObject action"),
+    (GRANT, SILENT, "because no session policy allows the s3:GetObject action"),
+    (REFUSE, None, "with an explicit deny in a permissions boundary"),
+    (None, REFUSE, "with an explicit deny in a session policy"),
+])  # fmt: skip
 def test_boundary_and_session_policies_narrow_what_identity_policies_allow(boundary, session, denial):
     decision = evaluate(
         get(),
@@ -214,25 +202,22 @@ def test_one_of_several_session_policies_is_enough_to_allow():
     assert evaluate(get(), identity=[read(GRANT)], session=sessions).allowed
 
 
-@pytest.mark.parametrize(
-    ("principal", "who", "limited", "unlimited"),
-    [
-        # The bucket policy's principal, the caller, and whether it gets in: with a silent boundary, and without.
-        ({"AWS": SESSION}, ME, True, True),
-        ({"AWS": ROLE}, ME, False, True),
-        ("*", ME, False, True),
-        ({"AWS": "*"}, ME, False, True),
-        ({"AWS": ACCOUNT}, ME, False, False),  # delegates to the account's own policies
-        ({"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, ME, False, False),
-        ({"AWS": ROLE}, ANN, False, False),
-        ({"AWS": ANN.arn}, ANN, True, True),
-        ({"AWS": ACCOUNT}, Principal.aws(f"arn:aws:iam::{ACCOUNT}:root"), True, True),
-        ({"Service": "ec2.amazonaws.com"}, Principal.service("ec2.amazonaws.com"), True, True),
-        ({"Service": "ec2.amazonaws.com"}, ME, False, False),
-        ({"Federated": ROLE}, ME, False, False),
-        ({"AWS": "arn:aws:iam::999999999999:role/my-role"}, ME, False, False),
-    ],
-)
+@pytest.mark.parametrize(("principal", "who", "limited", "unlimited"), [
+    # The bucket policy's principal, the caller, and whether it gets in: with a silent boundary, and without.
+    ({"AWS": SESSION}, ME, True, True),
+    ({"AWS": ROLE}, ME, False, True),
+    ("*", ME, False, True),
+    ({"AWS": "*"}, ME, False, True),
+    ({"AWS": ACCOUNT}, ME, False, False),  # delegates to the account's own policies
+    ({"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, ME, False, False),
+    ({"AWS": ROLE}, ANN, False, False),
+    ({"AWS": ANN.arn}, ANN, True, True),
+    ({"AWS": ACCOUNT}, Principal.aws(f"arn:aws:iam::{ACCOUNT}:root"), True, True),
+    ({"Service": "ec2.amazonaws.com"}, Principal.service("ec2.amazonaws.com"), True, True),
+    ({"Service": "ec2.amazonaws.com"}, ME, False, False),
+    ({"Federated": ROLE}, ME, False, False),
+    ({"AWS": "arn:aws:iam::999999999999:role/my-role"}, ME, False, False),
+])  # fmt: skip
 def test_within_one_account_a_bucket_policy_alone_admits_the_principals_it_names(principal, who, limited, unlimited):
     silent = read(SILENT, kind="boundary")
     assert evaluate(get(who), identity=[], resource=[bucket(principal)]).allowed is unlimited
@@ -256,16 +241,13 @@ def test_a_star_principal_with_a_principal_arn_condition_bypasses_a_boundary(key
     assert not evaluate(get(), identity=[], resource=[named], **limited).allowed
 
 
-@pytest.mark.parametrize(
-    ("identity", "resource", "denial"),
-    [
-        ([GRANT], ROLE, None),
-        ([GRANT], ACCOUNT, None),
-        ([], ROLE, "because no identity-based policy allows the s3:GetObject action"),
-        ([GRANT], "999999999999", "because no resource-based policy allows the s3:GetObject action"),
-        ([GRANT], None, "because no resource-based policy allows the s3:GetObject action"),
-    ],
-)
+@pytest.mark.parametrize(("identity", "resource", "denial"), [
+    ([GRANT], ROLE, None),
+    ([GRANT], ACCOUNT, None),
+    ([], ROLE, "because no identity-based policy allows the s3:GetObject action"),
+    ([GRANT], "999999999999", "because no resource-based policy allows the s3:GetObject action"),
+    ([GRANT], None, "because no resource-based policy allows the s3:GetObject action"),
+])  # fmt: skip
 def test_across_accounts_both_the_identity_and_the_bucket_policy_must_allow(identity, resource, denial):
     decision = evaluate(
         get(), identity=[read(*identity)], resource=[bucket({"AWS": resource})] if resource else [], same_account=False
@@ -284,17 +266,14 @@ def test_across_accounts_a_boundary_always_counts():
     assert decision.denial == "because no permissions boundary allows the s3:GetObject action"
 
 
-@pytest.mark.parametrize(
-    ("exempt", "denied"),
-    [
-        ([ACCOUNT, ROLE], False),
-        ([ACCOUNT, SESSION], False),
-        ([ACCOUNT], False),
-        ([ROLE], True),  # without its account
-        ([ACCOUNT, ANN.arn], True),
-        (["999999999999"], True),
-    ],
-)
+@pytest.mark.parametrize(("exempt", "denied"), [
+    ([ACCOUNT, ROLE], False),
+    ([ACCOUNT, SESSION], False),
+    ([ACCOUNT], False),
+    ([ROLE], True),  # without its account
+    ([ACCOUNT, ANN.arn], True),
+    (["999999999999"], True),
+])  # fmt: skip
 def test_a_deny_with_not_principal_spares_only_the_callers_it_exempts(exempt, denied):
     policy = bucket({"AWS": exempt}, effect="Deny", field="NotPrincipal")
     decision = evaluate(get(), identity=[read(GRANT)], resource=[policy])
@@ -302,21 +281,18 @@ def test_a_deny_with_not_principal_spares_only_the_callers_it_exempts(exempt, de
     assert decision.denial == ("with an explicit deny in a resource-based policy" if denied else None)
 
 
-@pytest.mark.parametrize(
-    ("exempt", "who", "denied"),
-    [
-        ("*", ME, False),
-        ({"AWS": "*"}, ME, False),
-        ({"AWS": [ACCOUNT, ROLE, ANN.arn]}, ME, False),
-        ({"AWS": [ACCOUNT, "arn:aws:iam::999999999999:role/my-role"]}, ME, False),
-        ("*", EC2, False),
-        ({"Service": EC2.arn}, EC2, False),
-        ({"Service": "s3.amazonaws.com"}, EC2, True),
-        ({"AWS": "*"}, EC2, True),  # names no service
-        ({"Federated": PROVIDER}, Principal.federated(PROVIDER), False),
-        ({"Federated": PROVIDER}, Principal.federated(PROVIDER + "0"), True),
-    ],
-)
+@pytest.mark.parametrize(("exempt", "who", "denied"), [
+    ("*", ME, False),
+    ({"AWS": "*"}, ME, False),
+    ({"AWS": [ACCOUNT, ROLE, ANN.arn]}, ME, False),
+    ({"AWS": [ACCOUNT, "arn:aws:iam::999999999999:role/my-role"]}, ME, False),
+    ("*", EC2, False),
+    ({"Service": EC2.arn}, EC2, False),
+    ({"Service": "s3.amazonaws.com"}, EC2, True),
+    ({"AWS": "*"}, EC2, True),  # names no service
+    ({"Federated": PROVIDER}, Principal.federated(PROVIDER), False),
+    ({"Federated": PROVIDER}, Principal.federated(PROVIDER + "0"), True),
+])  # fmt: skip
 def test_not_principal_exempts_each_kind_of_principal(exempt, who, denied):
     policy = bucket(exempt, effect="Deny", field="NotPrincipal")
     assert verdict([policy], get(who)) == ("explicitDeny" if denied else "implicitDeny")
@@ -328,15 +304,12 @@ def test_not_principal_always_denies_a_principal_with_a_boundary():
     assert not evaluate(get(), identity=[read(GRANT)], boundary=boundary, resource=[policy]).allowed
 
 
-@pytest.mark.parametrize(
-    ("trusted", "identity", "denial"),
-    [
-        (ACCOUNT, [allow("sts:AssumeRole")], None),
-        (ROLE, [], None),
-        (ACCOUNT, [], "because no identity-based policy allows the sts:AssumeRole action"),
-        ("999999999999", [allow("sts:*")], "because no role trust policy allows the sts:AssumeRole action"),
-    ],
-)
+@pytest.mark.parametrize(("trusted", "identity", "denial"), [
+    (ACCOUNT, [allow("sts:AssumeRole")], None),
+    (ROLE, [], None),
+    (ACCOUNT, [], "because no identity-based policy allows the sts:AssumeRole action"),
+    ("999999999999", [allow("sts:*")], "because no role trust policy allows the sts:AssumeRole action"),
+])  # fmt: skip
 def test_a_trust_policy_must_allow_even_within_one_account(trusted, identity, denial):
     statement = {"Effect": "Allow", "Principal": {"AWS": trusted}, "Action": "sts:AssumeRole"}
     request = get(action="sts:AssumeRole", resource=f"arn:aws:iam::{ACCOUNT}:role/other")
@@ -344,24 +317,21 @@ def test_a_trust_policy_must_allow_even_within_one_account(trusted, identity, de
     assert decision.denial == denial
 
 
-@pytest.mark.parametrize(
-    ("who", "key", "value"),
-    [
-        (ME, "aws:PrincipalArn", ROLE),  # the role's ARN, not the session's
-        (ME, "aws:PrincipalAccount", ACCOUNT),
-        (ME, "aws:PrincipalType", "AssumedRole"),
-        (ME, "aws:ViaAWSService", "false"),
-        (ANN, "aws:PrincipalArn", ANN.arn),
-        (ANN, "aws:username", "ann"),
-        (ANN, "aws:PrincipalType", "User"),
-        (ANN, "aws:PrincipalIsAWSService", "false"),
-        (Principal.aws(f"arn:aws:iam::{ACCOUNT}:root"), "aws:PrincipalType", "Account"),
-        (EC2, "aws:PrincipalIsAWSService", "true"),
-        (EC2, "aws:PrincipalServiceName", "ec2.amazonaws.com"),
-        (Principal.role_session(SESSION, f"arn:aws:iam::{ACCOUNT}:role/a/my-role"), "aws:PrincipalArn",
-         f"arn:aws:iam::{ACCOUNT}:role/a/my-role"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("who", "key", "value"), [
+    (ME, "aws:PrincipalArn", ROLE),  # the role's ARN, not the session's
+    (ME, "aws:PrincipalAccount", ACCOUNT),
+    (ME, "aws:PrincipalType", "AssumedRole"),
+    (ME, "aws:ViaAWSService", "false"),
+    (ANN, "aws:PrincipalArn", ANN.arn),
+    (ANN, "aws:username", "ann"),
+    (ANN, "aws:PrincipalType", "User"),
+    (ANN, "aws:PrincipalIsAWSService", "false"),
+    (Principal.aws(f"arn:aws:iam::{ACCOUNT}:root"), "aws:PrincipalType", "Account"),
+    (EC2, "aws:PrincipalIsAWSService", "true"),
+    (EC2, "aws:PrincipalServiceName", "ec2.amazonaws.com"),
+    (Principal.role_session(SESSION, f"arn:aws:iam::{ACCOUNT}:role/a/my-role"), "aws:PrincipalArn",
+     f"arn:aws:iam::{ACCOUNT}:role/a/my-role"),
+])  # fmt: skip
 def test_the_context_describes_the_principal(who, key, value):
     policy = read(allow(Condition={"StringEquals": {key: value}}))
     assert evaluate(get(who), identity=[policy]).allowed

@@ -13,19 +13,16 @@ LIST = """{
 }"""
 
 
-@pytest.mark.parametrize(
-    ("text", "positions"),
-    [
-        ('{"Statement": {"Effect": "Allow"}}', [((1, 16), (1, 34))]),
-        ('{ "Id" : "x" , "Statement" : {"Effect": "Allow"} }', [((1, 31), (1, 49))]),
-        ('{"Statement": [{"a": 1} , {"b": 2}]}', [((1, 16), (1, 24)), ((1, 24), (1, 35))]),
-        (LIST, [((3, 16), (4, 22)), ((4, 22), (5, 21))]),
-        ('{"Statement":[]}', []),
-        ('{"Version": "2012-10-17"}', []),
-        ("{}", []),
-        (" {", []),
-    ],
-)
+@pytest.mark.parametrize(("text", "positions"), [
+    ('{"Statement": {"Effect": "Allow"}}', [((1, 16), (1, 34))]),
+    ('{ "Id" : "x" , "Statement" : {"Effect": "Allow"} }', [((1, 31), (1, 49))]),
+    ('{"Statement": [{"a": 1} , {"b": 2}]}', [((1, 16), (1, 24)), ((1, 24), (1, 35))]),
+    (LIST, [((3, 16), (4, 22)), ((4, 22), (5, 21))]),
+    ('{"Statement":[]}', []),
+    ('{"Version": "2012-10-17"}', []),
+    ("{}", []),
+    (" {", []),
+])  # fmt: skip
 def test_statement_positions_match_simulate_principal_policy(text, positions):
     """Lines and columns count from 1. In a list, a statement starts where the one before it ends."""
     assert [*statement_positions(text)] == positions

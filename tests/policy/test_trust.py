@@ -101,18 +101,15 @@ def test_a_trust_policy_refuses_a_token_of_another_provider(admit, web_identity,
     assert decision.reason == f"the trust policy trusts {provider}, and the token's provider is {provider}0"
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"Action": "sts:AssumeRole"}, f"the trust policy lets the provider do sts:AssumeRole, and not {ACTION}"),
-        ({"Principal": {"Service": "ec2.amazonaws.com"}},
-         "the trust policy names no federated principal; it trusts ec2.amazonaws.com"),
-        ({"Principal": {"AWS": "arn:aws:iam::123456789012:root"}},
-         "the trust policy names no federated principal; it trusts account 123456789012"),
-        ({"Principal": {"AWS": "*"}}, "the trust policy names no federated principal; it trusts *"),
-        ({"Effect": "Deny"}, "the trust policy has no Allow statement"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"Action": "sts:AssumeRole"}, f"the trust policy lets the provider do sts:AssumeRole, and not {ACTION}"),
+    ({"Principal": {"Service": "ec2.amazonaws.com"}},
+     "the trust policy names no federated principal; it trusts ec2.amazonaws.com"),
+    ({"Principal": {"AWS": "arn:aws:iam::123456789012:root"}},
+     "the trust policy names no federated principal; it trusts account 123456789012"),
+    ({"Principal": {"AWS": "*"}}, "the trust policy names no federated principal; it trusts *"),
+    ({"Effect": "Deny"}, "the trust policy has no Allow statement"),
+])  # fmt: skip
 def test_a_denial_says_why_the_trust_policy_does_not_apply_to_the_token(admit, web_identity, changes, reason):
     decision = admit(web_identity(**changes), subject="b")
     assert not decision.allowed
@@ -208,19 +205,16 @@ def test_names_service_needs_an_allow_for_that_service_and_action():
 SERVICE = "pods.eks.amazonaws.com"
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({}, "statement 1 of the trust policy allows sts:AssumeRole"),
-        ({"Principal": {"Service": ["ec2.amazonaws.com", "a.amazonaws.com"]}},
-         f"the trust policy doesn't name {SERVICE}; it trusts a.amazonaws.com, ec2.amazonaws.com"),
-        ({"Action": ["sts:TagSession", "sts:SetSourceIdentity"]},
-         "the trust policy lets the service do sts:TagSession, sts:SetSourceIdentity, and not sts:AssumeRole"),
-        ({"Condition": {"StringEquals": {"aws:SourceAccount": "9"}}},
-         'the trust policy wants aws:SourceAccount StringEquals "9" and the request has "123456789012"'),
-        ({"Effect": "Deny"}, "an explicit Deny, statement 1 of the trust policy, refuses sts:AssumeRole"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({}, "statement 1 of the trust policy allows sts:AssumeRole"),
+    ({"Principal": {"Service": ["ec2.amazonaws.com", "a.amazonaws.com"]}},
+     f"the trust policy doesn't name {SERVICE}; it trusts a.amazonaws.com, ec2.amazonaws.com"),
+    ({"Action": ["sts:TagSession", "sts:SetSourceIdentity"]},
+     "the trust policy lets the service do sts:TagSession, sts:SetSourceIdentity, and not sts:AssumeRole"),
+    ({"Condition": {"StringEquals": {"aws:SourceAccount": "9"}}},
+     'the trust policy wants aws:SourceAccount StringEquals "9" and the request has "123456789012"'),
+    ({"Effect": "Deny"}, "an explicit Deny, statement 1 of the trust policy, refuses sts:AssumeRole"),
+])  # fmt: skip
 def test_a_decision_says_why_a_service_is_or_is_not_trusted(changes, reason):
     statement = {"Effect": "Allow", "Principal": {"Service": SERVICE}, "Action": "sts:AssumeRole"} | changes
     trust = Policy.parse({"Version": "2012-10-17", "Statement": [statement]}, kind="trust", name="my-role")

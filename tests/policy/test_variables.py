@@ -10,27 +10,24 @@ def filled(text, **options):
     return None if tokens is None else "".join(tokens)
 
 
-@pytest.mark.parametrize(
-    ("text", "meaning"),
-    [
-        ("plain", "plain"),
-        ("home/${aws:username}/x", "home/ann/x"),
-        ("${AWS:UserName}", "ann"),
-        ("${ aws:username }", "ann"),
-        ("${aws:PrincipalTag/team, 'none'}", "blue*"),
-        ("${aws:PrincipalTag/none, 'no-team'}", "no-team"),
-        ("${aws:PrincipalTag/none,'a } brace'}!", "a } brace!"),
-        ("${aws:PrincipalTag/none, ''}", ""),
-        ("}${aws:PrincipalTag/none, ''}!", "}!"),
-        ("${aws:username}${aws:username}", "annann"),
-        ("${aws:PrincipalTag/none}", None),
-        ("${aws:TagKeys}", None),  # several values
-        ("${aws:TagKeys, 'default'}", "default"),
-        ("${empty}", ""),
-        ("a${*}b${?}c${$}{d}", "a*b?c${d}"),
-        ("$aws:username", "$aws:username"),
-    ],
-)
+@pytest.mark.parametrize(("text", "meaning"), [
+    ("plain", "plain"),
+    ("home/${aws:username}/x", "home/ann/x"),
+    ("${AWS:UserName}", "ann"),
+    ("${ aws:username }", "ann"),
+    ("${aws:PrincipalTag/team, 'none'}", "blue*"),
+    ("${aws:PrincipalTag/none, 'no-team'}", "no-team"),
+    ("${aws:PrincipalTag/none,'a } brace'}!", "a } brace!"),
+    ("${aws:PrincipalTag/none, ''}", ""),
+    ("}${aws:PrincipalTag/none, ''}!", "}!"),
+    ("${aws:username}${aws:username}", "annann"),
+    ("${aws:PrincipalTag/none}", None),
+    ("${aws:TagKeys}", None),  # several values
+    ("${aws:TagKeys, 'default'}", "default"),
+    ("${empty}", ""),
+    ("a${*}b${?}c${$}{d}", "a*b?c${d}"),
+    ("$aws:username", "$aws:username"),
+])  # fmt: skip
 def test_a_variable_is_replaced_by_the_value_of_its_key(text, meaning):
     assert filled(text) == meaning
 

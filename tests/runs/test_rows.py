@@ -187,20 +187,17 @@ def test_a_fleet_changes_an_aws_account_only_with_yes(tmp_path):
     assert "--plan" in done.stderr and "--yes" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--scheduler", "tls://h:1"), "The scheduler needs --tls-ca, --tls-cert, --tls-key: without TLS, anyone"),
-        (("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"),
-         "The lab of the target moto listens on this machine only"),
-        (("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c", "--lab-per-worker"),
-         "No file a.\nwhere: --tls-ca"),
-        (("--plan", "--remove"), "choose one"),
-        (("--notebook", "none.ipynb"), f"No notebook none.ipynb: No such file or directory.\nnext:  {LIST_NOTEBOOKS}"),
-        (("--out", "fleet.yaml"), "The results can't be written: Not a directory"),
-        (("--out", "fleet.yaml", "--doctor"), "The results can't be written: File exists"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("options", "said"), [
+    (("--scheduler", "tls://h:1"), "The scheduler needs --tls-ca, --tls-cert, --tls-key: without TLS, anyone"),
+    (("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"),
+     "The lab of the target moto listens on this machine only"),
+    (("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c", "--lab-per-worker"),
+     "No file a.\nwhere: --tls-ca"),
+    (("--plan", "--remove"), "choose one"),
+    (("--notebook", "none.ipynb"), f"No notebook none.ipynb: No such file or directory.\nnext:  {LIST_NOTEBOOKS}"),
+    (("--out", "fleet.yaml"), "The results can't be written: Not a directory"),
+    (("--out", "fleet.yaml", "--doctor"), "The results can't be written: File exists"),
+])  # fmt: skip
 def test_fleet_options_that_cannot_work_are_refused(tmp_path, options, said):
     file = tmp_path / "fleet.yaml"
     file.write_text("runs: [{cluster: a}]")

@@ -371,19 +371,16 @@ def protobuf(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2]) + length + bytes([size]) + content
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "method"),
-    [
-        (schema, "decode", "POST"),
-        (resources, "validate", "POST"),
-        (resources, "updated", "POST"),
-        (schema, "decode", "PUT"),
-        (resources, "validate_update", "PUT"),
-        (resources, "updated", "PUT"),
-        (patches, "patched", "PATCH"),
-        (resources, "applied", "APPLY"),
-    ],
-)
+@pytest.mark.parametrize(("module", "name", "method"), [
+    (schema, "decode", "POST"),
+    (resources, "validate", "POST"),
+    (resources, "updated", "POST"),
+    (schema, "decode", "PUT"),
+    (resources, "validate_update", "PUT"),
+    (resources, "updated", "PUT"),
+    (patches, "patched", "PATCH"),
+    (resources, "applied", "APPLY"),
+])  # fmt: skip
 def test_other_callers_do_not_wait_while_a_large_object_is_stored(admin, namespace, monkeypatch, module, name, method):
     """POST and PUT send the large object. PATCH and APPLY make a small change to a stored one."""
     path = f"/api/v1/namespaces/{namespace}/pods"

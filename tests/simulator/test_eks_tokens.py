@@ -338,22 +338,19 @@ EVERYWHERE, IN_DEFAULT = {"type": "cluster"}, {"type": "namespace", "namespaces"
 PODS, SECRETS = "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/secrets"
 
 
-@pytest.mark.parametrize(
-    ("policy", "scope", "path", "status"),
-    [
-        ("View", EVERYWHERE, PODS.format("default"), 200),
-        ("View", EVERYWHERE, PODS.format("kube-system"), 200),
-        ("View", EVERYWHERE, SECRETS.format("default"), 403),
-        ("View", EVERYWHERE, "/api/v1/nodes", 403),
-        ("View", IN_DEFAULT, PODS.format("default"), 200),
-        ("View", IN_DEFAULT, PODS.format("kube-system"), 403),
-        ("View", IN_DEFAULT, "/api/v1/pods", 403),
-        ("Edit", EVERYWHERE, SECRETS.format("default"), 200),
-        ("Admin", IN_DEFAULT, "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", 200),
-        ("ClusterAdmin", EVERYWHERE, "/api/v1/nodes", 200),
-        ("ClusterAdmin", EVERYWHERE, "/openid/v1/jwks", 200),
-    ],
-)
+@pytest.mark.parametrize(("policy", "scope", "path", "status"), [
+    ("View", EVERYWHERE, PODS.format("default"), 200),
+    ("View", EVERYWHERE, PODS.format("kube-system"), 200),
+    ("View", EVERYWHERE, SECRETS.format("default"), 403),
+    ("View", EVERYWHERE, "/api/v1/nodes", 403),
+    ("View", IN_DEFAULT, PODS.format("default"), 200),
+    ("View", IN_DEFAULT, PODS.format("kube-system"), 403),
+    ("View", IN_DEFAULT, "/api/v1/pods", 403),
+    ("Edit", EVERYWHERE, SECRETS.format("default"), 200),
+    ("Admin", IN_DEFAULT, "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", 200),
+    ("ClusterAdmin", EVERYWHERE, "/api/v1/nodes", 200),
+    ("ClusterAdmin", EVERYWHERE, "/openid/v1/jwks", 200),
+])  # fmt: skip
 def test_an_access_policy_decides_what_a_role_may_read(lab, role, entry, policy, scope, path, status):
     entry()
     eks, arn = lab.aws.client("eks"), POLICY.format(policy)
@@ -389,30 +386,25 @@ def test_describe_access_entry_shows_the_role_s_entry(lab, role, entry):
 OF_THE_ROLE = "the role's ARN"
 
 
-@pytest.mark.parametrize(
-    ("operation", "given", "code", "message"),
-    [
-        ("create_access_entry", {"principalArn": f"arn:aws:iam::{ACCOUNT}:role/nobody"}, "InvalidParameterException",
-         "The specified principalArn is invalid: invalid principal."),
-        ("create_access_entry", {"principalArn": "arn:aws:sts::1:assumed-role/a/b"}, "InvalidParameterException",
-         "The specified principalArn is invalid: invalid principal."),
-        ("create_access_entry", {"principalArn": OF_THE_ROLE}, "ResourceInUseException",
-         "The specified access entry resource is already in use on this cluster."),
-        ("update_access_entry", {"principalArn": OF_THE_ROLE, "kubernetesGroups": ["system:masters"]},
-         "InvalidParameterException",
-         "The kubernetes group name system:masters is invalid, it cannot start with system:"),
-        ("update_access_entry", {"principalArn": OF_THE_ROLE, "username": "system:admin"}, "InvalidParameterException",
-         "The username system:admin is invalid, it cannot start with system:"),
-        ("update_access_entry", {"principalArn": OF_THE_ROLE, "username": "john{{SessionName}}"},
-         "InvalidParameterException",
-         "The username john{{SessionName}} is invalid, it must have a colon before {{SessionName}}"),
-        ("describe_access_entry", {"principalArn": "arn:aws:iam::1:role/x"}, "ResourceNotFoundException",
-         "The specified principalArn could not be found. "
-         "You can view your available access entries with 'list-access-entries'."),
-        ("list_access_entries", {"clusterName": "none"}, "ResourceNotFoundException",
-         "No cluster found for name: none."),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("operation", "given", "code", "message"), [
+    ("create_access_entry", {"principalArn": f"arn:aws:iam::{ACCOUNT}:role/nobody"}, "InvalidParameterException",
+     "The specified principalArn is invalid: invalid principal."),
+    ("create_access_entry", {"principalArn": "arn:aws:sts::1:assumed-role/a/b"}, "InvalidParameterException",
+     "The specified principalArn is invalid: invalid principal."),
+    ("create_access_entry", {"principalArn": OF_THE_ROLE}, "ResourceInUseException",
+     "The specified access entry resource is already in use on this cluster."),
+    ("update_access_entry", {"principalArn": OF_THE_ROLE, "kubernetesGroups": ["system:masters"]},
+     "InvalidParameterException", "The kubernetes group name system:masters is invalid, it cannot start with system:"),
+    ("update_access_entry", {"principalArn": OF_THE_ROLE, "username": "system:admin"}, "InvalidParameterException",
+     "The username system:admin is invalid, it cannot start with system:"),
+    ("update_access_entry", {"principalArn": OF_THE_ROLE, "username": "john{{SessionName}}"},
+     "InvalidParameterException",
+     "The username john{{SessionName}} is invalid, it must have a colon before {{SessionName}}"),
+    ("describe_access_entry", {"principalArn": "arn:aws:iam::1:role/x"}, "ResourceNotFoundException",
+     "The specified principalArn could not be found. "
+     "You can view your available access entries with 'list-access-entries'."),
+    ("list_access_entries", {"clusterName": "none"}, "ResourceNotFoundException", "No cluster found for name: none."),
+])  # fmt: skip
 def test_eks_refuses_an_invalid_call_about_access_entries(lab, role, entry, operation, given, code, message):
     entry()
     given = {"clusterName": CLUSTER} | {name: role if v == OF_THE_ROLE else v for name, v in given.items()}

@@ -172,14 +172,11 @@ def test_an_unknown_option_is_one_sentence(project):
     result.stderr.fnmatch_lines(["*unrecognized arguments: --irsa-cluster=green"])
 
 
-@pytest.mark.parametrize(
-    ("broken", "sentence"),
-    [
-        ("import sys; sys.platform = 'win32'", "The lab runs on Linux and macOS, not on win32."),
-        ("import sys; sys.modules['kubernetes'] = None", "The lab could not start: *kubernetes*"),
-        ("import sys; sys.executable = '/bin/false'", "The lab's server did not come up: it ended with exit code 1.*"),
-    ],
-)
+@pytest.mark.parametrize(("broken", "sentence"), [
+    ("import sys; sys.platform = 'win32'", "The lab runs on Linux and macOS, not on win32."),
+    ("import sys; sys.modules['kubernetes'] = None", "The lab could not start: *kubernetes*"),
+    ("import sys; sys.executable = '/bin/false'", "The lab's server did not come up: it ended with exit code 1.*"),
+])  # fmt: skip
 def test_a_lab_that_cannot_start_is_one_sentence(project, broken, sentence):
     project.makeconftest(f"def pytest_runtest_setup(): {broken}")
     project.makepyfile("def test_one(irsa_lab): pass")

@@ -46,15 +46,12 @@ def a_profile_with_keys_that_nobody_has(monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "mine")
 
 
-@pytest.mark.parametrize(
-    ("given", "said", "then"),
-    [
-        (without_credentials, "There are no AWS credentials", "aws configure sso"),
-        (a_profile_that_is_gone, "(gone) could not be found", "aws configure list-profiles"),
-        (keys_that_nobody_has, "not known to AWS", "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY)"),
-        (a_profile_with_keys_that_nobody_has, "not known to AWS", "To log in: aws sso login --profile mine\n"),
-    ],
-)
+@pytest.mark.parametrize(("given", "said", "then"), [
+    (without_credentials, "There are no AWS credentials", "aws configure sso"),
+    (a_profile_that_is_gone, "(gone) could not be found", "aws configure list-profiles"),
+    (keys_that_nobody_has, "not known to AWS", "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY)"),
+    (a_profile_with_keys_that_nobody_has, "not known to AWS", "To log in: aws sso login --profile mine\n"),
+])  # fmt: skip
 def test_wrong_credentials_are_reported_with_the_command_that_fixes_them(refused, monkeypatch, given, said, then):
     given(monkeypatch)
     refusal = refused()

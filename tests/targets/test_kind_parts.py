@@ -40,43 +40,33 @@ def here(monkeypatch):
     monkeypatch.setattr(kind_address, "_interfaces", lambda: [IPv4Interface(one) for one in HERE])
 
 
-@pytest.mark.parametrize(
-    ("nodes", "address"),
-    [
-        (["172.18.0.2"], "172.18.0.1"),
-        (["172.18.0.2", "172.18.0.3", "fc00::2"], "172.18.0.1"),
-        (["127.0.0.1"], "127.0.0.1"),
-        (["192.168.1.20"], "192.168.1.20"),  # the node is this machine
-    ],
-)
+@pytest.mark.parametrize(("nodes", "address"), [
+    (["172.18.0.2"], "172.18.0.1"),
+    (["172.18.0.2", "172.18.0.3", "fc00::2"], "172.18.0.1"),
+    (["127.0.0.1"], "127.0.0.1"),
+    (["192.168.1.20"], "192.168.1.20"),  # the node is this machine
+])  # fmt: skip
 def test_the_lab_finds_this_machines_address_in_the_nodes_network(here, nodes, address):
     assert kind_address.find(nodes) == address
 
 
-@pytest.mark.parametrize(
-    ("nodes", "said"),
-    [
-        (["10.0.0.7"], "isn't in the nodes' network"),  # Docker Desktop's network is inside its virtual machine
-        ([], "isn't in the nodes' network"),
-        (["172.18.0.2", "192.168.1.30"], "several networks"),
-    ],
-)
+@pytest.mark.parametrize(("nodes", "said"), [
+    (["10.0.0.7"], "isn't in the nodes' network"),  # Docker Desktop's network is inside its virtual machine
+    ([], "isn't in the nodes' network"),
+    (["172.18.0.2", "192.168.1.30"], "several networks"),
+])  # fmt: skip
 def test_aws_host_is_needed_if_the_address_is_unknown(here, nodes, said):
     with pytest.raises(NoAddress, match=said) as refusal:
         kind_address.find(nodes)
     assert "--aws-host ADDRESS" in refusal.value.next
 
 
-@pytest.mark.parametrize(
-    ("issuer", "keys", "public"),
-    [
-        ("https://kubernetes.default.svc.cluster.local", "https://172.18.0.2:6443/openid/v1/jwks", False),
-        ("https://kubernetes.default.svc.invalid", "https://kubernetes.default.svc.invalid/openid/v1/jwks", False),
-        ("https://oidc.eks.us-east-1.amazonaws.com/id/1", "https://127.0.0.1:6443/openid/v1/jwks", False),
-        ("https://localhost/cluster", "https://localhost/cluster/keys", True),
-    ],
-    ids=["kubeadm's own", "a name inside the cluster", "keys at the API server", "published by itself"],
-)
+@pytest.mark.parametrize(("issuer", "keys", "public"), [
+    ("https://kubernetes.default.svc.cluster.local", "https://172.18.0.2:6443/openid/v1/jwks", False),
+    ("https://kubernetes.default.svc.invalid", "https://kubernetes.default.svc.invalid/openid/v1/jwks", False),
+    ("https://oidc.eks.us-east-1.amazonaws.com/id/1", "https://127.0.0.1:6443/openid/v1/jwks", False),
+    ("https://localhost/cluster", "https://localhost/cluster/keys", True),
+], ids=["kubeadm's own", "a name inside the cluster", "keys at the API server", "published by itself"])  # fmt: skip
 def test_an_issuer_is_public_only_if_its_host_resolves_and_has_the_keys(issuer, keys, public):
     assert joined_folder.is_public({"issuer": issuer, "jwks_uri": keys}) is public
 
@@ -118,16 +108,13 @@ def test_lab_network_rejects_anything_but_a_review_of_a_pod(body):
     assert answered.json()["response"]["allowed"] is False
 
 
-@pytest.mark.parametrize(
-    ("image", "policy"),
-    [
-        ("", None),  # the lab's image has a tag, so IfNotPresent is the default already
-        ("example.com:5000/aws:2", None),
-        ("example/aws@sha256:0123", None),
-        ("example.com:5000/aws", "IfNotPresent"),
-        ("example/aws:latest", "IfNotPresent"),
-    ],
-)
+@pytest.mark.parametrize(("image", "policy"), [
+    ("", None),  # the lab's image has a tag, so IfNotPresent is the default already
+    ("example.com:5000/aws:2", None),
+    ("example/aws@sha256:0123", None),
+    ("example.com:5000/aws", "IfNotPresent"),
+    ("example/aws:latest", "IfNotPresent"),
+])  # fmt: skip
 def test_the_pod_has_the_pull_policy_with_which_a_node_pulls_its_image_once(image, policy):
     (container,) = documents.pod(Parameters.checked(image=image))["spec"]["containers"]
     assert container["image"].rpartition("/")[2] != "aws-cli"

@@ -49,15 +49,11 @@ def test_a_pod_finds_the_lab_although_its_manifest_does_not_name_it(lab, existin
     assert "(AccessDenied)" in done.error
 
 
-@pytest.mark.parametrize(
-    ("namespace", "labels", "env", "led"),
-    [
-        ("default", {}, [{"name": "AWS_ENDPOINT_URL", "value": "http://mine"}], "http://mine"),
-        ("default", {"labkit/skip-lab-network": "true"}, [], None),
-        ("kube-system", {}, [], None),
-    ],
-    ids=["a variable of its own", "opted out", "the cluster's own"],
-)
+@pytest.mark.parametrize(("namespace", "labels", "env", "led"), [
+    ("default", {}, [{"name": "AWS_ENDPOINT_URL", "value": "http://mine"}], "http://mine"),
+    ("default", {"labkit/skip-lab-network": "true"}, [], None),
+    ("kube-system", {}, [], None),
+], ids=["a variable of its own", "opted out", "the cluster's own"])  # fmt: skip
 def test_lab_network_skips_own_variables_opted_out_pods_and_kube_system(lab, existing, namespace, labels, env, led):
     pod = {"metadata": {"name": "other", "labels": labels}, "spec": {"containers": [{"name": "a", "image": "python"}]}}
     pod["spec"]["containers"][0]["env"] = env

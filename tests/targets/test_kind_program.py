@@ -148,15 +148,11 @@ def refused(empty: Folder, **parameters: str) -> LabError:
     return refusal.value
 
 
-@pytest.mark.parametrize(
-    ("does", "said", "following"),
-    [
-        ({"kind": "missing"}, "kind is not on the PATH", ["brew install kind", "--kubeconfig FILE --context NAME"]),
-        ({"docker": "missing"}, "Neither Docker nor Podman", ["apt-get install podman"]),
-        ({"docker": "fails"}, "Cannot connect to the Docker daemon", ["start Docker Desktop", "docker info"]),
-    ],
-    ids=["without kind", "without Docker and Podman", "Docker does not run"],
-)
+@pytest.mark.parametrize(("does", "said", "following"), [
+    ({"kind": "missing"}, "kind is not on the PATH", ["brew install kind", "--kubeconfig FILE --context NAME"]),
+    ({"docker": "missing"}, "Neither Docker nor Podman", ["apt-get install podman"]),
+    ({"docker": "fails"}, "Cannot connect to the Docker daemon", ["start Docker Desktop", "docker info"]),
+], ids=["without kind", "without Docker and Podman", "Docker does not run"])  # fmt: skip
 def test_a_missing_program_is_named_with_its_install_command(programs, empty, does, said, following):
     programs(**does)
     refusal = refused(empty)

@@ -73,15 +73,12 @@ def test_a_plan_and_a_look_refuse_a_context_without_a_kubeconfig(empty, call):
         call(Parameters.checked(target="kind", context="existing"))
 
 
-@pytest.mark.parametrize(
-    ("file", "why"),
-    [
-        ("/nowhere/kubeconfig", "this file does not exist"),
-        ("/tmp", "this is a folder"),
-        ("~nobody-has-this-name/config", "home"),
-        ("x" * 300, "File name too long"),
-    ],
-)
+@pytest.mark.parametrize(("file", "why"), [
+    ("/nowhere/kubeconfig", "this file does not exist"),
+    ("/tmp", "this is a folder"),
+    ("~nobody-has-this-name/config", "home"),
+    ("x" * 300, "File name too long"),
+])  # fmt: skip
 def test_lab_open_says_why_it_cannot_read_the_kubeconfig(existing, file, why):
     with pytest.raises(InvalidParameter, match="a kubeconfig file that exists") as refusal:
         labkit.Lab.open(**{**existing.parameters, "kubeconfig": file})
@@ -99,19 +96,16 @@ def test_labkit_up_says_why_it_cannot_read_the_kubeconfig(empty, tmp_path):
         up_command.join(cluster="blue", kubeconfig=Path("~nobody-has-this-name/config"))
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("{", "it is not YAML from line 1 on"),
-        ("\x00", "it is not YAML"),
-        ("a list", "not a kubeconfig"),
-        ("contexts: [1]", "not a kubeconfig"),
-        ("contexts: []", "has no context"),
-        ("contexts: [{name: existing, context: {cluster: gone, user: gone}}]", "names the cluster 'gone'"),
-        ("{contexts: [{name: existing, context: {cluster: a, user: a}}], clusters: [{name: a, cluster: {}}], "
-         "users: [{name: a, user: {}}]}", "names no API server"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "said"), [
+    ("{", "it is not YAML from line 1 on"),
+    ("\x00", "it is not YAML"),
+    ("a list", "not a kubeconfig"),
+    ("contexts: [1]", "not a kubeconfig"),
+    ("contexts: []", "has no context"),
+    ("contexts: [{name: existing, context: {cluster: gone, user: gone}}]", "names the cluster 'gone'"),
+    ("{contexts: [{name: existing, context: {cluster: a, user: a}}], clusters: [{name: a, cluster: {}}], "
+     "users: [{name: a, user: {}}]}", "names no API server"),
+])  # fmt: skip
 def test_a_file_that_is_not_a_usable_kubeconfig_is_refused(refused, tmp_path, text, said):
     (tmp_path / "config").write_text(text)
     refusal = refused(kubeconfig=str(tmp_path / "config"))
@@ -166,15 +160,11 @@ def test_credentials_that_the_cluster_rejects_are_reported(refused, existing):
     assert "auth whoami" in refusal.next
 
 
-@pytest.mark.parametrize(
-    ("command", "arguments", "why"),
-    [
-        ("no-such-program", [], "No such file or directory: 'no-such-program'"),
-        ("sh", ["-c", "echo the SSO session has expired >&2; exit 3"], "the SSO session has expired"),
-        ("echo", ["no JSON"], "failed to decode"),
-    ],
-    ids=["missing", "fails", "no credentials"],
-)
+@pytest.mark.parametrize(("command", "arguments", "why"), [
+    ("no-such-program", [], "No such file or directory: 'no-such-program'"),
+    ("sh", ["-c", "echo the SSO session has expired >&2; exit 3"], "the SSO session has expired"),
+    ("echo", ["no JSON"], "failed to decode"),
+], ids=["missing", "fails", "no credentials"])  # fmt: skip
 def test_a_failing_credentials_plugin_is_named_with_the_reason(refused, existing, caplog, command, arguments, why):
     def with_plugin(config: dict) -> None:
         plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": arguments}

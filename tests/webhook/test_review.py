@@ -72,60 +72,48 @@ def test_the_webhook_adds_variables_mounts_and_volume_and_changes_nothing_else(c
     assert [{k: v for k, v in c.items() if k not in ("env", "volumeMounts")} for c in containers] == other_fields
 
 
-@pytest.mark.parametrize(
-    ("spec", "namespace", "annotations"),
-    [
-        ({"serviceAccountName": "default"}, "default", {"role-arn": ROLE}),
-        ({"serviceAccountName": "my-service-account"}, "other", {"role-arn": ROLE}),
-        ({}, "default", {"role-arn": ROLE}),
-        ({"serviceAccountName": "my-service-account"}, "default", {}),
-        ({"serviceAccountName": "my-service-account"}, "default", {"role-arn": ""}),
-    ],
-    ids=["another account", "another namespace", "no account", "no annotation", "an empty annotation"],
-)
+@pytest.mark.parametrize(("spec", "namespace", "annotations"), [
+    ({"serviceAccountName": "default"}, "default", {"role-arn": ROLE}),
+    ({"serviceAccountName": "my-service-account"}, "other", {"role-arn": ROLE}),
+    ({}, "default", {"role-arn": ROLE}),
+    ({"serviceAccountName": "my-service-account"}, "default", {}),
+    ({"serviceAccountName": "my-service-account"}, "default", {"role-arn": ""}),
+], ids=["another account", "another namespace", "no account", "no annotation", "an empty annotation"])  # fmt: skip
 def test_a_pod_whose_account_has_no_role_is_let_through_unchanged(spec, namespace, annotations):
     asked = admission_review({**spec, "containers": [container()]}, namespace=namespace)
 
     assert review(asked, known(annotations))["response"] == {"uid": "7", "allowed": True}
 
 
-@pytest.mark.parametrize(
-    ("obj", "says"),
-    [
-        ({"kind": "ConfigMap", "data": {}}, "without a spec"),
-        ({"kind": "Service", "spec": {"ports": []}}, "without a service account"),
-        ({"kind": "Pod", "metadata": None, "spec": None}, "with nulls"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
+@pytest.mark.parametrize(("obj", "says"), [
+    ({"kind": "ConfigMap", "data": {}}, "without a spec"),
+    ({"kind": "Service", "spec": {"ports": []}}, "without a service account"),
+    ({"kind": "Pod", "metadata": None, "spec": None}, "with nulls"),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
 def test_an_object_without_a_service_account_is_let_through_unchanged(obj, says):
     asked = {"request": {"uid": "7", "namespace": "default", "object": obj}}
 
     assert review(asked, known({"role-arn": ROLE}))["response"] == {"uid": "7", "allowed": True}
 
 
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({}, "bad content"),
-        ({"request": None}, "bad content"),
-        ({"request": []}, "bad content"),
-        ({"kind": "Pod", "metadata": {}}, "bad content"),
-        ({"request": {"uid": "7"}}, "the request has no object"),
-        ({"request": {"uid": "7", "object": None}}, "the request has no object"),
-        ({"request": {"uid": 7, "object": {}}}, "request.uid has to be a text"),
-        ({"request": {"object": []}}, "request.object has to be an object"),
-        ({"request": {"namespace": {}, "object": {}}}, "request.namespace has to be a text"),
-        ({"request": {"object": {"spec": []}}}, "request.object.spec has to be an object"),
-        ({"request": {"object": {"spec": {"containers": {}}}}}, "request.object.spec.containers has to be a list"),
-        ({"request": {"object": {"spec": {"volumes": [None]}}}}, "request.object.spec.volumes has an empty item"),
-        ({"request": {"object": {"spec": {"initContainers": [{"env": [{"name": 1}]}]}}}},
-         "request.object.spec.initContainers[0].env[0].name has to be a text"),
-        ({"request": {"object": {"metadata": {"annotations": {EKS + "skip-containers": ["app"]}}}}},
-         "request.object.metadata.annotations.eks.amazonaws.com/skip-containers has to be a text"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)  # fmt: skip
+@pytest.mark.parametrize(("asked", "message"), [
+    ({}, "bad content"),
+    ({"request": None}, "bad content"),
+    ({"request": []}, "bad content"),
+    ({"kind": "Pod", "metadata": {}}, "bad content"),
+    ({"request": {"uid": "7"}}, "the request has no object"),
+    ({"request": {"uid": "7", "object": None}}, "the request has no object"),
+    ({"request": {"uid": 7, "object": {}}}, "request.uid has to be a text"),
+    ({"request": {"object": []}}, "request.object has to be an object"),
+    ({"request": {"namespace": {}, "object": {}}}, "request.namespace has to be a text"),
+    ({"request": {"object": {"spec": []}}}, "request.object.spec has to be an object"),
+    ({"request": {"object": {"spec": {"containers": {}}}}}, "request.object.spec.containers has to be a list"),
+    ({"request": {"object": {"spec": {"volumes": [None]}}}}, "request.object.spec.volumes has an empty item"),
+    ({"request": {"object": {"spec": {"initContainers": [{"env": [{"name": 1}]}]}}}},
+     "request.object.spec.initContainers[0].env[0].name has to be a text"),
+    ({"request": {"object": {"metadata": {"annotations": {EKS + "skip-containers": ["app"]}}}}},
+     "request.object.metadata.annotations.eks.amazonaws.com/skip-containers has to be a text"),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
 def test_an_invalid_review_is_refused_with_the_reason(asked, message):
     response = review(asked, known({"role-arn": ROLE}))["response"]
 

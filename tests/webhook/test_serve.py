@@ -317,36 +317,32 @@ def web(folder: Path) -> Iterator[int]:
         server.shutdown()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--kubeconfig", "/nowhere"], ["No kubeconfig found", "/nowhere"]),
-        (["--kubeconfig", "{folder}/broken"], ["The configuration for the API server cannot be used", "/broken"]),
-        (["--context", "lba"], ["'lba' is not a context of the kubeconfig", "Did you mean 'lab'?"]),
-        (["--listen", "8443"], ["HOST:PORT"]),
-        (["--listen", "127.0.0.1:99999"], ["HOST:PORT"]),
-        (["--listen",
-          "127.0.0.1:{taken}"], ["The webhook cannot listen on port {taken} of 127.0.0.1: Address already in use"]),
-        (["--listen", "192.0.2.1:8443"], ["cannot listen on port 8443 of 192.0.2.1: "]),
-        (["--listen", "no-such-host.invalid:8443"], ["cannot listen on no-such-host.invalid: "]),
-        (["--listen", "0.0.0.0:8443"], ["not an address that an API server can call", "--host NAME"]),
-        (["--host", "a b"], ["'a b' is not a host name or address"]),
-        (["--certificate", "{folder}/broken"], ["--certificate needs --key"]),
-        (["--certificate", "/nowhere", "--key", "/nowhere"],
-         ["The certificate and key cannot be used: No such file or directory\n", "/nowhere"]),
-        (["--certificate", "{folder}/broken", "--key", "{folder}/broken"], ["The certificate and key cannot be used"]),
-        (["--mount-path", "token"], ["'token' is not an absolute path"]),
-        (["--annotation-prefix", ""], ["The prefix of the annotations' names is empty"]),
-        (["--kubeconfig", "{down}"], ["The API server does not answer", "https://127.0.0.1:1"]),
-        (["--kubeconfig", "{nobody}"], ['User "nobody" cannot list resource "serviceaccounts"',
-                "labkit webhook manifest | kubectl apply -f -",
-                "kubectl create clusterrolebinding pod-identity-webhook --clusterrole=pod-identity-webhook"
-                " --user=nobody"]),
-        (["--kubeconfig", "{stranger}"], ["The API server does not accept these credentials"]),
-        (["--kubeconfig", "{web}"], ["is not a Kubernetes API"]),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
-)  # fmt: skip
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--kubeconfig", "/nowhere"], ["No kubeconfig found", "/nowhere"]),
+    (["--kubeconfig", "{folder}/broken"], ["The configuration for the API server cannot be used", "/broken"]),
+    (["--context", "lba"], ["'lba' is not a context of the kubeconfig", "Did you mean 'lab'?"]),
+    (["--listen", "8443"], ["HOST:PORT"]),
+    (["--listen", "127.0.0.1:99999"], ["HOST:PORT"]),
+    (["--listen",
+      "127.0.0.1:{taken}"], ["The webhook cannot listen on port {taken} of 127.0.0.1: Address already in use"]),
+    (["--listen", "192.0.2.1:8443"], ["cannot listen on port 8443 of 192.0.2.1: "]),
+    (["--listen", "no-such-host.invalid:8443"], ["cannot listen on no-such-host.invalid: "]),
+    (["--listen", "0.0.0.0:8443"], ["not an address that an API server can call", "--host NAME"]),
+    (["--host", "a b"], ["'a b' is not a host name or address"]),
+    (["--certificate", "{folder}/broken"], ["--certificate needs --key"]),
+    (["--certificate", "/nowhere", "--key", "/nowhere"],
+     ["The certificate and key cannot be used: No such file or directory\n", "/nowhere"]),
+    (["--certificate", "{folder}/broken", "--key", "{folder}/broken"], ["The certificate and key cannot be used"]),
+    (["--mount-path", "token"], ["'token' is not an absolute path"]),
+    (["--annotation-prefix", ""], ["The prefix of the annotations' names is empty"]),
+    (["--kubeconfig", "{down}"], ["The API server does not answer", "https://127.0.0.1:1"]),
+    (["--kubeconfig", "{nobody}"], ['User "nobody" cannot list resource "serviceaccounts"',
+            "labkit webhook manifest | kubectl apply -f -",
+            "kubectl create clusterrolebinding pod-identity-webhook --clusterrole=pod-identity-webhook"
+            " --user=nobody"]),
+    (["--kubeconfig", "{stranger}"], ["The API server does not accept these credentials"]),
+    (["--kubeconfig", "{web}"], ["is not a Kubernetes API"]),
+], ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "")  # fmt: skip
 def test_a_wrong_option_or_api_server_is_reported_without_a_traceback(cluster, tmp_path, arguments, words):
     (tmp_path / "broken").write_text("{not: [yaml")
     stranger = kubeconfig_of(cluster, tmp_path, "stranger")
@@ -374,13 +370,10 @@ def test_a_wrong_option_or_api_server_is_reported_without_a_traceback(cluster, t
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--listen", "127.0.0.1:0"], "With port 0, the webhook chooses its port when it starts"),
-        (["--key", "/nowhere"], "--key needs --certificate"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--listen", "127.0.0.1:0"], "With port 0, the webhook chooses its port when it starts"),
+    (["--key", "/nowhere"], "--key needs --certificate"),
+])  # fmt: skip
 def test_webhook_manifest_refuses_options_that_make_it_unusable(tmp_path, arguments, words):
     done = labkit(tmp_path, "webhook", "manifest", *arguments)
     assert (done.returncode, done.stdout) == (1, "")

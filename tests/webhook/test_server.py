@@ -251,27 +251,23 @@ async def test_an_api_that_does_not_answer_does_not_block_a_pod(api, accounts, m
 JSON = {"content-type": "application/json"}
 
 
-@pytest.mark.parametrize(
-    ("content", "headers", "status", "says"),
-    [
-        (b"{}", {"content-type": "text/plain"}, 415, "Invalid Content-Type, expected `application/json`"),
-        (b"{}", {}, 415, "Invalid Content-Type"),
-        (b"{}", {"content-type": "application/json; charset=utf-8"}, 415, "Invalid Content-Type"),
-        (b"", JSON, 200, "couldn't decode the body"),
-        (b"{", JSON, 200, "couldn't decode the body"),
-        (b"\xff\xfe{", JSON, 200, "couldn't decode the body"),
-        (b"apiVersion: admission.k8s.io/v1", JSON, 200, "couldn't decode the body"),
-        (b'{"apiVersion": NaN}', JSON, 200, "NaN is not a JSON number"),
-        (b'{"apiVersion": 1e999}', JSON, 200, "1e999 is not a JSON number"),
-        (b"[" * 100_000, JSON, 200, "couldn't decode the body"),
-        (b"[]", JSON, 200, "bad content"),
-        (b"null", JSON, 200, "bad content"),
-        (b"{}", JSON, 200, "bad content"),
-        (b'{"apiVersion": 1, "request": {"uid": "\\ud800", "object": []}}', JSON, 200, "has to be an object"),
-        (b" " * (8 * 2**20 + 1), JSON, 413, "8388608 bytes at most"),
-    ],
-    ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
-)
+@pytest.mark.parametrize(("content", "headers", "status", "says"), [
+    (b"{}", {"content-type": "text/plain"}, 415, "Invalid Content-Type, expected `application/json`"),
+    (b"{}", {}, 415, "Invalid Content-Type"),
+    (b"{}", {"content-type": "application/json; charset=utf-8"}, 415, "Invalid Content-Type"),
+    (b"", JSON, 200, "couldn't decode the body"),
+    (b"{", JSON, 200, "couldn't decode the body"),
+    (b"\xff\xfe{", JSON, 200, "couldn't decode the body"),
+    (b"apiVersion: admission.k8s.io/v1", JSON, 200, "couldn't decode the body"),
+    (b'{"apiVersion": NaN}', JSON, 200, "NaN is not a JSON number"),
+    (b'{"apiVersion": 1e999}', JSON, 200, "1e999 is not a JSON number"),
+    (b"[" * 100_000, JSON, 200, "couldn't decode the body"),
+    (b"[]", JSON, 200, "bad content"),
+    (b"null", JSON, 200, "bad content"),
+    (b"{}", JSON, 200, "bad content"),
+    (b'{"apiVersion": 1, "request": {"uid": "\\ud800", "object": []}}', JSON, 200, "has to be an object"),
+    (b" " * (8 * 2**20 + 1), JSON, 413, "8388608 bytes at most"),
+], ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "")  # fmt: skip
 async def test_anything_but_an_admission_review_is_refused(webhook, content, headers, status, says):
     answer = await webhook.post("/mutate", content=content, headers=headers)
     assert answer.status_code == status

@@ -103,13 +103,10 @@ def test_the_end_of_a_long_message_is_shown(shown):
     assert "failed to satisfy constraint: Member must satisfy regular expression pattern" in output.traceback[-2]
 
 
-@pytest.mark.parametrize(
-    ("name", "where"),
-    [
-        ("a method with arguments in order", 'line 2:  lab.aws.client("iam").get_role(role)'),
-        ("a text that isn't JSON", "line 3:  return json.loads(text)"),
-    ],
-)
+@pytest.mark.parametrize(("name", "where"), [
+    ("a method with arguments in order", 'line 2:  lab.aws.client("iam").get_role(role)'),
+    ("a text that isn't JSON", "line 3:  return json.loads(text)"),
+])  # fmt: skip
 def test_an_error_names_the_line_of_the_cell(shown, name, where):
     (output,) = shown[name]
     assert output.traceback[-2].startswith("where: In[") and output.traceback[-2].endswith(where)

@@ -47,22 +47,19 @@ YOU = {"type": "IAMUser", "arn": "arn:aws:iam::123456789012:user/administrator"}
 WEB = {"type": "WebIdentityUser", "userName": "system:serviceaccount:default:my-service-account"}
 
 
-@pytest.mark.parametrize(
-    ("made", "arrow", "step"),
-    [
-        (record(), ("pod", "S3"), 10),
-        (record(event="AssumeRoleWithWebIdentity", source="sts", identity=WEB), ("pod", "STS"), 7),
-        (record(event="CreateRole", source="iam", identity=YOU), ("you", "IAM"), 2),
-        (record(event="CreateOpenIDConnectProvider", source="iam", identity=YOU), ("you", "IAM"), 1),
-        (record(event="ListBuckets", identity=NODE), ("node", "S3"), 0),
-        (record(identity=session("eks-blue-my-pod-01234567-89ab-cdef-0123-456789abcdef")), ("pod", "S3"), 10),
-        (record(identity=session("botocore-session-1", role="reader-of-another-account")), ("pod", "S3"), 10),
-        (record(identity=session("me", role="OrganizationAccountAccessRole")), ("you", "S3"), 0),
-        (record(event="SendMessage", source="sqs"), ("pod", "other"), 10),
-        (record(identity={"type": "AWSAccount", "accountId": "ANONYMOUS_PRINCIPAL"}), ("you", "S3"), 0),
-        ({}, ("you", "other"), 0),
-    ],
-)
+@pytest.mark.parametrize(("made", "arrow", "step"), [
+    (record(), ("pod", "S3"), 10),
+    (record(event="AssumeRoleWithWebIdentity", source="sts", identity=WEB), ("pod", "STS"), 7),
+    (record(event="CreateRole", source="iam", identity=YOU), ("you", "IAM"), 2),
+    (record(event="CreateOpenIDConnectProvider", source="iam", identity=YOU), ("you", "IAM"), 1),
+    (record(event="ListBuckets", identity=NODE), ("node", "S3"), 0),
+    (record(identity=session("eks-blue-my-pod-01234567-89ab-cdef-0123-456789abcdef")), ("pod", "S3"), 10),
+    (record(identity=session("botocore-session-1", role="reader-of-another-account")), ("pod", "S3"), 10),
+    (record(identity=session("me", role="OrganizationAccountAccessRole")), ("you", "S3"), 0),
+    (record(event="SendMessage", source="sqs"), ("pod", "other"), 10),
+    (record(identity={"type": "AWSAccount", "accountId": "ANONYMOUS_PRINCIPAL"}), ("you", "S3"), 0),
+    ({}, ("you", "other"), 0),
+])  # fmt: skip
 def test_each_call_shows_its_sender_receiver_and_step(made, arrow, step):
     call = CallArrow.of(made, 1)
     assert (call.sender, call.receiver) == arrow and call.step == step

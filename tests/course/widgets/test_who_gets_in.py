@@ -54,15 +54,12 @@ def test_one_of_six_callers_gets_in_and_each_refusal_names_the_deciding_line(ask
     assert asked.headline == "1 of 6 get in: this service account."
 
 
-@pytest.mark.parametrize(
-    ("by", "decides"),
-    [
-        (("sts:AssumeRoleWithWebIdentity", "sts:TagSession"), '"Action": "sts:TagSession",'),
-        (("oidc-provider/", "oidc-provider/another/"), '"Principal": {'),
-        (('"Effect": "Allow"', '"Effect": "Deny"'), '"Effect": "Deny",'),
-        (("serviceaccount:default", "serviceaccount:*"), ':sub": "system:serviceaccount:*:my-service-account",'),
-    ],
-)
+@pytest.mark.parametrize(("by", "decides"), [
+    (("sts:AssumeRoleWithWebIdentity", "sts:TagSession"), '"Action": "sts:TagSession",'),
+    (("oidc-provider/", "oidc-provider/another/"), '"Principal": {'),
+    (('"Effect": "Allow"', '"Effect": "Deny"'), '"Effect": "Deny",'),
+    (("serviceaccount:default", "serviceaccount:*"), ':sub": "system:serviceaccount:*:my-service-account",'),
+])  # fmt: skip
 def test_a_refusal_names_the_policy_line_that_decides(asked, by, decides):
     # A Deny refuses because its conditions match, the others because something doesn't.
     own = edited(asked, *by).verdicts()[0]

@@ -162,27 +162,23 @@ def test_an_administrator_reaches_no_other_account_by_an_unsupported_action(aws,
 # Buckets of another account: both sides have to allow
 
 
-@pytest.mark.parametrize(
-    ("permitted", "bucket_policy", "tail"),
-    [
-        ([statement(READ)], [], NO_RESOURCE),
-        ([], [admitting(OURS)], NO_IDENTITY),
-        ([], [admitting(OUR_SESSION)], NO_IDENTITY),
-        ([statement(READ)], [admitting(OURS)], None),
-        ([statement(READ)], [admitting(OUR_SESSION)], None),
-        ([statement(READ)], [admitting(f"arn:aws:iam::{ACCOUNT}:root")], None),
-        ([statement(READ)], [admitting(ACCOUNT)], None),
-        ([statement(READ)], [admitting(THIRD)], NO_RESOURCE),
-        ([statement(READ)], [admitting("*", Condition={"StringEquals": {"aws:PrincipalAccount": ACCOUNT}})], None),
-        ([statement(READ)], [admitting("*", Condition={"StringEquals": {"aws:PrincipalAccount": OTHER}})], NO_RESOURCE),
-        ([statement(READ)], [admitting("*", Condition={"ArnEquals": {"aws:PrincipalArn": OURS}})], None),
-        ([statement(READ)], [admitting(OURS), admitting(OURS, Effect="Deny")],
-         "with an explicit deny in a resource-based policy"),
-        ([statement(READ, Condition={"StringEquals": {"aws:ResourceAccount": OTHER}})], [admitting(OURS)], None),
-        ([statement(READ, Condition={"StringEquals": {"s3:ResourceAccount": ACCOUNT}})], [admitting(OURS)],
-         NO_IDENTITY),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("permitted", "bucket_policy", "tail"), [
+    ([statement(READ)], [], NO_RESOURCE),
+    ([], [admitting(OURS)], NO_IDENTITY),
+    ([], [admitting(OUR_SESSION)], NO_IDENTITY),
+    ([statement(READ)], [admitting(OURS)], None),
+    ([statement(READ)], [admitting(OUR_SESSION)], None),
+    ([statement(READ)], [admitting(f"arn:aws:iam::{ACCOUNT}:root")], None),
+    ([statement(READ)], [admitting(ACCOUNT)], None),
+    ([statement(READ)], [admitting(THIRD)], NO_RESOURCE),
+    ([statement(READ)], [admitting("*", Condition={"StringEquals": {"aws:PrincipalAccount": ACCOUNT}})], None),
+    ([statement(READ)], [admitting("*", Condition={"StringEquals": {"aws:PrincipalAccount": OTHER}})], NO_RESOURCE),
+    ([statement(READ)], [admitting("*", Condition={"ArnEquals": {"aws:PrincipalArn": OURS}})], None),
+    ([statement(READ)], [admitting(OURS), admitting(OURS, Effect="Deny")],
+     "with an explicit deny in a resource-based policy"),
+    ([statement(READ, Condition={"StringEquals": {"aws:ResourceAccount": OTHER}})], [admitting(OURS)], None),
+    ([statement(READ, Condition={"StringEquals": {"s3:ResourceAccount": ACCOUNT}})], [admitting(OURS)], NO_IDENTITY),
+])  # fmt: skip
 def test_both_accounts_must_allow_a_cross_account_bucket_read(aws, irsa, pod, other, permitted, bucket_policy, tail):
     irsa.permit(*(permitted or [statement("s3:ListAllMyBuckets")]))
     other.bucket("theirs", *bucket_policy)
@@ -293,17 +289,12 @@ def test_a_provider_in_the_other_account_admits_our_pods(aws, irsa, other):
         s3.get_object(Bucket=irsa.bucket, Key="hello.txt")
 
 
-@pytest.mark.parametrize(
-    ("where", "trusted", "refusal", "reason"),
-    [
-        ([], OTHER, (400, "InvalidIdentityToken", GENERIC), NO_PROVIDER),
-        ([], ACCOUNT, (400, "InvalidIdentityToken", GENERIC), NO_PROVIDER),
-        ([OTHER], ACCOUNT, (403, "AccessDenied", MISTRUSTED),
-         f"the trust policy trusts arn:aws:iam::{ACCOUNT}:{PROVIDER}, "
-         f"and the token's provider is arn:aws:iam::{OTHER}:{PROVIDER}"),
-    ],
-    ids=["no provider there", "no provider there, and our own is trusted", "our own is trusted"],
-)  # fmt: skip
+@pytest.mark.parametrize(("where", "trusted", "refusal", "reason"), [
+    ([], OTHER, (400, "InvalidIdentityToken", GENERIC), NO_PROVIDER),
+    ([], ACCOUNT, (400, "InvalidIdentityToken", GENERIC), NO_PROVIDER),
+    ([OTHER], ACCOUNT, (403, "AccessDenied", MISTRUSTED), f"the trust policy trusts arn:aws:iam::{ACCOUNT}:{PROVIDER}, "
+     f"and the token's provider is arn:aws:iam::{OTHER}:{PROVIDER}"),
+], ids=["no provider there", "no provider there, and our own is trusted", "our own is trusted"])  # fmt: skip
 def test_the_trail_names_the_fault_of_another_account_s_provider(aws, irsa, other, where, trusted, refusal, reason):
     if where:
         provider(other)

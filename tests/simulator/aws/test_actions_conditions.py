@@ -82,8 +82,7 @@ ROWS = [
                                          "ExpressionAttributeNames": {"#s": "salary"}}, False),
     (ATTRIBUTES, "dynamodb", "get_item", {"TableName": "table", "Key": ONE}, False),
     (ATTRIBUTES, "dynamodb", "scan", {"TableName": "table", "ProjectionExpression": "tint",
-                                     "FilterExpression": "salary > :n",
-                                     "ExpressionAttributeValues": {":n": {"N": "1"}}}, False),
+            "FilterExpression": "salary > :n", "ExpressionAttributeValues": {":n": {"N": "1"}}}, False),
     (ATTRIBUTES, "dynamodb", "put_item", {"TableName": "table", "Item": ONE | {"salary": {"N": "1"}}}, False),
     (ATTRIBUTES, "dynamodb", "update_item", {"TableName": "table", "Key": ONE, "UpdateExpression": "SET tint = :n",
                                             "ExpressionAttributeValues": {":n": {"S": "red"}}}, True),
@@ -351,16 +350,13 @@ def to(service):
     return PASS | {"Condition": {"StringEquals": {"iam:PassedToService": service}}}
 
 
-@pytest.mark.parametrize(
-    ("more", "denied"),
-    [
-        ([], "iam:PassRole"),
-        ([to("ec2.amazonaws.com")], "iam:PassRole"),
-        ([PASS | {"Resource": f"arn:aws:iam::{ACCOUNT}:role/another"}], "iam:PassRole"),
-        ([to("s3.amazonaws.com")], ""),
-        ([PASS], ""),
-    ],
-)
+@pytest.mark.parametrize(("more", "denied"), [
+    ([], "iam:PassRole"),
+    ([to("ec2.amazonaws.com")], "iam:PassRole"),
+    ([PASS | {"Resource": f"arn:aws:iam::{ACCOUNT}:role/another"}], "iam:PassRole"),
+    ([to("s3.amazonaws.com")], ""),
+    ([PASS], ""),
+])  # fmt: skip
 def test_put_bucket_replication_needs_iam_pass_role(stocked, more, denied):
     aws, irsa = stocked
     aws.client("s3").put_bucket_versioning(Bucket="irsa-lab", VersioningConfiguration={"Status": "Enabled"})

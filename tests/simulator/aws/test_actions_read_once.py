@@ -129,17 +129,14 @@ ASSUME = f"Version=2011-06-15&RoleSessionName=my-pod&RoleArn={Irsa.role_arn}&Rol
 UNREADABLE = ("ValidationError", "The request could not be read")
 
 
-@pytest.mark.parametrize(
-    ("service", "path", "body", "status", "message"),
-    [
-        ("sts", "/", f"Action=AssumeRole&{ASSUME}", 400, UNREADABLE),
-        ("sts", "/?DurationSeconds=900", f"Action=AssumeRole&{ASSUME}&DurationSeconds=3600", 400, UNREADABLE),
-        ("sts", "/", f"Action=AssumeRoleWithWebIdentity&WebIdentityToken={{token}}&{ASSUME}", 400, UNREADABLE),
-        ("iam", "/", f"Action=DeleteRole&{IAM}&RoleName=theirs&RoleName=my-role", 400, UNREADABLE),
-        ("iam", "/?x", f"Action=DeleteRole&{IAM}&RoleName=theirs&x=", 400, UNREADABLE),
-        ("eks", "/clusters?Action=x&Action=y", "", 501, ("NotImplemented", "The lab does not emulate")),
-    ],
-)
+@pytest.mark.parametrize(("service", "path", "body", "status", "message"), [
+    ("sts", "/", f"Action=AssumeRole&{ASSUME}", 400, UNREADABLE),
+    ("sts", "/?DurationSeconds=900", f"Action=AssumeRole&{ASSUME}&DurationSeconds=3600", 400, UNREADABLE),
+    ("sts", "/", f"Action=AssumeRoleWithWebIdentity&WebIdentityToken={{token}}&{ASSUME}", 400, UNREADABLE),
+    ("iam", "/", f"Action=DeleteRole&{IAM}&RoleName=theirs&RoleName=my-role", 400, UNREADABLE),
+    ("iam", "/?x", f"Action=DeleteRole&{IAM}&RoleName=theirs&x=", 400, UNREADABLE),
+    ("eks", "/clusters?Action=x&Action=y", "", 501, ("NotImplemented", "The lab does not emulate")),
+])  # fmt: skip
 def test_the_administrator_s_ambiguous_request_is_refused_with_a_reason(stocked, service, path, body, status, message):
     aws, _ = stocked
     keys = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
@@ -211,15 +208,12 @@ def test_sqs_takes_json_at_a_queue_s_own_url_and_refuses_another_queue(stocked):
 MISSING = "1 validation error detected: Value null at '{}' failed to satisfy constraint: Member must not be null"
 
 
-@pytest.mark.parametrize(
-    ("service", "method", "code", "message"),
-    [
-        ("iam", "get_role", "ValidationError", MISSING.format("roleName")),
-        ("dynamodb", "get_item", "ValidationException", MISSING.format("tableName")),
-        ("secretsmanager", "get_secret_value", "ValidationException", MISSING.format("secretId")),
-        ("sqs", "send_message", "MissingParameter", "The request must contain the parameter QueueUrl."),
-    ],
-)
+@pytest.mark.parametrize(("service", "method", "code", "message"), [
+    ("iam", "get_role", "ValidationError", MISSING.format("roleName")),
+    ("dynamodb", "get_item", "ValidationException", MISSING.format("tableName")),
+    ("secretsmanager", "get_secret_value", "ValidationException", MISSING.format("secretId")),
+    ("sqs", "send_message", "MissingParameter", "The request must contain the parameter QueueUrl."),
+])  # fmt: skip
 def test_a_parameter_that_is_missing_is_named(stocked, service, method, code, message):
     aws, session = stocked
     refused(getattr(aws.client(service, session), method), 400, code, message)

@@ -89,14 +89,10 @@ def signed(key, claims, header=None):
 # --- who gets in by a claim
 
 
-@pytest.mark.parametrize(
-    ("operator", "claim", "value", "others"),
-    [
-        ("StringEquals", "email", "ada@example.com", ["eve@example.com", ["eve@example.com"], 7, {"a": "b"}, [7],
-                None]),
-        ("ForAnyValue:StringEquals", "amr", ["mfa", "pwd"], ["pwd", ["pwd"], [], 7, ["mfa", 7], {"mfa": "mfa"}, None]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("operator", "claim", "value", "others"), [
+    ("StringEquals", "email", "ada@example.com", ["eve@example.com", ["eve@example.com"], 7, {"a": "b"}, [7], None]),
+    ("ForAnyValue:StringEquals", "amr", ["mfa", "pwd"], ["pwd", ["pwd"], [], 7, ["mfa", 7], {"mfa": "mfa"}, None]),
+])  # fmt: skip
 def test_sts_accepts_only_a_token_with_the_claim_that_the_trust_policy_asks_for(sts, operator, claim, value, others):
     iam, name = sts.aws.client("iam"), ISSUER.removeprefix("https://")
     statement = {

@@ -32,31 +32,28 @@ ROOT = f"arn:aws:iam::{ACCOUNT}:root"
 BOTH = "no role trust policy allows sts:AssumeRole"
 
 
-@pytest.mark.parametrize(
-    ("permitted", "trust", "parameters", "allowed"),
-    [
-        (ASSUME, trusting(ROOT), {}, True),
-        (ASSUME, trusting(ACCOUNT), {}, True),
-        (ASSUME, trusting(OURS), {}, True),
-        (ASSUME, trusting(OUR_SESSION), {}, True),
-        (None, trusting(ROOT), {}, False),
-        (None, trusting(OURS), {}, False),
-        (ASSUME, trusting(THIRD), {}, False),
-        (ASSUME, trusting(f"arn:aws:iam::{ACCOUNT}:role/neighbour"), {}, False),
-        (statement("sts:AssumeRole", f"arn:aws:iam::{OTHER}:role/another"), trusting(ROOT), {}, False),
-        (ASSUME, trusting(ROOT, StringEquals={"sts:ExternalId": "42"}), {"ExternalId": "42"}, True),
-        (ASSUME, trusting(ROOT, StringEquals={"sts:ExternalId": "42"}), {"ExternalId": "41"}, False),
-        (ASSUME, trusting(ROOT, StringEquals={"sts:ExternalId": "42"}), {}, False),
-        (ASSUME, trusting(ROOT, ArnEquals={"aws:PrincipalArn": OURS}), {}, True),
-        (ASSUME, trusting(ROOT, ArnEquals={"aws:PrincipalArn": OUR_SESSION}), {}, False),
-        (ASSUME, trusting("*", StringEquals={"aws:PrincipalAccount": ACCOUNT}), {}, True),
-        (ASSUME, trusting("*", StringEquals={"aws:PrincipalAccount": THIRD}), {}, False),
-        # Only calls that an AWS service makes for a resource have aws:SourceAccount.
-        (ASSUME, trusting(ROOT, StringEquals={"aws:SourceAccount": ACCOUNT}), {}, False),
-        ({**ASSUME, "Condition": {"StringEquals": {"aws:ResourceAccount": OTHER}}}, trusting(ROOT), {}, True),
-        ({**ASSUME, "Condition": {"StringEquals": {"aws:ResourceAccount": ACCOUNT}}}, trusting(ROOT), {}, False),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("permitted", "trust", "parameters", "allowed"), [
+    (ASSUME, trusting(ROOT), {}, True),
+    (ASSUME, trusting(ACCOUNT), {}, True),
+    (ASSUME, trusting(OURS), {}, True),
+    (ASSUME, trusting(OUR_SESSION), {}, True),
+    (None, trusting(ROOT), {}, False),
+    (None, trusting(OURS), {}, False),
+    (ASSUME, trusting(THIRD), {}, False),
+    (ASSUME, trusting(f"arn:aws:iam::{ACCOUNT}:role/neighbour"), {}, False),
+    (statement("sts:AssumeRole", f"arn:aws:iam::{OTHER}:role/another"), trusting(ROOT), {}, False),
+    (ASSUME, trusting(ROOT, StringEquals={"sts:ExternalId": "42"}), {"ExternalId": "42"}, True),
+    (ASSUME, trusting(ROOT, StringEquals={"sts:ExternalId": "42"}), {"ExternalId": "41"}, False),
+    (ASSUME, trusting(ROOT, StringEquals={"sts:ExternalId": "42"}), {}, False),
+    (ASSUME, trusting(ROOT, ArnEquals={"aws:PrincipalArn": OURS}), {}, True),
+    (ASSUME, trusting(ROOT, ArnEquals={"aws:PrincipalArn": OUR_SESSION}), {}, False),
+    (ASSUME, trusting("*", StringEquals={"aws:PrincipalAccount": ACCOUNT}), {}, True),
+    (ASSUME, trusting("*", StringEquals={"aws:PrincipalAccount": THIRD}), {}, False),
+    # Only calls that an AWS service makes for a resource have aws:SourceAccount.
+    (ASSUME, trusting(ROOT, StringEquals={"aws:SourceAccount": ACCOUNT}), {}, False),
+    ({**ASSUME, "Condition": {"StringEquals": {"aws:ResourceAccount": OTHER}}}, trusting(ROOT), {}, True),
+    ({**ASSUME, "Condition": {"StringEquals": {"aws:ResourceAccount": ACCOUNT}}}, trusting(ROOT), {}, False),
+])  # fmt: skip
 def test_both_accounts_must_allow_a_cross_account_assume_role(
     aws, irsa, pod, other, permitted, trust, parameters, allowed
 ):
@@ -187,15 +184,12 @@ external_id = 42
 """
 
 
-@pytest.mark.parametrize(
-    ("profile", "arn"),
-    [
-        ("me", f"arn:aws:iam::{ACCOUNT}:user/administrator"),
-        ("admin-of-other", f"arn:aws:sts::{OTHER}:assumed-role/{ENTRANCE}/"),
-        ("pod", OUR_SESSION),
-        ("pod-in-other", f"arn:aws:sts::{OTHER}:assumed-role/theirs/chained"),
-    ],
-)
+@pytest.mark.parametrize(("profile", "arn"), [
+    ("me", f"arn:aws:iam::{ACCOUNT}:user/administrator"),
+    ("admin-of-other", f"arn:aws:sts::{OTHER}:assumed-role/{ENTRANCE}/"),
+    ("pod", OUR_SESSION),
+    ("pod-in-other", f"arn:aws:sts::{OTHER}:assumed-role/theirs/chained"),
+])  # fmt: skip
 def test_the_aws_cli_enters_other_accounts_by_profiles(aws, irsa, other, tmp_path, profile, arn):
     irsa.permit(ASSUME)
     other.role("theirs", trusting(OURS, StringEquals={"sts:ExternalId": "42"}))

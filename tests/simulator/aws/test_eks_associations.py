@@ -77,15 +77,12 @@ def test_eks_refuses_a_second_identity_provider_config(eks):
         )
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"issuerUrl": "http://users.example.com"}, "The issuer URL http://users.example.com is invalid"),
-        ({"issuerUrl": "https://users.example.com?a=b"}, "The issuer URL https://users.example.com?a=b is invalid"),
-        ({"clientId": None}, "1 validation error detected: Value null at 'oidc.clientId' failed"),
-        ({"identityProviderConfigName": "a b"}, "The identity provider config name a b is invalid."),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"issuerUrl": "http://users.example.com"}, "The issuer URL http://users.example.com is invalid"),
+    ({"issuerUrl": "https://users.example.com?a=b"}, "The issuer URL https://users.example.com?a=b is invalid"),
+    ({"clientId": None}, "1 validation error detected: Value null at 'oidc.clientId' failed"),
+    ({"identityProviderConfigName": "a b"}, "The identity provider config name a b is invalid."),
+])  # fmt: skip
 def test_eks_refuses_an_invalid_identity_provider_config(eks, changes, message):
     oidc = {name: value for name, value in (OIDC | changes).items() if value is not None}
     with pytest.raises(eks.exceptions.InvalidParameterException) as caught:
@@ -168,17 +165,14 @@ def test_associations_are_listed_by_namespace_and_service_account_a_page_at_a_ti
             eks.list_pod_identity_associations(clusterName="blue", **wrong)
 
 
-@pytest.mark.parametrize(
-    ("changes", "status", "code"),
-    [
-        ({"namespace": "No Namespace"}, 400, "InvalidParameterException"),
-        ({"serviceAccount": ""}, 400, "InvalidParameterException"),
-        ({"roleArn": "arn:aws:iam::999999999999:role/my-role"}, 400, "InvalidParameterException"),
-        ({"roleArn": "my-role"}, 400, "InvalidParameterException"),
-        ({"clusterName": "none"}, 404, "ResourceNotFoundException"),
-        ({"targetRoleArn": "arn:aws:iam::999999999999:role/target"}, 501, "NotImplemented"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "status", "code"), [
+    ({"namespace": "No Namespace"}, 400, "InvalidParameterException"),
+    ({"serviceAccount": ""}, 400, "InvalidParameterException"),
+    ({"roleArn": "arn:aws:iam::999999999999:role/my-role"}, 400, "InvalidParameterException"),
+    ({"roleArn": "my-role"}, 400, "InvalidParameterException"),
+    ({"clusterName": "none"}, 404, "ResourceNotFoundException"),
+    ({"targetRoleArn": "arn:aws:iam::999999999999:role/target"}, 501, "NotImplemented"),
+])  # fmt: skip
 def test_eks_refuses_an_invalid_association(eks, changes, status, code):
     with pytest.raises(eks.exceptions.ClientError) as caught:
         eks.create_pod_identity_association(**ASSOCIATED | {"roleArn": Irsa.role_arn} | changes)

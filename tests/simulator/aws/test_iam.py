@@ -214,20 +214,17 @@ def test_a_bucket_policy_stays_until_it_is_deleted(aws, irsa):
         s3.get_bucket_policy(Bucket=Irsa.bucket)
 
 
-@pytest.mark.parametrize(
-    ("action", "key"),
-    [
-        ("s3:ListBucket", ""),
-        ("s3:ListBucket", "*"),
-        ("s3:GetObject", "*"),
-        ("s3:Get*", ""),
-        ("s3:Get*", "/*"),
-        ("s3:*", "/*"),
-        ("*", ""),
-        ("S3:getobjectversiontagging", "/${aws:PrincipalTag/team}/*"),
-        (["s3:PutBucketCORS", "s3:PutEncryptionConfiguration", "s3:GetBucketObjectLockConfiguration"], ""),
-    ],
-)
+@pytest.mark.parametrize(("action", "key"), [
+    ("s3:ListBucket", ""),
+    ("s3:ListBucket", "*"),
+    ("s3:GetObject", "*"),
+    ("s3:Get*", ""),
+    ("s3:Get*", "/*"),
+    ("s3:*", "/*"),
+    ("*", ""),
+    ("S3:getobjectversiontagging", "/${aws:PrincipalTag/team}/*"),
+    (["s3:PutBucketCORS", "s3:PutEncryptionConfiguration", "s3:GetBucketObjectLockConfiguration"], ""),
+])  # fmt: skip
 def test_s3_accepts_a_bucket_policy_whose_actions_fit_its_resources(aws, irsa, action, key):
     s3 = aws.client("s3")
     s3.put_bucket_policy(
@@ -236,19 +233,16 @@ def test_s3_accepts_a_bucket_policy_whose_actions_fit_its_resources(aws, irsa, a
     assert s3.get_bucket_policy(Bucket=Irsa.bucket)["Policy"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:role/nobody"}}, "Invalid principal in policy"),
-        ({"Resource": "arn:aws:s3:::another/*"}, "Policy has invalid resource"),
-        ({"Resource": "arn:aws:sqs:us-east-1:123456789012:queue"}, "Policy has invalid resource"),
-        *(({"Action": action, "Resource": f"arn:aws:s3:::{Irsa.bucket}{key}"}, message) for action, key,
-          message in (("s3:ListBucket", "/*", NOT_APPLICABLE),
-                      (["s3:GetObject", "s3:ListBucket"], "/*", NOT_APPLICABLE), ("s3:PutObject*", "", NOT_APPLICABLE),
-                      ("s3:GetBucket*", "/*", NOT_APPLICABLE), ("s3:GetObjects", "/*", "Policy has invalid action"),
-                      ("ec2:RunInstances", "/*", "Policy has invalid action"))),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:role/nobody"}}, "Invalid principal in policy"),
+    ({"Resource": "arn:aws:s3:::another/*"}, "Policy has invalid resource"),
+    ({"Resource": "arn:aws:sqs:us-east-1:123456789012:queue"}, "Policy has invalid resource"),
+    *(({"Action": action, "Resource": f"arn:aws:s3:::{Irsa.bucket}{key}"}, message) for action, key,
+      message in (("s3:ListBucket", "/*", NOT_APPLICABLE),
+                  (["s3:GetObject", "s3:ListBucket"], "/*", NOT_APPLICABLE), ("s3:PutObject*", "", NOT_APPLICABLE),
+                  ("s3:GetBucket*", "/*", NOT_APPLICABLE), ("s3:GetObjects", "/*", "Policy has invalid action"),
+                  ("ec2:RunInstances", "/*", "Policy has invalid action"))),
+])  # fmt: skip
 def test_s3_refuses_a_bucket_policy_that_it_cannot_apply(aws, irsa, changes, message):
     s3 = aws.client("s3")
     refused(

@@ -62,19 +62,14 @@ def test_an_inline_policy_of_2008_allows_its_action_and_has_no_variables(aws, ir
         s3.get_object(Bucket=irsa.bucket, Key="hello.txt")
 
 
-@pytest.mark.parametrize(
-    ("resource", "message"),
-    [
-        ("irsa-lab", 'Resource irsa-lab must be in ARN format or "*".'),
-        (
-            "arn:aws:s3:us-east-1:123456789012:irsa-lab",
-            "Resource arn:aws:s3:us-east-1:123456789012:irsa-lab can not contain region information.",
-        ),
-        ("arn:aws:s3:us-east-1:123456789012:job/*", ""),
-        ("arn:aws:s3:*:123456789012:storage-lens/*", ""),
-        ("arn:aws:s3:us-east-1:123456789012:access-grants/default", ""),
-    ],
-)
+@pytest.mark.parametrize(("resource", "message"), [
+    ("irsa-lab", 'Resource irsa-lab must be in ARN format or "*".'),
+    ("arn:aws:s3:us-east-1:123456789012:irsa-lab",
+     "Resource arn:aws:s3:us-east-1:123456789012:irsa-lab can not contain region information."),
+    ("arn:aws:s3:us-east-1:123456789012:job/*", ""),
+    ("arn:aws:s3:*:123456789012:storage-lens/*", ""),
+    ("arn:aws:s3:us-east-1:123456789012:access-grants/default", ""),
+])  # fmt: skip
 def test_iam_refuses_an_inline_policy_with_a_malformed_resource(irsa, resource, message):
     def put():
         irsa.permit({"Effect": "Allow", "Action": "s3:*", "Resource": resource})
@@ -111,14 +106,11 @@ def test_iam_refuses_a_managed_policy_of_more_than_6144_characters(aws):
     refused(lambda: iam.create_policy_version(**version), 409, "LimitExceeded", message)
 
 
-@pytest.mark.parametrize(
-    "condition",
-    [
-        {"NumericLessThan": {"aws:EpochTime": 99999999999, "aws:MultiFactorAuthAge": "1"}},
-        {"DateLessThan": {"aws:CurrentTime": [1700000000, "2099-01-01T00:00:00Z"]}},
-        {"DateGreaterThan": {"aws:CurrentTime": 1700000000}, "Bool": {"aws:SecureTransport": True}},
-    ],
-)
+@pytest.mark.parametrize("condition", [
+    {"NumericLessThan": {"aws:EpochTime": 99999999999, "aws:MultiFactorAuthAge": "1"}},
+    {"DateLessThan": {"aws:CurrentTime": [1700000000, "2099-01-01T00:00:00Z"]}},
+    {"DateGreaterThan": {"aws:CurrentTime": 1700000000}, "Bool": {"aws:SecureTransport": True}},
+])  # fmt: skip
 def test_iam_takes_numbers_and_booleans_in_conditions_without_quotation_marks(irsa, condition):
     statement = {"Effect": "Allow", "Action": "s3:*", "Resource": "*", "Condition": condition}
     document = {"Version": "2012-10-17", "Statement": statement}

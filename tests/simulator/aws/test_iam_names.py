@@ -18,17 +18,14 @@ def iam(aws):
     return aws.client("iam")
 
 
-@pytest.mark.parametrize(
-    ("operation", "more"),
-    [
-        ("CreatePolicyVersion", {"PolicyDocument": json.dumps(EVERYTHING), "SetAsDefault": True}),
-        ("DeletePolicy", {}),
-        ("DeletePolicyVersion", {"VersionId": "v1"}),
-        ("SetDefaultPolicyVersion", {"VersionId": "v1"}),
-        ("TagPolicy", {"Tags": [{"Key": "team", "Value": "red"}]}),
-        ("UntagPolicy", {"TagKeys": ["team"]}),
-    ],
-)
+@pytest.mark.parametrize(("operation", "more"), [
+    ("CreatePolicyVersion", {"PolicyDocument": json.dumps(EVERYTHING), "SetAsDefault": True}),
+    ("DeletePolicy", {}),
+    ("DeletePolicyVersion", {"VersionId": "v1"}),
+    ("SetDefaultPolicyVersion", {"VersionId": "v1"}),
+    ("TagPolicy", {"Tags": [{"Key": "team", "Value": "red"}]}),
+    ("UntagPolicy", {"TagKeys": ["team"]}),
+])  # fmt: skip
 def test_a_customer_may_not_change_a_policy_of_aws(aws, iam, operation, more):
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html#aws-managed-policies"""
     before = iam.get_policy(PolicyArn=READ_ONLY)["Policy"]
@@ -39,21 +36,17 @@ def test_a_customer_may_not_change_a_policy_of_aws(aws, iam, operation, more):
     assert iam.get_policy(PolicyArn=READ_ONLY)["Policy"] == before
 
 
-@pytest.mark.parametrize(
-    ("arn", "status", "code", "message"),
-    [
-        ("arn:aws:iam:aws:policy/AdministratorAccess", 400, "InvalidInput", "ARN {} is not valid."),
-        ("arn:aws:iam::aws:role/AdministratorAccess", 400, "InvalidInput", "ARN {} is not valid."),
-        ("arn:aws:iam::aws:policy/AdministratorAccess ", 400, "InvalidInput", "ARN {} is not valid."),
-        ("arn:aws-cn:iam::aws:policy/AdministratorAccess", 400, "ValidationError", "Invalid ARN partition"),
-        ("arn:aws:iam::aws:policy/NoSuchPolicy", 404, "NoSuchEntity",
-         "Policy {} does not exist or is not attachable."),
-        ("arn:aws:iam::aws:policy/AWSLambdaBasicExecutionRole", 404, "NoSuchEntity",
-         "Policy {} does not exist or is not attachable."),
-        ("arn:aws:iam::aws:policy/aws-service-role/AmazonEKSServiceRolePolicy", 400, "PolicyNotAttachable",
-         "Cannot attach a Service Role Policy to a Customer Role."),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("arn", "status", "code", "message"), [
+    ("arn:aws:iam:aws:policy/AdministratorAccess", 400, "InvalidInput", "ARN {} is not valid."),
+    ("arn:aws:iam::aws:role/AdministratorAccess", 400, "InvalidInput", "ARN {} is not valid."),
+    ("arn:aws:iam::aws:policy/AdministratorAccess ", 400, "InvalidInput", "ARN {} is not valid."),
+    ("arn:aws-cn:iam::aws:policy/AdministratorAccess", 400, "ValidationError", "Invalid ARN partition"),
+    ("arn:aws:iam::aws:policy/NoSuchPolicy", 404, "NoSuchEntity", "Policy {} does not exist or is not attachable."),
+    ("arn:aws:iam::aws:policy/AWSLambdaBasicExecutionRole", 404, "NoSuchEntity",
+     "Policy {} does not exist or is not attachable."),
+    ("arn:aws:iam::aws:policy/aws-service-role/AmazonEKSServiceRolePolicy", 400, "PolicyNotAttachable",
+     "Cannot attach a Service Role Policy to a Customer Role."),
+])  # fmt: skip
 def test_iam_says_why_a_policy_cannot_be_attached(iam, irsa, arn, status, code, message):
     refused(lambda: iam.attach_role_policy(RoleName=irsa.role_name, PolicyArn=arn), status, code, message.format(arn))
 

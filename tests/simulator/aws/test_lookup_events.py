@@ -159,26 +159,23 @@ def test_the_pages_of_a_lookup_stay_the_same_while_calls_come_in(aws, irsa, clou
     )
 
 
-@pytest.mark.parametrize(
-    ("request_", "code", "message"),
-    [
-        ({"MaxResults": 51}, "InvalidMaxResults", "MaxResults is 51. It must be from 1 to 50."),
-        ({"MaxResults": 0}, "InvalidMaxResults", "MaxResults is 0. It must be from 1 to 50."),
-        ({"NextToken": "x"}, "InvalidNextToken", "LookupEvents didn't return this token."),
-        ({"NextToken": "é"}, "InvalidNextToken", "LookupEvents didn't return this token."),
-        ({"StartTime": 2, "EndTime": 1}, "InvalidTimeRange", "The start time is after the end time."),
-        ({"EventCategory": "data"}, "InvalidEventCategory", "Unknown event category data. Use insight."),
-        ({"LookupAttributes": by("EventName", "a") * 2}, "InvalidLookupAttributes",
-         "A lookup can have only one attribute beside the time range."),
-        ({"LookupAttributes": by("Color", "a")}, "InvalidLookupAttributes",
-         "Unknown lookup attribute Color. Use one of AccessKeyId, EventId, EventName, EventSource, ReadOnly, "
-         "ResourceName, ResourceType, Username."),
-        ({"LookupAttributes": by("EventName", "")}, "InvalidLookupAttributes",
-         "The value of EventName must have 1 to 2000 characters."),
-        ({"LookupAttributes": by("ReadOnly", "yes")}, "InvalidLookupAttributes",
-         "ReadOnly must be true or false, not yes."),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("request_", "code", "message"), [
+    ({"MaxResults": 51}, "InvalidMaxResults", "MaxResults is 51. It must be from 1 to 50."),
+    ({"MaxResults": 0}, "InvalidMaxResults", "MaxResults is 0. It must be from 1 to 50."),
+    ({"NextToken": "x"}, "InvalidNextToken", "LookupEvents didn't return this token."),
+    ({"NextToken": "é"}, "InvalidNextToken", "LookupEvents didn't return this token."),
+    ({"StartTime": 2, "EndTime": 1}, "InvalidTimeRange", "The start time is after the end time."),
+    ({"EventCategory": "data"}, "InvalidEventCategory", "Unknown event category data. Use insight."),
+    ({"LookupAttributes": by("EventName", "a") * 2}, "InvalidLookupAttributes",
+     "A lookup can have only one attribute beside the time range."),
+    ({"LookupAttributes": by("Color", "a")}, "InvalidLookupAttributes",
+     "Unknown lookup attribute Color. Use one of AccessKeyId, EventId, EventName, EventSource, ReadOnly, "
+     "ResourceName, ResourceType, Username."),
+    ({"LookupAttributes": by("EventName", "")}, "InvalidLookupAttributes",
+     "The value of EventName must have 1 to 2000 characters."),
+    ({"LookupAttributes": by("ReadOnly", "yes")}, "InvalidLookupAttributes",
+     "ReadOnly must be true or false, not yes."),
+])  # fmt: skip
 def test_lookup_events_refuses_an_invalid_request(cloudtrail, request_, code, message):
     refused(lambda: cloudtrail.lookup_events(**request_), 400, f"{code}Exception", message)
 

@@ -15,26 +15,23 @@ from tests.simulator.aws.conftest import ACCOUNT, ADMINISTRATOR, REGION, refused
 SENTENCE = "The lab does not emulate {}, or not with these parameters."
 
 
-@pytest.mark.parametrize(
-    ("service", "method", "parameters", "sentence"),
-    [
-        ("cloudformation", "create_stack", {"StackName": "s", "TemplateBody": "{}"},
-         "The lab does not emulate cloudformation."),
-        ("iam", "generate_organizations_access_report", {"EntityPath": "o-1234567890/r-abcd"},
-         SENTENCE.format("iam:GenerateOrganizationsAccessReport")),
-        ("eks", "list_addons", {"clusterName": "blue"}, SENTENCE.format("eks:ListAddons")),
-        ("account", "get_contact_information", {}, SENTENCE.format("account:GetContactInformation")),
-        ("organizations", "leave_organization", {}, SENTENCE.format("organizations:LeaveOrganization")),
-        ("route53", "list_cidr_collections", {}, SENTENCE.format("GET /2013-04-01/cidrcollection of route53")),
-        ("ec2", "describe_vpc_endpoint_services", {}, SENTENCE.format("ec2:DescribeVpcEndpointServices")),
-        ("sts", "assume_root",
-         {"TargetPrincipal": ACCOUNT, "TaskPolicyArn": {"arn": "arn:aws:iam::aws:policy/root-task/IAMAudit"}},
-         "The lab does not emulate sts:AssumeRoot."),
-        ("sts", "get_web_identity_token", {"Audience": ["x"], "SigningAlgorithm": "RS256"},
-         "The lab does not emulate sts:GetWebIdentityToken."),
-        ("workdocs", "describe_users", {}, "The lab does not emulate workdocs."),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("service", "method", "parameters", "sentence"), [
+    ("cloudformation", "create_stack", {"StackName": "s", "TemplateBody": "{}"},
+     "The lab does not emulate cloudformation."),
+    ("iam", "generate_organizations_access_report", {"EntityPath": "o-1234567890/r-abcd"},
+     SENTENCE.format("iam:GenerateOrganizationsAccessReport")),
+    ("eks", "list_addons", {"clusterName": "blue"}, SENTENCE.format("eks:ListAddons")),
+    ("account", "get_contact_information", {}, SENTENCE.format("account:GetContactInformation")),
+    ("organizations", "leave_organization", {}, SENTENCE.format("organizations:LeaveOrganization")),
+    ("route53", "list_cidr_collections", {}, SENTENCE.format("GET /2013-04-01/cidrcollection of route53")),
+    ("ec2", "describe_vpc_endpoint_services", {}, SENTENCE.format("ec2:DescribeVpcEndpointServices")),
+    ("sts", "assume_root",
+     {"TargetPrincipal": ACCOUNT, "TaskPolicyArn": {"arn": "arn:aws:iam::aws:policy/root-task/IAMAudit"}},
+     "The lab does not emulate sts:AssumeRoot."),
+    ("sts", "get_web_identity_token", {"Audience": ["x"], "SigningAlgorithm": "RS256"},
+     "The lab does not emulate sts:GetWebIdentityToken."),
+    ("workdocs", "describe_users", {}, "The lab does not emulate workdocs."),
+])  # fmt: skip
 def test_the_lab_says_which_call_it_does_not_emulate(aws, service, method, parameters, sentence):
     refused(lambda: getattr(aws.client(service), method)(**parameters), 501, "NotImplemented", sentence)
     assert aws.last()["lab"]["reason"].startswith(sentence[:-1])
@@ -89,15 +86,12 @@ def s3_call(aws, method: str, path: str) -> httpx.Response:
     return httpx.request(method, request.url, headers=dict(request.headers), content=body, timeout=60)
 
 
-@pytest.mark.parametrize(
-    ("operation", "parameters", "missing"),
-    [
-        ("CreateRole", {"AssumeRolePolicyDocument": "{}"}, "roleName"),
-        ("CreatePolicy", {"PolicyName": "p"}, "policyDocument"),
-        ("CreateUser", {}, "userName"),
-        ("CreateOpenIDConnectProvider", {}, "url"),
-    ],
-)
+@pytest.mark.parametrize(("operation", "parameters", "missing"), [
+    ("CreateRole", {"AssumeRolePolicyDocument": "{}"}, "roleName"),
+    ("CreatePolicy", {"PolicyName": "p"}, "policyDocument"),
+    ("CreateUser", {}, "userName"),
+    ("CreateOpenIDConnectProvider", {}, "url"),
+])  # fmt: skip
 def test_iam_refuses_the_administrator_s_create_call_without_a_required_member(aws, operation, parameters, missing):
     iam = aws.client("iam")
     members = iam.meta.service_model.operation_model(operation).input_shape.required_members

@@ -363,33 +363,30 @@ def test_a_resource_control_policy_limits_every_caller_of_the_account_s_buckets(
 # What a policy may contain, and how many there may be
 
 
-@pytest.mark.parametrize(
-    ("policy_type", "content", "taken"),
-    [
-        (SCP, document(statement()), True),
-        (SCP, document({"Effect": "Allow", "NotAction": "iam:*", "NotResource": "arn:aws:s3:::x"}), True),
-        (SCP, document(statement("Allow", Condition={"Bool": {"aws:SecureTransport": "true"}})), True),
-        (SCP, document(statement(action="s3:*Object")), True),
-        (SCP, document(statement(Principal="*")), False),
-        (SCP, document({"Effect": "Deny", "Action": "s3:*"}), False),
-        (SCP, document(statement("Forbid")), False),
-        (SCP, json.dumps({"Statement": [statement()]}), False),
-        (SCP, document(statement(Sid="not this")), False),
-        (SCP, document(statement(action="GetObject")), False),
-        (SCP, document(statement(Condition={"StringIs": {"aws:userid": "x"}})), False),
-        (SCP, "no json", False),
-        (RCP, document(control("s3:*")), True),
-        (RCP, document(control(["s3:*", "sts:AssumeRole*"], Bool={"aws:SecureTransport": "false"})), True),
-        (RCP, document(statement("Allow", "s3:*", Principal="*")), False),
-        (RCP, document(statement()), False),
-        (RCP, document(statement(Principal={"AWS": ACCOUNT})), False),
-        (RCP, document(control("*")), False),
-        (RCP, document(control(["s3:*", "ec2:RunInstances"])), False),
-        (RCP, document(control("SQS:SendMessage")), True),
-        (RCP, document({"Effect": "Deny", "Principal": "*", "NotAction": "s3:*", "Resource": "*"}), False),
-        (RCP, document({"Effect": "Deny", "NotPrincipal": {"AWS": ACCOUNT}, "Action": "s3:*", "Resource": "*"}), False),
-    ],
-)
+@pytest.mark.parametrize(("policy_type", "content", "taken"), [
+    (SCP, document(statement()), True),
+    (SCP, document({"Effect": "Allow", "NotAction": "iam:*", "NotResource": "arn:aws:s3:::x"}), True),
+    (SCP, document(statement("Allow", Condition={"Bool": {"aws:SecureTransport": "true"}})), True),
+    (SCP, document(statement(action="s3:*Object")), True),
+    (SCP, document(statement(Principal="*")), False),
+    (SCP, document({"Effect": "Deny", "Action": "s3:*"}), False),
+    (SCP, document(statement("Forbid")), False),
+    (SCP, json.dumps({"Statement": [statement()]}), False),
+    (SCP, document(statement(Sid="not this")), False),
+    (SCP, document(statement(action="GetObject")), False),
+    (SCP, document(statement(Condition={"StringIs": {"aws:userid": "x"}})), False),
+    (SCP, "no json", False),
+    (RCP, document(control("s3:*")), True),
+    (RCP, document(control(["s3:*", "sts:AssumeRole*"], Bool={"aws:SecureTransport": "false"})), True),
+    (RCP, document(statement("Allow", "s3:*", Principal="*")), False),
+    (RCP, document(statement()), False),
+    (RCP, document(statement(Principal={"AWS": ACCOUNT})), False),
+    (RCP, document(control("*")), False),
+    (RCP, document(control(["s3:*", "ec2:RunInstances"])), False),
+    (RCP, document(control("SQS:SendMessage")), True),
+    (RCP, document({"Effect": "Deny", "Principal": "*", "NotAction": "s3:*", "Resource": "*"}), False),
+    (RCP, document({"Effect": "Deny", "NotPrincipal": {"AWS": ACCOUNT}, "Action": "s3:*", "Resource": "*"}), False),
+])  # fmt: skip
 def test_organizations_takes_only_a_policy_with_content_that_its_type_allows(managing, policy_type, content, taken):
     if taken:
         managing.policy(content, policy_type)

@@ -123,20 +123,13 @@ def test_the_session_has_six_tags_for_policies_and_the_next_role_inherits_them(a
     assert sts.assume_role(RoleArn=next_arn, RoleSessionName="next")["Credentials"]
 
 
-@pytest.mark.parametrize(
-    ("statement", "reason"),
-    [
-        ({"Action": "sts:AssumeRole"}, "the trust policy lets the service do sts:AssumeRole, and not sts:TagSession"),
-        (
-            {"Action": BOTH, "Condition": {"StringEquals": {"aws:RequestTag/kubernetes-namespace": "shop"}}},
-            'the trust policy wants aws:RequestTag/kubernetes-namespace StringEquals "shop" '
-            'and the request has "default"',
-        ),
-        ({"Action": BOTH, "Condition": {"ArnEquals": {"aws:SourceArn": CLUSTER.replace("blue", "green")}}}, None),
-        ({"Action": BOTH, "Principal": {"Service": "ec2.amazonaws.com"}}, "the trust policy doesn't name pods.eks"),
-    ],
-    ids=["without TagSession", "another namespace", "another cluster", "another service"],
-)
+@pytest.mark.parametrize(("statement", "reason"), [
+    ({"Action": "sts:AssumeRole"}, "the trust policy lets the service do sts:AssumeRole, and not sts:TagSession"),
+    ({"Action": BOTH, "Condition": {"StringEquals": {"aws:RequestTag/kubernetes-namespace": "shop"}}},
+     'the trust policy wants aws:RequestTag/kubernetes-namespace StringEquals "shop" ' 'and the request has "default"'),
+    ({"Action": BOTH, "Condition": {"ArnEquals": {"aws:SourceArn": CLUSTER.replace("blue", "green")}}}, None),
+    ({"Action": BOTH, "Principal": {"Service": "ec2.amazonaws.com"}}, "the trust policy doesn't name pods.eks"),
+], ids=["without TagSession", "another namespace", "another cluster", "another service"])  # fmt: skip
 def test_eks_auth_refuses_credentials_that_the_trust_policy_does_not_allow(aws, place, statement, reason):
     place.trust({**FOR_PODS, **statement})
     answer = place.ask(place.token())
@@ -145,13 +138,10 @@ def test_eks_auth_refuses_credentials_that_the_trust_policy_does_not_allow(aws, 
     assert (reason or "aws:SourceArn") in aws.last()["lab"]["reason"]
 
 
-@pytest.mark.parametrize(
-    "condition",
-    [
-        {"StringEquals": {"aws:RequestTag/kubernetes-service-account": "cart", "aws:SourceAccount": ACCOUNT}},
-        {"ArnEquals": {"aws:SourceArn": CLUSTER}},
-    ],
-)
+@pytest.mark.parametrize("condition", [
+    {"StringEquals": {"aws:RequestTag/kubernetes-service-account": "cart", "aws:SourceAccount": ACCOUNT}},
+    {"ArnEquals": {"aws:SourceArn": CLUSTER}},
+])  # fmt: skip
 def test_a_trust_policy_can_name_the_cluster_and_the_service_account(place, condition):
     place.trust({**FOR_PODS, "Action": BOTH, "Condition": condition})
     assert place.ask(place.token()).status_code == 200

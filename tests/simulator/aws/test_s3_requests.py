@@ -65,16 +65,13 @@ def test_s3_checks_content_md5_even_if_only_some_keys_may_be_deleted(aws, irsa):
     assert ([each["Key"] for each in answer["Deleted"]], [each["Key"] for each in answer["Errors"]]) == (["a"], ["b"])
 
 
-@pytest.mark.parametrize(
-    ("operation", "parameter", "argument"),
-    [
-        ("list_objects", "MaxKeys", "maxKeys"),
-        ("list_objects_v2", "MaxKeys", "maxKeys"),
-        ("list_object_versions", "MaxKeys", "maxKeys"),
-        ("list_multipart_uploads", "MaxUploads", "max-uploads"),
-        ("list_parts", "MaxParts", "max-parts"),
-    ],
-)
+@pytest.mark.parametrize(("operation", "parameter", "argument"), [
+    ("list_objects", "MaxKeys", "maxKeys"),
+    ("list_objects_v2", "MaxKeys", "maxKeys"),
+    ("list_object_versions", "MaxKeys", "maxKeys"),
+    ("list_multipart_uploads", "MaxUploads", "max-uploads"),
+    ("list_parts", "MaxParts", "max-parts"),
+])  # fmt: skip
 def test_s3_refuses_a_page_size_below_zero_or_above_2147483647(s3, irsa, upload, operation, parameter, argument):
     of_upload = {"Key": "new", "UploadId": upload} if operation == "list_parts" else {}
 
@@ -127,17 +124,14 @@ def test_s3_refuses_bucket_tags_with_repeated_or_reserved_keys(s3, keys, message
     s3.put_bucket_tagging(**tagging)
 
 
-@pytest.mark.parametrize(
-    ("operation", "on"),
-    [
-        ("put_object", {"Key": "new"}),
-        ("create_multipart_upload", {"Key": "new"}),
-        ("copy_object", {"Key": "new", "CopySource": "irsa-lab/hello.txt"}),
-        ("put_object_acl", {"Key": "hello.txt"}),
-        ("put_bucket_acl", {}),
-        ("create_bucket", {"Bucket": "tagged-bucket"}),
-    ],
-)
+@pytest.mark.parametrize(("operation", "on"), [
+    ("put_object", {"Key": "new"}),
+    ("create_multipart_upload", {"Key": "new"}),
+    ("copy_object", {"Key": "new", "CopySource": "irsa-lab/hello.txt"}),
+    ("put_object_acl", {"Key": "hello.txt"}),
+    ("put_bucket_acl", {}),
+    ("create_bucket", {"Bucket": "tagged-bucket"}),
+])  # fmt: skip
 def test_s3_refuses_an_unknown_acl(s3, irsa, operation, on):
     def call(acl):
         return getattr(s3, operation)(**{"Bucket": irsa.bucket} | on, ACL=acl)

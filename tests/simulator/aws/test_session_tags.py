@@ -94,21 +94,18 @@ def test_passing_tags_needs_sts_tag_session_in_the_trust_policy(aws, tagger):
     assert "no role trust policy allows sts:TagSession" in aws.last()["lab"]["reason"]
 
 
-@pytest.mark.parametrize(
-    ("condition", "tags", "transitive", "admitted"),
-    [
-        ({"StringEquals": {"aws:RequestTag/Team": "blue"}}, {"Team": "blue"}, None, True),
-        ({"StringEquals": {"aws:RequestTag/team": "blue"}}, {"TEAM": "blue"}, None, True),
-        ({"StringEquals": {"aws:RequestTag/Team": "blue"}}, {"Team": "red"}, None, False),
-        ({"StringEquals": {"aws:RequestTag/Team": "blue"}}, {"Site": "west"}, None, False),
-        ({"ForAllValues:StringEquals": {"aws:TagKeys": ["Team"]}}, {"Team": "x"}, None, True),
-        ({"ForAllValues:StringEquals": {"aws:TagKeys": ["Team"]}}, {"Team": "x", "Site": "y"}, None, False),
-        ({"ForAllValues:StringEquals": {"sts:TransitiveTagKeys": ["Team"]}}, {"Team": "x"}, ["Team"], True),
-        ({"ForAllValues:StringEquals": {"sts:TransitiveTagKeys": ["Team"]}}, {"Site": "x"}, ["Site"], False),
-        ({"Null": {"sts:TransitiveTagKeys": "true"}}, {"Team": "x"}, None, True),
-        ({"Null": {"sts:TransitiveTagKeys": "true"}}, {"Team": "x"}, ["Team"], False),
-    ],
-)
+@pytest.mark.parametrize(("condition", "tags", "transitive", "admitted"), [
+    ({"StringEquals": {"aws:RequestTag/Team": "blue"}}, {"Team": "blue"}, None, True),
+    ({"StringEquals": {"aws:RequestTag/team": "blue"}}, {"TEAM": "blue"}, None, True),
+    ({"StringEquals": {"aws:RequestTag/Team": "blue"}}, {"Team": "red"}, None, False),
+    ({"StringEquals": {"aws:RequestTag/Team": "blue"}}, {"Site": "west"}, None, False),
+    ({"ForAllValues:StringEquals": {"aws:TagKeys": ["Team"]}}, {"Team": "x"}, None, True),
+    ({"ForAllValues:StringEquals": {"aws:TagKeys": ["Team"]}}, {"Team": "x", "Site": "y"}, None, False),
+    ({"ForAllValues:StringEquals": {"sts:TransitiveTagKeys": ["Team"]}}, {"Team": "x"}, ["Team"], True),
+    ({"ForAllValues:StringEquals": {"sts:TransitiveTagKeys": ["Team"]}}, {"Site": "x"}, ["Site"], False),
+    ({"Null": {"sts:TransitiveTagKeys": "true"}}, {"Team": "x"}, None, True),
+    ({"Null": {"sts:TransitiveTagKeys": "true"}}, {"Team": "x"}, ["Team"], False),
+])  # fmt: skip
 def test_a_trust_policy_s_conditions_limit_which_tags_may_be_passed(aws, tagger, condition, tags, transitive, admitted):
     iam = aws.client("iam")
     iam.update_assume_role_policy(RoleName="tagger", PolicyDocument=trusting(Condition=condition))
@@ -156,36 +153,32 @@ def test_inheriting_transitive_tags_needs_sts_tag_session_too(aws, tagger):
     refused(lambda: assume(aws, session, role=CHAINED), 403, "AccessDenied", f"{message}on resource: {CHAINED}")
 
 
-@pytest.mark.parametrize(
-    ("tags", "transitive", "code", "message"),
-    [
-        ([("Team", "a"), ("team", "b")], [], "InvalidParameterValue",
-         "Duplicate tag keys found. Please note that Tag keys are case insensitive."),
-        ([("Team", "a")], ["Site"], "InvalidParameterValue",
-         "The specified transitive tag key must be included in the requested tags."),
-        ([], ["Site"], "InvalidParameterValue",
-         "The specified transitive tag key must be included in the requested tags."),
-        ([("aws:team", "a")], [], "InvalidParameterValue", "Tag keys that begin with aws: are reserved for AWS."),
-        ([("", "a")], [], "ValidationError",
-         "1 validation error detected: Value '' at 'tags.1.member.key' failed to satisfy constraint: "
-         "Member must have length greater than or equal to 1"),
-        ([("k" * 129, "a")], [], "ValidationError",
-         f"1 validation error detected: Value '{'k' * 129}' at 'tags.1.member.key' failed to satisfy constraint: "
-         "Member must have length less than or equal to 128"),
-        ([("k", "v" * 257)], [], "ValidationError",
-         f"1 validation error detected: Value '{'v' * 257}' at 'tags.1.member.value' failed to satisfy constraint: "
-         "Member must have length less than or equal to 256"),
-        ([("ok", "a"), ("bad*key", "a")], [], "ValidationError",
-         "1 validation error detected: Value 'bad*key' at 'tags.2.member.key' failed to satisfy constraint: "
-         f"{GENERIC_PATTERN}+"),
-        ([("k", "a;b")], [], "ValidationError",
-         "1 validation error detected: Value 'a;b' at 'tags.1.member.value' failed to satisfy constraint: "
-         f"{GENERIC_PATTERN}*"),
-        ([(f"k{number}", "") for number in range(51)], [], "ValidationError",
-         "1 validation error detected: Value at 'tags' failed to satisfy constraint: "
-         "Member must have length less than or equal to 50"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("tags", "transitive", "code", "message"), [
+    ([("Team", "a"), ("team", "b")], [], "InvalidParameterValue",
+     "Duplicate tag keys found. Please note that Tag keys are case insensitive."),
+    ([("Team", "a")], ["Site"], "InvalidParameterValue",
+     "The specified transitive tag key must be included in the requested tags."),
+    ([], ["Site"], "InvalidParameterValue", "The specified transitive tag key must be included in the requested tags."),
+    ([("aws:team", "a")], [], "InvalidParameterValue", "Tag keys that begin with aws: are reserved for AWS."),
+    ([("", "a")], [], "ValidationError",
+     "1 validation error detected: Value '' at 'tags.1.member.key' failed to satisfy constraint: "
+     "Member must have length greater than or equal to 1"),
+    ([("k" * 129, "a")], [], "ValidationError",
+     f"1 validation error detected: Value '{'k' * 129}' at 'tags.1.member.key' failed to satisfy constraint: "
+     "Member must have length less than or equal to 128"),
+    ([("k", "v" * 257)], [], "ValidationError",
+     f"1 validation error detected: Value '{'v' * 257}' at 'tags.1.member.value' failed to satisfy constraint: "
+     "Member must have length less than or equal to 256"),
+    ([("ok", "a"), ("bad*key", "a")], [], "ValidationError",
+     "1 validation error detected: Value 'bad*key' at 'tags.2.member.key' failed to satisfy constraint: "
+     f"{GENERIC_PATTERN}+"),
+    ([("k", "a;b")], [], "ValidationError",
+     "1 validation error detected: Value 'a;b' at 'tags.1.member.value' failed to satisfy constraint: "
+     f"{GENERIC_PATTERN}*"),
+    ([(f"k{number}", "") for number in range(51)], [], "ValidationError",
+     "1 validation error detected: Value at 'tags' failed to satisfy constraint: "
+     "Member must have length less than or equal to 50"),
+])  # fmt: skip
 def test_assume_role_refuses_invalid_session_tags(aws, tagger, tags, transitive, code, message):
     request = {"RoleArn": TAGGER, "RoleSessionName": "tagged"}
     request["Tags"] = [{"Key": key, "Value": value} for key, value in tags]
@@ -205,14 +198,11 @@ def nested(transitive=None, **tags):
     return {CLAIM: {"principal_tags": tags} | ({"transitive_tag_keys": transitive} if transitive else {})}
 
 
-@pytest.mark.parametrize(
-    "claims",
-    [
-        nested(Team=["blue"], transitive=["Team"]),
-        nested(Team="blue", transitive=["team"]),
-        {f"{CLAIM}/principal_tags/Team": "blue", f"{CLAIM}/transitive_tag_keys": ["Team"]},
-    ],
-)
+@pytest.mark.parametrize("claims", [
+    nested(Team=["blue"], transitive=["Team"]),
+    nested(Team="blue", transitive=["team"]),
+    {f"{CLAIM}/principal_tags/Team": "blue", f"{CLAIM}/transitive_tag_keys": ["Team"]},
+])  # fmt: skip
 def test_a_token_s_tags_become_session_tags_that_the_next_role_inherits(aws, irsa, claims):
     irsa.trust(trust_policy(Action=BOTH))
     irsa.permit(may("s3:GetObject", "arn:aws:s3:::irsa-lab/${aws:PrincipalTag/Team}/*"), may("sts:*"))
@@ -242,26 +232,23 @@ def test_a_token_with_tags_needs_sts_tag_session_in_the_trust_policy(aws, irsa):
     refused(lambda: irsa.assume(WebIdentityToken=other), 403, "AccessDenied", message)
 
 
-@pytest.mark.parametrize(
-    ("claims", "reason"),
-    [
-        ({CLAIM: [{"principal_tags": {}}]}, f"{CLAIM} is not an object"),
-        ({CLAIM: {"principal_tags": ["Team"]}}, "principal_tags is not an object"),
-        (nested(Team=["a", "b"]), "the tag 'Team' must have exactly one value, which must be a string"),
-        (nested(Team=7), "the tag 'Team' must have exactly one value, which must be a string"),
-        (nested(Team=[]), "the tag 'Team' must have exactly one value, which must be a string"),
-        (nested(Team="a", team="b"), "two tags have the same key; keys are case insensitive"),
-        (nested(Team="a", transitive=["Site"]), "a transitive tag key belongs to no tag"),
-        (nested(Team="a", transitive=[1]), "transitive_tag_keys is not a list of keys"),
-        (nested(Team="a", transitive={"x": 1}), "transitive_tag_keys is not a list of keys"),
-        (nested(**{f"k{n}": "" for n in range(51)}), "there are 51 tags; at most 50 are allowed"),
-        (nested(**{"aws:x": "a"}), "tag keys that begin with aws: are reserved for AWS"),
-        (nested(Team="v" * 257), f"Value '{'v' * 257}' at the tag 'Team' failed to satisfy constraint: "
-         "Member must have length less than or equal to 256"),
-        ({f"{CLAIM}/principal_tags/": "x"}, "Value '' at the tag's key '' failed to satisfy constraint: "
-         "Member must have length greater than or equal to 1"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("claims", "reason"), [
+    ({CLAIM: [{"principal_tags": {}}]}, f"{CLAIM} is not an object"),
+    ({CLAIM: {"principal_tags": ["Team"]}}, "principal_tags is not an object"),
+    (nested(Team=["a", "b"]), "the tag 'Team' must have exactly one value, which must be a string"),
+    (nested(Team=7), "the tag 'Team' must have exactly one value, which must be a string"),
+    (nested(Team=[]), "the tag 'Team' must have exactly one value, which must be a string"),
+    (nested(Team="a", team="b"), "two tags have the same key; keys are case insensitive"),
+    (nested(Team="a", transitive=["Site"]), "a transitive tag key belongs to no tag"),
+    (nested(Team="a", transitive=[1]), "transitive_tag_keys is not a list of keys"),
+    (nested(Team="a", transitive={"x": 1}), "transitive_tag_keys is not a list of keys"),
+    (nested(**{f"k{n}": "" for n in range(51)}), "there are 51 tags; at most 50 are allowed"),
+    (nested(**{"aws:x": "a"}), "tag keys that begin with aws: are reserved for AWS"),
+    (nested(Team="v" * 257), f"Value '{'v' * 257}' at the tag 'Team' failed to satisfy constraint: "
+     "Member must have length less than or equal to 256"),
+    ({f"{CLAIM}/principal_tags/": "x"}, "Value '' at the tag's key '' failed to satisfy constraint: "
+     "Member must have length greater than or equal to 1"),
+])  # fmt: skip
 def test_sts_refuses_a_token_with_invalid_tags(aws, irsa, claims, reason):
     irsa.trust(trust_policy(Action=BOTH))
     token = aws.issuer.token(**claims)

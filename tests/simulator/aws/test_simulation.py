@@ -141,22 +141,19 @@ def test_the_simulator_lists_the_missing_context_keys(aws):
     assert (result["EvalDecision"], result["MissingContextValues"]) == ("allowed", [])
 
 
-@pytest.mark.parametrize(
-    ("kind", "operator", "wanted", "values", "decision"),
-    [
-        ("stringList", "ForAllValues:StringEquals", ["a", "b"], ["a", "b"], "allowed"),
-        ("stringList", "ForAllValues:StringEquals", ["a", "b"], ["a", "c"], "implicitDeny"),
-        ("numeric", "NumericLessThan", "10", ["9"], "allowed"),
-        ("numericList", "ForAnyValue:NumericLessThan", "10", ["11", "9"], "allowed"),
-        ("boolean", "Bool", "true", ["false"], "implicitDeny"),
-        ("ip", "IpAddress", "2001:db8::/32", ["2001:db8::1"], "allowed"),
-        ("ipList", "ForAllValues:NotIpAddress", "10.0.0.0/8", ["192.0.2.1", "10.0.0.1"], "implicitDeny"),
-        ("binary", "BinaryEquals", "YWJj", ["YWJj"], "allowed"),
-        ("date", "DateLessThan", "2030-01-01T00:00:00Z", ["2026-01-01T00:00:00Z"], "allowed"),
-        ("dateList", "ForAnyValue:DateLessThan", "2020-01-01T00:00:00Z", ["2026-01-01T00:00:00Z"], "implicitDeny"),
-        ("booleanList", "ForAllValues:Bool", "true", [], "allowed"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "operator", "wanted", "values", "decision"), [
+    ("stringList", "ForAllValues:StringEquals", ["a", "b"], ["a", "b"], "allowed"),
+    ("stringList", "ForAllValues:StringEquals", ["a", "b"], ["a", "c"], "implicitDeny"),
+    ("numeric", "NumericLessThan", "10", ["9"], "allowed"),
+    ("numericList", "ForAnyValue:NumericLessThan", "10", ["11", "9"], "allowed"),
+    ("boolean", "Bool", "true", ["false"], "implicitDeny"),
+    ("ip", "IpAddress", "2001:db8::/32", ["2001:db8::1"], "allowed"),
+    ("ipList", "ForAllValues:NotIpAddress", "10.0.0.0/8", ["192.0.2.1", "10.0.0.1"], "implicitDeny"),
+    ("binary", "BinaryEquals", "YWJj", ["YWJj"], "allowed"),
+    ("date", "DateLessThan", "2030-01-01T00:00:00Z", ["2026-01-01T00:00:00Z"], "allowed"),
+    ("dateList", "ForAnyValue:DateLessThan", "2020-01-01T00:00:00Z", ["2026-01-01T00:00:00Z"], "implicitDeny"),
+    ("booleanList", "ForAllValues:Bool", "true", [], "allowed"),
+])  # fmt: skip
 def test_the_simulator_takes_every_type_of_context_entry(aws, kind, operator, wanted, values, decision):
     document = policy(allow(Condition={operator: {"my:ExampleKey": wanted}}))
     results = custom(aws, document, ContextEntries=[entry("my:ExampleKey", *values, kind=kind)])
@@ -215,18 +212,15 @@ def test_the_simulator_applies_a_user_s_own_and_its_groups_policies(aws):
 ANN = f"arn:aws:iam::{ACCOUNT}:user/ann"
 
 
-@pytest.mark.parametrize(
-    ("identity", "principal", "owner", "decision", "details"),
-    [
-        (deny("sqs:*"), ANN, None, "allowed", {}),  # the bucket's policy is enough in one account
-        (allow(), ANN, None, "allowed", {}),
-        (allow(), ANN, "999999999999", "allowed", {"IAM Policy": "allowed", "Resource Policy": "allowed"}),
-        (allow("sqs:*"), ANN, "arn:aws:iam::999999999999:root", "implicitDeny",
-         {"IAM Policy": "implicitDeny", "Resource Policy": "allowed"}),
-        (allow(), f"{ANN}-other", "999999999999", "implicitDeny",
-         {"IAM Policy": "allowed", "Resource Policy": "implicitDeny"}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("identity", "principal", "owner", "decision", "details"), [
+    (deny("sqs:*"), ANN, None, "allowed", {}),  # the bucket's policy is enough in one account
+    (allow(), ANN, None, "allowed", {}),
+    (allow(), ANN, "999999999999", "allowed", {"IAM Policy": "allowed", "Resource Policy": "allowed"}),
+    (allow("sqs:*"), ANN, "arn:aws:iam::999999999999:root", "implicitDeny",
+     {"IAM Policy": "implicitDeny", "Resource Policy": "allowed"}),
+    (allow(), f"{ANN}-other", "999999999999", "implicitDeny",
+     {"IAM Policy": "allowed", "Resource Policy": "implicitDeny"}),
+])  # fmt: skip
 def test_the_simulator_applies_a_resource_policy(aws, identity, principal, owner, decision, details):
     bucket = policy(allow(resource=OBJECT, Principal={"AWS": principal}))
     others = {"ResourceOwner": owner} if owner else {}
@@ -236,46 +230,43 @@ def test_the_simulator_applies_a_resource_policy(aws, identity, principal, owner
     assert ("Resource Policy" in types) is (decision == "allowed")
 
 
-@pytest.mark.parametrize(
-    ("changes", "status", "code", "message"),
-    [
-        ({"PolicySourceArn": f"{ROLE}-none"}, 404, "NoSuchEntity", "The role with name my-role-none cannot be found."),
-        ({"PolicySourceArn": f"arn:aws:iam::{ACCOUNT}:user/a/bob"}, 404, "NoSuchEntity",
-         "The user with name bob cannot be found."),
-        ({"PolicySourceArn": f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/x"}, 400, "InvalidInput",
-         f"Invalid Entity Arn: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/x does not clearly define entity type "
-         "and name."),
-        ({"ActionNames": ["s3:*"]}, 400, "InvalidInput", "Invalid action name: s3:*"),
-        ({"ActionNames": ["GetObject"]}, 400, "InvalidInput", "Invalid action name: GetObject"),
-        ({"ResourceArns": ["irsa-lab"]}, 400, "InvalidInput", "Invalid resource ARN: irsa-lab"),
-        ({"PolicyInputList": ["{"]}, 400, "InvalidInput", "PolicyInputList.1: Syntax errors in policy."),
-        ({"PolicyInputList": [policy(allow()), policy({"Effect": "Allow", "Action": "s3:*"})]}, 400, "InvalidInput",
-         "PolicyInputList.2: Policy statement must contain resources."),
-        ({"PermissionsBoundaryPolicyInputList": [policy(allow()), policy(deny())]}, 400, "InvalidInput",
-         "Only one permissions boundary policy can be given"),
-        ({"ResourcePolicy": policy(allow(Principal="*"))}, 400, "InvalidInput",
-         "Invalid caller - Caller must be an IAM user in this context."),
-        ({"CallerArn": "ann"}, 400, "InvalidInput",
-         "Invalid Entity Arn: ann does not clearly define entity type and name."),
-        ({"ResourceOwner": "me"}, 400, "InvalidInput", "Invalid resource owner: me"),
-        ({"ContextEntries": [entry("my:Key", "x", kind="numeric")]}, 400, "InvalidInput",
-         "Invalid context entry: a value of my:Key is not of the type numeric"),
-        ({"ContextEntries": [entry("my:Key", "1", "2", kind="numeric")]}, 400, "InvalidInput",
-         "Invalid context entry: my:Key has 2 values, and its type is numeric"),
-        ({"ContextEntries": [entry("my:Key", "1", kind="number")]}, 400, "InvalidInput",
-         "Invalid context entry: my:Key of the type number"),
-        ({"PolicyExclusionList": [{"PolicyType": "inline"}]}, 400, "InvalidInput",
-         "The lab's policy simulator does not support PolicyExclusionList"),
-        ({"Marker": "x"}, 400, "InvalidInput", "Invalid Marker."),
-        ({"Marker": "99"}, 400, "InvalidInput", "Invalid Marker."),
-        ({"MaxItems": 1001}, 400, "ValidationError",
-         "1 validation error detected: Value '1001' at 'maxItems' failed to satisfy constraint: "
-         "Member must have value less than or equal to 1000"),
-        ({"ActionNames": None}, 400, "ValidationError",
-         "1 validation error detected: Value null at 'actionNames' failed to satisfy constraint: "
-         "Member must not be null"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("changes", "status", "code", "message"), [
+    ({"PolicySourceArn": f"{ROLE}-none"}, 404, "NoSuchEntity", "The role with name my-role-none cannot be found."),
+    ({"PolicySourceArn": f"arn:aws:iam::{ACCOUNT}:user/a/bob"}, 404, "NoSuchEntity",
+     "The user with name bob cannot be found."),
+    ({"PolicySourceArn": f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/x"}, 400, "InvalidInput",
+     f"Invalid Entity Arn: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/x does not clearly define entity type "
+     "and name."),
+    ({"ActionNames": ["s3:*"]}, 400, "InvalidInput", "Invalid action name: s3:*"),
+    ({"ActionNames": ["GetObject"]}, 400, "InvalidInput", "Invalid action name: GetObject"),
+    ({"ResourceArns": ["irsa-lab"]}, 400, "InvalidInput", "Invalid resource ARN: irsa-lab"),
+    ({"PolicyInputList": ["{"]}, 400, "InvalidInput", "PolicyInputList.1: Syntax errors in policy."),
+    ({"PolicyInputList": [policy(allow()), policy({"Effect": "Allow", "Action": "s3:*"})]}, 400, "InvalidInput",
+     "PolicyInputList.2: Policy statement must contain resources."),
+    ({"PermissionsBoundaryPolicyInputList": [policy(allow()), policy(deny())]}, 400, "InvalidInput",
+     "Only one permissions boundary policy can be given"),
+    ({"ResourcePolicy": policy(allow(Principal="*"))}, 400, "InvalidInput",
+     "Invalid caller - Caller must be an IAM user in this context."),
+    ({"CallerArn": "ann"}, 400, "InvalidInput",
+     "Invalid Entity Arn: ann does not clearly define entity type and name."),
+    ({"ResourceOwner": "me"}, 400, "InvalidInput", "Invalid resource owner: me"),
+    ({"ContextEntries": [entry("my:Key", "x", kind="numeric")]}, 400, "InvalidInput",
+     "Invalid context entry: a value of my:Key is not of the type numeric"),
+    ({"ContextEntries": [entry("my:Key", "1", "2", kind="numeric")]}, 400, "InvalidInput",
+     "Invalid context entry: my:Key has 2 values, and its type is numeric"),
+    ({"ContextEntries": [entry("my:Key", "1", kind="number")]}, 400, "InvalidInput",
+     "Invalid context entry: my:Key of the type number"),
+    ({"PolicyExclusionList": [{"PolicyType": "inline"}]}, 400, "InvalidInput",
+     "The lab's policy simulator does not support PolicyExclusionList"),
+    ({"Marker": "x"}, 400, "InvalidInput", "Invalid Marker."),
+    ({"Marker": "99"}, 400, "InvalidInput", "Invalid Marker."),
+    ({"MaxItems": 1001}, 400, "ValidationError",
+     "1 validation error detected: Value '1001' at 'maxItems' failed to satisfy constraint: "
+     "Member must have value less than or equal to 1000"),
+    ({"ActionNames": None}, 400, "ValidationError",
+     "1 validation error detected: Value null at 'actionNames' failed to satisfy constraint: "
+     "Member must not be null"),
+])  # fmt: skip
 def test_the_simulator_refuses_an_invalid_request(aws, irsa, changes, status, code, message):
     request = {"PolicySourceArn": ROLE, "ActionNames": ["s3:GetObject"]} | changes
     request = {name: value for name, value in request.items() if value is not None}

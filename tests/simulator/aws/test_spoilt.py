@@ -53,17 +53,13 @@ def test_every_operation_refuses_a_spoilt_member_and_changes_nothing(aws, servic
     assert {str(case): message for case, message in wrong.items() if has[case]} == {}
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("with space", f"The specified value for roleName is invalid. {CHARACTERS}"),
-        ("é", f"The specified value for roleName is invalid. {CHARACTERS}"),
-        ("a/b", f"The specified value for roleName is invalid. {CHARACTERS}"),
-        ("a\x01", f"The specified value for roleName is invalid. {CHARACTERS}"),
-        ("a" * 65, f"1 validation error detected: Value '{'a' * 65}' at 'roleName' {TOO_LONG} 64"),
-    ],
-    ids=["space", "accent", "slash", "control", "long"],
-)
+@pytest.mark.parametrize(("name", "message"), [
+    ("with space", f"The specified value for roleName is invalid. {CHARACTERS}"),
+    ("é", f"The specified value for roleName is invalid. {CHARACTERS}"),
+    ("a/b", f"The specified value for roleName is invalid. {CHARACTERS}"),
+    ("a\x01", f"The specified value for roleName is invalid. {CHARACTERS}"),
+    ("a" * 65, f"1 validation error detected: Value '{'a' * 65}' at 'roleName' {TOO_LONG} 64"),
+], ids=["space", "accent", "slash", "control", "long"])  # fmt: skip
 def test_iam_refuses_an_invalid_role_name(aws, name, message):
     iam = aws.client("iam")
     role = {"RoleName": name, "AssumeRolePolicyDocument": TRUST}

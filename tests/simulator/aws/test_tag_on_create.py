@@ -16,15 +16,12 @@ POLICY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": 
 TAGS = [{"Key": "team", "Value": "blue"}]
 
 
-@pytest.mark.parametrize(
-    ("method", "creates", "tags", "parameters"),
-    [
-        ("create_role", "iam:CreateRole", "iam:TagRole", {"RoleName": "new", "AssumeRolePolicyDocument": TRUST}),
-        ("create_open_id_connect_provider", "iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider",
-         {"Url": f"{ISSUER}/other", "ClientIDList": ["sts.amazonaws.com"]}),
-        ("create_policy", "iam:CreatePolicy", "iam:TagPolicy", {"PolicyName": "new", "PolicyDocument": POLICY}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("method", "creates", "tags", "parameters"), [
+    ("create_role", "iam:CreateRole", "iam:TagRole", {"RoleName": "new", "AssumeRolePolicyDocument": TRUST}),
+    ("create_open_id_connect_provider", "iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider",
+     {"Url": f"{ISSUER}/other", "ClientIDList": ["sts.amazonaws.com"]}),
+    ("create_policy", "iam:CreatePolicy", "iam:TagPolicy", {"PolicyName": "new", "PolicyDocument": POLICY}),
+])  # fmt: skip
 def test_creating_an_iam_resource_with_tags_needs_permission_to_tag_it(aws, irsa, method, creates, tags, parameters):
     irsa.permit({"Effect": "Allow", "Action": creates, "Resource": "*"})
     iam = aws.client("iam", irsa.assume()["Credentials"])

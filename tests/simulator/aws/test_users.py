@@ -51,19 +51,16 @@ def test_a_call_with_an_access_key_counts_as_the_key_s_user(aws, ann):
     assert aws.client("sts").get_access_key_info(AccessKeyId=ann.key["AccessKeyId"])["Account"] == ACCOUNT
 
 
-@pytest.mark.parametrize(
-    ("statements", "tail"),
-    [
-        ([], NO_IDENTITY),
-        ([READ], None),
-        ([statement("s3:GetObject", Condition={"StringEquals": {"aws:username": "ann"}})], None),
-        ([statement("s3:GetObject", Condition={"StringEquals": {"aws:username": "bob"}})], NO_IDENTITY),
-        ([statement("s3:GetObject", Condition={"ArnEquals": {"aws:PrincipalArn": ARN}})], None),
-        ([statement("s3:GetObject", Condition={"StringEquals": {"aws:PrincipalTag/team": "blue"}})], None),
-        ([statement("s3:GetObject", "arn:aws:s3:::irsa-lab/${aws:username}.txt")], NO_IDENTITY),
-        ([READ, {**READ, "Effect": "Deny"}], "with an explicit deny in an identity-based policy"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("statements", "tail"), [
+    ([], NO_IDENTITY),
+    ([READ], None),
+    ([statement("s3:GetObject", Condition={"StringEquals": {"aws:username": "ann"}})], None),
+    ([statement("s3:GetObject", Condition={"StringEquals": {"aws:username": "bob"}})], NO_IDENTITY),
+    ([statement("s3:GetObject", Condition={"ArnEquals": {"aws:PrincipalArn": ARN}})], None),
+    ([statement("s3:GetObject", Condition={"StringEquals": {"aws:PrincipalTag/team": "blue"}})], None),
+    ([statement("s3:GetObject", "arn:aws:s3:::irsa-lab/${aws:username}.txt")], NO_IDENTITY),
+    ([READ, {**READ, "Effect": "Deny"}], "with an explicit deny in an identity-based policy"),
+])  # fmt: skip
 def test_a_user_may_do_what_its_own_policies_allow(ann, statements, tail):
     ann.iam.tag_user(UserName="ann", Tags=[{"Key": "team", "Value": "blue"}])
     if statements:

@@ -25,6 +25,8 @@ from labkit.simulator.clock import Clock
 from labkit.simulator.identifiers import Identifiers
 from labkit.simulator.kubernetes.server import ApiServer
 from labkit.simulator.listener import Listener, bind
+from tests.simulator.kubernetes.node_kubectl import Kubectl
+from tests.simulator.kubernetes.node_lab import Lab, ended, short_folder, started
 
 ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
 NODE = "ip-10-0-0-1.ec2.internal"
@@ -270,3 +272,18 @@ def pod(name: str, **spec: object) -> dict:
 
 def base64_text(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
+
+
+@pytest.fixture(scope="module", params=["private", "mapped"])
+def lab(request) -> Iterator[Lab]:
+    """An API server and a node, with private mounts and with mapped paths."""
+    lab = started(short_folder(request.param), request.param)
+    yield lab
+    out = (lab.folder / "out").read_text()
+    ended(lab)
+    assert "Traceback" not in out
+
+
+@pytest.fixture(scope="module")
+def kubectl(lab) -> Kubectl:
+    return Kubectl(lab)

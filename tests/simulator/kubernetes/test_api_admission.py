@@ -174,22 +174,17 @@ FAIL_OPEN = "apiserver_admission_webhook_fail_open_count"
 REJECTION = "apiserver_admission_webhook_rejection_count"
 
 
-@pytest.mark.parametrize(
-    ("changes", "counter"),
-    [
-        ({"base": "https://127.0.0.1:1", "failurePolicy": "Ignore"},
-         FAIL_OPEN + '{name="pods.lab.example",type="admit"}'),
-        ({"ca": Authority.create("other"), "failurePolicy": "Ignore"},
-         FAIL_OPEN + '{name="pods.lab.example",type="admit"}'),
-        ({"base": "https://127.0.0.1:1"},
-         REJECTION + '{error_type="calling_webhook_error",name="pods.lab.example",operation="CREATE",'
-         'rejection_code="503",type="admit"}'),
-        ({"path": "/deny"},
-         REJECTION + '{error_type="no_error",name="pods.lab.example",operation="CREATE",rejection_code="400",'
-         'type="admit"}'),
-    ],
-    ids=["no answer, ignored", "another authority, ignored", "no answer", "denied"],
-)  # fmt: skip
+@pytest.mark.parametrize(("changes", "counter"), [
+    ({"base": "https://127.0.0.1:1", "failurePolicy": "Ignore"}, FAIL_OPEN + '{name="pods.lab.example",type="admit"}'),
+    ({"ca": Authority.create("other"), "failurePolicy": "Ignore"},
+     FAIL_OPEN + '{name="pods.lab.example",type="admit"}'),
+    ({"base": "https://127.0.0.1:1"},
+     REJECTION + '{error_type="calling_webhook_error",name="pods.lab.example",operation="CREATE",'
+     'rejection_code="503",type="admit"}'),
+    ({"path": "/deny"},
+     REJECTION + '{error_type="no_error",name="pods.lab.example",operation="CREATE",rejection_code="400",'
+     'type="admit"}'),
+], ids=["no answer, ignored", "another authority, ignored", "no answer", "denied"])  # fmt: skip
 def test_metrics_count_failed_and_denied_webhook_calls_even_in_dry_runs(admin, pods, register, changes, counter):
     register(changes.pop("path", "/mutate"), **changes)
     before = counted(admin, counter)
@@ -233,18 +228,15 @@ def counted(admin: httpx.Client, counter: str) -> float:
 # matchConditions.
 
 
-@pytest.mark.parametrize(
-    ("expression", "called"),
-    [
-        ("request.name != 'demo'", False),
-        ("request.name == 'demo' && request.operation == 'CREATE' && oldObject == null", True),
-        ("!has(object.metadata.labels) || !('team' in object.metadata.labels)", True),
-        ("object.spec.containers.all(c, c.image.startsWith('example.com/'))", False),
-        ("object.spec.containers.exists(c, size(c.name) > 0 && c.name.matches('^[a-z]+$'))", True),
-        ("!(request.userInfo.username.startsWith('system:serviceaccount:'))", True),
-        ("'system:masters' in request.userInfo.groups", True),
-    ],
-)
+@pytest.mark.parametrize(("expression", "called"), [
+    ("request.name != 'demo'", False),
+    ("request.name == 'demo' && request.operation == 'CREATE' && oldObject == null", True),
+    ("!has(object.metadata.labels) || !('team' in object.metadata.labels)", True),
+    ("object.spec.containers.all(c, c.image.startsWith('example.com/'))", False),
+    ("object.spec.containers.exists(c, size(c.name) > 0 && c.name.matches('^[a-z]+$'))", True),
+    ("!(request.userInfo.username.startsWith('system:serviceaccount:'))", True),
+    ("'system:masters' in request.userInfo.groups", True),
+])  # fmt: skip
 def test_the_api_server_calls_a_webhook_only_if_its_conditions_are_true(
     admin, pods, webhook, register, expression, called
 ):
@@ -274,21 +266,18 @@ def test_the_failure_policy_decides_when_a_condition_cannot_be_evaluated(
         assert answer.json()["message"] == told
 
 
-@pytest.mark.parametrize(
-    ("conditions", "field", "told"),
-    [
-        (condition("authorizer.group('').resource('pods').check('get').allowed()"), "[0].expression", "authorizer"),
-        (condition("request.name.lowerAscii() == 'x'"), "[0].expression", "doesn't evaluate lowerAscii"),
-        (condition("object.?metadata.hasValue()"), "[0].expression", "compilation failed"),
-        (condition("request.name =="), "[0].expression", "compilation failed"),
-        (condition(" "), "[0].expression", "Required value"),
-        (condition("true", ""), "[0].name", "Required value"),
-        (condition("true", "a b"), "[0].name", "Invalid value"),
-        (condition("true") * 2, "[1].name", "Duplicate value"),
-        (condition("[1].all(a, [1].all(b, [1].all(c, a == b && b == c)))"), "[0].expression", "at most 2 loops"),
-        ([condition("true", f"n{n}")[0] for n in range(65)], "", "Too many: 65"),
-    ],
-)
+@pytest.mark.parametrize(("conditions", "field", "told"), [
+    (condition("authorizer.group('').resource('pods').check('get').allowed()"), "[0].expression", "authorizer"),
+    (condition("request.name.lowerAscii() == 'x'"), "[0].expression", "doesn't evaluate lowerAscii"),
+    (condition("object.?metadata.hasValue()"), "[0].expression", "compilation failed"),
+    (condition("request.name =="), "[0].expression", "compilation failed"),
+    (condition(" "), "[0].expression", "Required value"),
+    (condition("true", ""), "[0].name", "Required value"),
+    (condition("true", "a b"), "[0].name", "Invalid value"),
+    (condition("true") * 2, "[1].name", "Duplicate value"),
+    (condition("[1].all(a, [1].all(b, [1].all(c, a == b && b == c)))"), "[0].expression", "at most 2 loops"),
+    ([condition("true", f"n{n}")[0] for n in range(65)], "", "Too many: 65"),
+])  # fmt: skip
 def test_invalid_or_unsupported_match_conditions_are_refused(admin, namespace, conditions, field, told):
     hook = {
         "name": "pods.lab.example",

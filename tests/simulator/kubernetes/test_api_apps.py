@@ -29,29 +29,25 @@ def test_a_deployment_gets_its_defaults(apps: Apps):
     assert made["metadata"]["generation"] == 1
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ({"selector": None}, "spec.selector: Required value"),
-        ({"selector": {}}, "spec.selector: Invalid value: {}: empty selector is invalid for deployment"),
-        ({"selector": {"matchLabels": {"app": "other"}}},
-         'spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`'),
-        ({"replicas": -1}, "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
-        ({"pod_spec": {"restartPolicy": "Never"}},
-         'restartPolicy: Unsupported value: "Never": supported values: "Always"'),
-        ({"pod_spec": {"containers": []}}, "spec.template.spec.containers: Required value"),
-        ({"strategy": {"type": "Other"}},
-         'spec.strategy.type: Unsupported value: "Other": supported values: "Recreate", "RollingUpdate"'),
-        ({"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}},
-         "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"),
-        ({"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
-         "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"),
-        ({"strategy": {"rollingUpdate": {"maxSurge": "x"}}}, 'maxSurge: Invalid value: "x": a valid percent string'),
-        ({"minReadySeconds": 600},
-         "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"),
-        ({"labels": {"app": "-"}}, 'spec.template.labels: Invalid value: "-": a valid label must be'),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("spec", "message"), [
+    ({"selector": None}, "spec.selector: Required value"),
+    ({"selector": {}}, "spec.selector: Invalid value: {}: empty selector is invalid for deployment"),
+    ({"selector": {"matchLabels": {"app": "other"}}},
+     'spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`'),
+    ({"replicas": -1}, "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+    ({"pod_spec": {"restartPolicy": "Never"}}, 'restartPolicy: Unsupported value: "Never": supported values: "Always"'),
+    ({"pod_spec": {"containers": []}}, "spec.template.spec.containers: Required value"),
+    ({"strategy": {"type": "Other"}},
+     'spec.strategy.type: Unsupported value: "Other": supported values: "Recreate", "RollingUpdate"'),
+    ({"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}},
+     "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"),
+    ({"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
+     "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"),
+    ({"strategy": {"rollingUpdate": {"maxSurge": "x"}}}, 'maxSurge: Invalid value: "x": a valid percent string'),
+    ({"minReadySeconds": 600},
+     "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"),
+    ({"labels": {"app": "-"}}, 'spec.template.labels: Invalid value: "-": a valid label must be'),
+])  # fmt: skip
 def test_an_invalid_deployment_is_refused(apps: Apps, spec: dict, message: str):
     answer = apps.http.post(f"{apps.apps}/deployments", json=deployment(**spec))
     assert answer.status_code == 422
@@ -128,24 +124,21 @@ def test_the_python_client_creates_and_scales_a_deployment(apps: Apps):
 
 
 @pytest.mark.kubectl
-@pytest.mark.parametrize(
-    ("role", "verb", "resource", "answer"),
-    [
-        ("view", "list", "deployments", True),
-        ("view", "get", "deployments/scale", True),
-        ("view", "patch", "deployments", False),
-        ("view", "get", "pods/exec", False),
-        ("view", "get", "secrets", False),
-        ("edit", "patch", "deployments", True),
-        ("edit", "patch", "deployments/scale", True),
-        ("edit", "delete", "replicasets", True),
-        ("edit", "create", "pods/attach", True),
-        ("edit", "update", "deployments/status", False),
-        ("edit", "create", "rolebindings", False),
-        ("admin", "create", "rolebindings", True),
-        ("admin", "get", "deployments/status", True),
-    ],
-)
+@pytest.mark.parametrize(("role", "verb", "resource", "answer"), [
+    ("view", "list", "deployments", True),
+    ("view", "get", "deployments/scale", True),
+    ("view", "patch", "deployments", False),
+    ("view", "get", "pods/exec", False),
+    ("view", "get", "secrets", False),
+    ("edit", "patch", "deployments", True),
+    ("edit", "patch", "deployments/scale", True),
+    ("edit", "delete", "replicasets", True),
+    ("edit", "create", "pods/attach", True),
+    ("edit", "update", "deployments/status", False),
+    ("edit", "create", "rolebindings", False),
+    ("admin", "create", "rolebindings", True),
+    ("admin", "get", "deployments/status", True),
+])  # fmt: skip
 def test_the_view_edit_and_admin_roles_have_their_usual_permissions(apps, role, verb, resource, answer):
     apps.kubectl("create", "rolebinding", "r", f"--clusterrole={role}", "--user=ann")
     resource, _, below = resource.partition("/")
@@ -194,16 +187,13 @@ def test_a_service_gets_an_address_and_keeps_it(admin: httpx.Client, namespace: 
     assert admin.delete(f"{services}/web").json()["kind"] == "Service"
 
 
-@pytest.mark.parametrize(
-    ("spec", "field"),
-    [
-        ({}, "spec.ports"),
-        ({"type": "Other", "ports": [{"port": 80}]}, "spec.type"),
-        ({"ports": [{"port": 0}]}, "spec.ports[0].port"),
-        ({"ports": [{"port": 80}, {"port": 81}]}, "spec.ports[0].name"),
-        ({"type": "ExternalName"}, "spec.externalName"),
-    ],
-)
+@pytest.mark.parametrize(("spec", "field"), [
+    ({}, "spec.ports"),
+    ({"type": "Other", "ports": [{"port": 80}]}, "spec.type"),
+    ({"ports": [{"port": 0}]}, "spec.ports[0].port"),
+    ({"ports": [{"port": 80}, {"port": 81}]}, "spec.ports[0].name"),
+    ({"type": "ExternalName"}, "spec.externalName"),
+])  # fmt: skip
 def test_an_invalid_service_is_refused(admin: httpx.Client, namespace: str, spec: dict, field: str):
     refused = admin.post(f"/api/v1/namespaces/{namespace}/services", json={"metadata": {"name": "a"}, "spec": spec})
     assert refused.status_code == 422, refused.text

@@ -151,20 +151,17 @@ def test_a_strategic_merge_patch_merges_containers_by_name(admin: httpx.Client, 
     assert images == {"a": "i:1", "b": "i:2"}
 
 
-@pytest.mark.parametrize(
-    ("kind", "patch", "code", "message"),
-    [
-        ("json-patch+json", [{"op": "remove", "path": "/data/none"}], 422, "the server rejected our request"),
-        ("json-patch+json", {"op": "add"}, 400, "cannot unmarshal object into Go value of type []handlers.jsonPatchOp"),
-        ("json-patch+json", [1], 422, "the server rejected our request"),
-        ("merge-patch+json", [], 400, "error decoding patch"),
-        ("merge-patch+json", {"metadata": {"name": "b"}}, 400, "the name of the object (b) does not match"),
-        ("merge-patch+json", {"data": 1}, 422, "cannot unmarshal number into Go struct field"),
-        ("strategic-merge-patch+json", {"metadata": None}, 200, ""),
-        ("json", {}, 415, "415: Unsupported Media Type"),
-        ("apply-patch+yaml", {}, 422, "fieldManager: Required value: is required for apply patch"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "patch", "code", "message"), [
+    ("json-patch+json", [{"op": "remove", "path": "/data/none"}], 422, "the server rejected our request"),
+    ("json-patch+json", {"op": "add"}, 400, "cannot unmarshal object into Go value of type []handlers.jsonPatchOp"),
+    ("json-patch+json", [1], 422, "the server rejected our request"),
+    ("merge-patch+json", [], 400, "error decoding patch"),
+    ("merge-patch+json", {"metadata": {"name": "b"}}, 400, "the name of the object (b) does not match"),
+    ("merge-patch+json", {"data": 1}, 422, "cannot unmarshal number into Go struct field"),
+    ("strategic-merge-patch+json", {"metadata": None}, 200, ""),
+    ("json", {}, 415, "415: Unsupported Media Type"),
+    ("apply-patch+yaml", {}, 422, "fieldManager: Required value: is required for apply patch"),
+])  # fmt: skip
 def test_a_bad_patch_is_refused_unless_it_only_clears_the_metadata(admin, namespace, kind, patch, code, message):
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     admin.post(path, json={"metadata": {"name": "a"}})

@@ -84,23 +84,20 @@ def test_a_deleted_default_service_account_is_created_again(admin: httpx.Client,
     assert admin.get(path).json()["metadata"]["uid"] != first
 
 
-@pytest.mark.parametrize(
-    ("body", "code", "message"),
-    [
-        (b"", 400, "unexpected end of JSON input (<empty>)"),
-        (b'{"kind": "ConfigMap",', 400, 'unexpected end of JSON input ({"kind": "ConfigMap",)'),
-        (b'{"metadata": {"name": "A_b"}}', 422, 'metadata.name: Invalid value: "A_b": a lowercase RFC 1123 subdomain'),
-        (b'{"metadata": {}}', 422, "metadata.name: Required value: name or generateName is required"),
-        (b'{"metadata": {"name": "x"}, "data": {"a": 1}}', 400, "cannot unmarshal number into Go struct field"),
-        (b'{"kind": "Pod", "metadata": {"name": "x"}}', 400, "cannot be handled as a ConfigMap"),
-        (b'{"metadata": {"name": "x", "namespace": "other"}}', 400, "the namespace of the provided object does not"),
-        (b"[1]", 400, "cannot unmarshal array into Go value"),
-        (b'{"metadata": []}', 400, "cannot unmarshal array into Go struct field ConfigMap.metadata of type v1.Object"),
-        (b"[" * 100_000, 400, "exceeded max depth"),
-        (b"\xff\xfe", 400, "invalid character"),
-        (b"k8s\x00\xff\xff", 400, ""),
-    ],
-)
+@pytest.mark.parametrize(("body", "code", "message"), [
+    (b"", 400, "unexpected end of JSON input (<empty>)"),
+    (b'{"kind": "ConfigMap",', 400, 'unexpected end of JSON input ({"kind": "ConfigMap",)'),
+    (b'{"metadata": {"name": "A_b"}}', 422, 'metadata.name: Invalid value: "A_b": a lowercase RFC 1123 subdomain'),
+    (b'{"metadata": {}}', 422, "metadata.name: Required value: name or generateName is required"),
+    (b'{"metadata": {"name": "x"}, "data": {"a": 1}}', 400, "cannot unmarshal number into Go struct field"),
+    (b'{"kind": "Pod", "metadata": {"name": "x"}}', 400, "cannot be handled as a ConfigMap"),
+    (b'{"metadata": {"name": "x", "namespace": "other"}}', 400, "the namespace of the provided object does not"),
+    (b"[1]", 400, "cannot unmarshal array into Go value"),
+    (b'{"metadata": []}', 400, "cannot unmarshal array into Go struct field ConfigMap.metadata of type v1.Object"),
+    (b"[" * 100_000, 400, "exceeded max depth"),
+    (b"\xff\xfe", 400, "invalid character"),
+    (b"k8s\x00\xff\xff", 400, ""),
+])  # fmt: skip
 def test_an_invalid_request_body_is_refused(admin, config_maps, body, code, message):
     answer = admin.post(config_maps, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == code
@@ -199,16 +196,13 @@ def test_lists_come_in_pages(admin: httpx.Client, config_maps: str):
     assert admin.get(config_maps, params={"continue": "%%"}).status_code == 400
 
 
-@pytest.mark.parametrize(
-    ("selector", "names"),
-    [
-        ("app=a", ["one"]),
-        ("app!=a", ["kube-root-ca.crt", "two"]),
-        ("app in (a, b)", ["one", "two"]),
-        ("app notin (a),app", ["two"]),
-        ("!app", ["kube-root-ca.crt"]),
-    ],
-)
+@pytest.mark.parametrize(("selector", "names"), [
+    ("app=a", ["one"]),
+    ("app!=a", ["kube-root-ca.crt", "two"]),
+    ("app in (a, b)", ["one", "two"]),
+    ("app notin (a),app", ["two"]),
+    ("!app", ["kube-root-ca.crt"]),
+])  # fmt: skip
 def test_a_label_selector_filters_a_list(admin: httpx.Client, config_maps: str, selector: str, names: list[str]):
     for name, app in (("one", "a"), ("two", "b")):
         body = config_map(name)
@@ -218,14 +212,11 @@ def test_a_label_selector_filters_a_list(admin: httpx.Client, config_maps: str, 
     assert [item["metadata"]["name"] for item in found] == names
 
 
-@pytest.mark.parametrize(
-    ("query", "message"),
-    [
-        ({"labelSelector": "a in b"}, "unable to parse requirement: found 'b' expected: '('"),
-        ({"fieldSelector": "spec.x=1"}, "field label not supported: spec.x"),
-        ({"limit": "x"}, 'strconv.ParseInt: parsing "x": invalid syntax'),
-    ],
-)
+@pytest.mark.parametrize(("query", "message"), [
+    ({"labelSelector": "a in b"}, "unable to parse requirement: found 'b' expected: '('"),
+    ({"fieldSelector": "spec.x=1"}, "field label not supported: spec.x"),
+    ({"limit": "x"}, 'strconv.ParseInt: parsing "x": invalid syntax'),
+])  # fmt: skip
 def test_a_bad_query_is_refused(admin: httpx.Client, config_maps: str, query: dict, message: str):
     answer = admin.get(config_maps, params=query)
     assert (answer.status_code, answer.json()["message"]) == (400, message)
@@ -280,17 +271,12 @@ def test_a_lone_surrogate_is_stored_as_the_replacement_character(admin: httpx.Cl
     assert admin.get(f"{config_maps}/half").json()["data"] == {"a": "x\ufffdy", "b": "\U0001f600"}
 
 
-@pytest.mark.parametrize(
-    ("patch", "message"),
-    [
-        ({"$retainKeys": 5}, "invalid patch format of retainKeys"),
-        (
-            {"metadata": {"$setElementOrder/finalizers": 5, "finalizers": ["a/b"]}},
-            "invalid patch format of setElementOrder list",
-        ),
-        ({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}, "invalid patch format of primitive list"),
-    ],
-)
+@pytest.mark.parametrize(("patch", "message"), [
+    ({"$retainKeys": 5}, "invalid patch format of retainKeys"),
+    ({"metadata": {"$setElementOrder/finalizers": 5, "finalizers": ["a/b"]}},
+     "invalid patch format of setElementOrder list"),
+    ({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}, "invalid patch format of primitive list"),
+])  # fmt: skip
 def test_a_strategic_merge_patch_with_a_bad_directive_is_refused(admin, config_maps, patch, message):
     admin.post(config_maps, json=config_map("a"))
     headers = {"Content-Type": "application/strategic-merge-patch+json"}
@@ -303,18 +289,15 @@ ENTRY = {"manager": "m", "operation": "Update", "apiVersion": "v1", "fieldsType"
 ENTRY |= {"time": "2026-01-01T00:00:00Z"}
 
 
-@pytest.mark.parametrize(
-    ("entries", "managers"),
-    [
-        ([ENTRY], ["m"]),
-        ([{}], None),
-        ([{**ENTRY, "operation": "Guess"}], ["first"]),
-        ([{**ENTRY, "fieldsV1": {"x:data": {}}}], ["first"]),
-        ([{**ENTRY, "fieldsV1": {"k:data": {}}}], ["first"]),
-        ([{**ENTRY, "fieldsV1": {"f:data": {".": {"f:a": {}}}}}], ["first"]),
-        ([{**ENTRY, "fieldsV1": {"f:data": 5}}], ["first"]),
-    ],
-)
+@pytest.mark.parametrize(("entries", "managers"), [
+    ([ENTRY], ["m"]),
+    ([{}], None),
+    ([{**ENTRY, "operation": "Guess"}], ["first"]),
+    ([{**ENTRY, "fieldsV1": {"x:data": {}}}], ["first"]),
+    ([{**ENTRY, "fieldsV1": {"k:data": {}}}], ["first"]),
+    ([{**ENTRY, "fieldsV1": {"f:data": {".": {"f:a": {}}}}}], ["first"]),
+    ([{**ENTRY, "fieldsV1": {"f:data": 5}}], ["first"]),
+])  # fmt: skip
 def test_a_patch_can_set_managed_fields_and_invalid_entries_are_ignored(admin, config_maps, entries, managers):
     admin.post(f"{config_maps}?fieldManager=first", json=config_map("a", data={"a": "1"}))
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": entries}]
@@ -337,16 +320,13 @@ def test_server_side_apply_refuses_managed_fields_in_the_body(admin: httpx.Clien
     assert (refused.status_code, refused.json()["message"]) == (400, "metadata.managedFields must be nil")
 
 
-@pytest.mark.parametrize(
-    ("media_type", "patch", "message"),
-    [
-        ("strategic-merge-patch", 5, "json: cannot unmarshal number into Go value of type map[string]interface {}"),
-        ("merge-patch", "a",
-         "error decoding patch: json: cannot unmarshal string into Go value of type map[string]interface {}"),
-        ("json-patch", "a",
-         "error decoding patch: json: cannot unmarshal string into Go value of type []handlers.jsonPatchOp"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("media_type", "patch", "message"), [
+    ("strategic-merge-patch", 5, "json: cannot unmarshal number into Go value of type map[string]interface {}"),
+    ("merge-patch", "a",
+     "error decoding patch: json: cannot unmarshal string into Go value of type map[string]interface {}"),
+    ("json-patch", "a",
+     "error decoding patch: json: cannot unmarshal string into Go value of type []handlers.jsonPatchOp"),
+])  # fmt: skip
 def test_a_number_or_a_string_as_a_patch_is_refused(admin, config_maps, media_type, patch, message):
     admin.post(config_maps, json=config_map("a"))
     headers = {"Content-Type": f"application/{media_type}+json"}
@@ -365,14 +345,11 @@ SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
 
 
 @pytest.mark.parametrize("media_type", ["merge-patch", "json-patch"])
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("kind", "Secret", "converting (v1.Secret) to (core.ConfigMap): unknown conversion"),
-        ("kind", "Thing", f'no kind "Thing" is registered for version "v1" {SCHEME}'),
-        ("apiVersion", "v2", f'no kind "ConfigMap" is registered for version "v2" {SCHEME}'),
-    ],
-)
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("kind", "Secret", "converting (v1.Secret) to (core.ConfigMap): unknown conversion"),
+    ("kind", "Thing", f'no kind "Thing" is registered for version "v1" {SCHEME}'),
+    ("apiVersion", "v2", f'no kind "ConfigMap" is registered for version "v2" {SCHEME}'),
+])  # fmt: skip
 def test_a_patch_cannot_change_an_objects_kind_or_api_version(admin, config_maps, media_type, field, value, message):
     admin.post(config_maps, json=config_map("a"))
     patch = {field: value} if media_type == "merge-patch" else [{"op": "replace", "path": f"/{field}", "value": value}]
@@ -415,15 +392,12 @@ def test_a_resource_version_that_is_not_a_64_bit_number_is_refused(admin: httpx.
         assert refused.json()["message"].endswith(f'strconv.ParseUint: parsing "{text}": {why}')
 
 
-@pytest.mark.parametrize(
-    ("parameter", "value", "message"),
-    [
-        ("fieldManager", "m" * 129, "fieldManager: Too long: may not be more than 128 bytes"),
-        ("fieldManager", "ä\n", 'fieldManager: Invalid value: "ä\\n": invalid character U+000A (at position 2)'),
-        ("fieldValidation", "Maybe",
-         'fieldValidation: Unsupported value: "Maybe": supported values: "", "Ignore", "Strict", "Warn"'),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("parameter", "value", "message"), [
+    ("fieldManager", "m" * 129, "fieldManager: Too long: may not be more than 128 bytes"),
+    ("fieldManager", "ä\n", 'fieldManager: Invalid value: "ä\\n": invalid character U+000A (at position 2)'),
+    ("fieldValidation", "Maybe",
+     'fieldValidation: Unsupported value: "Maybe": supported values: "", "Ignore", "Strict", "Warn"'),
+])  # fmt: skip
 def test_a_create_with_an_invalid_parameter_is_refused(admin, config_maps, parameter, value, message):
     refused = admin.post(config_maps, json=config_map("a"), params={parameter: value})
     expected = f'CreateOptions.meta.k8s.io "" is invalid: {message}'

@@ -27,63 +27,58 @@ def amounts(requests: dict, limits: dict) -> dict:
     return {"resources": {"requests": requests, "limits": limits}}
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"ports": [{"containerPort": 0}]}, "ports[0].containerPort: Required value"),
-        ({"ports": [{"containerPort": 65536}]}, f"ports[0].containerPort: Invalid value: 65536: {RANGE}"),
-        ({"ports": [{"containerPort": 1, "hostPort": -1}]}, f"ports[0].hostPort: Invalid value: -1: {RANGE}"),
-        ({"ports": [{"containerPort": 1, "name": "a"}, {"containerPort": 2, "name": "a"}]},
-         'ports[1].name: Duplicate value: "a"'),
-        ({"ports": [{"containerPort": 1, "name": "a--b"}]},
-         'ports[0].name: Invalid value: "a--b": must not contain consecutive hyphens'),
-        ({"ports": [{"containerPort": 1, "protocol": "ICMP"}]},
-         'ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"'),
-        ({"env": [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]},
-         'env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty'),
-        ({"env": [{"name": "A", "valueFrom": {}}]},
-         'env[0].valueFrom: Invalid value: "": must specify one of: `fieldRef`, `resourceFieldRef`,'
-         " `configMapKeyRef` or `secretKeyRef`"),
-        (field_reference("status.phase"),
-         f'env[0].valueFrom.fieldRef.fieldPath: Unsupported value: "status.phase": supported values: {FIELDS}'),
-        (field_reference("spec.nothing"),
-         'env[0].valueFrom.fieldRef.fieldPath: Invalid value: "spec.nothing": error converting fieldPath:'
-         " field label not supported: spec.nothing"),
-        ({"env": [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.disk"}}}]},
-         'env[0].valueFrom.resourceFieldRef.resource: Unsupported value: "limits.disk": supported values:'
-         ' "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",'
-         ' "requests.memory"'),
-        ({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a"}}}]},
-         "env[0].valueFrom.secretKeyRef.key: Required value"),
-        ({"envFrom": [{}]}, 'envFrom: Invalid value: "": must specify one of: `configMapRef` or `secretRef`'),
-        ({"envFrom": [{"configMapRef": {"name": "a"}, "secretRef": {"name": "a"}}]},
-         'envFrom: Invalid value: "": may not have more than one field specified at a time'),
-        ({"envFrom": [{"secretRef": {}}]}, "envFrom[0].secretRef.name: Required value"),
-        (amounts({"memory": "2"}, {"memory": "1"}),
-         'resources.requests: Invalid value: "2": must be less than or equal to memory limit of 1'),
-        (amounts({"memory": "1Ki"}, {"memory": "1k"}),
-         'resources.requests: Invalid value: "1Ki": must be less than or equal to memory limit of 1k'),
-        (amounts({"cpu": "-1"}, {}), f'resources.requests[cpu]: Invalid value: "-1": {NEGATIVE}'),
-        ({"livenessProbe": {}}, "livenessProbe: Required value: must specify a handler type"),
-        ({"readinessProbe": PROBE | {"periodSeconds": -1}},
-         f"readinessProbe.periodSeconds: Invalid value: -1: {NEGATIVE}"),
-        ({"livenessProbe": PROBE | {"successThreshold": 2}},
-         "livenessProbe.successThreshold: Invalid value: 2: must be 1"),
-        ({"startupProbe": PROBE | {"exec": {"command": ["true"]}}},
-         "startupProbe.httpGet: Forbidden: may not specify more than 1 handler type"),
-        ({"livenessProbe": {"exec": {}}}, "livenessProbe.exec.command: Required value"),
-        ({"livenessProbe": {"tcpSocket": {}}}, f"livenessProbe.tcpSocket.port: Invalid value: 0: {RANGE}"),
-        ({"lifecycle": {"preStop": {}}}, "lifecycle.preStop: Required value: must specify a handler type"),
-        ({"lifecycle": {"preStop": {"sleep": {"seconds": 31}}}},
-         "lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than"
-         " terminationGracePeriodSeconds (30)"),
-        ({"terminationMessagePolicy": "Log"},
-         'terminationMessagePolicy: Unsupported value: "Log": supported values: "File", "FallbackToLogsOnError"'),
-        ({"securityContext": {"privileged": True, "allowPrivilegeEscalation": False}},
-         f"securityContext: Invalid value: {SECURITY}: cannot set `allowPrivilegeEscalation` to false and"
-         " `privileged` to true"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"ports": [{"containerPort": 0}]}, "ports[0].containerPort: Required value"),
+    ({"ports": [{"containerPort": 65536}]}, f"ports[0].containerPort: Invalid value: 65536: {RANGE}"),
+    ({"ports": [{"containerPort": 1, "hostPort": -1}]}, f"ports[0].hostPort: Invalid value: -1: {RANGE}"),
+    ({"ports": [{"containerPort": 1, "name": "a"}, {"containerPort": 2, "name": "a"}]},
+     'ports[1].name: Duplicate value: "a"'),
+    ({"ports": [{"containerPort": 1, "name": "a--b"}]},
+     'ports[0].name: Invalid value: "a--b": must not contain consecutive hyphens'),
+    ({"ports": [{"containerPort": 1, "protocol": "ICMP"}]},
+     'ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"'),
+    ({"env": [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]},
+     'env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty'),
+    ({"env": [{"name": "A", "valueFrom": {}}]},
+     'env[0].valueFrom: Invalid value: "": must specify one of: `fieldRef`, `resourceFieldRef`,'
+     " `configMapKeyRef` or `secretKeyRef`"),
+    (field_reference("status.phase"),
+     f'env[0].valueFrom.fieldRef.fieldPath: Unsupported value: "status.phase": supported values: {FIELDS}'),
+    (field_reference("spec.nothing"),
+     'env[0].valueFrom.fieldRef.fieldPath: Invalid value: "spec.nothing": error converting fieldPath:'
+     " field label not supported: spec.nothing"),
+    ({"env": [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.disk"}}}]},
+     'env[0].valueFrom.resourceFieldRef.resource: Unsupported value: "limits.disk": supported values:'
+     ' "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",'
+     ' "requests.memory"'),
+    ({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a"}}}]},
+     "env[0].valueFrom.secretKeyRef.key: Required value"),
+    ({"envFrom": [{}]}, 'envFrom: Invalid value: "": must specify one of: `configMapRef` or `secretRef`'),
+    ({"envFrom": [{"configMapRef": {"name": "a"}, "secretRef": {"name": "a"}}]},
+     'envFrom: Invalid value: "": may not have more than one field specified at a time'),
+    ({"envFrom": [{"secretRef": {}}]}, "envFrom[0].secretRef.name: Required value"),
+    (amounts({"memory": "2"}, {"memory": "1"}),
+     'resources.requests: Invalid value: "2": must be less than or equal to memory limit of 1'),
+    (amounts({"memory": "1Ki"}, {"memory": "1k"}),
+     'resources.requests: Invalid value: "1Ki": must be less than or equal to memory limit of 1k'),
+    (amounts({"cpu": "-1"}, {}), f'resources.requests[cpu]: Invalid value: "-1": {NEGATIVE}'),
+    ({"livenessProbe": {}}, "livenessProbe: Required value: must specify a handler type"),
+    ({"readinessProbe": PROBE | {"periodSeconds": -1}}, f"readinessProbe.periodSeconds: Invalid value: -1: {NEGATIVE}"),
+    ({"livenessProbe": PROBE | {"successThreshold": 2}}, "livenessProbe.successThreshold: Invalid value: 2: must be 1"),
+    ({"startupProbe": PROBE | {"exec": {"command": ["true"]}}},
+     "startupProbe.httpGet: Forbidden: may not specify more than 1 handler type"),
+    ({"livenessProbe": {"exec": {}}}, "livenessProbe.exec.command: Required value"),
+    ({"livenessProbe": {"tcpSocket": {}}}, f"livenessProbe.tcpSocket.port: Invalid value: 0: {RANGE}"),
+    ({"lifecycle": {"preStop": {}}}, "lifecycle.preStop: Required value: must specify a handler type"),
+    ({"lifecycle": {"preStop": {"sleep": {"seconds": 31}}}},
+     "lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than"
+     " terminationGracePeriodSeconds (30)"),
+    ({"terminationMessagePolicy": "Log"},
+     'terminationMessagePolicy: Unsupported value: "Log": supported values: "File", "FallbackToLogsOnError"'),
+    ({"securityContext": {"privileged": True, "allowPrivilegeEscalation": False}},
+     f"securityContext: Invalid value: {SECURITY}: cannot set `allowPrivilegeEscalation` to false and"
+     " `privileged` to true"),
+])  # fmt: skip
 def test_an_invalid_container_is_refused(admin: httpx.Client, namespace: str, fields: dict, message: str):
     made = pod("p", containers=[{"name": "c", "image": "i", **fields}])
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
@@ -91,18 +86,14 @@ def test_an_invalid_container_is_refused(admin: httpx.Client, namespace: str, fi
     assert (answer.status_code, answer.json()["message"]) == (422, expected)
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"restartPolicy": "Sometimes"},
-         'restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure"'),
-        ({"livenessProbe": PROBE},
-         "livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always"),
-        ({"restartPolicy": "Always", "livenessProbe": {}},
-         "livenessProbe: Required value: must specify a handler type"),
-        ({"name": "main"}, 'name: Duplicate value: "main"'),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"restartPolicy": "Sometimes"},
+     'restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure"'),
+    ({"livenessProbe": PROBE},
+     "livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always"),
+    ({"restartPolicy": "Always", "livenessProbe": {}}, "livenessProbe: Required value: must specify a handler type"),
+    ({"name": "main"}, 'name: Duplicate value: "main"'),
+])  # fmt: skip
 def test_an_invalid_init_container_is_refused(admin: httpx.Client, namespace: str, fields: dict, message: str):
     made = pod("p", initContainers=[{"name": "i", "image": "i", **fields}])
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
@@ -146,16 +137,13 @@ def test_a_host_network_pod_cannot_leave_out_a_container_port(admin: httpx.Clien
 RELATIVE, STEPS, RESERVED = "must be a relative path", "must not contain '..'", "must not start with '..'"
 
 
-@pytest.mark.parametrize(
-    ("path", "why"),
-    [
-        ("/etc", [RELATIVE]),
-        ("a/../b", [STEPS]),
-        ("..", [STEPS, RESERVED]),
-        ("..data", [RESERVED]),
-        ("/..", [RELATIVE, STEPS]),
-    ],
-)
+@pytest.mark.parametrize(("path", "why"), [
+    ("/etc", [RELATIVE]),
+    ("a/../b", [STEPS]),
+    ("..", [STEPS, RESERVED]),
+    ("..data", [RESERVED]),
+    ("/..", [RELATIVE, STEPS]),
+])  # fmt: skip
 def test_a_volume_file_path_that_is_absolute_or_uses_dot_dot_is_refused(admin, namespace, path, why):
     item, token = {"key": "a", "path": path}, {"path": path, "expirationSeconds": 600}
     name = {"path": path, "fieldRef": {"fieldPath": "metadata.name"}}
@@ -177,14 +165,11 @@ def test_a_volume_file_path_that_is_absolute_or_uses_dot_dot_is_refused(admin, n
         assert (answer.status_code, answer.json()["details"]["causes"]) == (422, told)
 
 
-@pytest.mark.parametrize(
-    ("host_path", "why"),
-    [
-        ({"path": "/tmp/../etc"}, "Invalid value: \"/tmp/../etc\": must not contain '..'"),
-        ({"path": ""}, "Required value"),
-        ({}, "Required value"),
-    ],
-)
+@pytest.mark.parametrize(("host_path", "why"), [
+    ({"path": "/tmp/../etc"}, "Invalid value: \"/tmp/../etc\": must not contain '..'"),
+    ({"path": ""}, "Required value"),
+    ({}, "Required value"),
+])  # fmt: skip
 def test_a_host_path_that_is_empty_or_contains_dot_dot_is_refused(admin, namespace, host_path, why):
     made = pod("p", volumes=[{"name": "v", "hostPath": host_path}])
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)

@@ -47,16 +47,13 @@ def test_a_pod_with_a_missing_service_account_is_refused(admin: httpx.Client, po
     )
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ({"containers": []}, "spec.containers: Required value"),
-        ({"containers": [{"name": "X", "image": "i"}]}, "a lowercase RFC 1123 label must consist of"),
-        ({"containers": [{"name": "a"}]}, "spec.containers[0].image: Required value"),
-        ({"containers": [{"name": "a", "image": "i"}] * 2}, 'spec.containers[1].name: Duplicate value: "a"'),
-        ({"restartPolicy": "No"}, 'supported values: "Always", "OnFailure", "Never"'),
-    ],
-)
+@pytest.mark.parametrize(("spec", "message"), [
+    ({"containers": []}, "spec.containers: Required value"),
+    ({"containers": [{"name": "X", "image": "i"}]}, "a lowercase RFC 1123 label must consist of"),
+    ({"containers": [{"name": "a"}]}, "spec.containers[0].image: Required value"),
+    ({"containers": [{"name": "a", "image": "i"}] * 2}, 'spec.containers[1].name: Duplicate value: "a"'),
+    ({"restartPolicy": "No"}, 'supported values: "Always", "OnFailure", "Never"'),
+])  # fmt: skip
 def test_an_invalid_pod_is_refused(admin: httpx.Client, pods: str, spec: dict, message: str):
     answer = admin.post(pods, json=pod("p", **spec))
     assert answer.status_code == 422
@@ -188,13 +185,10 @@ def test_exec_is_refused_if_the_pod_or_its_container_is_not_running(own, admin, 
     assert json.loads(session.read_channel(ERROR_CHANNEL))["message"] == said
 
 
-@pytest.mark.parametrize(
-    ("spec", "unschedulable", "reason"),
-    [
-        ({"nodeSelector": {"disk": "ssd"}}, False, "1 node(s) didn't match Pod's node affinity/selector"),
-        ({}, True, "1 node(s) were unschedulable"),
-    ],
-)
+@pytest.mark.parametrize(("spec", "unschedulable", "reason"), [
+    ({"nodeSelector": {"disk": "ssd"}}, False, "1 node(s) didn't match Pod's node affinity/selector"),
+    ({}, True, "1 node(s) were unschedulable"),
+])  # fmt: skip
 def test_an_unschedulable_pod_gets_a_condition_and_one_event(admin, pods, namespace, node, spec, unschedulable, reason):
     merge = {"Content-Type": "application/merge-patch+json"}
     path = f"/api/v1/nodes/{node}"
@@ -265,22 +259,19 @@ def affinity(**expression: object) -> dict:
 
 
 @pytest.mark.usefixtures("no_pods_left")
-@pytest.mark.parametrize(
-    ("spec", "reason", "preemption"),
-    [
-        ({"tolerations": []}, "1 node(s) had untolerated taint(s)", NOT_HELPFUL),
-        ({"tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute"}]},
-         "1 node(s) had untolerated taint(s)", NOT_HELPFUL),
-        (affinity(operator="In", values=["hdd"]), "1 node(s) didn't match Pod's node affinity/selector", NOT_HELPFUL),
-        (affinity(operator="DoesNotExist"), "1 node(s) didn't match Pod's node affinity/selector", NOT_HELPFUL),
-        (resources(memory="2000Gi"), "1 Insufficient memory", NOT_HELPFUL),
-        (resources(memory="2000Gi", cpu="3000"), "1 Insufficient cpu, 1 Insufficient memory", NOT_HELPFUL),
-        (resources(**{"example.com/gpu": "1"}), "1 Insufficient example.com/gpu", NOT_HELPFUL),
-        (resources(cpu="750"), "1 Insufficient cpu", "1 No preemption victims found for incoming pod"),
-        (affinity(operator="In", values=["ssd"]), "", ""),
-        (resources(memory="500Gi", cpu="400"), "", ""),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("spec", "reason", "preemption"), [
+    ({"tolerations": []}, "1 node(s) had untolerated taint(s)", NOT_HELPFUL),
+    ({"tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute"}]},
+     "1 node(s) had untolerated taint(s)", NOT_HELPFUL),
+    (affinity(operator="In", values=["hdd"]), "1 node(s) didn't match Pod's node affinity/selector", NOT_HELPFUL),
+    (affinity(operator="DoesNotExist"), "1 node(s) didn't match Pod's node affinity/selector", NOT_HELPFUL),
+    (resources(memory="2000Gi"), "1 Insufficient memory", NOT_HELPFUL),
+    (resources(memory="2000Gi", cpu="3000"), "1 Insufficient cpu, 1 Insufficient memory", NOT_HELPFUL),
+    (resources(**{"example.com/gpu": "1"}), "1 Insufficient example.com/gpu", NOT_HELPFUL),
+    (resources(cpu="750"), "1 Insufficient cpu", "1 No preemption victims found for incoming pod"),
+    (affinity(operator="In", values=["ssd"]), "", ""),
+    (resources(memory="500Gi", cpu="400"), "", ""),
+])  # fmt: skip
 def test_a_pod_is_scheduled_only_on_a_node_that_fits_it(admin, pods, node, spec, reason, preemption):
     merge = {"Content-Type": "application/merge-patch+json"}
     path, taints = f"/api/v1/nodes/{node}", [{"key": "a", "value": "b", "effect": "NoSchedule"}]

@@ -52,16 +52,13 @@ def test_a_token_is_signed_by_the_clusters_key(admin: httpx.Client, namespace: s
     }
 
 
-@pytest.mark.parametrize(
-    ("spec", "code", "message"),
-    [
-        ({"expirationSeconds": 599}, 422, "may not specify a duration less than 10 minutes"),
-        ({"expirationSeconds": (1 << 32) + 1}, 422, "may not specify a duration larger than 2^32 seconds"),
-        ({"boundObjectRef": bind_pod("none")}, 404, 'pods "none" not found'),
-        ({"boundObjectRef": {"kind": "Lease"}}, 400, "cannot bind token to object of type /, Kind=Lease"),
-        ({"audiences": "a"}, 400, "cannot unmarshal string into Go struct field"),
-    ],
-)
+@pytest.mark.parametrize(("spec", "code", "message"), [
+    ({"expirationSeconds": 599}, 422, "may not specify a duration less than 10 minutes"),
+    ({"expirationSeconds": (1 << 32) + 1}, 422, "may not specify a duration larger than 2^32 seconds"),
+    ({"boundObjectRef": bind_pod("none")}, 404, 'pods "none" not found'),
+    ({"boundObjectRef": {"kind": "Lease"}}, 400, "cannot bind token to object of type /, Kind=Lease"),
+    ({"audiences": "a"}, 400, "cannot unmarshal string into Go struct field"),
+])  # fmt: skip
 def test_an_invalid_token_request_is_refused(admin: httpx.Client, namespace: str, spec: dict, code: int, message: str):
     answer = token_request(admin, namespace, **spec)
     assert answer.status_code == code
@@ -251,17 +248,14 @@ def test_a_terminating_pods_token_outlasts_its_grace_period_by_about_a_minute(ad
     admin.delete(f"{CORE.format(namespace)}/pods/p", params={"gracePeriodSeconds": 0})
 
 
-@pytest.mark.parametrize(
-    ("has", "asked", "common"),
-    [
-        ([], [], [ISSUER]),
-        ([], [ISSUER, "vault"], [ISSUER]),
-        (["vault"], ["vault"], ["vault"]),
-        (["vault", "sts.amazonaws.com"], ["sts.amazonaws.com", "other"], ["sts.amazonaws.com"]),
-        (["vault"], [], None),
-        ([ISSUER], ["vault"], None),
-    ],
-)
+@pytest.mark.parametrize(("has", "asked", "common"), [
+    ([], [], [ISSUER]),
+    ([], [ISSUER, "vault"], [ISSUER]),
+    (["vault"], ["vault"], ["vault"]),
+    (["vault", "sts.amazonaws.com"], ["sts.amazonaws.com", "other"], ["sts.amazonaws.com"]),
+    (["vault"], [], None),
+    ([ISSUER], ["vault"], None),
+])  # fmt: skip
 def test_a_token_review_succeeds_only_for_an_audience_of_the_token(admin, namespace, has, asked, common):
     status = review(admin, token_of(admin, namespace, audiences=has), *asked)
     if common:
@@ -283,19 +277,14 @@ def test_a_review_of_a_pods_token_names_the_pod_and_its_node(admin: httpx.Client
     admin.delete(f"{CORE.format(namespace)}/pods/p", params={"gracePeriodSeconds": 0})
 
 
-@pytest.mark.parametrize(
-    ("claims", "message"),
-    [
-        ({"iss": "https://oidc.eks.us-east-1.amazonaws.com/id/OTHER"}, "invalid bearer token"),
-        ({"exp": 1}, "[invalid bearer token, service account token has expired]"),
-        ({"kubernetes.io": None}, "invalid bearer token"),
-        (
-            {"aud": "vault"},
-            f'[invalid bearer token, token audiences ["vault"] is invalid for the target audiences ["{ISSUER}"]]',
-        ),
-        ({"nbf": "soon"}, "invalid bearer token"),
-    ],
-)
+@pytest.mark.parametrize(("claims", "message"), [
+    ({"iss": "https://oidc.eks.us-east-1.amazonaws.com/id/OTHER"}, "invalid bearer token"),
+    ({"exp": 1}, "[invalid bearer token, service account token has expired]"),
+    ({"kubernetes.io": None}, "invalid bearer token"),
+    ({"aud": "vault"},
+     f'[invalid bearer token, token audiences ["vault"] is invalid for the target audiences ["{ISSUER}"]]'),
+    ({"nbf": "soon"}, "invalid bearer token"),
+])  # fmt: skip
 def test_a_correctly_signed_token_with_bad_claims_is_refused(admin, namespace, signing_key, claims, message):
     good = token_of(admin, namespace)
     changed = read_jwt(good)[1] | claims

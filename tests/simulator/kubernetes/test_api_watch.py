@@ -97,24 +97,19 @@ UNMATCHED = "sendInitialEvents requires setting resourceVersionMatch to NotOlder
 CONTINUED = "resourceVersionMatch is forbidden when continue is provided"
 
 
-@pytest.mark.parametrize(
-    ("query", "told"),
-    [
-        ("watch=1&resourceVersionMatch=NotOlderThan", [ALONE]),
-        ("watch=1&resourceVersionMatch=foo", [ALONE, ("foo", '"NotOlderThan"')]),
-        ("watch=1&sendInitialEvents=true", [UNMATCHED]),
-        ("watch=1&sendInitialEvents=false", [UNMATCHED]),
-        ("watch=1&sendInitialEvents=true&resourceVersionMatch=Exact", [UNMATCHED, ("Exact", '"NotOlderThan"')]),
-        ("watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=a", [CONTINUED]),
-        ("resourceVersionMatch=Exact", ["resourceVersionMatch is forbidden unless resourceVersion is provided"]),
-        ("resourceVersionMatch=foo&resourceVersion=1", [("foo", '"Exact", "NotOlderThan", ""')]),
-        ("resourceVersionMatch=NotOlderThan&resourceVersion=1&continue=a", [CONTINUED]),
-        (
-            "resourceVersionMatch=Exact&resourceVersion=0",
-            ['resourceVersionMatch "exact" is forbidden for resourceVersion "0"'],
-        ),
-    ],
-)
+@pytest.mark.parametrize(("query", "told"), [
+    ("watch=1&resourceVersionMatch=NotOlderThan", [ALONE]),
+    ("watch=1&resourceVersionMatch=foo", [ALONE, ("foo", '"NotOlderThan"')]),
+    ("watch=1&sendInitialEvents=true", [UNMATCHED]),
+    ("watch=1&sendInitialEvents=false", [UNMATCHED]),
+    ("watch=1&sendInitialEvents=true&resourceVersionMatch=Exact", [UNMATCHED, ("Exact", '"NotOlderThan"')]),
+    ("watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=a", [CONTINUED]),
+    ("resourceVersionMatch=Exact", ["resourceVersionMatch is forbidden unless resourceVersion is provided"]),
+    ("resourceVersionMatch=foo&resourceVersion=1", [("foo", '"Exact", "NotOlderThan", ""')]),
+    ("resourceVersionMatch=NotOlderThan&resourceVersion=1&continue=a", [CONTINUED]),
+    ("resourceVersionMatch=Exact&resourceVersion=0",
+     ['resourceVersionMatch "exact" is forbidden for resourceVersion "0"']),
+])  # fmt: skip
 def test_list_options_that_contradict_each_other_are_refused(admin, config_maps, query, told):
     causes = [
         {"reason": "FieldValueForbidden", "message": f"Forbidden: {each}", "field": "resourceVersionMatch"}

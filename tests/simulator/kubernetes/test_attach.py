@@ -1,7 +1,6 @@
 """kubectl attach and run -it: a container's own streams."""
 
 import json
-from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -9,26 +8,12 @@ from kubernetes.client import CoreV1Api
 from kubernetes.config import new_client_from_config
 from kubernetes.stream import stream
 
-from tests.simulator.kubernetes.node_kubectl import PROMPT, Kubectl, end_of
-from tests.simulator.kubernetes.node_lab import ended, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_kubectl import PROMPT, end_of
+from tests.simulator.kubernetes.node_lab import shell, until
 
 pytestmark = pytest.mark.kubectl
 RUN = ("--image=amazon/aws-cli", "--restart=Never", "--command")
 HINT = "If you don't see a command prompt, try pressing enter.\n"
-
-
-@pytest.fixture(scope="module", params=["private", "mapped"])
-def lab(request) -> Iterator:
-    lab = started(short_folder(request.param), request.param)
-    yield lab
-    out = (lab.folder / "out").read_text()
-    ended(lab)
-    assert "Traceback" not in out
-
-
-@pytest.fixture(scope="module")
-def kubectl(lab) -> Kubectl:
-    return Kubectl(lab)
 
 
 def test_kubectl_run_opens_a_terminal_and_deletes_the_pod_afterwards(kubectl):

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,27 +19,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.simulator.kubernetes.node_kubectl import PROMPT, Kubectl, end_of
-from tests.simulator.kubernetes.node_lab import Lab, ended, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import Lab, shell, until
 
 pytestmark = pytest.mark.kubectl
 STARTING = (
     "error: Internal error occurred: Internal error occurred: error executing command in container: failed to exec in"
     " container: failed to start exec "
 )
-
-
-@pytest.fixture(scope="module", params=["private", "mapped"])
-def lab(request) -> Iterator[Lab]:
-    lab = started(short_folder(request.param), request.param)
-    yield lab
-    out = (lab.folder / "out").read_text()
-    ended(lab)
-    assert "Traceback" not in out
-
-
-@pytest.fixture(scope="module")
-def kubectl(lab) -> Kubectl:
-    return Kubectl(lab)
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +106,13 @@ def test_exec_is_refused_for_ended_and_unknown_containers_and_pods(lab, kubectl,
     assert completed == "error: cannot exec into a container in a completed pod; current phase is Succeeded\n"
 
 
-@pytest.mark.parametrize(
-    ("program", "says"),
-    [
-        ("nonesuch", 'exec: "nonesuch": executable file not found in $PATH'),
-        ("/nonesuch", 'exec: "/nonesuch": stat /nonesuch: no such file or directory'),
-        ("/tmp", 'exec: "/tmp": is a directory'),
-        ("/etc/hostname", 'exec: "/etc/hostname": permission denied'),
-        ("/" + "x" * 300, f"file name too long: /{'x' * 99}…{'x' * 100}"),
-    ],
-)
+@pytest.mark.parametrize(("program", "says"), [
+    ("nonesuch", 'exec: "nonesuch": executable file not found in $PATH'),
+    ("/nonesuch", 'exec: "/nonesuch": stat /nonesuch: no such file or directory'),
+    ("/tmp", 'exec: "/tmp": is a directory'),
+    ("/etc/hostname", 'exec: "/etc/hostname": permission denied'),
+    ("/" + "x" * 300, f"file name too long: /{'x' * 99}…{'x' * 100}"),
+])  # fmt: skip
 def test_exec_reports_why_a_program_cannot_be_started(kubectl, sleeper, program, says):
     error = kubectl.error("exec", sleeper, "-c", "app", "--", program)
     assert error.startswith(STARTING)

@@ -1,31 +1,15 @@
 """kubectl logs of containers that run, have ended, were restarted or wait."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
-from tests.simulator.kubernetes.node_kubectl import Kubectl
-from tests.simulator.kubernetes.node_lab import ended, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import shell, until
 
 pytestmark = pytest.mark.kubectl
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"
 
 COUNTS = 'echo >>"$HOME/runs"; n=$(wc -l <"$HOME/runs"); echo run $n; '
-
-
-@pytest.fixture(scope="module", params=["private", "mapped"])
-def lab(request) -> Iterator:
-    lab = started(short_folder(request.param), request.param)
-    yield lab
-    out = (lab.folder / "out").read_text()
-    ended(lab)
-    assert "Traceback" not in out
-
-
-@pytest.fixture(scope="module")
-def kubectl(lab) -> Kubectl:
-    return Kubectl(lab)
 
 
 @pytest.fixture(scope="module")
@@ -126,17 +110,14 @@ def test_kubectl_logs_can_show_one_or_all_containers_of_a_pod(lab, kubectl):
     assert kubectl.error("logs", "several", "-c", "nope") == "error: container nope is not valid for pod several\n"
 
 
-@pytest.mark.parametrize(
-    ("query", "code", "says"),
-    [
-        ("tailLines=-1", 422, "tailLines: Invalid value: -1: must be greater than or equal to 0"),
-        ("limitBytes=0", 422, "limitBytes: Invalid value: 0: must be greater than 0"),
-        ("sinceSeconds=0", 422, "sinceSeconds: Invalid value: 0: must be greater than 0"),
-        ("stream=Stdout", 422, "stream: Forbidden: may not be specified"),
-        ("tailLines=x", 400, 'strconv.ParseInt: parsing "x": invalid syntax'),
-        ("sinceTime=x", 400, 'parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006"'),
-    ],
-)
+@pytest.mark.parametrize(("query", "code", "says"), [
+    ("tailLines=-1", 422, "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+    ("limitBytes=0", 422, "limitBytes: Invalid value: 0: must be greater than 0"),
+    ("sinceSeconds=0", 422, "sinceSeconds: Invalid value: 0: must be greater than 0"),
+    ("stream=Stdout", 422, "stream: Forbidden: may not be specified"),
+    ("tailLines=x", 400, 'strconv.ParseInt: parsing "x": invalid syntax'),
+    ("sinceTime=x", 400, 'parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006"'),
+])  # fmt: skip
 def test_invalid_log_options_are_refused(kubectl, lines, query, code, says):
     """https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/validation.go"""
     error = kubectl.error("get", "--raw", f"/api/v1/namespaces/default/pods/{lines}/log?{query}")
@@ -144,14 +125,11 @@ def test_invalid_log_options_are_refused(kubectl, lines, query, code, says):
     assert error == f"{before}{says}\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "reason", "says"),
-    [
-        ("image", {"image": "nginx:1"}, "ImagePullBackOff", "trying and failing to pull image"),
-        ("config", {"envFrom": [{"configMapRef": {"name": "nope"}}]}, "CreateContainerConfigError",
-         "CreateContainerConfigError"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "change", "reason", "says"), [
+    ("image", {"image": "nginx:1"}, "ImagePullBackOff", "trying and failing to pull image"),
+    ("config", {"envFrom": [{"configMapRef": {"name": "nope"}}]}, "CreateContainerConfigError",
+     "CreateContainerConfigError"),
+])  # fmt: skip
 def test_logs_of_a_waiting_container_say_why_it_waits(lab, kubectl, name, change, reason, says):
     lab.create(name, shell("true") | change)
 

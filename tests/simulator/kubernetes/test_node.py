@@ -389,18 +389,15 @@ def of_variable(value):
     return {"env": [{"name": "A", "value": value}], "volumeMounts": [{**VOLUME, "subPathExpr": "$(A)"}]}
 
 
-@pytest.mark.parametrize(
-    ("name", "fields", "reason", "told"),
-    [
-        ("part", {"volumeMounts": [{**VOLUME, "subPath": ODD}]}, CONFIG_ERROR, UNPREPARED),
-        ("long-part", {"volumeMounts": [{**VOLUME, "subPath": "a" * 300}]}, CONFIG_ERROR, UNPREPARED),
-        ("part-of-variable", of_variable("../x"), CONFIG_ERROR,
-         "unable to provision SubPath `../x`: must not contain '..'"),
-        ("absolute-part", of_variable("/etc"), CONFIG_ERROR, "error SubPath `/etc` must not be an absolute path"),
-        ("mount", {"volumeMounts": [{"name": "v", "mountPath": f"/{ODD}"}]}, CREATE_ERROR, INVALID),
-        ("message", {"terminationMessagePath": f"/{ODD}"}, CREATE_ERROR, INVALID),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "fields", "reason", "told"), [
+    ("part", {"volumeMounts": [{**VOLUME, "subPath": ODD}]}, CONFIG_ERROR, UNPREPARED),
+    ("long-part", {"volumeMounts": [{**VOLUME, "subPath": "a" * 300}]}, CONFIG_ERROR, UNPREPARED),
+    ("part-of-variable", of_variable("../x"), CONFIG_ERROR,
+     "unable to provision SubPath `../x`: must not contain '..'"),
+    ("absolute-part", of_variable("/etc"), CONFIG_ERROR, "error SubPath `/etc` must not be an absolute path"),
+    ("mount", {"volumeMounts": [{"name": "v", "mountPath": f"/{ODD}"}]}, CREATE_ERROR, INVALID),
+    ("message", {"terminationMessagePath": f"/{ODD}"}, CREATE_ERROR, INVALID),
+])  # fmt: skip
 def test_the_kubelet_reports_an_invalid_mount_path_or_sub_path(lab, name, fields, reason, told):
     """A real API server also accepts such a pod."""
     lab.create(name, shell("true", **fields), volumes=[{"name": "v", "emptyDir": {}}])
@@ -411,13 +408,10 @@ def test_the_kubelet_reports_an_invalid_mount_path_or_sub_path(lab, name, fields
     until(lambda: name not in {pod.metadata.name for pod in lab.api.list_namespaced_pod("default").items})
 
 
-@pytest.mark.parametrize(
-    ("name", "source"),
-    [
-        ("item", {"downwardAPI": {"items": [{"path": ODD, "fieldRef": {"fieldPath": "metadata.name"}}]}}),
-        ("token-path", {"projected": {"sources": [{"serviceAccountToken": {"path": ODD}}]}}),
-    ],
-)
+@pytest.mark.parametrize(("name", "source"), [
+    ("item", {"downwardAPI": {"items": [{"path": ODD, "fieldRef": {"fieldPath": "metadata.name"}}]}}),
+    ("token-path", {"projected": {"sources": [{"serviceAccountToken": {"path": ODD}}]}}),
+])  # fmt: skip
 def test_the_kubelet_reports_a_volume_file_path_with_a_nul(lab, name, source):
     lab.create(name, shell("true"), volumes=[{"name": "v", **source}])
     told = f'MountVolume.SetUp failed for volume "v" : invalid path "{ODD}"'

@@ -54,47 +54,42 @@ def pods(admin: httpx.Client, namespace: str, node: str) -> dict[str, dict]:
 NOT_FOUND, FORBIDDEN = 404, 403
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "code", "reason"),
-    [
-        ("GET", V1 + "/secrets/here-volume", NOT_FOUND, ""),
-        ("GET", V1 + "/secrets/here-projected", NOT_FOUND, ""),
-        ("GET", V1 + "/secrets/here-env", NOT_FOUND, ""),
-        ("GET", V1 + "/secrets/here-pull", NOT_FOUND, ""),
-        ("GET", V1 + "/configmaps/here-projected", NOT_FOUND, ""),
-        ("GET", V1 + "/configmaps/here-env", NOT_FOUND, ""),
-        ("GET", V1 + "/configmaps/here-all", NOT_FOUND, ""),
-        ("GET", V1 + "/configmaps/kube-root-ca.crt", 200, ""),
-        ("GET", V1 + "/configmaps?fieldSelector=metadata.name%3Dhere-env", 200, ""),
-        ("GET", V1 + "/secrets/there-volume", FORBIDDEN, UNRELATED),
-        ("GET", V1 + "/secrets/here-all", FORBIDDEN, UNRELATED),
-        ("GET", V1 + "/configmaps/there-all", FORBIDDEN, UNRELATED),
-        ("GET", "/api/v1/namespaces/default/configmaps/kube-root-ca.crt", FORBIDDEN, UNRELATED),
-        ("GET", V1 + "/secrets", FORBIDDEN, "No Object name found"),
-        ("GET", "/api/v1/secrets", FORBIDDEN, "can only read namespaced object of this type"),
-        ("DELETE", V1 + "/secrets/here-volume", FORBIDDEN, "can only read resources of this type"),
-        ("GET", V1 + "/serviceaccounts/here", FORBIDDEN, "can only create tokens for individual service accounts"),
-        ("GET", V1 + "/pods/here", 200, ""),
-        ("GET", V1 + "/pods/there", FORBIDDEN, UNRELATED),
-        ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3D{node}", 200, ""),
-        ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3D" + OTHER, FORBIDDEN,
-         "can only list/watch pods with spec.nodeName field selector"),
-        ("GET", "/api/v1/pods", FORBIDDEN, "can only list/watch pods with spec.nodeName field selector"),
-        ("GET", "/api/v1/nodes/{node}", 200, ""),
-        ("GET", "/api/v1/nodes", FORBIDDEN, "node '{node}' cannot read all nodes, only its own Node object"),
-        ("GET", "/api/v1/nodes/" + OTHER, FORBIDDEN,
-         f"node '{{node}}' cannot read '{OTHER}', only its own Node object"),
-        ("DELETE", "/api/v1/nodes/{node}", FORBIDDEN, 'cannot delete resource "nodes"'),
-        ("DELETE", V1 + "/pods/there", FORBIDDEN,
-         'node "{node}" can only delete pods with spec.nodeName set to itself'),
-        ("GET", "/apis/coordination.k8s.io/v1/namespaces/default/leases/x", FORBIDDEN,
-         'can only access leases in the "kube-node-lease" system namespace'),
-        ("GET", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/x", FORBIDDEN,
-         "can only access node lease with the same name as the requesting node"),
-        ("DELETE", "/api/v1/namespaces/{ns}", FORBIDDEN, 'cannot delete resource "namespaces"'),
-        ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles", FORBIDDEN, 'cannot list resource "clusterroles"'),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("method", "path", "code", "reason"), [
+    ("GET", V1 + "/secrets/here-volume", NOT_FOUND, ""),
+    ("GET", V1 + "/secrets/here-projected", NOT_FOUND, ""),
+    ("GET", V1 + "/secrets/here-env", NOT_FOUND, ""),
+    ("GET", V1 + "/secrets/here-pull", NOT_FOUND, ""),
+    ("GET", V1 + "/configmaps/here-projected", NOT_FOUND, ""),
+    ("GET", V1 + "/configmaps/here-env", NOT_FOUND, ""),
+    ("GET", V1 + "/configmaps/here-all", NOT_FOUND, ""),
+    ("GET", V1 + "/configmaps/kube-root-ca.crt", 200, ""),
+    ("GET", V1 + "/configmaps?fieldSelector=metadata.name%3Dhere-env", 200, ""),
+    ("GET", V1 + "/secrets/there-volume", FORBIDDEN, UNRELATED),
+    ("GET", V1 + "/secrets/here-all", FORBIDDEN, UNRELATED),
+    ("GET", V1 + "/configmaps/there-all", FORBIDDEN, UNRELATED),
+    ("GET", "/api/v1/namespaces/default/configmaps/kube-root-ca.crt", FORBIDDEN, UNRELATED),
+    ("GET", V1 + "/secrets", FORBIDDEN, "No Object name found"),
+    ("GET", "/api/v1/secrets", FORBIDDEN, "can only read namespaced object of this type"),
+    ("DELETE", V1 + "/secrets/here-volume", FORBIDDEN, "can only read resources of this type"),
+    ("GET", V1 + "/serviceaccounts/here", FORBIDDEN, "can only create tokens for individual service accounts"),
+    ("GET", V1 + "/pods/here", 200, ""),
+    ("GET", V1 + "/pods/there", FORBIDDEN, UNRELATED),
+    ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3D{node}", 200, ""),
+    ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3D" + OTHER, FORBIDDEN,
+     "can only list/watch pods with spec.nodeName field selector"),
+    ("GET", "/api/v1/pods", FORBIDDEN, "can only list/watch pods with spec.nodeName field selector"),
+    ("GET", "/api/v1/nodes/{node}", 200, ""),
+    ("GET", "/api/v1/nodes", FORBIDDEN, "node '{node}' cannot read all nodes, only its own Node object"),
+    ("GET", "/api/v1/nodes/" + OTHER, FORBIDDEN, f"node '{{node}}' cannot read '{OTHER}', only its own Node object"),
+    ("DELETE", "/api/v1/nodes/{node}", FORBIDDEN, 'cannot delete resource "nodes"'),
+    ("DELETE", V1 + "/pods/there", FORBIDDEN, 'node "{node}" can only delete pods with spec.nodeName set to itself'),
+    ("GET", "/apis/coordination.k8s.io/v1/namespaces/default/leases/x", FORBIDDEN,
+     'can only access leases in the "kube-node-lease" system namespace'),
+    ("GET", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/x", FORBIDDEN,
+     "can only access node lease with the same name as the requesting node"),
+    ("DELETE", "/api/v1/namespaces/{ns}", FORBIDDEN, 'cannot delete resource "namespaces"'),
+    ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles", FORBIDDEN, 'cannot list resource "clusterroles"'),
+])  # fmt: skip
 def test_a_node_gets_only_its_own_objects_and_those_its_pods_refer_to(
     kubelet, namespace, pods, method, path, code, reason
 ):
@@ -103,25 +98,22 @@ def test_a_node_gets_only_its_own_objects_and_those_its_pods_refer_to(
     assert reason.format(node=NODE) in answer.json().get("message", "")
 
 
-@pytest.mark.parametrize(
-    ("account", "changes", "reason"),
-    [
-        ("here", {}, ""),
-        ("here", {"audiences": ["sts.amazonaws.com"]}, ""),
-        ("here", {"audiences": []}, ""),
-        ("here", {"audiences": ["vault"]},
-         'serviceaccounts "here" is forbidden: audience "vault" not found in pod spec volume, system:node:{node} is not'
-         " authorized to request tokens for this audience"),
-        ("here", {"audiences": ["sts.amazonaws.com", "vault"]}, "node may only request 0 or 1 audiences"),
-        ("here", {"boundObjectRef": None}, "node requested token not bound to a pod"),
-        ("here", {"uid": None}, "node requested token with a pod binding without a uid"),
-        ("here", {"uid": "other"}, "the UID in the bound object reference (other) does not match the UID in record."),
-        ("here", {"name": "there"}, "node requested token bound to a pod scheduled on a different node"),
-        ("there", {"name": "there"}, UNRELATED),
-        ("default", {}, UNRELATED),
-        ("none", {}, UNRELATED),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("account", "changes", "reason"), [
+    ("here", {}, ""),
+    ("here", {"audiences": ["sts.amazonaws.com"]}, ""),
+    ("here", {"audiences": []}, ""),
+    ("here", {"audiences": ["vault"]},
+     'serviceaccounts "here" is forbidden: audience "vault" not found in pod spec volume, system:node:{node} is not'
+     " authorized to request tokens for this audience"),
+    ("here", {"audiences": ["sts.amazonaws.com", "vault"]}, "node may only request 0 or 1 audiences"),
+    ("here", {"boundObjectRef": None}, "node requested token not bound to a pod"),
+    ("here", {"uid": None}, "node requested token with a pod binding without a uid"),
+    ("here", {"uid": "other"}, "the UID in the bound object reference (other) does not match the UID in record."),
+    ("here", {"name": "there"}, "node requested token bound to a pod scheduled on a different node"),
+    ("there", {"name": "there"}, UNRELATED),
+    ("default", {}, UNRELATED),
+    ("none", {}, UNRELATED),
+])  # fmt: skip
 def test_a_node_asks_for_a_token(kubelet: httpx.Client, namespace: str, pods, account, changes, reason):
     name = changes.get("name", "here")
     reference = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pods[name]["metadata"]["uid"]}
@@ -148,24 +140,21 @@ def test_a_role_can_grant_nodes_another_token_audience(kubelet, admin, namespace
     test_a_node_asks_for_a_token(kubelet, namespace, pods, "here", {"audiences": ["vault"]}, "")
 
 
-@pytest.mark.parametrize(
-    ("path", "patch", "reason"),
-    [
-        ("/api/v1/nodes/{node}", {"metadata": {"labels": {"kubernetes.io/hostname": "a", "mine": "b"}}}, ""),
-        ("/api/v1/nodes/{node}", {"metadata": {"labels": {"kubernetes.io/role": "a"}}},
-         "is not allowed to modify labels: kubernetes.io/role"),
-        ("/api/v1/nodes/{node}", {"metadata": {"labels": {"node-restriction.kubernetes.io/a": "b"}}},
-         "is not allowed to modify labels: node-restriction.kubernetes.io/a"),
-        ("/api/v1/nodes/{node}", {"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}},
-         'node "{node}" is not allowed to modify taints'),
-        ("/api/v1/nodes/" + OTHER, {"metadata": {"labels": {"a": "b"}}},
-         f'node "{{node}}" is not allowed to modify node "{OTHER}"'),
-        (V1 + "/pods/here/status", {"status": {"phase": "Running"}}, ""),
-        (V1 + "/pods/there/status", {"status": {"phase": "Running"}},
-         'node "{node}" can only update pod status for pods with spec.nodeName set to itself'),
-        (V1 + "/pods/here", {"metadata": {"labels": {"a": "b"}}}, 'cannot patch resource "pods"'),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("path", "patch", "reason"), [
+    ("/api/v1/nodes/{node}", {"metadata": {"labels": {"kubernetes.io/hostname": "a", "mine": "b"}}}, ""),
+    ("/api/v1/nodes/{node}", {"metadata": {"labels": {"kubernetes.io/role": "a"}}},
+     "is not allowed to modify labels: kubernetes.io/role"),
+    ("/api/v1/nodes/{node}", {"metadata": {"labels": {"node-restriction.kubernetes.io/a": "b"}}},
+     "is not allowed to modify labels: node-restriction.kubernetes.io/a"),
+    ("/api/v1/nodes/{node}", {"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}},
+     'node "{node}" is not allowed to modify taints'),
+    ("/api/v1/nodes/" + OTHER, {"metadata": {"labels": {"a": "b"}}},
+     f'node "{{node}}" is not allowed to modify node "{OTHER}"'),
+    (V1 + "/pods/here/status", {"status": {"phase": "Running"}}, ""),
+    (V1 + "/pods/there/status", {"status": {"phase": "Running"}},
+     'node "{node}" can only update pod status for pods with spec.nodeName set to itself'),
+    (V1 + "/pods/here", {"metadata": {"labels": {"a": "b"}}}, 'cannot patch resource "pods"'),
+])  # fmt: skip
 def test_a_node_can_change_only_its_own_labels_and_its_pods_status(
     kubelet, admin, namespace, pods, path, patch, reason
 ):

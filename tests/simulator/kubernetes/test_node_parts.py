@@ -21,21 +21,18 @@ from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.processes import HERE, TOOLS, permitted
 
 
-@pytest.mark.parametrize(
-    ("image", "name"),
-    [
-        ("python", "python"),
-        ("python:3.12-slim", "python"),
-        ("docker.io/library/python:3.12", "python"),
-        ("public.ecr.aws/docker/library/python:3.12", "python"),
-        ("amazon/aws-cli", "amazon/aws-cli"),
-        ("public.ecr.aws/aws-cli/aws-cli:2.17", "aws-cli/aws-cli"),
-        ("localhost:5000/amazon/aws-cli:1", "amazon/aws-cli"),
-        ("localhost/amazon/aws-cli", "amazon/aws-cli"),
-        ("amazon/aws-cli@sha256:0123", "amazon/aws-cli"),
-        ("amazon/aws-cli:2@sha256:0123", "amazon/aws-cli"),
-    ],
-)
+@pytest.mark.parametrize(("image", "name"), [
+    ("python", "python"),
+    ("python:3.12-slim", "python"),
+    ("docker.io/library/python:3.12", "python"),
+    ("public.ecr.aws/docker/library/python:3.12", "python"),
+    ("amazon/aws-cli", "amazon/aws-cli"),
+    ("public.ecr.aws/aws-cli/aws-cli:2.17", "aws-cli/aws-cli"),
+    ("localhost:5000/amazon/aws-cli:1", "amazon/aws-cli"),
+    ("localhost/amazon/aws-cli", "amazon/aws-cli"),
+    ("amazon/aws-cli@sha256:0123", "amazon/aws-cli"),
+    ("amazon/aws-cli:2@sha256:0123", "amazon/aws-cli"),
+])  # fmt: skip
 def test_the_repository_is_read_from_an_images_name(image, name):
     assert repository(image) == name
 
@@ -47,34 +44,28 @@ def test_a_known_image_runs_its_program():
     assert entrypoint({"image": "aws-cli/aws-cli:2"}, IMAGES) == ["/bin/aws"]
 
 
-@pytest.mark.parametrize(
-    ("container", "reason", "says"),
-    [
-        ({"image": "nginx"}, "ErrImagePull", r"work: public\.ecr\.aws/aws-cli/aws-cli, python\. Use one of them"),
-        ({"image": "nginx", "imagePullPolicy": "Never"}, "ErrImageNeverPull",
-         'Container image "nginx" is not present with pull policy of Never'),
-        ({"image": "Nginx"}, "InvalidImageName", "invalid reference format: repository name must be lowercase$"),
-        ({"image": "a b"}, "InvalidImageName", 'couldn\'t parse image name "a b": invalid reference format$'),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("container", "reason", "says"), [
+    ({"image": "nginx"}, "ErrImagePull", r"work: public\.ecr\.aws/aws-cli/aws-cli, python\. Use one of them"),
+    ({"image": "nginx", "imagePullPolicy": "Never"}, "ErrImageNeverPull",
+     'Container image "nginx" is not present with pull policy of Never'),
+    ({"image": "Nginx"}, "InvalidImageName", "invalid reference format: repository name must be lowercase$"),
+    ({"image": "a b"}, "InvalidImageName", 'couldn\'t parse image name "a b": invalid reference format$'),
+])  # fmt: skip
 def test_an_unknown_or_invalid_image_says_why_it_cannot_be_pulled(container, reason, says):
     with pytest.raises(ImageError, match=says) as refused:
         entrypoint(container, IMAGES)
     assert refused.value.reason == reason
 
 
-@pytest.mark.parametrize(
-    ("text", "result"),
-    [
-        ("$(A)", "1"),
-        ("x$(A)y$(A)", "x1y1"),
-        ("$(NONE)", "$(NONE)"),
-        ("$$(A)", "$(A)"),
-        ("$$$(A)", "$1"),
-        ("$A $", "$A $"),
-        ("$(A", "$(A"),
-    ],
-)
+@pytest.mark.parametrize(("text", "result"), [
+    ("$(A)", "1"),
+    ("x$(A)y$(A)", "x1y1"),
+    ("$(NONE)", "$(NONE)"),
+    ("$$(A)", "$(A)"),
+    ("$$$(A)", "$1"),
+    ("$A $", "$A $"),
+    ("$(A", "$(A"),
+])  # fmt: skip
 def test_variable_references_are_expanded(text, result):
     assert expanded(text, {"A": "1"}) == result
 
@@ -88,40 +79,34 @@ def test_field_references_read_the_pods_metadata():
         field_value(pod, "spec.host")
 
 
-@pytest.mark.parametrize(
-    ("reference", "value"),
-    [
-        ({"resource": "limits.cpu"}, "2"),
-        ({"resource": "limits.cpu", "divisor": "1m"}, "1500"),
-        ({"resource": "limits.memory"}, str(64 * 2**20)),
-        ({"resource": "limits.memory", "divisor": "1Mi"}, "64"),
-        ({"resource": "limits.memory", "divisor": "1M"}, "68"),
-        ({"resource": "requests.cpu", "divisor": "1m"}, "250"),
-        ({"resource": "requests.memory"}, "0"),
-        ({"resource": "limits.cpu", "containerName": "free"}, "4"),
-        ({"resource": "limits.memory", "containerName": "free", "divisor": "1Ki"}, "8000"),
-    ],
-)
+@pytest.mark.parametrize(("reference", "value"), [
+    ({"resource": "limits.cpu"}, "2"),
+    ({"resource": "limits.cpu", "divisor": "1m"}, "1500"),
+    ({"resource": "limits.memory"}, str(64 * 2**20)),
+    ({"resource": "limits.memory", "divisor": "1Mi"}, "64"),
+    ({"resource": "limits.memory", "divisor": "1M"}, "68"),
+    ({"resource": "requests.cpu", "divisor": "1m"}, "250"),
+    ({"resource": "requests.memory"}, "0"),
+    ({"resource": "limits.cpu", "containerName": "free"}, "4"),
+    ({"resource": "limits.memory", "containerName": "free", "divisor": "1Ki"}, "8000"),
+])  # fmt: skip
 def test_resource_references_read_limits_and_requests(reference, value):
     named = {"name": "app", "resources": {"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "0.25"}}}
     pod = {"spec": {"containers": [named, {"name": "free"}]}}
     assert resource_value(pod, reference, {"cpu": "4", "memory": "8000Ki"}, named) == value
 
 
-@pytest.mark.parametrize(
-    ("text", "result"),
-    [
-        ("/data", "/pods/data"),
-        ("/data/x", "/pods/data/x"),
-        ("--file=/data/x,/data", "--file=/pods/data/x,/pods/data"),
-        ("file:///data/x", "file:///pods/data/x"),
-        ("/data/deep/x", "/pods/deep/x"),
-        ("/database", "/database"),
-        ("/my/database", "/my/database"),
-        ("/opt/data-1", "/opt/data-1"),
-        ("x/data", "x/data"),
-    ],
-)
+@pytest.mark.parametrize(("text", "result"), [
+    ("/data", "/pods/data"),
+    ("/data/x", "/pods/data/x"),
+    ("--file=/data/x,/data", "--file=/pods/data/x,/pods/data"),
+    ("file:///data/x", "file:///pods/data/x"),
+    ("/data/deep/x", "/pods/deep/x"),
+    ("/database", "/database"),
+    ("/my/database", "/my/database"),
+    ("/opt/data-1", "/opt/data-1"),
+    ("x/data", "x/data"),
+])  # fmt: skip
 def test_mount_paths_in_a_text_are_mapped_to_this_machine(text, result):
     mounts = Mounts([Mount("/data", Path("/pods/data")), Mount("/data/deep/", Path("/pods/deep"))])
     assert mounts.rewritten(text) == result

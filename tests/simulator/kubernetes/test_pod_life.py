@@ -436,15 +436,12 @@ def test_a_running_pod_has_a_complete_status(lab):
     assert mount in container["volumeMounts"]
 
 
-@pytest.mark.parametrize(
-    ("image", "policy", "status", "event"),
-    [
-        ("nginx", "IfNotPresent", "ImagePullBackOff", ("Failed", "Error: ErrImagePull")),
-        ("nginx", "Never", "ErrImageNeverPull",
-         ("ErrImageNeverPull", 'Container image "nginx" is not present with pull policy of Never')),
-        ("Nginx", "Always", "InvalidImageName", ("Failed", "Error: InvalidImageName")),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("image", "policy", "status", "event"), [
+    ("nginx", "IfNotPresent", "ImagePullBackOff", ("Failed", "Error: ErrImagePull")),
+    ("nginx", "Never", "ErrImageNeverPull",
+     ("ErrImageNeverPull", 'Container image "nginx" is not present with pull policy of Never')),
+    ("Nginx", "Always", "InvalidImageName", ("Failed", "Error: InvalidImageName")),
+])  # fmt: skip
 def test_a_pod_with_an_unavailable_image_reports_why_it_waits(lab, image, policy, status, event):
     name = status.lower()
     lab.create(name, {"name": "app", "image": image, "imagePullPolicy": policy})

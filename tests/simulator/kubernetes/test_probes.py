@@ -95,29 +95,26 @@ def port(lab) -> int:
     return int(until(lambda: file.exists() and file.read_text()))
 
 
-@pytest.mark.parametrize(
-    ("name", "probe", "says"),
-    [
-        ("good", {"httpGet": {"path": "/good"}}, ""),
-        ("moved", {"httpGet": {"path": "/moved"}}, ""),
-        ("header", {"httpGet": {"path": "/moved", "httpHeaders": [{"name": "X-Bad", "value": "1"}]}},
-         "Readiness probe failed: HTTP probe failed with statuscode: 503"),
-        ("bad", {"httpGet": {"path": "bad"}}, "Readiness probe failed: HTTP probe failed with statuscode: 503"),
-        ("tcp", {"tcpSocket": {}}, ""),
-        ("named", {"tcpSocket": {"port": "web"}}, ""),
-        ("unnamed", {"httpGet": {"port": "http"}},
-         'Readiness probe errored and resulted in unknown state: strconv.Atoi: parsing "http": invalid syntax'),
-        ("closed", {"httpGet": {"path": "/x", "port": 1}},
-         'Readiness probe failed: Get "http://127.0.0.1:1/x": dial tcp 127.0.0.1:1: connect: connection refused'),
-        ("refused", {"tcpSocket": {"port": 1}},
-         "Readiness probe failed: dial tcp 127.0.0.1:1: connect: connection refused"),
-        ("slow", {"exec": {"command": ["sleep", "600"]}},
-         'Readiness probe errored and resulted in unknown state: command timed out: "sleep 600" timed out after 1s'),
-        ("missing", {"exec": {"command": ["nonesuch"]}},
-         "Readiness probe errored and resulted in unknown state: rpc error: code = Unknown desc = failed to exec in "
-         'container: exec: "nonesuch": executable file not found in $PATH'),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "probe", "says"), [
+    ("good", {"httpGet": {"path": "/good"}}, ""),
+    ("moved", {"httpGet": {"path": "/moved"}}, ""),
+    ("header", {"httpGet": {"path": "/moved", "httpHeaders": [{"name": "X-Bad", "value": "1"}]}},
+     "Readiness probe failed: HTTP probe failed with statuscode: 503"),
+    ("bad", {"httpGet": {"path": "bad"}}, "Readiness probe failed: HTTP probe failed with statuscode: 503"),
+    ("tcp", {"tcpSocket": {}}, ""),
+    ("named", {"tcpSocket": {"port": "web"}}, ""),
+    ("unnamed", {"httpGet": {"port": "http"}},
+     'Readiness probe errored and resulted in unknown state: strconv.Atoi: parsing "http": invalid syntax'),
+    ("closed", {"httpGet": {"path": "/x", "port": 1}},
+     'Readiness probe failed: Get "http://127.0.0.1:1/x": dial tcp 127.0.0.1:1: connect: connection refused'),
+    ("refused", {"tcpSocket": {"port": 1}},
+     "Readiness probe failed: dial tcp 127.0.0.1:1: connect: connection refused"),
+    ("slow", {"exec": {"command": ["sleep", "600"]}},
+     'Readiness probe errored and resulted in unknown state: command timed out: "sleep 600" timed out after 1s'),
+    ("missing", {"exec": {"command": ["nonesuch"]}},
+     "Readiness probe errored and resulted in unknown state: rpc error: code = Unknown desc = failed to exec in "
+     'container: exec: "nonesuch": executable file not found in $PATH'),
+])  # fmt: skip
 def test_each_kind_of_probe_succeeds_or_reports_why_it_failed(lab, port, name, probe, says):
     name = f"asks-{name}"
     [(kind, asked)] = probe.items()

@@ -52,52 +52,46 @@ def app(cluster: Cluster, admin: httpx.Client, namespace: str, give: Callable) -
 PODS, MAPS = "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/configmaps"
 
 
-@pytest.mark.parametrize(
-    ("rules", "method", "path", "code"),
-    [
-        ([rule(READ, "pods")], "GET", PODS, 200),
-        ([rule(READ, "pods")], "GET", PODS + "/none", 404),
-        ([rule(READ, "pods")], "DELETE", PODS + "/none", 403),
-        ([rule(READ, "pods")], "GET", PODS + "/none/log", 403),
-        ([rule(["get"], "pods/log")], "GET", PODS + "/none/log", 404),
-        ([rule(["get"], "*/log")], "GET", PODS + "/none/log", 404),
-        ([rule(["get"], "*")], "GET", PODS + "/none/log", 404),
-        ([rule(["*"], "*")], "DELETE", MAPS + "/none", 404),
-        ([rule(READ, "pods", group="apps")], "GET", PODS, 403),
-        ([rule(READ, "pods", group="*")], "GET", PODS, 200),
-        ([rule(["get"], "configmaps", resourceNames=["a"])], "GET", MAPS + "/a", 404),
-        ([rule(["get"], "configmaps", resourceNames=["a"])], "GET", MAPS + "/b", 403),
-        ([rule(["list"], "configmaps", resourceNames=["a"])], "GET", MAPS, 403),
-        ([rule(["list"], "configmaps", resourceNames=["a"])], "GET", MAPS + "?fieldSelector=metadata.name%3Da", 200),
-        ([rule(["list"], "configmaps", resourceNames=["a"])], "GET", MAPS + "?fieldSelector=metadata.name!%3Da", 403),
-        ([rule(["watch"], "configmaps")], "GET", MAPS + "?watch=1&timeoutSeconds=1", 200),
-        ([rule(["list"], "configmaps")], "GET", MAPS + "?watch=1&timeoutSeconds=1", 403),
-        ([rule(["create"], "serviceaccounts/token")], "POST", "/api/v1/namespaces/{}/serviceaccounts/app/token", 201),
-        ([rule(["create"], "serviceaccounts")], "POST", "/api/v1/namespaces/{}/serviceaccounts/app/token", 403),
-        ([rule(["deletecollection"], "configmaps")], "DELETE", MAPS, 200),
-        ([rule(["delete"], "configmaps")], "DELETE", MAPS, 403),
-        ([rule(READ, "pods")], "GET", PODS.format("default"), 403),
-        ([rule(READ, "pods")], "GET", "/api/v1/pods", 403),
-        ([], "GET", "/version", 200),
-    ],
-)
+@pytest.mark.parametrize(("rules", "method", "path", "code"), [
+    ([rule(READ, "pods")], "GET", PODS, 200),
+    ([rule(READ, "pods")], "GET", PODS + "/none", 404),
+    ([rule(READ, "pods")], "DELETE", PODS + "/none", 403),
+    ([rule(READ, "pods")], "GET", PODS + "/none/log", 403),
+    ([rule(["get"], "pods/log")], "GET", PODS + "/none/log", 404),
+    ([rule(["get"], "*/log")], "GET", PODS + "/none/log", 404),
+    ([rule(["get"], "*")], "GET", PODS + "/none/log", 404),
+    ([rule(["*"], "*")], "DELETE", MAPS + "/none", 404),
+    ([rule(READ, "pods", group="apps")], "GET", PODS, 403),
+    ([rule(READ, "pods", group="*")], "GET", PODS, 200),
+    ([rule(["get"], "configmaps", resourceNames=["a"])], "GET", MAPS + "/a", 404),
+    ([rule(["get"], "configmaps", resourceNames=["a"])], "GET", MAPS + "/b", 403),
+    ([rule(["list"], "configmaps", resourceNames=["a"])], "GET", MAPS, 403),
+    ([rule(["list"], "configmaps", resourceNames=["a"])], "GET", MAPS + "?fieldSelector=metadata.name%3Da", 200),
+    ([rule(["list"], "configmaps", resourceNames=["a"])], "GET", MAPS + "?fieldSelector=metadata.name!%3Da", 403),
+    ([rule(["watch"], "configmaps")], "GET", MAPS + "?watch=1&timeoutSeconds=1", 200),
+    ([rule(["list"], "configmaps")], "GET", MAPS + "?watch=1&timeoutSeconds=1", 403),
+    ([rule(["create"], "serviceaccounts/token")], "POST", "/api/v1/namespaces/{}/serviceaccounts/app/token", 201),
+    ([rule(["create"], "serviceaccounts")], "POST", "/api/v1/namespaces/{}/serviceaccounts/app/token", 403),
+    ([rule(["deletecollection"], "configmaps")], "DELETE", MAPS, 200),
+    ([rule(["delete"], "configmaps")], "DELETE", MAPS, 403),
+    ([rule(READ, "pods")], "GET", PODS.format("default"), 403),
+    ([rule(READ, "pods")], "GET", "/api/v1/pods", 403),
+    ([], "GET", "/version", 200),
+])  # fmt: skip
 def test_a_role_allows_exactly_its_verbs_and_resources(app, namespace, give, rules, method, path, code):
     give(*rules)
     answer = app.request(method, path.format(namespace), json={} if method == "POST" else None)
     assert answer.status_code == code, answer.text
 
 
-@pytest.mark.parametrize(
-    ("rules", "path", "code"),
-    [
-        ([rule(READ, "pods")], "/api/v1/pods", 200),
-        ([rule(READ, "nodes")], "/api/v1/nodes", 200),
-        ([{"verbs": ["get"], "nonResourceURLs": ["/metrics"]}], "/metrics", 200),
-        ([{"verbs": ["get"], "nonResourceURLs": ["/metrics/*"]}], "/metrics/cadvisor", 404),
-        ([{"verbs": ["get"], "nonResourceURLs": ["/metrics/*"]}], "/metrics", 403),
-        ([{"verbs": ["post"], "nonResourceURLs": ["*"]}], "/metrics", 403),
-    ],
-)
+@pytest.mark.parametrize(("rules", "path", "code"), [
+    ([rule(READ, "pods")], "/api/v1/pods", 200),
+    ([rule(READ, "nodes")], "/api/v1/nodes", 200),
+    ([{"verbs": ["get"], "nonResourceURLs": ["/metrics"]}], "/metrics", 200),
+    ([{"verbs": ["get"], "nonResourceURLs": ["/metrics/*"]}], "/metrics/cadvisor", 404),
+    ([{"verbs": ["get"], "nonResourceURLs": ["/metrics/*"]}], "/metrics", 403),
+    ([{"verbs": ["post"], "nonResourceURLs": ["*"]}], "/metrics", 403),
+])  # fmt: skip
 def test_a_cluster_role_allows_its_resources_and_urls_cluster_wide(app: httpx.Client, give, rules, path, code):
     give(*rules, everywhere=True)
     assert app.get(path).status_code == code
@@ -132,24 +126,21 @@ def binding(name: str, kind: str = "Role") -> dict:
     return {"metadata": {"name": name}, "subjects": [subject], "roleRef": reference}
 
 
-@pytest.mark.parametrize(
-    ("more", "lacking"),
-    [
-        ([], ['{APIGroups:[""], Resources:["configmaps"], ResourceNames:["a"], Verbs:["get"]}',
-              '{APIGroups:[""], Resources:["configmaps"], ResourceNames:["b"], Verbs:["get"]}',
-              '{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}',
-              '{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}']),
-        ([rule(["*"], "configmaps", "pods")], ['{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}']),
-        ([rule(["get"], "*")], ['{APIGroups:[""], Resources:["pods"], Verbs:["list"]}',
-                                '{APIGroups:[""], Resources:["secrets"], Verbs:["list"]}']),
-        ([rule(["get"], "configmaps", resourceNames=["a"]), rule(READ, "pods", "secrets")],
-         ['{APIGroups:[""], Resources:["configmaps"], ResourceNames:["b"], Verbs:["get"]}']),
-        (OFFERED, None),
-        ([rule(["*"], "*", group="*")], None),
-        ([rule(["escalate"], "roles", group="rbac.authorization.k8s.io")], None),
-        ([rule(["escalate"], "roles", group="rbac.authorization.k8s.io", resourceNames=["offered"])], None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("more", "lacking"), [
+    ([], ['{APIGroups:[""], Resources:["configmaps"], ResourceNames:["a"], Verbs:["get"]}',
+          '{APIGroups:[""], Resources:["configmaps"], ResourceNames:["b"], Verbs:["get"]}',
+          '{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}',
+          '{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}']),
+    ([rule(["*"], "configmaps", "pods")], ['{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}']),
+    ([rule(["get"], "*")], ['{APIGroups:[""], Resources:["pods"], Verbs:["list"]}',
+                            '{APIGroups:[""], Resources:["secrets"], Verbs:["list"]}']),
+    ([rule(["get"], "configmaps", resourceNames=["a"]), rule(READ, "pods", "secrets")],
+     ['{APIGroups:[""], Resources:["configmaps"], ResourceNames:["b"], Verbs:["get"]}']),
+    (OFFERED, None),
+    ([rule(["*"], "*", group="*")], None),
+    ([rule(["escalate"], "roles", group="rbac.authorization.k8s.io")], None),
+    ([rule(["escalate"], "roles", group="rbac.authorization.k8s.io", resourceNames=["offered"])], None),
+])  # fmt: skip
 def test_nobody_creates_a_role_with_more_than_their_own_permissions(app, namespace, give, more, lacking):
     give(WRITE_ROLES, *more)
     answer = app.post(f"{RBAC}/namespaces/{namespace}/roles", json=role("offered", OFFERED))
@@ -175,16 +166,13 @@ def test_nobody_adds_a_permission_to_a_role_that_they_do_not_have(app, admin, na
     assert app.put(f"{path}/grown", json=role("grown", [*OFFERED, rule(["get"], "nodes")])).status_code == 403
 
 
-@pytest.mark.parametrize(
-    ("more", "code", "message"),
-    [
-        ([], 403, "is attempting to grant RBAC permissions not currently held"),
-        (OFFERED, 201, ""),
-        ([rule(["bind"], "roles", group="rbac.authorization.k8s.io", resourceNames=["offered"])], 201, ""),
-        ([rule(["bind"], "roles", group="rbac.authorization.k8s.io", resourceNames=["other"])], 403, "is attempting"),
-        ([rule(["escalate"], "roles", group="rbac.authorization.k8s.io")], 403, "is attempting"),
-    ],
-)
+@pytest.mark.parametrize(("more", "code", "message"), [
+    ([], 403, "is attempting to grant RBAC permissions not currently held"),
+    (OFFERED, 201, ""),
+    ([rule(["bind"], "roles", group="rbac.authorization.k8s.io", resourceNames=["offered"])], 201, ""),
+    ([rule(["bind"], "roles", group="rbac.authorization.k8s.io", resourceNames=["other"])], 403, "is attempting"),
+    ([rule(["escalate"], "roles", group="rbac.authorization.k8s.io")], 403, "is attempting"),
+])  # fmt: skip
 def test_nobody_can_bind_more_than_their_own_permissions(app, admin, namespace, give, more, code, message):
     give(WRITE_ROLES, *more)
     admin.post(f"{RBAC}/namespaces/{namespace}/roles", json=role("offered", OFFERED))
@@ -236,35 +224,32 @@ def test_creating_an_aggregated_cluster_role_needs_cluster_admin(app: httpx.Clie
 # Impersonation.
 
 
-@pytest.mark.parametrize(
-    ("rules", "headers", "refused"),
-    [
-        ([], {"User": "alice"},
-         'users "alice" is forbidden: User "{me}" cannot impersonate resource "users" in API group "" at the cluster'
-         " scope"),
-        ([rule(["impersonate"], "users")], {"User": "alice"}, ""),
-        ([rule(["impersonate"], "users", resourceNames=["bob"])], {"User": "alice"}, 'users "alice" is forbidden'),
-        ([rule(["impersonate"], "users")], {"User": "alice", "Group": "system:masters"},
-         'groups "system:masters" is forbidden: User "{me}" cannot impersonate resource "groups"'),
-        ([rule(["impersonate"], "users", "groups")], {"User": "alice", "Group": "system:masters"}, ""),
-        ([rule(["impersonate"], "serviceaccounts")], {"User": "system:serviceaccount:{ns}:app"}, ""),
-        ([rule(["impersonate"], "serviceaccounts")],
-         {"User": "system:serviceaccount:{ns}:app", "Group": "system:masters"}, 'groups "system:masters" is forbidden'),
-        ([rule(["impersonate"], "users")], {"User": "system:serviceaccount:{ns}:app"},
-         'serviceaccounts "app" is forbidden: User "{me}" cannot impersonate resource "serviceaccounts" in API group ""'
-         ' in the namespace "{ns}"'),
-        ([rule(["impersonate"], "users")], {"User": "system:serviceaccount:half"}, ""),
-        ([rule(["impersonate"], "users")], {"User": "alice", "Uid": "7"},
-         'uids.authentication.k8s.io "7" is forbidden: User "{me}" cannot impersonate resource "uids" in API group'
-         ' "authentication.k8s.io" at the cluster scope'),
-        ([rule(["impersonate"], "users"), rule(["impersonate"], "uids", group="authentication.k8s.io")],
-         {"User": "alice", "Uid": "7"}, ""),
-        ([rule(["impersonate"], "users")], {"User": "alice", "Extra-scopes": "view"},
-         'userextras.authentication.k8s.io "view" is forbidden: User "{me}" cannot impersonate resource'
-         ' "userextras/scopes" in API group "authentication.k8s.io" at the cluster scope'),
-        ([], {"Group": "system:masters"}, "without impersonating a user"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("rules", "headers", "refused"), [
+    ([], {"User": "alice"},
+     'users "alice" is forbidden: User "{me}" cannot impersonate resource "users" in API group "" at the cluster'
+     " scope"),
+    ([rule(["impersonate"], "users")], {"User": "alice"}, ""),
+    ([rule(["impersonate"], "users", resourceNames=["bob"])], {"User": "alice"}, 'users "alice" is forbidden'),
+    ([rule(["impersonate"], "users")], {"User": "alice", "Group": "system:masters"},
+     'groups "system:masters" is forbidden: User "{me}" cannot impersonate resource "groups"'),
+    ([rule(["impersonate"], "users", "groups")], {"User": "alice", "Group": "system:masters"}, ""),
+    ([rule(["impersonate"], "serviceaccounts")], {"User": "system:serviceaccount:{ns}:app"}, ""),
+    ([rule(["impersonate"], "serviceaccounts")],
+     {"User": "system:serviceaccount:{ns}:app", "Group": "system:masters"}, 'groups "system:masters" is forbidden'),
+    ([rule(["impersonate"], "users")], {"User": "system:serviceaccount:{ns}:app"},
+     'serviceaccounts "app" is forbidden: User "{me}" cannot impersonate resource "serviceaccounts" in API group ""'
+     ' in the namespace "{ns}"'),
+    ([rule(["impersonate"], "users")], {"User": "system:serviceaccount:half"}, ""),
+    ([rule(["impersonate"], "users")], {"User": "alice", "Uid": "7"},
+     'uids.authentication.k8s.io "7" is forbidden: User "{me}" cannot impersonate resource "uids" in API group'
+     ' "authentication.k8s.io" at the cluster scope'),
+    ([rule(["impersonate"], "users"), rule(["impersonate"], "uids", group="authentication.k8s.io")],
+     {"User": "alice", "Uid": "7"}, ""),
+    ([rule(["impersonate"], "users")], {"User": "alice", "Extra-scopes": "view"},
+     'userextras.authentication.k8s.io "view" is forbidden: User "{me}" cannot impersonate resource'
+     ' "userextras/scopes" in API group "authentication.k8s.io" at the cluster scope'),
+    ([], {"Group": "system:masters"}, "without impersonating a user"),
+])  # fmt: skip
 def test_impersonation_needs_permission_for_each_user_group_uid_and_extra(
     app, namespace, give, rules, headers, refused
 ):
@@ -331,21 +316,18 @@ def test_kubectl_reconciles_roles(cluster: Cluster, namespace: str):
     assert found == [*OFFERED, rule(["get"], "nodes")]
 
 
-@pytest.mark.parametrize(
-    ("review", "spec", "code", "message"),
-    [
-        ("subjectaccessreviews", {"user": "a"}, 422, "exactly one of nonResourceAttributes or resourceAttributes must"),
-        ("subjectaccessreviews", {"resourceAttributes": {"verb": "get", "resource": "pods"}}, 422,
-         "spec.user: Invalid value: \"\": at least one of user or group must be specified"),
-        ("subjectaccessreviews", {"user": "a", "resourceAttributes": {"verb": "get"},
-                                  "nonResourceAttributes": {"path": "/", "verb": "get"}}, 422,
-         "cannot be specified in combination with resourceAttributes"),
-        ("selfsubjectrulesreviews", {}, 400, "no namespace on request"),
-        ("namespaces/default/localsubjectaccessreviews",
-         {"user": "a", "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "other"}}, 400,
-         "spec.resourceAttributes.namespace must match namespace: default"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("review", "spec", "code", "message"), [
+    ("subjectaccessreviews", {"user": "a"}, 422, "exactly one of nonResourceAttributes or resourceAttributes must"),
+    ("subjectaccessreviews", {"resourceAttributes": {"verb": "get", "resource": "pods"}}, 422,
+     "spec.user: Invalid value: \"\": at least one of user or group must be specified"),
+    ("subjectaccessreviews", {"user": "a", "resourceAttributes": {"verb": "get"},
+                              "nonResourceAttributes": {"path": "/", "verb": "get"}}, 422,
+     "cannot be specified in combination with resourceAttributes"),
+    ("selfsubjectrulesreviews", {}, 400, "no namespace on request"),
+    ("namespaces/default/localsubjectaccessreviews",
+     {"user": "a", "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "other"}}, 400,
+     "spec.resourceAttributes.namespace must match namespace: default"),
+])  # fmt: skip
 def test_an_invalid_access_review_is_refused(admin: httpx.Client, review, spec, code, message):
     answer = admin.post(f"{REVIEWS}/{review}", json={"spec": spec})
     assert answer.status_code == code

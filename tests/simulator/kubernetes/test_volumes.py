@@ -102,33 +102,25 @@ def test_secret_config_map_downward_api_and_empty_dir_volumes_are_set_up(world, 
     assert volumes.folders["e"].is_dir()
 
 
-@pytest.mark.parametrize(
-    ("spec", "mode"),
-    [
-        ({}, "0o644"),
-        ({"securityContext": {"runAsUser": 1000}}, "0o600"),
-        ({"containers": [{"name": "a", "securityContext": {"runAsUser": 1}}, {"name": "b"}]}, "0o644"),
-        ({"securityContext": {"fsGroup": 2000}}, "0o640"),
-    ],
-)
+@pytest.mark.parametrize(("spec", "mode"), [
+    ({}, "0o644"),
+    ({"securityContext": {"runAsUser": 1000}}, "0o600"),
+    ({"containers": [{"name": "a", "securityContext": {"runAsUser": 1}}, {"name": "b"}]}, "0o644"),
+    ({"securityContext": {"fsGroup": 2000}}, "0o640"),
+])  # fmt: skip
 def test_a_token_files_mode_depends_on_the_pods_user_and_group(world, tmp_path, spec, mode):
     filled(world.volumes(tmp_path, {"name": "v", "projected": {"sources": [TOKEN]}}, **spec))
     assert contents(tmp_path / "v")["token"][1] == mode
 
 
-@pytest.mark.parametrize(
-    ("volume", "says"),
-    [
-        ({"configMap": {"name": "no"}}, 'configmap "no" not found'),
-        ({"secret": {"secretName": "no"}}, 'secret "no" not found'),
-        (
-            {"configMap": {"name": "c", "items": [{"key": "no", "path": "x"}]}},
-            "configmap references non-existent config key: no",
-        ),
-        ({"configMap": {"name": "c", "items": [{"key": "a", "path": "../x"}]}}, 'invalid path "../x"'),
-        ({"nfs": {}}, "the moto target doesn't support volumes of the kind nfs"),
-    ],
-)
+@pytest.mark.parametrize(("volume", "says"), [
+    ({"configMap": {"name": "no"}}, 'configmap "no" not found'),
+    ({"secret": {"secretName": "no"}}, 'secret "no" not found'),
+    ({"configMap": {"name": "c", "items": [{"key": "no", "path": "x"}]}},
+     "configmap references non-existent config key: no"),
+    ({"configMap": {"name": "c", "items": [{"key": "a", "path": "../x"}]}}, 'invalid path "../x"'),
+    ({"nfs": {}}, "the moto target doesn't support volumes of the kind nfs"),
+])  # fmt: skip
 def test_a_volume_that_cannot_be_set_up_is_reported_and_the_others_are_filled(world, tmp_path, volume, says):
     world.objects["configmap", "c"] = {"data": {"a": "A"}}
     volumes = world.volumes(tmp_path, {"name": "v", **volume}, {"name": "ok", "configMap": {"name": "c"}})
