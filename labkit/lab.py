@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import steps, targets
 from labkit.connection import Connection
-from labkit.course import capabilities, exercises, progress
+from labkit.course import capabilities, exercises, lessons, progress
 from labkit.course.exercises import the_problem
 from labkit.course.widgets.check import Check
 from labkit.course.widgets.kernel import shorten_errors
-from labkit.course.widgets.question import Answer, Question, Questions
+from labkit.course.widgets.question import Questions
 from labkit.doctor import checks
 from labkit.doctor.evidence import Evidence
 from labkit.errors import LabError, answering
@@ -275,11 +275,11 @@ class Lab(Workspace):
 
     def predict(self, id: str) -> Questions:
         """Show a question. Answer the question before you run the next cell. Raises `UnknownName`."""
-        return Questions("Predict first", [exercises.prediction(id)], _answered)
+        return Questions("Predict first", [lessons.prediction(id)], _answered)
 
     def recall(self, notebook: str) -> Questions:
         """Ask the questions at the end of the notebook with this number, such as 02. Raises `UnknownName`."""
-        return Questions("What do you remember?", exercises.recall(notebook), _answered)
+        return Questions("What do you remember?", lessons.recall(notebook), _answered)
 
     def progress(self) -> "progress.Progress":
         """Show what you've done so far in your copies of the notebooks: steps, exercises, hints, questions."""
@@ -446,5 +446,5 @@ class Lab(Workspace):
         self.connection.close()
 
 
-def _answered(question: Question, answer: Answer) -> None:
+def _answered(question: lessons.Question, answer: lessons.Answer) -> None:
     progress.kept("answered", question.id, right=answer.right)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("*.md", "Makefile", "notebooks/*.md", "tests/**/*.md")
-CODE = ("labkit/**/*.py", "labkit/**/*.js", "notebooks/book/*.py", "tests/**/*.py")
+CODE = ("labkit/**/*.py", "labkit/**/*.yaml", "labkit/**/*.js", "notebooks/book/*.py", "tests/**/*.py")
 NOTEBOOKS = "notebooks/*.ipynb"
 # This module quotes what it bans, and the recorded contract is a copy: its words are not ours to change.
 NOT_OURS = {Path(__file__), *ROOT.glob("tests/contract/*")}

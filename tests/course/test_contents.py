@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from labkit.cli import learning
-from labkit.course import contents, exercises
+from labkit.course import contents, exercises, lessons
 from labkit.course.progress import NAME, VARIABLE, kept
 from labkit.errors import LabError
 from tests.notebooks.books import FOLDER, NAMES, prose
@@ -40,10 +40,9 @@ def shown(folder):
 
 
 def do_all_of(number):
-    module = exercises.of_notebook(number)
-    for each in module.EXERCISES:
+    for each in exercises.of_notebook(number):
         kept("tried", each.id)
-    for each in (*module.PREDICTIONS, *module.RECALL):
+    for each in (*lessons.of_notebook(number).predictions, *lessons.recall(number)):
         kept("answered", each.id)
     if number in contents.STEPS:
         kept("step", contents.STEPS[number])
@@ -78,7 +77,7 @@ def test_the_contents_page_lists_each_notebook_and_starts_with_the_first(learn):
 
 
 def test_the_contents_page_counts_every_exercise_and_question(file):
-    for number in exercises.NOTEBOOKS:
+    for number in lessons.FILES:
         do_all_of(number)
     done = [each.done for each in contents.read().chapters if each.name.partition("-")[0] in exercises.NOTEBOOKS]
     *before, twelve, last = done

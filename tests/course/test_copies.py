@@ -8,13 +8,11 @@ from ipykernel.ipkernel import IPythonKernel
 from nbformat import NotebookNode
 
 import labkit
-from labkit.course import copies, exercises
+from labkit.course import copies, exercises, lessons
 from tests.conftest import emptied
 from tests.notebooks.books import FOLDER, NAMES, code, read
 
-WITH_EXERCISES = [
-    name for name in NAMES if name.partition("-")[0] in exercises.NOTEBOOKS and exercises.of_notebook(name).EXERCISES
-]
+WITH_EXERCISES = [name for name in NAMES if name.partition("-")[0] in lessons.FILES and exercises.of_notebook(name)]
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -40,7 +38,7 @@ def test_a_copy_names_the_kernel_s_language_so_that_jupyterlab_adds_nothing(copi
 @pytest.mark.parametrize("name", WITH_EXERCISES)
 def test_each_exercise_is_opened_attempted_and_judged_in_its_notebook(copied, name):
     sources = [cell.source for cell in code(copied[name])]
-    for exercise in exercises.of_notebook(name).EXERCISES:
+    for exercise in exercises.of_notebook(name):
         assert sum(f'lab.exercise("{exercise.id}")' in source for source in sources) == 1
         (attempt,) = [source for source in sources if f'lab.check("{exercise.id}")' in source]
         assert "# Your code here.\n..." in attempt.replace("    ", "")
@@ -53,7 +51,7 @@ def test_every_cell_of_an_unsolved_copy_runs_in_an_empty_lab(home, tmp_path, cop
     nbformat.write(copied[name], unsolved)
     done = labkit.run(unsolved, tmp_path / "out.ipynb")
     judged = {check["step"]: check["ok"] for check in done.checks if check["step"][0].isdigit()}
-    assert judged == {exercise.id: False for exercise in exercises.of_notebook(name).EXERCISES}
+    assert judged == {exercise.id: False for exercise in exercises.of_notebook(name)}
 
 
 def test_copying_raises_if_a_solution_is_not_marked():

@@ -8,24 +8,23 @@ import pytest
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab, documents
-from labkit.course import exercises
+from labkit.course import exercises, lessons
 from labkit.errors import LabError, UnknownName
 from labkit.steps.namespace import until_gone
 from tests.notebooks import books
 
-MODULES = {
-    number: importlib.import_module(f"labkit.course.exercises.{name}") for number, name in exercises.NOTEBOOKS.items()
-}
-EXERCISES = [each for module in MODULES.values() for each in module.EXERCISES]
+EXERCISES = [each for number in lessons.FILES for each in exercises.of_notebook(number)]
 ATTEMPTS = [
     attempt
-    for number, name in exercises.NOTEBOOKS.items()
-    if MODULES[number].EXERCISES
-    for attempt in importlib.import_module(f"tests.course.attempts.{name}").ATTEMPTS.all
+    for number, file in lessons.FILES.items()
+    if exercises.of_notebook(number)
+    for attempt in importlib.import_module(f"tests.course.attempts.{file.stem[3:].replace('-', '_')}").ATTEMPTS.all
 ]
 # Here, one exercise of each notebook. `make lessons` tries them all.
 TRIED = ATTEMPTS if os.environ.get("LABKIT_LESSONS") else [each for each in ATTEMPTS if each.exercise.endswith("-a")]
-QUESTIONS = [each for module in MODULES.values() for each in (*module.PREDICTIONS, *module.RECALL)]
+QUESTIONS = [
+    each for number in lessons.FILES for each in (*lessons.of_notebook(number).predictions, *lessons.recall(number))
+]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from typing import Any
 
 from labkit import documents, targets
 from labkit.connection import core_api
+from labkit.course import lessons
 from labkit.doctor.checks import Comparison
 from labkit.errors import LabError
 from labkit.policy.written import PolicyDocument
@@ -22,37 +23,33 @@ from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 
 
-@dataclass(init=False)
+@dataclass(frozen=True)
 class Exercise:
-    """A task in a notebook. The notebook states only the symptom, not the cause."""
+    """A task in a notebook. The notebook states only the symptom, not the cause.
+
+    The title and the hints are in the notebook's file in `labkit/course/lessons/`.
+    """
 
     id: str
     """The notebook's number and a letter, such as 02-a."""
-    title: str
-    """The goal, in a few words."""
     prepare: Callable[[Workspace], None]
     """The function that creates the unsolved exercise in its empty namespace."""
     ask: Callable[[Workspace], Sequence[Comparison]]
     """The function that asks the live lab. Each row compares the lab's answer with the right answer."""
-    hints: tuple[str, ...]
-    """Three hints. The last one is nearly the solution."""
-    own_cluster: bool
+    own_cluster: bool = False
     """Whether the exercise needs its own cluster. At first, the cluster's issuer isn't registered."""
-    in_two_accounts: bool
+    in_two_accounts: bool = False
     """Whether the exercise also uses the second account. At first, the cluster's issuer isn't registered there."""
 
-    def __init__(
-        self,
-        id: str,
-        title: str,
-        prepare: Callable[[Workspace], None],
-        ask: Callable[[Workspace], Sequence[Comparison]],
-        *hints: str,
-        own_cluster: bool = False,
-        in_two_accounts: bool = False,
-    ) -> None:
-        self.id, self.title, self.prepare, self.ask, self.hints = id, title, prepare, ask, hints
-        self.own_cluster, self.in_two_accounts = own_cluster, in_two_accounts
+    @property
+    def title(self) -> str:
+        """The goal, in a few words."""
+        return lessons.task(self.id).title
+
+    @property
+    def hints(self) -> Sequence[str]:
+        """Three hints. The last one is nearly the solution."""
+        return lessons.task(self.id).hints
 
     @property
     def name(self) -> str:

@@ -10,7 +10,6 @@ from labkit.connection import as_document, awaited, core_api
 from labkit.course.exercises.asking import injected
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
 from labkit.course.faults.kubernetes import is_rolled_out
-from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, PodSpec, service_account_of
@@ -122,94 +121,6 @@ def _items(place: Workspace, listed: object) -> list[dict[str, Any]]:
 
 
 EXERCISES = (
-    Exercise(
-        "04-a",
-        "give the Deployment's pods their role",
-        _deployment_before_its_annotation,
-        _running_pods_have_the_role,
-        "The service account, the role and the provider are right. When was the pod created, and when was the "
-        "annotation written?",
-        "The webhook only sees pods when they are created. If you delete this pod, which object creates it again?",
-        "Delete the pod, or restart the Deployment: kubectl rollout restart deployment/cart -n exercise-04-a.",
-    ),
-    Exercise(
-        "04-b",
-        "give the role to only one of two containers",
-        _account_alone,
-        _only_one_container_has_the_role,
-        "The webhook changes every container of a pod. With an annotation, it skips some of them.",
-        "The annotation eks.amazonaws.com/skip-containers belongs on the pod, not on the service account.",
-        "Create the pod cart with serviceAccountName cart and the annotation "
-        '{"eks.amazonaws.com/skip-containers": "proxy"}.',
-    ),
-)
-
-PREDICTIONS = (
-    Question(
-        "04-1",
-        "The pod started while the annotation was missing. The annotation is back. When does the pod get its role?",
-        Answer("At once.", "The API server asks the webhook only about new pods."),
-        Answer("When its token is renewed.", "The pod has no token for AWS: the webhook added no token volume."),
-        Right("Never.", "The webhook changes a pod only when it is created. This pod has to be created again."),
-    ),
-)
-
-RECALL = (
-    Question(
-        "04-2",
-        "Which line of the pod's manifest is about AWS?",
-        Answer("serviceAccountName.", "It names an identity in the cluster, and says nothing about AWS."),
-        Right("None.", "The webhook adds everything when the pod is created."),
-        Answer("env.", "You sent no env. The webhook added it."),
-    ),
-    Question(
-        "04-3",
-        "What are the two variables that an SDK needs to become the role?",
-        Right(
-            "AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE.",
-            "They name the role, and the file with the token that proves the pod's identity.",
-        ),
-        Answer("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", "Those are static keys, which IRSA replaces."),
-        Answer("AWS_REGION and AWS_DEFAULT_REGION.", "They name a region. They don't give the pod an identity."),
-    ),
-    Question(
-        "04-4",
-        "Who replaces the token in the file before it expires?",
-        Answer("The webhook.", "It adds the token's volume to a new pod, and does nothing after that."),
-        Answer("The SDK.", "The SDK doesn't write the file. It reads the file before each exchange."),
-        Right("The node.", "Its kubelet asks the API server for a fresh token and rewrites the file."),
-    ),
-    Question(
-        "04-5",
-        "You delete the pod. Someone copied its token for AWS an hour ago. Who still accepts the copy?",
-        Answer("Nobody.", "AWS never asks the cluster whether the pod still exists."),
-        Right(
-            "STS, until it expires.",
-            "STS checks the signature, the claims and the times. None of them changes when the pod is deleted.",
-        ),
-        Answer(
-            "The cluster's API server.",
-            "It never accepted this token: the token is for STS, not for the Kubernetes API.",
-        ),
-    ),
-    Question(
-        "04-6",
-        "The webhook is down while a pod is created. What happens?",
-        Answer(
-            "The pod isn't created.",
-            "AWS's manifest has failurePolicy Ignore. With it, the API server creates the pod without the webhook.",
-        ),
-        Right("The pod is created without a role.", "Nobody complains, and nothing repairs the pod later."),
-        Answer("The pod waits for the webhook.", "The API server asks the webhook once, with a time limit."),
-    ),
-    Question(
-        "04-7",
-        "A pod already runs when you add the annotation. What does the pod get?",
-        Answer("The role, within a minute.", "The annotation changes nothing in an existing pod."),
-        Right(
-            "Nothing: the webhook only sees pods when they are created.",
-            "Restart the Deployment, and the new pods get the role.",
-        ),
-        Answer("An error.", "The pod doesn't notice the annotation at all."),
-    ),
+    Exercise("04-a", _deployment_before_its_annotation, _running_pods_have_the_role),
+    Exercise("04-b", _account_alone, _only_one_container_has_the_role),
 )

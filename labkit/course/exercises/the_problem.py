@@ -9,7 +9,6 @@ from botocore.exceptions import ClientError
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ALLOWED, Credentials, refusal, simulated
 from labkit.course.exercises.exercise import Exercise
-from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.simulator import names
 from labkit.steps.ownership import existing
@@ -123,84 +122,6 @@ def _who(place: Workspace, key: Credentials, secret: str) -> str:
 
 
 EXERCISES = (
-    Exercise(
-        "00-a",
-        "let the node's role do no more than a node needs",
-        _node_that_reads_tables,
-        _node_that_only_pulls_images,
-        "Every pod on the node may do what the node's role may do. List this role's attached policies.",
-        "A node pulls images, joins the cluster and configures the network. Which policy is for none of these tasks?",
-        "Call iam.detach_role_policy with the role exercise-00-a-node-role and AmazonDynamoDBReadOnlyAccess's ARN.",
-        own_cluster=True,
-    ),
-    Exercise(
-        "00-b",
-        "make the leaked key worthless, and don't change the key in use",
-        _user_whose_key_leaked,
-        _only_the_leaked_key_is_dead,
-        "The user has two access keys. Which one is in the Secret `leaked`?",
-        'Read AWS_ACCESS_KEY_ID from core.read_namespaced_secret("leaked", …).data, and decode it with base64.',
-        "Call iam.update_access_key with the leaked key's AccessKeyId and Status Inactive, or delete that key.",
-    ),
-)
-
-PREDICTIONS = (
-    Question(
-        "00-1",
-        "You attach a policy for S3 to the role that my-pod uses. What can neighbour do now?",
-        Answer(
-            "Nothing more: I gave the permission to my-pod.",
-            "The role is the node's, not the pod's. You can't give a permission to only one of the node's pods.",
-        ),
-        Right("Read S3, like my-pod.", "Both pods use the node's role, and so does every other pod on that node."),
-        Answer(
-            "Read S3 once neighbour is started again.",
-            "AWS looks up permissions at each call. No pod has to be started again.",
-        ),
-    ),
-)
-
-RECALL = (
-    Question(
-        "00-2",
-        "A pod has no identity of its own in AWS, but it can reach the instance metadata service. Who is it in AWS?",
-        Answer("Nobody: it has no credentials.", "That's true only for a pod that can't reach the metadata service."),
-        Right("The node's role.", "SDKs ask the metadata service last, and get the credentials of the node's role."),
-        Answer("The cluster's administrator.", "The pod has no way to get the administrator's credentials."),
-    ),
-    Question(
-        "00-3",
-        "Which pods get a permission that you attach to the node's role?",
-        Right(
-            "All pods on nodes with that role.",
-            "You can't give the permission to fewer pods: they all use the node's role.",
-        ),
-        Answer("Pods of the namespace that you name.", "You can't limit the node's role to one namespace's pods."),
-        Answer("Pods with the right label.", "AWS never sees a pod's labels."),
-    ),
-    Question(
-        "00-4",
-        "An error says: assumed-role/blue-node-role/i-0167… is not authorized. What does the error tell you first?",
-        Right("The pod doesn't use an identity of its own.", "The pod uses the node's role instead."),
-        Answer("The pod's role lacks a permission.", "Then the error would name the pod's role, not the node's."),
-        Answer("The token has expired.", "No token is involved: these are the node's credentials."),
-    ),
-    Question(
-        "00-5",
-        "Two pods of one node read a bucket. Which part of the identity in CloudTrail tells the two pods apart?",
-        Answer("The pod's name.", "AWS never sees the name of a pod that uses the node's role."),
-        Answer("The session name.", "It's the id of the node's instance, so both pods have the same session name."),
-        Right("None.", "Both pods act as the node's role, in the same session."),
-    ),
-    Question(
-        "00-6",
-        "What is wrong with giving the pod an IAM user's access key in a Secret?",
-        Answer("SDKs can't read the key.", "They can: SDKs read keys from environment variables."),
-        Right(
-            "The key works anywhere, for anybody, until someone disables it.",
-            "IRSA's token also works for anyone who copies it. But it expires within a day, so nobody has to "
-            "disable it.",
-        ),
-        Answer("AWS forbids it.", "AWS allows it, but advises against it."),
-    ),
+    Exercise("00-a", _node_that_reads_tables, _node_that_only_pulls_images, own_cluster=True),
+    Exercise("00-b", _user_whose_key_leaked, _only_the_leaked_key_is_dead),
 )

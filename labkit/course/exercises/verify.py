@@ -8,7 +8,6 @@ from typing import Any
 from labkit.connection import awaited, core_api
 from labkit.course.exercises.asking import ALLOWED, allows, call, credentials, denies, reads_only, simulated
 from labkit.course.exercises.exercise import Exercise, make_role
-from labkit.course.widgets.question import Answer, Question, Right
 from labkit.doctor.checks import Comparison
 from labkit.steps import bucket, oidc_provider, service_account
 from labkit.steps.ownership import existing
@@ -101,80 +100,6 @@ def _copied(place: Workspace, what: str, action: str, path: str, operation: str,
 
 
 EXERCISES = (
-    Exercise(
-        "05-a",
-        "let the role read its bucket, and do no more",
-        _role_for_another_bucket,
-        _reads_and_no_more,
-        "The error names the action and the resource. Which bucket does the role's policy allow?",
-        'Read the policy with iam.get_role_policy(RoleName=task, PolicyName="reading"). Listing is an action on '
-        "the bucket, and reading is an action on the objects in it.",
-        "Call iam.put_role_policy with the same PolicyName, and with arn:aws:s3:::exercise-05-a and "
-        "arn:aws:s3:::exercise-05-a/* as Resource.",
-    ),
-    Exercise(
-        "05-b",
-        "end the existing sessions, and let new sessions use the role",
-        _session_that_somebody_copied,
-        _only_fresh_sessions_read,
-        "At each call, AWS reads all policies of the role. A Deny in one policy outweighs an Allow in another.",
-        "Deny everything if aws:TokenIssueTime is earlier than now. The console's button “Revoke active "
-        "sessions” writes the same policy. Take the time from lab.now(): the lab's clock may be ahead of yours.",
-        'Call iam.put_role_policy with another PolicyName and this statement: Effect Deny, Action "*", '
-        'Resource "*", Condition {"DateLessThan": {"aws:TokenIssueTime": now}}.',
-    ),
-)
-
-PREDICTIONS = (
-    Question(
-        "05-1",
-        "You detach the policy from the role while the pod runs. What does the pod's next call get?",
-        Answer(
-            "The same as before, until its credentials expire.",
-            "Credentials only say who calls. At each call, AWS looks up what the role may do.",
-        ),
-        Right("AccessDenied.", "A change of the permissions also counts for open sessions."),
-        Answer("ExpiredToken.", "The session is still valid. It just isn't allowed to do this any more."),
-    ),
-)
-
-RECALL = (
-    Question(
-        "05-2",
-        "Which command shows who a pod is in AWS, and needs no permission?",
-        Right("aws sts get-caller-identity", "AWS answers this call even if the role has no permissions."),
-        Answer("aws iam get-role", "It needs the permission iam:GetRole, and doesn't name the caller."),
-        Answer("aws s3 ls", "It needs a permission, and names the caller only in a refusal."),
-    ),
-    Question(
-        "05-3",
-        "AccessDenied: User: …assumed-role/my-role/… is not authorized to perform: s3:PutObject. What's the cause?",
-        Answer("The trust policy.", "The pod has the role already, so the trust policy has admitted the pod."),
-        Right("The role's permissions.", "IRSA works. The role just isn't allowed to do this."),
-        Answer("The OIDC provider.", "STS reads the provider when it verifies a token. This error names no token."),
-    ),
-    Question(
-        "05-4",
-        "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity. Where do you look?",
-        Answer("At the role's permissions.", "The caller doesn't have the role yet."),
-        Right(
-            "At the role's trust policy, and at the role's name.",
-            "STS accepted the token. The role doesn't admit the token's subject, or the role doesn't exist.",
-        ),
-        Answer("At the bucket's policy.", "This call went to STS, not to a bucket."),
-    ),
-    Question(
-        "05-5",
-        "Someone creates a service account my-service-account in a namespace of their own. Do they get your role?",
-        Answer("Yes: the name is the same.", "The trust policy also compares the namespace, which is part of sub."),
-        Right("No: sub holds the namespace and the name.", "The trust policy names both."),
-        Answer("Only with the annotation.", "The annotation isn't a permission."),
-    ),
-    Question(
-        "05-6",
-        "A token has the right subject, and STS answers InvalidIdentityToken. What may be wrong?",
-        Answer("The role's name.", "Then STS would answer AccessDenied."),
-        Right("The token's audience.", "If the provider doesn't list the audience, STS rejects the token."),
-        Answer("The annotation.", "STS never sees the annotation."),
-    ),
+    Exercise("05-a", _role_for_another_bucket, _reads_and_no_more),
+    Exercise("05-b", _session_that_somebody_copied, _only_fresh_sessions_read),
 )

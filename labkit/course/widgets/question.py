@@ -6,41 +6,14 @@ has to unfold this text.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from labkit.course.lessons import Answer, Question
 from labkit.showing import RIGHT, WRONG
 
 if TYPE_CHECKING:
     import ipywidgets
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One of a question's answers."""
-
-    text: str
-    why: str
-    """The reason why the answer is right or wrong, in a sentence or two."""
-    right: bool = False
-
-
-Right = partial(Answer, right=True)
-"""The right answer."""
-
-
-@dataclass(init=False)
-class Question:
-    """A question and its three answers, exactly one of them right."""
-
-    id: str
-    """The notebook's number and the question's number, such as 02-1."""
-    text: str
-    answers: tuple[Answer, ...]
-
-    def __init__(self, id: str, text: str, *answers: Answer) -> None:
-        self.id, self.text, self.answers = id, text, answers
 
 
 Chosen = Callable[[Question, Answer], None]

@@ -1,0 +1,231 @@
+"""The lessons' texts. Each notebook has a YAML file with its questions, and with its exercises' titles and hints.
+
+A file's name begins with the notebook's number. `labkit.course.exercises` opens and judges the exercises.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from labkit.errors import LabError, UnknownName
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+FILES = {file.name[:2]: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
+"""The lessons' files, by the notebook's number."""
+T = TypeVar("T")
+
+
+def _of_its_notebook(id: str, file: ValidationInfo) -> str:
+    if not re.fullmatch(rf"{file.context}-(\d+|[a-z])", id):
+        raise ValueError(f"{id!r} is not an id of notebook {file.context}, such as {file.context}-1")
+    return id
+
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Id = Annotated[str, AfterValidator(_of_its_notebook)]
+
+
+class LessonPart(BaseModel):
+    """A part of a lesson's file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answer(LessonPart):
+    """One of a question's answers. In the file, the key of its text is `right` or `wrong`."""
+
+    if_right: Text | None = Field(None, alias="right")
+    if_wrong: Text | None = Field(None, alias="wrong")
+    why: Text
+    """The reason why the answer is right or wrong, in a sentence or two."""
+
+    @model_validator(mode="after")
+    def _has_one_text(self) -> Self:
+        if (self.if_right is None) == (self.if_wrong is None):
+            raise ValueError("it needs either 'right' or 'wrong'")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The answer's text."""
+        return self.if_right or self.if_wrong or ""
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is right."""
+        return self.if_right is not None
+
+
+class Question(LessonPart):
+    """A question and its three answers, exactly one of them right."""
+
+    id: Id
+    """The notebook's number and the question's number, such as 02-1."""
+    text: Text = Field(alias="question")
+    answers: tuple[Answer, ...]
+
+    @model_validator(mode="after")
+    def _has_one_right_answer(self) -> Self:
+        if (right := sum(answer.right for answer in self.answers)) != 1:
+            raise ValueError(f"it has {right} right answers, but needs exactly one")
+        return self
+
+
+class Task(LessonPart):
+    """What an exercise asks of the learner."""
+
+    id: Id
+    """The notebook's number and a letter, such as 02-a."""
+    title: Text
+    """The goal, in a few words."""
+    hints: tuple[Text, ...] = Field(min_length=1)
+    """Three hints. The last one is nearly the solution."""
+
+
+class Lesson(LessonPart):
+    """The texts of one notebook."""
+
+    exercises: tuple[Task, ...] = ()
+    predictions: tuple[Question, ...] = ()
+    """The questions about a cell's output. The learner answers them before running the cell."""
+    recall: tuple[Question, ...] = ()
+    """The questions at the end of the notebook."""
+
+    @model_validator(mode="after")
+    def _has_each_id_once(self) -> Self:
+        ids = [each.id for each in self.exercises] + [each.id for each in (*self.predictions, *self.recall)]
+        if twice := next((id for id in ids if ids.count(id) > 1), None):
+            raise ValueError(f"it has the id {twice!r} twice")
+        return self
+
+
+# The lists in a file: the name of an entry, and its model.
+LISTS: Mapping[object, tuple[str, type[LessonPart]]] = {
+    "exercises": ("exercise", Task),
+    "predictions": ("question", Question),
+    "recall": ("question", Question),
+    "answers": ("answer", Answer),
+}
+# What is wrong with the value of a key, by the type of pydantic's error.
+WRONG = {
+    "missing": "is missing",
+    "string_too_short": "is empty",
+    "too_short": "is empty",
+    "string_type": "is not text",
+}
+
+
+def prediction(id: str) -> Question:
+    """Return the prediction with this id, such as 02-1. A prediction is a question: what will a cell's output be?
+
+    Raises `UnknownName` if no prediction has the id.
+    """
+    return named("question", id, {each.id: each for each in of_notebook(id).predictions})
+
+
+def recall(notebook: str) -> Sequence[Question]:
+    """Return the questions at the end of the notebook with this number, such as 02.
+
+    Raises `UnknownName` if no notebook has the number.
+    """
+    return of_notebook(notebook).recall
+
+
+def task(id: str) -> Task:
+    """Return the texts of the exercise with this id, such as 02-a. Raises `UnknownName`."""
+    return named("exercise", id, {each.id: each for each in of_notebook(id).exercises})
+
+
+def named(kind: str, id: str, known: Mapping[str, T]) -> T:
+    """Return the entry with this id. Raises `UnknownName`."""
+    if id not in known:
+        raise UnknownName(kind, id, known)
+    return known[id]
+
+
+def of_notebook(id: str) -> Lesson:
+    """Return a notebook's texts. `id` is the notebook's number, or the id of one of its exercises or questions.
+
+    Raises `UnknownName` if no notebook has the number, and `LabError` if the notebook's file has a mistake.
+    """
+    return read(file(id))
+
+
+def file(id: str) -> Path:
+    """Return the file of a notebook's texts. Raises `UnknownName`."""
+    number = str(id).partition("-")[0]  # a learner may write a number, such as 3
+    return named("notebook with exercises", number, FILES)
+
+
+@cache
+def read(file: Path) -> Lesson:
+    """Return the texts in a lesson's file. Raises `LabError` for the first mistake in the file."""
+    try:
+        # The base loader reads each scalar as text: with another one, the answer No would be a boolean.
+        content = _value(yaml.compose(file.read_text(encoding="utf-8"), getattr(yaml, "CBaseLoader", yaml.BaseLoader)))
+        return Lesson.model_validate(content, context=file.name[:2])
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", error)
+        mistake = f"{file.name}{f', line {mark.line + 1}' if mark else ''}: {problem}"
+    except ValidationError as error:
+        # A misspelt key is also missing. Report it as misspelt.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        mistake = f"{', '.join([file.name, *_entries(content, first['loc'])])}: {_explain(first)}"
+    raise LabError(f"{mistake.removesuffix('.')}.", where=str(file), next="correct the file, and try again")
+
+
+def _value(node: yaml.Node | None) -> Any:
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(each) for each in node.value]
+    if not isinstance(node, yaml.MappingNode):
+        return node.value if node else {}
+    values: dict[str, Any] = {}
+    for key, value in node.value:
+        name = str(key.value)
+        if name in values:
+            raise yaml.MarkedYAMLError(problem=f"{name!r} is here twice", problem_mark=key.start_mark)
+        values[name] = _value(value)
+    return values
+
+
+def _entries(content: Any, place: Sequence[int | str]) -> Iterator[str]:
+    """Yield the names of the entries around a place, such as `question 02-3` and `answer 2`."""
+    for key, index in pairwise(place):
+        content = content[key]
+        if key in LISTS and isinstance(index, int):
+            entry = content[index]
+            yield f"{LISTS[key][0]} {(isinstance(entry, dict) and entry.get('id')) or index + 1}"
+
+
+def _explain(error: "ErrorDetails") -> str:
+    keys = [each for each in error["loc"] if isinstance(each, str)]
+    key = keys[-1] if keys else ""
+    kind, model = next((LISTS[each] for each in reversed(keys[:-1]) if each in LISTS), ("lesson", Lesson))
+    match error["type"]:
+        case "extra_forbidden":
+            known = [field.alias or name for name, field in model.model_fields.items()]
+            return UnknownName(f"key of {'an' if kind[0] in 'ae' else 'a'} {kind}", key, known).what
+        case "value_error":
+            return str(error["ctx"]["error"])
+        case "model_type":
+            return "it is not a list of keys and values"
+        case kind_of_error:
+            return f"{key!r} {WRONG.get(kind_of_error, 'is not a list')}"
