@@ -6,10 +6,10 @@ alone in an empty lab, unsolved, in `tests/course/test_copies.py`.
 
 import pytest
 
-from labkit.course import exercises
+from labkit.course import lessons
 from tests.notebooks.books import FOLDER, NAMES, executed, outputs
 
-ELSEWHERE = (*exercises.NOTEBOOKS, "98")
+ELSEWHERE = (*lessons.FILES, "98")
 ALONE = [name for name in NAMES if name.partition("-")[0] not in ELSEWHERE]
 
 
