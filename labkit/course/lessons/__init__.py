@@ -59,7 +59,7 @@ class Answer(LessonPart):
     @model_validator(mode="after")
     def _has_one_text(self) -> Self:
         if (self.if_right is None) == (self.if_wrong is None):
-            raise ValueError("it needs either 'right' or 'wrong'")
+            raise ValueError("an answer needs either 'right' or 'wrong'")
         return self
 
     @property
@@ -84,7 +84,7 @@ class Question(LessonPart):
     @model_validator(mode="after")
     def _has_one_right_answer(self) -> Self:
         if (right := sum(answer.right for answer in self.answers)) != 1:
-            raise ValueError(f"it has {right} right answers, but needs exactly one")
+            raise ValueError(f"a question needs exactly one right answer, but this one has {right}")
         return self
 
 
@@ -112,7 +112,7 @@ class Lesson(LessonPart):
     def _has_each_id_once(self) -> Self:
         ids = [each.id for each in self.exercises] + [each.id for each in (*self.predictions, *self.recall)]
         if twice := next((id for id in ids if ids.count(id) > 1), None):
-            raise ValueError(f"it has the id {twice!r} twice")
+            raise ValueError(f"two entries have the id {twice!r}")
         return self
 
 
@@ -184,12 +184,13 @@ def read(file: Path) -> Lesson:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", error)
-        mistake = f"{file.name}{f', line {mark.line + 1}' if mark else ''}: {problem}"
+        place, mistake = [f"line {mark.line + 1}"] if mark else [], str(problem)
     except ValidationError as error:
         # A misspelt key is also missing. Report it as misspelt.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-        mistake = f"{', '.join([file.name, *_entries(content, first['loc'])])}: {_explain(first)}"
-    raise LabError(f"{mistake.removesuffix('.')}.", where=str(file), next="correct the file, and try again")
+        place, mistake = [*_entries(content, first["loc"])], _explain(first)
+    where = ", ".join([str(file), *place])
+    raise LabError(f"{mistake.removesuffix('.')}.", where=where, next="correct the file, and try again")
 
 
 def _value(node: yaml.Node | None) -> Any:
@@ -226,6 +227,6 @@ def _explain(error: "ErrorDetails") -> str:
         case "value_error":
             return str(error["ctx"]["error"])
         case "model_type":
-            return "it is not a list of keys and values"
+            return "this is not a list of keys and values"
         case kind_of_error:
             return f"{key!r} {WRONG.get(kind_of_error, 'is not a list')}"
