@@ -7,6 +7,17 @@ import re
 from collections.abc import Iterable
 
 from labkit.simulator.kubernetes.access.tokens import token_duration
+from labkit.simulator.kubernetes.api.field_rules import (
+    FieldRule,
+    between,
+    errors,
+    items,
+    matching,
+    needed,
+    not_negative,
+    one_of,
+    optional,
+)
 from labkit.simulator.kubernetes.api.name_validation import (
     SUBDOMAIN,
     SUBDOMAIN_TEXT,
@@ -28,7 +39,8 @@ from labkit.simulator.kubernetes.objects.status import (
 )
 
 ENVIRONMENT_TEXT = "a valid environment variable name must consist only of printable ASCII characters other than '='"
-PORT_TEXT = "must be between 1 and 65535, inclusive"
+ENVIRONMENT_NAME = matching("[ -<>-~]+", ENVIRONMENT_TEXT)
+PORT_NUMBER = between(1, 65535, "must be between 1 and 65535, inclusive")
 HEADER = r"[-A-Za-z0-9]+"
 HEADER_TEXT = (
     "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for"
@@ -44,7 +56,6 @@ RESOURCES = tuple(
     f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
 )
 HANDLERS = {"Probe": ("exec", "httpGet", "tcpSocket", "grpc"), "Lifecycle": ("exec", "httpGet", "tcpSocket", "sleep")}
-PROBE_NUMBERS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")
 POD_UPDATE_TEXT = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
@@ -56,18 +67,9 @@ def pod_spec(spec: Object, path: str) -> list[StatusCause]:
     """Return the errors in a pod's spec. ``path`` is the spec's path in the object, e.g. ``spec.template.spec``."""
     causes: list[StatusCause] = []
     volumes: set[str] = set()
-    for i, volume in enumerate(spec.get("volumes") or ()):
-        causes += _volume(volume, f"{path}.volumes[{i}]", volumes)
-    causes += _containers(spec, path, volumes)
-    causes += _one_of(f"{path}.restartPolicy", spec["restartPolicy"], "Always", "OnFailure", "Never")
-    dns = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
-    causes += _one_of(f"{path}.dnsPolicy", spec["dnsPolicy"], *dns)
-    if (account := spec.get("serviceAccountName")) and not re.fullmatch(SUBDOMAIN, account):
-        causes.append(invalid_value(f"{path}.serviceAccountName", account, SUBDOMAIN_TEXT))
-    if spec["terminationGracePeriodSeconds"] < 0:
-        field = f"{path}.terminationGracePeriodSeconds"
-        causes.append(invalid_value(field, spec["terminationGracePeriodSeconds"], "must be greater than or equal to 0"))
-    return causes
+    for where, volume in items(spec, path, "volumes"):
+        causes += _volume(volume, where, volumes)
+    return causes + _containers(spec, path, volumes) + errors(spec, path, _SPEC)
 
 
 def pod_update(new: Object, old: Object) -> list[StatusCause]:
@@ -97,44 +99,32 @@ def _volume(volume: Object, path: str, names: set[str]) -> list[StatusCause]:
         causes = label_name(f"{path}.name", name)
     names.add(name)
     if (host := volume.get("hostPath")) is not None:
-        field, where = f"{path}.hostPath.path", host.get("path", "")
-        causes += _without_steps_back(field, where) if where else [required(field)]
-    causes += _projected(volume.get("projected") or {}, f"{path}.projected")
-    for kind in ("secret", "configMap"):
-        causes += _keys_to_paths(volume.get(kind) or {}, f"{path}.{kind}")
-    return causes + _downward(volume.get("downwardAPI") or {}, f"{path}.downwardAPI")
+        causes += errors(host, f"{path}.hostPath", _HOST_PATH)
+    return causes + _projected(volume.get("projected") or {}, f"{path}.projected") + errors(volume, path, _FILES)
 
 
 def _projected(projected: Object, path: str) -> list[StatusCause]:
     causes = []
-    for i, source in enumerate(projected.get("sources") or ()):
-        where = f"{path}.sources[{i}]"
-        for kind in ("secret", "configMap"):
-            causes += _keys_to_paths(source.get(kind) or {}, f"{where}.{kind}")
-        causes += _downward(source.get("downwardAPI") or {}, f"{where}.downwardAPI")
+    for where, source in items(projected, path, "sources"):
+        causes += errors(source, where, _FILES)
         if token := source.get("serviceAccountToken"):
             causes += token_duration(f"{where}.serviceAccountToken.expirationSeconds", token["expirationSeconds"])
             # A real server, too, names the path of the whole volume here, not of the source.
-            causes += _volume_path(f"{path}.path", token.get("path", ""))
+            causes += errors(token, path, _FILE)
     return causes
 
 
-def _keys_to_paths(source: Object, path: str) -> list[StatusCause]:
-    causes = []
-    for i, item in enumerate(source.get("items") or ()):
-        causes += [] if item.get("key") else [required(f"{path}.items[{i}].key")]
-        causes += _volume_path(f"{path}.items[{i}].path", item.get("path", ""))
-    return causes
+def _keys_to_paths(path: str, source: Object | None) -> list[StatusCause]:
+    return [cause for where, item in items(source or {}, path, "items") for cause in errors(item, where, _KEY_TO_PATH)]
 
 
-def _downward(source: Object, path: str) -> list[StatusCause]:
-    return [cause for item in source.get("items") or () for cause in _volume_path(f"{path}.path", item.get("path", ""))]
+def _downward(path: str, source: Object | None) -> list[StatusCause]:
+    entries = (source or {}).get("items") or ()
+    return [cause for item in entries for cause in errors(item, path, _FILE)]
 
 
 def _volume_path(field: str, path: str) -> list[StatusCause]:
     """Return the errors in a file's path in a volume."""
-    if not path:
-        return [required(field)]
     # The kubelet's own names in a volume start with `..`.
     reserved = path.startswith("..") and not path.startswith("../")
     return _descending(field, path) + ([invalid_value(field, path, "must not start with '..'")] if reserved else [])
@@ -153,14 +143,12 @@ def _containers(spec: Object, path: str, volumes: set[str]) -> list[StatusCause]
     containers = spec.get("containers") or ()
     causes = [] if containers else [required(f"{path}.containers")]
     names: set[str] = set()
-    for i, container in enumerate(containers):
-        where = f"{path}.containers[{i}]"
+    for where, container in items(spec, path, "containers"):
         causes += _container(container, where, volumes) + _duplicate_name(container, where, names)
-        causes += _life(container, where, spec["terminationGracePeriodSeconds"]) + _restart_policy(container, where)
+        causes += _life(container, where, spec["terminationGracePeriodSeconds"]) + errors(container, where, _RESTART)
     causes += _host_ports(containers, f"{path}.containers")
-    for i, container in enumerate(spec.get("initContainers") or ()):
-        where = f"{path}.initContainers[{i}]"
-        causes += _container(container, where, volumes) + _restart_policy(container, where)
+    for where, container in items(spec, path, "initContainers"):
+        causes += _container(container, where, volumes) + errors(container, where, _RESTART)
         causes += _duplicate_name(container, where, names) + _host_ports([container], f"{path}.initContainers")
         if container.get("restartPolicy") == "Always":
             causes += _life(container, where, spec["terminationGracePeriodSeconds"])
@@ -173,27 +161,11 @@ def _containers(spec: Object, path: str, volumes: set[str]) -> list[StatusCause]
 
 
 def _container(container: Object, path: str, volumes: set[str]) -> list[StatusCause]:
-    name = container.get("name", "")
-    causes = label_name(f"{path}.name", name) if name else [required(f"{path}.name")]
-    if not container.get("image"):
-        causes.append(required(f"{path}.image"))
-    policy = container["terminationMessagePolicy"]
-    causes += _required_of(f"{path}.terminationMessagePolicy", policy, "File", "FallbackToLogsOnError")
-    causes += _ports(container, f"{path}.ports")
-    causes += _environment(container, f"{path}.env") + _environment_from(container, f"{path}.envFrom")
-    causes += _mounts(container, path, volumes)
-    policy = container["imagePullPolicy"]
-    causes += _required_of(f"{path}.imagePullPolicy", policy, "Always", "IfNotPresent", "Never")
+    causes = errors(container, path, _CONTAINER)
+    causes += _ports(container, path) + _environment(container, path) + _environment_from(container, path)
+    causes += _mounts(container, path, volumes) + errors(container, path, _PULL)
     causes += _resources(container["resources"], f"{path}.resources")
     return causes + _security_context(container.get("securityContext") or {}, f"{path}.securityContext")
-
-
-def _one_of(field: str, value: str, *choices: str) -> list[StatusCause]:
-    return [] if value in choices else [unsupported(field, value, choices)]
-
-
-def _required_of(field: str, value: str, *choices: str) -> list[StatusCause]:
-    return _one_of(field, value, *choices) if value else [required(field)]
 
 
 def _duplicate_name(container: Object, path: str, names: set[str]) -> list[StatusCause]:
@@ -203,30 +175,16 @@ def _duplicate_name(container: Object, path: str, names: set[str]) -> list[Statu
     return [duplicate(f"{path}.name", name)] if known else []
 
 
-def _restart_policy(container: Object, path: str) -> list[StatusCause]:
-    """https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restart-rules"""
-    if "restartPolicy" not in container:
-        return []
-    return _one_of(f"{path}.restartPolicy", container["restartPolicy"], "Always", "Never", "OnFailure")
-
-
 def _ports(container: Object, path: str) -> list[StatusCause]:
     causes, names = [], set()
-    for i, port in enumerate(container.get("ports") or ()):
-        field, name = f"{path}[{i}]", port.get("name", "")
+    for field, port in items(container, path, "ports"):
+        name = port.get("name", "")
         wrong = _port_name(f"{field}.name", name) if name else []
         if name in names:
             causes.append(duplicate(f"{field}.name", name))
         elif name and not wrong:
             names.add(name)
-        causes += wrong
-        if number := port.get("containerPort", 0):
-            causes += _port_number(f"{field}.containerPort", number)
-        else:
-            causes.append(required(f"{field}.containerPort"))
-        if number := port.get("hostPort", 0):
-            causes += _port_number(f"{field}.hostPort", number)
-        causes += _required_of(f"{field}.protocol", port.get("protocol", ""), "SCTP", "TCP", "UDP")
+        causes += wrong + errors(port, field, _PORT)
     return causes
 
 
@@ -243,10 +201,6 @@ def _host_ports(containers: Iterable[Object], path: str) -> list[StatusCause]:
     return causes
 
 
-def _port_number(field: str, number: int) -> list[StatusCause]:
-    return [] if 1 <= number <= 65535 else [invalid_value(field, number, PORT_TEXT)]
-
-
 def _port_name(field: str, name: str) -> list[StatusCause]:
     wrong = {
         "must be no more than 15 bytes": len(name) > 15,
@@ -258,18 +212,14 @@ def _port_name(field: str, name: str) -> list[StatusCause]:
     return [invalid_value(field, name, text) for text, is_so in wrong.items() if is_so]
 
 
-def _port(field: str, port: int | str) -> list[StatusCause]:
-    return _port_name(field, port) if isinstance(port, str) else _port_number(field, port)
+def _port(field: str, port: int | str | None) -> list[StatusCause]:
+    return _port_name(field, port) if isinstance(port, str) else PORT_NUMBER(field, port or 0)
 
 
 def _environment(container: Object, path: str) -> list[StatusCause]:
     causes = []
-    for i, variable in enumerate(container.get("env") or ()):
-        name, field = variable.get("name", ""), f"{path}[{i}]"
-        if not name:
-            causes.append(required(f"{field}.name"))
-        elif not re.fullmatch(r"[ -<>-~]+", name):
-            causes.append(invalid_value(f"{field}.name", name, ENVIRONMENT_TEXT))
+    for field, variable in items(container, path, "env"):
+        causes += errors(variable, field, _VARIABLE)
         if (source := variable.get("valueFrom")) is not None:
             causes += _value_from(source, variable.get("value", ""), f"{field}.valueFrom")
     return causes
@@ -280,12 +230,11 @@ def _value_from(source: Object, value: str, path: str) -> list[StatusCause]:
     if "fieldRef" in source:
         causes += _field_reference(source["fieldRef"], f"{path}.fieldRef")
     if "resourceFieldRef" in source:
-        causes += _resource_reference(source["resourceFieldRef"], f"{path}.resourceFieldRef")
+        causes += errors(source["resourceFieldRef"], f"{path}.resourceFieldRef", _RESOURCE)
     for key in ("configMapKeyRef", "secretKeyRef"):
         if key in source:
-            name, entry = source[key].get("name", ""), source[key].get("key", "")
-            causes += subdomain_name(f"{path}.{key}.name", name)
-            causes += config_key(f"{path}.{key}.key", entry) if entry else [required(f"{path}.{key}.key")]
+            causes += subdomain_name(f"{path}.{key}.name", source[key].get("name", ""))
+            causes += errors(source[key], f"{path}.{key}", _KEY)
     if not source:
         more = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
         causes.append(invalid_value(path, "", more))
@@ -318,36 +267,30 @@ def _field_reference(reference: Object, path: str) -> list[StatusCause]:
     return [unsupported(f"{path}.fieldPath", name, ENVIRONMENT_FIELDS)] if name in OTHER_FIELDS else []
 
 
-def _resource_reference(reference: Object, path: str) -> list[StatusCause]:
-    resource = reference.get("resource", "")
-    if not resource:
-        return [required(f"{path}.resource")]
+def _resource(field: str, resource: str) -> list[StatusCause]:
     if resource in RESOURCES or resource.startswith(("limits.hugepages-", "requests.hugepages-")):
         return []
-    return [unsupported(f"{path}.resource", resource, RESOURCES)]
+    return [unsupported(field, resource, RESOURCES)]
 
 
 def _environment_from(container: Object, path: str) -> list[StatusCause]:
     causes = []
-    for i, source in enumerate(container.get("envFrom") or ()):
-        if (prefix := source.get("prefix")) and not re.fullmatch(r"[ -<>-~]+", prefix):
-            causes.append(invalid_value(f"{path}[{i}].prefix", prefix, ENVIRONMENT_TEXT))
+    for where, source in items(container, path, "envFrom"):
+        causes += errors(source, where, _VARIABLES)
         kinds = [key for key in ("configMapRef", "secretRef") if key in source]
         for key in kinds:
-            name, field = source[key].get("name", ""), f"{path}[{i}].{key}.name"
-            causes += subdomain_name(field, name) if name else [required(field)]
+            causes += errors(source[key], f"{where}.{key}", _NAME)
         if not kinds:
-            causes.append(invalid_value(path, "", "must specify one of: `configMapRef` or `secretRef`"))
+            causes.append(invalid_value(f"{path}.envFrom", "", "must specify one of: `configMapRef` or `secretRef`"))
         elif len(kinds) > 1:
-            causes.append(invalid_value(path, "", "may not have more than one field specified at a time"))
+            causes.append(invalid_value(f"{path}.envFrom", "", "may not have more than one field specified at a time"))
     return causes
 
 
 def _mounts(container: Object, path: str, volumes: set[str]) -> list[StatusCause]:
     causes: list[StatusCause] = []
     mounted: set[str] = set()
-    for i, mount in enumerate(container.get("volumeMounts") or ()):
-        field = f"{path}.volumeMounts[{i}]"
+    for field, mount in items(container, path, "volumeMounts"):
         if not mount.get("name"):
             causes.append(required(f"{field}.name"))
         elif mount["name"] not in volumes:
@@ -412,10 +355,7 @@ def _life(container: Object, path: str, grace: int) -> list[StatusCause]:
 
 
 def _probe(probe: Object, kind: str, path: str, grace: int) -> list[StatusCause]:
-    causes = _handler(probe, path, HANDLERS["Probe"], grace)
-    for key in PROBE_NUMBERS:
-        if probe.get(key, 0) < 0:
-            causes.append(invalid_value(f"{path}.{key}", probe[key], "must be greater than or equal to 0"))
+    causes = _handler(probe, path, HANDLERS["Probe"], grace) + errors(probe, path, _PROBE)
     seconds, field = probe.get("terminationGracePeriodSeconds"), f"{path}.terminationGracePeriodSeconds"
     if seconds is not None and seconds <= 0:
         causes.append(invalid_value(field, seconds, "must be greater than 0"))
@@ -435,7 +375,7 @@ def _handler(handler: Object, path: str, kinds: tuple[str, ...], grace: int) -> 
     causes = []
     match given[0]:
         case "exec":
-            causes += [] if action.get("command") else [required(f"{field}.command")]
+            causes += errors(action, field, _EXEC)
         case "httpGet":
             causes += _http_get(action, field)
         case "sleep":
@@ -443,16 +383,14 @@ def _handler(handler: Object, path: str, kinds: tuple[str, ...], grace: int) -> 
                 more = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
                 causes.append(invalid_value(field, seconds, more))
         case _:
-            causes += _port(f"{field}.port", action.get("port", 0))
+            causes += errors(action, field, _SOCKET)
     return causes + [
         forbidden_field(f"{path}.{kind}", "may not specify more than 1 handler type") for kind in given[1:]
     ]
 
 
 def _http_get(action: Object, path: str) -> list[StatusCause]:
-    causes = [] if action.get("path") else [required(f"{path}.path")]
-    causes += _port(f"{path}.port", action.get("port", 0))
-    causes += _one_of(f"{path}.scheme", action.get("scheme", "HTTP"), "HTTP", "HTTPS")
+    causes = errors(action, path, _HTTP_GET)
     for header in action.get("httpHeaders") or ():
         if not re.fullmatch(HEADER, name := header.get("name", "")):
             causes.append(invalid_value(f"{path}.httpHeaders", name, HEADER_TEXT))
@@ -483,3 +421,40 @@ def _frozen(new: Object, old: Object) -> Object:
                 for container, before in zip(new[lists], old[lists], strict=True)
             ]
     return frozen
+
+
+# The rules that need only the field's own value, in the order in which the API server reports errors.
+_SPEC: dict[str, FieldRule] = {
+    "restartPolicy": one_of("Always", "OnFailure", "Never"),
+    "dnsPolicy": one_of("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
+    "serviceAccountName": optional(matching(SUBDOMAIN, SUBDOMAIN_TEXT)),
+    "terminationGracePeriodSeconds": not_negative,
+}
+_FILES: dict[str, FieldRule] = {"secret": _keys_to_paths, "configMap": _keys_to_paths, "downwardAPI": _downward}
+_HOST_PATH: dict[str, FieldRule] = {"path": needed(_without_steps_back)}
+_FILE: dict[str, FieldRule] = {"path": needed(_volume_path)}
+_KEY_TO_PATH: dict[str, FieldRule] = {"key": needed(), "path": needed(_volume_path)}
+_CONTAINER: dict[str, FieldRule] = {
+    "name": needed(label_name),
+    "image": needed(),
+    "terminationMessagePolicy": needed(one_of("File", "FallbackToLogsOnError")),
+}
+_PULL: dict[str, FieldRule] = {"imagePullPolicy": needed(one_of("Always", "IfNotPresent", "Never"))}
+# https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restart-rules
+_RESTART: dict[str, FieldRule] = {"restartPolicy": one_of("Always", "Never", "OnFailure")}
+_PORT: dict[str, FieldRule] = {
+    "containerPort": needed(PORT_NUMBER),
+    "hostPort": optional(PORT_NUMBER),
+    "protocol": needed(one_of("SCTP", "TCP", "UDP")),
+}
+_VARIABLE: dict[str, FieldRule] = {"name": needed(ENVIRONMENT_NAME)}
+_KEY: dict[str, FieldRule] = {"key": needed(config_key)}
+_RESOURCE: dict[str, FieldRule] = {"resource": needed(_resource)}
+_VARIABLES: dict[str, FieldRule] = {"prefix": optional(ENVIRONMENT_NAME)}
+_NAME: dict[str, FieldRule] = {"name": needed(subdomain_name)}
+_EXEC: dict[str, FieldRule] = {"command": needed()}
+_SOCKET: dict[str, FieldRule] = {"port": _port}
+_PROBE: dict[str, FieldRule] = dict.fromkeys(
+    ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"), not_negative
+)
+_HTTP_GET: dict[str, FieldRule] = {"path": needed(), "port": _port, "scheme": one_of("HTTP", "HTTPS")}

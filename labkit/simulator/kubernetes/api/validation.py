@@ -6,6 +6,16 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from labkit.simulator.kubernetes.api import match_conditions
+from labkit.simulator.kubernetes.api.field_rules import (
+    FieldRule,
+    between,
+    errors,
+    items,
+    matching,
+    needed,
+    not_negative,
+    one_of,
+)
 from labkit.simulator.kubernetes.api.name_validation import (
     QUALIFIED,
     SUBDOMAIN,
@@ -189,8 +199,7 @@ def _deployment(deployment: Object) -> list[StatusCause]:
     spec = deployment["spec"]
     causes = _workload(deployment, "deployment")
     strategy, path = spec["strategy"], "spec.strategy"
-    if strategy["type"] not in (choices := ("Recreate", "RollingUpdate")):
-        causes.append(unsupported(f"{path}.type", strategy["type"], choices))
+    causes += errors(strategy, path, {"type": one_of("Recreate", "RollingUpdate")})
     rolling = strategy.get("rollingUpdate")
     if strategy["type"] == "Recreate" and rolling is not None:
         more = "may not be specified when strategy `type` is 'Recreate'"
@@ -198,24 +207,22 @@ def _deployment(deployment: Object) -> list[StatusCause]:
     elif rolling is not None:
         unavailable, surge = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
         field = f"{path}.rollingUpdate.maxUnavailable"
-        causes += _count_or_percent(field, unavailable) + _count_or_percent(f"{path}.rollingUpdate.maxSurge", surge)
+        causes += errors(rolling, f"{path}.rollingUpdate", _ROLLING_UPDATE)
         if unavailable in (0, "0%") and surge in (0, "0%"):
             causes.append(invalid_value(field, unavailable, "may not be 0 when `maxSurge` is 0"))
         elif re.fullmatch(r"[0-9]+%", str(unavailable)) and int(unavailable[:-1]) > 100:
             causes.append(invalid_value(field, unavailable, "must not be greater than 100%"))
-    causes += _not_negative("spec.revisionHistoryLimit", spec["revisionHistoryLimit"])
-    deadline, field = spec["progressDeadlineSeconds"], "spec.progressDeadlineSeconds"
-    causes += _not_negative(field, deadline)
-    if deadline <= spec.get("minReadySeconds", 0):
-        causes.append(invalid_value(field, deadline, "must be greater than minReadySeconds"))
+    causes += errors(spec, "spec", _DEPLOYMENT)
+    if (deadline := spec["progressDeadlineSeconds"]) <= spec.get("minReadySeconds", 0):
+        more = "must be greater than minReadySeconds"
+        causes.append(invalid_value("spec.progressDeadlineSeconds", deadline, more))
     return causes
 
 
 def _workload(obj: Object, called: str) -> list[StatusCause]:
     """Return the errors in the fields that Deployments and ReplicaSets have in common."""
     spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
-    causes = _not_negative("spec.replicas", spec["replicas"])
-    causes += _not_negative("spec.minReadySeconds", spec.get("minReadySeconds", 0))
+    causes = errors(spec, "spec", _WORKLOAD)
     selector, labels = spec.get("selector"), template["metadata"].get("labels")
     if selector is None:
         causes.append(required("spec.selector"))
@@ -244,8 +251,7 @@ def _selector(selector: Object, path: str) -> list[StatusCause]:
         causes += label_key(f"{path}.matchLabels", key)
         if value and (len(value) > 63 or not re.fullmatch(QUALIFIED, value)):
             causes.append(invalid_value(f"{path}.matchLabels", value, VALUE_TEXT))
-    for i, expression in enumerate(selector.get("matchExpressions") or ()):
-        field = f"{path}.matchExpressions[{i}]"
+    for field, expression in items(selector, path, "matchExpressions"):
         operator, values = expression.get("operator", ""), expression.get("values")
         if operator in ("In", "NotIn") and not values:
             causes.append(required(f"{field}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
@@ -258,17 +264,11 @@ def _selector(selector: Object, path: str) -> list[StatusCause]:
     return causes
 
 
-def _count_or_percent(field: str, value: int | str) -> list[StatusCause]:
-    if isinstance(value, int):
-        return _not_negative(field, value)
-    if re.fullmatch(r"[0-9]+%", value):
-        return []
+def _count_or_percent(field: str, value: int | str | None) -> list[StatusCause]:
+    if not isinstance(value, str):
+        return not_negative(field, value)
     more = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex"
-    return [invalid_value(field, value, f"{more} used for validation is '[0-9]+%')")]
-
-
-def _not_negative(field: str, value: int) -> list[StatusCause]:
-    return [] if value >= 0 else [invalid_value(field, value, "must be greater than or equal to 0")]
+    return matching("[0-9]+%", f"{more} used for validation is '[0-9]+%')")(field, value)
 
 
 def _event(event: Object) -> list[StatusCause]:
@@ -279,31 +279,20 @@ def _event(event: Object) -> list[StatusCause]:
 
 
 def _webhooks(configuration: Object) -> list[StatusCause]:
-    causes = []
-    for i, webhook in enumerate(configuration.get("webhooks") or ()):
-        path = f"webhooks[{i}]"
-        versions = webhook.get("admissionReviewVersions") or []
-        if not versions:
-            causes.append(required(f"{path}.admissionReviewVersions", "must specify one of v1, v1beta1"))
-        elif not {"v1", "v1beta1"} & set(versions):
-            field = f"{path}.admissionReviewVersions"
-            causes.append(invalid_value(field, versions, "must include at least one of v1, v1beta1"))
-        if (effects := webhook.get("sideEffects")) not in (choices := ("None", "NoneOnDryRun")):
-            field = f"{path}.sideEffects"
-            more = "must specify one of None, NoneOnDryRun"
-            causes.append(unsupported(field, effects, choices) if effects else required(field, more))
-        url = (webhook.get("clientConfig") or {}).get("url", "")
-        scheme = url.partition("://")[0]
-        if url and scheme != "https":
-            more = "'https' is the only allowed URL scheme; desired format: https://host[/path]"
-            causes.append(invalid_value(f"{path}.clientConfig.url", scheme, more))
-        if not 1 <= webhook["timeoutSeconds"] <= 30:
-            more = "the timeout value must be between 1 and 30 seconds"
-            causes.append(invalid_value(f"{path}.timeoutSeconds", webhook["timeoutSeconds"], more))
-        if webhook["failurePolicy"] not in (choices := ("Fail", "Ignore")):
-            causes.append(unsupported(f"{path}.failurePolicy", webhook["failurePolicy"], choices))
-        causes += match_conditions.validate(webhook.get("matchConditions") or [], f"{path}.matchConditions")
-    return causes
+    hooks = items(configuration, "", "webhooks")
+    return [cause for path, webhook in hooks for cause in errors(webhook, path, _WEBHOOK)]
+
+
+def _review_versions(field: str, versions: list[str]) -> list[StatusCause]:
+    more = "must include at least one of v1, v1beta1"
+    return [] if {"v1", "v1beta1"} & set(versions) else [invalid_value(field, versions, more)]
+
+
+def _client_config(path: str, config: Object | None) -> list[StatusCause]:
+    url = (config or {}).get("url", "")
+    scheme = url.partition("://")[0]
+    more = "'https' is the only allowed URL scheme; desired format: https://host[/path]"
+    return [invalid_value(f"{path}.url", scheme, more)] if url and scheme != "https" else []
 
 
 def _role(obj: Object, *, namespaced: bool) -> list[StatusCause]:
@@ -312,10 +301,8 @@ def _role(obj: Object, *, namespaced: bool) -> list[StatusCause]:
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
     """
     causes = []
-    for i, rule in enumerate(obj.get("rules") or ()):
-        path = f"rules[{i}]"
-        if not rule.get("verbs"):
-            causes.append(required(f"{path}.verbs", "verbs must contain at least one value"))
+    for path, rule in items(obj, "", "rules"):
+        causes += errors(rule, path, _RULE)
         if paths := rule.get("nonResourceURLs"):
             if namespaced:
                 more = "namespaced rules cannot apply to non-resource URLs"
@@ -324,10 +311,7 @@ def _role(obj: Object, *, namespaced: bool) -> list[StatusCause]:
                 more = "rules cannot apply to both regular resources and non-resource URLs"
                 causes.append(invalid_value(f"{path}.nonResourceURLs", paths, more))
             continue
-        if not rule.get("apiGroups"):
-            causes.append(required(f"{path}.apiGroups", "resource rules must supply at least one api group"))
-        if not rule.get("resources"):
-            causes.append(required(f"{path}.resources", "resource rules must supply at least one resource"))
+        causes += errors(rule, path, _RESOURCE_RULE)
         if rule.get("resourceNames") and len(rule.get("resources") or ()) > 1:
             causes.append(required(f"{path}.resourceNames", "resource names cannot apply to multiple resources"))
     return causes
@@ -335,21 +319,15 @@ def _role(obj: Object, *, namespaced: bool) -> list[StatusCause]:
 
 def _binding(obj: Object, *, kinds: tuple[str, ...]) -> list[StatusCause]:
     """Return the errors in a binding's subjects and roleRef. The roleRef must refer to one of the ``kinds``."""
-    reference, causes = obj.get("roleRef") or {}, []
-    if (group := reference.get("apiGroup", "")) != RBAC:
-        causes.append(unsupported("roleRef.apiGroup", group, [RBAC]))
-    if (kind := reference.get("kind", "")) not in kinds:
-        causes.append(unsupported("roleRef.kind", kind, kinds))
-    return causes + ([] if reference.get("name") else [required("roleRef.name")]) + _subjects(obj)
+    rules = {"apiGroup": one_of(RBAC), "kind": one_of(*kinds), "name": needed()}
+    return errors(obj.get("roleRef") or {}, "roleRef", rules) + _subjects(obj)
 
 
 def _subjects(obj: Object) -> list[StatusCause]:
     causes = []
-    for i, subject in enumerate(obj.get("subjects") or ()):
-        path, kind, group = f"subjects[{i}]", subject.get("kind", ""), subject.get("apiGroup", "")
-        name = subject.get("name", "")
-        if not name:
-            causes.append(required(f"{path}.name"))
+    for path, subject in items(obj, "", "subjects"):
+        kind, group, name = (subject.get(key, "") for key in ("kind", "apiGroup", "name"))
+        causes += errors(subject, path, {"name": needed()})
         if kind == "ServiceAccount":
             if group:
                 causes.append(unsupported(f"{path}.apiGroup", group, [""]))
@@ -365,6 +343,23 @@ def _subjects(obj: Object) -> list[StatusCause]:
     return causes
 
 
+# The rules that need only the field's own value, in the order in which the API server reports errors.
+_WORKLOAD: dict[str, FieldRule] = {"replicas": not_negative, "minReadySeconds": not_negative}
+_DEPLOYMENT: dict[str, FieldRule] = {"revisionHistoryLimit": not_negative, "progressDeadlineSeconds": not_negative}
+_ROLLING_UPDATE: dict[str, FieldRule] = {"maxUnavailable": _count_or_percent, "maxSurge": _count_or_percent}
+_WEBHOOK: dict[str, FieldRule] = {
+    "admissionReviewVersions": needed(_review_versions, "must specify one of v1, v1beta1"),
+    "sideEffects": needed(one_of("None", "NoneOnDryRun"), "must specify one of None, NoneOnDryRun"),
+    "clientConfig": _client_config,
+    "timeoutSeconds": between(1, 30, "the timeout value must be between 1 and 30 seconds"),
+    "failurePolicy": one_of("Fail", "Ignore"),
+    "matchConditions": lambda field, value: match_conditions.validate(value or [], field),
+}
+_RULE: dict[str, FieldRule] = {"verbs": needed(more="verbs must contain at least one value")}
+_RESOURCE_RULE: dict[str, FieldRule] = {
+    "apiGroups": needed(more="resource rules must supply at least one api group"),
+    "resources": needed(more="resource rules must supply at least one resource"),
+}
 _CHECKS: dict[str, Callable[[Object], list[StatusCause]]] = {
     "ConfigMap": _config_map,
     "Secret": _secret,
