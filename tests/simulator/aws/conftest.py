@@ -227,6 +227,11 @@ def aws(running: Aws) -> Iterator[Aws]:
     running.clock.reset()
 
 
+@pytest.fixture
+def iam(aws):
+    return aws.client("iam")
+
+
 def trust_policy(**changes: Any) -> dict[str, Any]:
     """The trust policy of the lab's second step; ``changes`` are to its statement."""
     name = ISSUER.removeprefix("https://")

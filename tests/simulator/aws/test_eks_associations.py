@@ -249,10 +249,9 @@ def test_a_session_needs_permission_on_the_association_or_config_itself(aws, eks
             irsa.permit(statement)
             refused(
                 lambda method=method, parameters=parameters: getattr(session, method)(**parameters),
-                403,
-                "AccessDeniedException",
+                403, "AccessDeniedException",
                 f"{who} on resource: {arn} because no identity-based policy allows the eks:{action} action",
-            )
+            )  # fmt: skip
         irsa.permit(allowed | {"Condition": {"StringEquals": {"aws:ResourceTag/team": "blue"}}})
         getattr(session, method)(**parameters)
 

@@ -15,11 +15,6 @@ READ_ONLY = "arn:aws:iam::aws:policy/ReadOnlyAccess"
 ATTACHED = "Cannot delete a policy attached to entities."
 
 
-@pytest.fixture
-def iam(aws):
-    return aws.client("iam")
-
-
 def policy(iam, name="bound"):
     return iam.create_policy(PolicyName=name, PolicyDocument=json.dumps(DOCUMENT))["Policy"]["Arn"]
 
@@ -247,7 +242,5 @@ def test_s3_refuses_a_bucket_policy_that_it_cannot_apply(aws, irsa, changes, mes
     s3 = aws.client("s3")
     refused(
         lambda: s3.put_bucket_policy(Bucket=Irsa.bucket, Policy=bucket_policy(**changes)),
-        400,
-        "MalformedPolicy",
-        message,
-    )
+        400, "MalformedPolicy", message,
+    )  # fmt: skip

@@ -127,15 +127,11 @@ def nested(depth):
 def test_iam_and_sts_refuse_a_document_that_is_nested_too_deep_or_not_text(aws, irsa, document):
     refused(
         lambda: irsa.iam.put_role_policy(RoleName="my-role", PolicyName="x", PolicyDocument=document),
-        400,
-        "MalformedPolicyDocument",
-        "Syntax errors in policy.",
-    )
+        400, "MalformedPolicyDocument", "Syntax errors in policy.",
+    )  # fmt: skip
     refused(
         lambda: irsa.iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=document),
-        400,
-        "MalformedPolicyDocument",
-        "This policy contains invalid Json",
-    )
+        400, "MalformedPolicyDocument", "This policy contains invalid Json",
+    )  # fmt: skip
     message = "The policy is not in the valid JSON format."
     refused(lambda: irsa.assume(Policy=document[:2048]), 400, "MalformedPolicyDocument", message)

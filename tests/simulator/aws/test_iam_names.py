@@ -13,11 +13,6 @@ EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action
 TAG_CALLS = [("tag", ""), ("untag", ""), ("list", "_tags")]
 
 
-@pytest.fixture
-def iam(aws):
-    return aws.client("iam")
-
-
 @pytest.mark.parametrize(("operation", "more"), [
     ("CreatePolicyVersion", {"PolicyDocument": json.dumps(EVERYTHING), "SetAsDefault": True}),
     ("DeletePolicy", {}),

@@ -54,10 +54,9 @@ def test_get_trail_status_of_a_logging_trail_shows_no_delivery(aws, irsa, cloudt
     assert abs(status["StartLoggingTime"] - datetime.now(UTC)) < timedelta(seconds=60)
     refused(
         lambda: cloudtrail.get_trail_status(Name="other"),
-        400,
-        "TrailNotFoundException",
+        400, "TrailNotFoundException",
         f"Unknown trail: arn:aws:cloudtrail:{REGION}:{ACCOUNT}:trail/other for the user: {ACCOUNT}",
-    )
+    )  # fmt: skip
 
 
 def test_one_attribute_narrows_the_lookup(aws, irsa, cloudtrail):
@@ -87,11 +86,10 @@ def test_data_events_and_unauthenticated_calls_are_not_in_the_history(aws, irsa,
     aws.client("s3", session).get_object(Bucket=irsa.bucket, Key="hello.txt")
     refused(
         lambda: aws.client("s3", session).put_object(Bucket=irsa.bucket, Key="mine", Body=b""),
-        403,
-        "AccessDenied",
+        403, "AccessDenied",
         f"User: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod is not authorized to perform: s3:PutObject "
         f'on resource: "arn:aws:s3:::irsa-lab/mine" because no identity-based policy allows the s3:PutObject action',
-    )
+    )  # fmt: skip
     with pytest.raises(cloudtrail.exceptions.ClientError, match="InvalidIdentityToken"):
         irsa.assume(WebIdentityToken="not.a.token")
     with pytest.raises(cloudtrail.exceptions.ClientError, match="SignatureDoesNotMatch"):
@@ -153,10 +151,8 @@ def test_the_pages_of_a_lookup_stay_the_same_while_calls_come_in(aws, irsa, clou
     message = "The event that the token names is no longer kept."
     refused(
         lambda: cloudtrail.lookup_events(LookupAttributes=attributes, MaxResults=3, NextToken=token),
-        400,
-        "InvalidNextTokenException",
-        message,
-    )
+        400, "InvalidNextTokenException", message,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("request_", "code", "message"), [
@@ -225,10 +221,8 @@ def test_the_event_history_shows_a_refused_trust_policy_with_its_error(aws, irsa
     with_scheme = json.dumps(trust_policy(Condition={"StringEquals": {f"{ISSUER}:sub": SUBJECT}}))
     refused(
         lambda: irsa.iam.update_assume_role_policy(RoleName=irsa.role_name, PolicyDocument=with_scheme),
-        400,
-        "MalformedPolicyDocument",
-        "Condition can contain only one colon.",
-    )
+        400, "MalformedPolicyDocument", "Condition can contain only one colon.",
+    )  # fmt: skip
     for key, value in (("ResourceName", irsa.role_name), ("EventName", "UpdateAssumeRolePolicy")):
         wanted = [{"AttributeKey": key, "AttributeValue": value}]
         event = aws.client("cloudtrail").lookup_events(LookupAttributes=wanted)["Events"][0]

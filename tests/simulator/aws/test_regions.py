@@ -36,11 +36,10 @@ def in_region(aws, service, region, credentials=None):
 def disabled(call, account_id=ACCOUNT):
     refused(
         call,
-        403,
-        "RegionDisabledException",
+        403, "RegionDisabledException",
         f"STS is not activated in this region for account:{account_id}. "
         "Your account administrator can activate STS in this region using the IAM Console.",
-    )
+    )  # fmt: skip
 
 
 def status(account, region=OFF):
@@ -75,10 +74,9 @@ def test_a_region_that_is_on_by_default_stays_on(aws, account, region):
     for call in (account.enable_region, account.disable_region):
         refused(
             lambda call=call: call(RegionName=region),
-            400,
-            "ValidationException",
+            400, "ValidationException",
             f"The region {region} is enabled by default, and can be neither enabled nor disabled.",
-        )
+        )  # fmt: skip
 
 
 def test_creating_a_cluster_in_a_region_enables_the_region(aws, account, irsa):
@@ -118,10 +116,8 @@ def test_regions_are_listed_by_status_a_page_at_a_time(account):
     assert len(listed(RegionOptStatusContains=["ENABLED_BY_DEFAULT"])) == 17
     refused(
         lambda: account.enable_region(RegionName="mars-north-1"),
-        400,
-        "ValidationException",
-        "The region mars-north-1 does not exist.",
-    )
+        400, "ValidationException", "The region mars-north-1 does not exist.",
+    )  # fmt: skip
 
 
 def test_ec2_and_the_account_api_describe_the_same_regions(aws, account):

@@ -276,10 +276,8 @@ def test_the_simulator_refuses_an_invalid_request(aws, irsa, changes, status, co
 def test_the_simulator_refuses_a_resource_policy_without_a_caller(aws):
     refused(
         lambda: custom(aws, policy(allow()), ResourcePolicy=policy(allow(Principal="*"))),
-        400,
-        "InvalidInput",
-        "CallerArn must be given with a resource policy",
-    )
+        400, "InvalidInput", "CallerArn must be given with a resource policy",
+    )  # fmt: skip
 
 
 def test_the_simulator_names_a_stored_policy_that_cannot_be_read(aws, irsa):
@@ -320,12 +318,11 @@ def test_a_session_needs_permission_to_simulate(aws, irsa):
     session = aws.client("iam", irsa.assume()["Credentials"])
     refused(
         lambda: session.simulate_principal_policy(PolicySourceArn=ROLE, ActionNames=["s3:GetObject"]),
-        403,
-        "AccessDenied",
+        403, "AccessDenied",
         f"User: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod is not authorized to perform: "
         f"iam:SimulatePrincipalPolicy on resource: {ROLE} because no identity-based policy allows the "
         "iam:SimulatePrincipalPolicy action",
-    )
+    )  # fmt: skip
     irsa.permit(allow("iam:Simulate*"), allow("s3:GetObject"))
     answer = session.simulate_principal_policy(PolicySourceArn=ROLE, ActionNames=["s3:GetObject"])
     assert decisions(answer["EvaluationResults"]) == ["allowed"]
