@@ -278,6 +278,7 @@ def base64_text(raw: bytes) -> str:
 def lab(request) -> Iterator[Lab]:
     """An API server and a node, with private mounts and with mapped paths."""
     lab = started(short_folder(request.param), request.param)
+    assert lab.mounts == request.param
     yield lab
     out = (lab.folder / "out").read_text()
     ended(lab)

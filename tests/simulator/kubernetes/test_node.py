@@ -8,7 +8,6 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,7 +16,7 @@ import pytest
 from kubernetes import client
 
 from labkit.tokens import read_jwt
-from tests.simulator.kubernetes.node_lab import Lab, ended, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import shell, short_folder, started, until
 
 TOKEN_FOLDER = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 TOKEN_VOLUME = {
@@ -27,14 +26,6 @@ TOKEN_VOLUME = {
 }  # fmt: skip
 CONFIG_ERROR, CREATE_ERROR = "CreateContainerConfigError", "CreateContainerError"
 TOKEN_MOUNT = {"name": "aws-iam-token", "mountPath": TOKEN_FOLDER, "readOnly": True}
-
-
-@pytest.fixture(scope="module", params=["private", "mapped"])
-def lab(request) -> Iterator[Lab]:
-    lab = started(short_folder(request.param), request.param)
-    assert lab.mounts == request.param
-    yield lab
-    ended(lab)
 
 
 def waiting(lab, name, reason, restarts=0):
