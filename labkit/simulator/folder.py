@@ -13,13 +13,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.connection import awaited
 from labkit.errors import LabError
-from labkit.simulator.certificates import Authority
 from labkit.simulator.clock import Clock
 from labkit.simulator.published import Published
+
+if TYPE_CHECKING:
+    from labkit.simulator.certificates import Authority
 
 # A lab's folder has at least one of these files, or is empty. Any other folder may hold someone's own files.
 MARKS = frozenset({"start.lock", "server.lock", "kind.lock", "ports.json", "server.json", "clock", "joined"})
@@ -121,12 +123,14 @@ class Folder:
         return file.read_bytes()
 
     @property
-    def authority(self) -> Authority:
+    def authority(self) -> "Authority":
         """The lab's CA, which takes the place of the public root CAs."""
         return self.named_authority("ca", "labkit public root")
 
-    def named_authority(self, name: str, common_name: str) -> Authority:
+    def named_authority(self, name: str, common_name: str) -> "Authority":
         """Return the CA in ``NAME.pem`` and ``NAME.key``. Create it if a file is missing or damaged."""
+        from labkit.simulator.certificates import Authority  # loads cryptography, which most commands don't need
+
         certificate, key = self.path / f"{name}.pem", self.path / f"{name}.key"
         try:
             return Authority.load(certificate.read_bytes(), key.read_bytes())

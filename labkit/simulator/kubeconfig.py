@@ -6,11 +6,12 @@ https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeco
 import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from labkit.simulator.certificates import Certificate
+if TYPE_CHECKING:
+    from labkit.simulator.certificates import Certificate
 
 # The context of a kubeconfig without a cluster. With no context at all, kubectl would call port 8080.
 NO_CLUSTER = "no-cluster-in-this-lab"
@@ -28,7 +29,7 @@ class Entry:
     user: dict[str, Any]
 
 
-def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator: Certificate) -> Entry:
+def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator: "Certificate") -> Entry:
     """Return the entry of a cluster. The entry's credentials are the certificate and key of `administrator`."""
     return Entry(
         name,
