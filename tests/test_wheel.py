@@ -5,10 +5,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -176,7 +178,9 @@ def answered_url(jupyterlab: subprocess.Popen, log: Path) -> str:
     """Wait for JupyterLab; return its URL on loopback. Fail with its log if it doesn't answer in time."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and jupyterlab.poll() is None:
-        if said := re.search(r"http://127\.0\.0\.1:\d+/", log.read_text()):
-            return said[0]
+        # JupyterLab prints its URL a moment before it listens.
+        if said := re.search(r"http://127\.0\.0\.1:(\d+)/", log.read_text()):
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(said[1]))):
+                return said[0]
         time.sleep(0.2)
     raise AssertionError(f"JupyterLab does not answer:\n{log.read_text()}")

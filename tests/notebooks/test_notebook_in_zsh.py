@@ -17,7 +17,7 @@ PAGES = [FOLDER.parent / "README.md", FOLDER / "how-to-read-an-error.md", *sorte
 TYPED = [page for page in PAGES if text_boxes(page.read_text())]
 # Real programs that a box may use. Nothing else of this machine is on the PATH.
 TOOLS = ("cat", "cut", "sed", "tee")
-CALLED = ("aws", "conda", "kubectl", "labkit", "make", "papermill", "pip")
+CALLED = ("aws", "conda", "helm", "kubectl", "labkit", "make", "papermill", "pip")
 # A recorder notes its name and arguments, and prints an answer that the box can use.
 RECORDER = f"""#!/bin/sh
 call=$(printf '<%s>' "${{0##*/}}" "$@")
