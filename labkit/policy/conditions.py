@@ -42,14 +42,14 @@ Parse = Callable[[str], object]  # returns None for a text that it can't parse
 class ConditionResult:
     """The result of a condition for one request.
 
-    `wanted` has the values in the condition, and `found` the request's values. `found` is empty if the request doesn't
-    have the key.
+    `wanted` has the values in the condition, and `actual` the request's values. `actual` is empty if the request
+    doesn't have the key.
     """
 
     operator: str
     key: str
     wanted: tuple[str, ...]
-    found: tuple[str, ...]
+    actual: tuple[str, ...]
     matched: bool
     problem: str | None = None  # why the condition can't be evaluated
 

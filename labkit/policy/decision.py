@@ -24,12 +24,12 @@ SHOWN = 4
 class Miss:
     """A part of a statement that doesn't match the request.
 
-    `wanted` has the statement's values, and `found` the request's values.
+    `wanted` has the statement's values, and `actual` the request's values.
     """
 
     part: Literal["action", "resource", "principal", "condition", "statement"]
     wanted: tuple[str, ...]
-    found: tuple[str, ...]
+    actual: tuple[str, ...]
     said: str  # the mismatch in words
     condition: ConditionResult | None = None
 
@@ -37,7 +37,7 @@ class Miss:
         fields: dict[str, Any] = {
             "part": self.part,
             "wanted": list(self.wanted),
-            "found": list(self.found),
+            "found": list(self.actual),
             "said": self.said,
         }
         if self.condition:
@@ -116,7 +116,7 @@ class Decision:
             for miss in near.misses:
                 lines.append(f"    {_label(miss)}")
                 lines.append(f"      wants  {_listed(miss.wanted)}")
-                lines.append(f"      found  {_listed(miss.found)}")
+                lines.append(f"      found  {_listed(miss.actual)}")
         return "\n".join(lines)
 
     __repr__ = __str__ = explain
@@ -144,7 +144,7 @@ class Decision:
 
     def _repr_html_(self) -> str:
         rows = [
-            (str(near), _label(miss), _listed(miss.wanted), _listed(miss.found))
+            (str(near), _label(miss), _listed(miss.wanted), _listed(miss.actual))
             for near in self.near[:SHOWN]
             for miss in near.misses
         ]
@@ -200,7 +200,7 @@ def _misses(statement: Statement, request: Request) -> tuple[Miss, ...]:
         miss = Miss("resource", wanted, (request.resource,), said)
         misses.append(_unevaluable(statement, request) if covered is None else miss)
     misses += [
-        Miss("condition", result.wanted, result.found, tell(result), result) for result in failures(statement, request)
+        Miss("condition", result.wanted, result.actual, tell(result), result) for result in failures(statement, request)
     ]
     # A statement about another action and another resource, or another caller, isn't near.
     return () if misses and misses[0].part == "action" and len(misses) > 1 else tuple(misses)

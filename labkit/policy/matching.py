@@ -113,7 +113,7 @@ def tell(result: ConditionResult) -> str:
     """Return a clause that says why a condition doesn't hold, or why it can't be evaluated."""
     if result.problem:
         return result.problem
-    actual = quoted(result.found).replace(" or ", ", ")
+    actual = quoted(result.actual).replace(" or ", ", ")
     return f"it wants {result.key} {result.operator} {quoted(result.wanted)} and the request has {actual}"
 
 

@@ -98,14 +98,14 @@ def _tell(result: ConditionResult, provider: str) -> str:
         return f"the trust policy cannot be evaluated: {result.problem}"
     issuer, _, claim = result.key.rpartition(":")
     wants = f"the trust policy wants {result.key} {result.operator} {quoted(result.wanted)}"
-    if not result.found and "." in issuer.partition("/")[0] and issuer.lower() != provider.lower():
+    if not result.actual and "." in issuer.partition("/")[0] and issuer.lower() != provider.lower():
         return f"{wants}, a key of another issuer: the token's provider is {provider}"
-    if not result.found and issuer.lower() == provider.lower() and claim.lower() not in CLAIMS:
+    if not result.actual and issuer.lower() == provider.lower() and claim.lower() not in CLAIMS:
         known = " and ".join([", ".join(CLAIMS[:-1]), CLAIMS[-1]])
         return f"{wants}, and IAM has no such key: the keys for a token are {known}"
     who = "the token" if issuer.lower() == provider.lower() else "the request"
     missing = claim if who == "the token" else result.key
-    actual = quoted(result.found).replace(" or ", ", ") if result.found else f"no {missing}"
+    actual = quoted(result.actual).replace(" or ", ", ") if result.actual else f"no {missing}"
     literal = ""
     if "StringEquals" in result.operator and any("*" in value or "?" in value for value in result.wanted):
         literal = " (StringEquals compares * and ? literally; StringLike treats them as wildcards)"

@@ -90,7 +90,7 @@ def test_a_bucket_policy_that_names_another_role_is_near():
     bucket = read(ALLOW | {"Principal": {"AWS": other}}, kind="resource", name="bucket policy")
     (near,) = get(resource=[bucket]).near
     (miss,) = near.misses
-    assert (miss.part, miss.wanted, miss.found) == ("principal", (other,), (SESSION,))
+    assert (miss.part, miss.wanted, miss.actual) == ("principal", (other,), (SESSION,))
 
 
 def test_near_statements_are_listed_nearest_first():

@@ -145,7 +145,7 @@ def test_an_unmet_condition_is_reported_with_the_value_found():
         'the request, but it wants aws:SourceIp IpAddress "10.0.0.0/8" and the request has "192.0.2.1"'
     )
     (failed,) = decision.failed
-    assert (failed.operator, failed.key, failed.found) == ("IpAddress", "aws:SourceIp", ("192.0.2.1",))
+    assert (failed.operator, failed.key, failed.actual) == ("IpAddress", "aws:SourceIp", ("192.0.2.1",))
 
 
 GRANT, REFUSE, SILENT = allow("s3:*"), deny("s3:*"), allow("sqs:*")

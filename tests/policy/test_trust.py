@@ -36,7 +36,7 @@ def test_a_trust_policy_refuses_another_service_account_and_says_why(admit, web_
     (failed,) = decision.failed
     assert (failed.operator, failed.key, failed.matched) == ("StringEquals", f"{issuer}:sub", False)
     assert failed.wanted == ("system:serviceaccount:default:my-service-account",)
-    assert failed.found == ("system:serviceaccount:default:b",)
+    assert failed.actual == ("system:serviceaccount:default:b",)
 
 
 def test_a_trust_policy_refuses_a_token_for_another_audience(admit, web_identity, issuer):

@@ -232,7 +232,7 @@ def _trust_rows(claims: Claims, trust: Policy, provider_arn: str) -> list[ClaimC
             if "." not in issuer.partition("/")[0] and issuer.lower() != claims.provider.lower():
                 continue  # a key about the request, such as aws:SourceIp, or about the role
             wanted = f"{result.operator} {quoted(result.wanted)}"
-            presented = ", ".join(result.found)
+            presented = ", ".join(result.actual)
             rows.append(ClaimComparison(claim, wanted, presented, result.matched, f"{where}: {result.key}"))
     return rows
 
