@@ -21,8 +21,9 @@ RETIRED = {
 }
 # Terms of others: of HTTP, AWS and Kubernetes (ResourceNotFoundException), and of Python's logging.
 OF_OTHERS = re.compile("NotFound|not_found|NOT_FOUND|NullHandler")
-# A key of JSON that the lab prints and reads beside `expected`: the field of a class, its keyword and its attribute.
+# A key of JSON that the lab prints and reads beside `expected`: the field of these classes, and of those with both.
 JSON_KEY = "found"
+OF_JSON = {"Comparison", "Finding", "Symptom"}
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
@@ -35,23 +36,35 @@ def retired(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
                 pass
             case ast.Name(id=name) | ast.arg(arg=name) | ast.alias(asname=str(name)) | ast.MatchAs(name=str(name)):
                 pass
+            case ast.ExceptHandler(name=str(name)) | ast.MatchStar(name=str(name)):
+                pass
             case ast.Attribute(attr=name) | ast.keyword(arg=str(name)):
                 pass
             case _:
                 continue
         if id(node) not in of_json:
-            for word in RETIRED.keys() & {each.lower() for each in WORD.findall(OF_OTHERS.sub("", name))}:
-                yield node.lineno, name, RETIRED[word]
+            yield from ((node.lineno, name, advice) for advice in advices(name))
+
+
+def advices(name: str) -> list[str]:
+    """The advice for each retired word in a name."""
+    return [RETIRED[word] for word in RETIRED.keys() & {each.lower() for each in WORD.findall(OF_OTHERS.sub("", name))}]
 
 
 def json_names(part: ast.AST) -> Iterator[ast.AST]:
     """Yield the names that are `JSON_KEY`: a field, its keyword and attribute, and an argument next to `expected`."""
     match part:
-        case ast.Attribute(attr="found") | ast.keyword(arg="found"):
+        case ast.Attribute(attr="found", ctx=ast.Load()):  # of a field, and each field is looked at where it's defined
             yield part
-        case ast.ClassDef(body=body):
-            targets = (field.target for field in body if isinstance(field, ast.AnnAssign))
-            yield from (target for target in targets if getattr(target, "id", "") == JSON_KEY)
+        case ast.Call(func=func, keywords=keywords):
+            if getattr(func, "id", "") in OF_JSON or "expected" in {each.arg for each in keywords}:
+                yield from (each for each in keywords if each.arg == JSON_KEY)
+        case ast.ClassDef(name=name, body=body):
+            fields = {
+                getattr(field.target, "id", ""): field.target for field in body if isinstance(field, ast.AnnAssign)
+            }
+            if JSON_KEY in fields and (name in OF_JSON or "expected" in fields):
+                yield fields[JSON_KEY]
         case ast.FunctionDef(args=args) if {"expected", JSON_KEY} <= {
             each.arg for each in [*args.args, *args.kwonlyargs]
         }:
@@ -67,6 +80,9 @@ def modules() -> Iterator[tuple[Path, ast.Module]]:
 
 def test_identifiers_use_no_retired_word():
     places = [f"{path}:{line}: {name}: {advice}" for path, tree in modules() for line, name, advice in retired(tree)]
+    places += [f"{path}: {path.stem}: {advice}" for path, _ in modules() for advice in advices(path.stem)]
+    folders = {path.parent for path, _ in modules()}
+    places += [f"{folder}: {folder.name}: {advice}" for folder in sorted(folders) for advice in advices(folder.name)]
     assert not places, "\n".join([f"{len(places)} identifiers contain a retired word:", *places[:40]])
 
 
@@ -83,6 +99,12 @@ def test_identifiers_use_no_retired_word():
     ("def look(found): return found", ["found", "found"]),
     ("except_not_found = iam.exceptions.ResourceNotFoundException", []),
     ("foundation, annulled = 1, 2", []),
+    ("try: ...\nexcept ValueError as asked: ...", ["asked"]),
+    ("match x:\n    case [1, *told]: ...", ["told"]),
+    ("class Miss:\n    wanted: str\n    found: str", ["found"]),
+    ("class Wrong:\n    expected: str\n    found: str", []),
+    ("Miss(wanted=1, found=2)", ["found"]),
+    ("self.found = 1", ["found"]),
 ])  # fmt: skip
 def test_a_retired_word_is_seen_as_a_word_of_its_own(code, names):
     assert [name for _, name, _ in retired(ast.parse(code))] == names
