@@ -1,5 +1,6 @@
 """The README is one page, the manual is whole, and no page states a number or a name that can go out of date."""
 
+import json
 import re
 from pathlib import Path
 
@@ -15,7 +16,11 @@ README = ROOT / "README.md"
 TEXTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("notebooks/*.md"), *MANUAL.glob("*.md")])
 WRITTEN = [*TEXTS, *sorted(ROOT.glob("notebooks/*.ipynb"))]
 LONGEST_README = 180
-LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
+# A link or picture, the definition of a reference, and HTML's.
+LINK = re.compile(
+    r"""(?:\]\(|^ {0,3}\[[^]\n]+\]:[ ]*|\b(?:href|src)=["'])(?!https://|mailto:)<?([^)#\s"'>]*)(?:#([^)\s"'>]+))?""",
+    re.M,
+)
 FENCED = re.compile(r"^```.*?^```$|`[^`\n]*`", re.M | re.S)
 # A count of what the code holds. Digits in front of other words are AWS's or Kubernetes's own.
 COUNT = re.compile(r"\b\d[\d,]* (modules|lines of|commands|faults|messages|exercises|notebooks|tests|answers from)\b")
@@ -27,7 +32,25 @@ def place(page: Path) -> str:
 
 
 def without_code(page: Path) -> str:
-    return FENCED.sub("", page.read_text())
+    """The text of a page, or of a notebook's Markdown cells, without boxes and words of code."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return FENCED.sub("", text)
+
+
+def broken(text: str, page: Path) -> list[str]:
+    """A sentence for each link in a page's text that leads to no file or no heading."""
+    sentences = []
+    for path, anchor in LINK.findall(text):
+        target = (page.parent / path).resolve() if path else page
+        said = f"{place(page)} links to {path}{f'#{anchor}' if anchor else ''}"
+        if not target.is_file():
+            sentences.append(f"{said}: name an existing file, relative to the page")
+        elif anchor and anchor not in anchors(target):
+            sentences.append(f"{said}: {place(target)} has no such heading; it has {sorted(anchors(target))}")
+    return sentences
 
 
 def anchors(page: Path) -> set[str]:
@@ -60,15 +83,30 @@ def test_each_page_of_the_manual_is_in_its_contents():
     assert sorted(listed) == pages
 
 
-@pytest.mark.parametrize("page", TEXTS, ids=place)
+@pytest.mark.parametrize("page", WRITTEN, ids=place)
 def test_each_link_of_a_page_leads_to_a_file_and_a_heading(page):
-    for path, anchor in LINK.findall(without_code(page)):
-        target = (page.parent / path).resolve() if path else page
-        link = f"{path}#{anchor}" if anchor else path
-        assert target.exists(), f"{place(page)} links to {link}: name an existing file, relative to the page"
-        assert not anchor or anchor in anchors(target), (
-            f"{place(page)} links to {link}: {place(target)} has no such heading; it has {sorted(anchors(target))}"
-        )
+    sentences = broken(without_code(page), page)
+    assert not sentences, "\n".join(sentences)
+
+
+@pytest.mark.parametrize("text", [
+    "[a](nothing.md)",
+    "![a](nothing.svg)",
+    '[a](nothing.md "title")',
+    "[a][b]\n\n[b]: nothing.md",
+    '<a href="nothing.md">a</a>',
+    "<img src='nothing.svg'>",
+])  # fmt: skip
+def test_a_broken_link_of_any_form_is_seen(text):
+    (sentence,) = broken(text, README)
+    assert re.fullmatch(r"README.md links to nothing.(md|svg): name an existing file, relative to the page", sentence)
+
+
+def test_each_page_beside_the_notebooks_is_linked():
+    linked = {(page.parent / path).resolve() for page in WRITTEN for path, _ in LINK.findall(without_code(page))}
+    pages = [page for page in ROOT.glob("notebooks/**/*.md") if "/." not in str(page.relative_to(ROOT))]
+    stray = sorted(place(page) for page in pages if page not in linked)
+    assert not stray, f"{stray[0]}: link to it from a page or a notebook, or delete it"
 
 
 def test_each_path_that_contributing_names_exists():

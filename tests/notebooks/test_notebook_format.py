@@ -9,6 +9,7 @@ import pytest
 
 from labkit.course.copies import EXAMINED, TAG
 from labkit.run_parameters import Parameters
+from tests import test_pages
 from tests.notebooks.books import FOLDER, NAMES, changes, code, commands, fences, printed, prose, read
 
 # The one notebook that teaches no step. It makes a diagnosis that you can pass on.
@@ -118,13 +119,8 @@ def test_each_notebook_links_to_the_one_before_and_the_one_after():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_links_to_files_of_the_project_resolve(name):
-    for link in re.findall(r"\]\((?!https://)([^)]+)\)", prose(read(name))):
-        path, _, anchor = link.partition("#")
-        target = (FOLDER / path).resolve() if path else FOLDER / name
-        assert target.is_file(), link
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
-            assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], link
+    sentences = test_pages.broken(prose(read(name)), FOLDER / name)
+    assert not sentences, "\n".join(sentences)
 
 
 WORDS = re.findall(r"^## (.+)$", (FOLDER / "manual" / "words.md").read_text(), re.MULTILINE)
