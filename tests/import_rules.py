@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
-# An import that a contract forbids, and below it the imports by which it leads to a forbidden module.
-NOT_ALLOWED = re.compile(r"^-\s+(labkit\S*) -> (\S+) \((.+?)\)((?:\n {4}\S+ -> .+)*)", re.MULTILINE)
+# An import that a contract forbids, and below it the imports by which it leads to a forbidden module: two spaces in
+# under a contract of layers, four under one of forbidden modules.
+NOT_ALLOWED = re.compile(r"^-\s+(labkit\S*) -> (\S+) \((.+?)\)((?:\n {2,}\S+ -> .+)*)", re.MULTILINE)
 CIRCLE = re.compile(r"^No cycles are allowed in (\S+)\.$(?:\n.*)*?\n-\s+(\S+) -> (\S+) \((.+?)\)", re.MULTILINE)
 UNLISTED = re.compile(r"^The following modules are not listed as layers:?\n+\s*- (\S+)", re.MULTILINE)
 

@@ -3,6 +3,7 @@
 pyproject.toml says which module may import which. `make lint` runs import-linter as well as these tests.
 """
 
+import ast
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import grimp
 import pytest
 
+import labkit
 from tests import any_in_signatures, import_rules
 from tests.conftest import lacking
 
@@ -139,7 +141,11 @@ def circle_of(module: str, arrows: dict[str, set[str]]) -> list[str]:
         "- labkit.policy.arn -> labkit.simulator.folder (l.5)\n\n\n"
         "labkit.tokens is not allowed to import labkit.simulator:\n\n"
         "-   labkit.tokens -> labkit.policy.arn (l.15)\n"
-        "    labkit.policy.arn -> labkit.simulator.folder (l.5)\n",
+        "    labkit.policy.arn -> labkit.simulator.folder (l.5)\n\n\n"
+        "labkit.doctor.checks is not allowed to import labkit.doctor.survey:\n\n"
+        "- labkit.doctor.checks -> labkit.documents (l.14)\n"
+        "  labkit.documents -> labkit.policy.arn (l.10)\n"
+        "  labkit.policy.arn -> labkit.simulator.folder (l.5)\n",
         "labkit.policy.arn may not import labkit.simulator.folder (l.5). "
         "Move what is imported down; the layers are in pyproject.toml.",
     ),
@@ -164,6 +170,48 @@ def circle_of(module: str, arrows: dict[str, set[str]]) -> list[str]:
 ], ids=["layer", "by a third", "circle", "unlisted", "anything else"])  # fmt: skip
 def test_a_broken_import_rule_is_explained_in_one_sentence(printed, sentence):
     assert import_rules.sentences(printed) == [sentence]
+
+
+def test_no_module_of_labkit_uses_a_name_that_is_for_those_outside():
+    modules = {path: path.read_text() for path in LABKIT.rglob("*.py")}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: import {new} instead of {old}, which hides it from the layers"
+        for path, source in modules.items()
+        for line, old, new in detours(source)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def detours(source: str) -> list[tuple[int, str, str]]:
+    """Each use of an old name, or of one that `labkit` looks up at its first use: the line, the name, and the place."""
+    lazy = {f"labkit.{name}": where for name, where in {**labkit._WHERE, **labkit._MODULES}.items()}
+    known = {old: new for old, new in {**lazy, **labkit._MOVED}.items() if old != new}
+    uses = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=aliases):
+                names = [alias.name for alias in aliases]
+            case ast.ImportFrom(module=module, names=aliases, level=0):
+                names = [f"{module}.{alias.name}" for alias in aliases]
+            case ast.Attribute(value=ast.Name(id="labkit"), attr=name):
+                names = [f"labkit.{name}"]
+            case _:
+                continue
+        olds = [(name, ".".join(name.split(".")[:2])) for name in names]
+        uses += [(node.lineno, name, known[old]) for name, old in olds if old in known]
+    return uses
+
+
+@pytest.mark.parametrize(("source", "names"), [
+    ("import labkit.emulator.aws.gate", ["labkit.emulator.aws.gate"]),
+    ("from labkit.widgets import check", ["labkit.widgets.check"]),
+    ("from labkit import Check, documents", ["labkit.Check"]),
+    ("from labkit import contents", ["labkit.contents"]),
+    ("import labkit\nlabkit.Lab.open()", ["labkit.Lab"]),
+    ("from labkit import doctor, steps, targets\nimport labkit.fleeting\nlabkit.__path__", []),
+])  # fmt: skip
+def test_an_import_by_an_old_or_a_lazy_name_is_seen(source, names):
+    assert [name for _, name, _ in detours(source)] == names
 
 
 def test_commit_subjects_are_short():
