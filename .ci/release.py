@@ -29,15 +29,18 @@ def refused(version: str) -> str:
     tag = f"v{version}"
     if changed := git("status", "--porcelain").splitlines():
         return f"{changed[0][3:]} differs from the commit: commit it, or run git stash --include-untracked."
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        return f"pyproject.toml has version {version}: write it as MAJOR.MINOR.PATCH, such as 1.2.3."
     here = [name for name in git("tag", "--points-at", "HEAD").split() if re.match(r"v\d", name)]
     if here and tag not in here:
         return f"the tag here is {here[0]} and pyproject.toml has version {version}: give both the same number."
+    if not notes(version).strip():
+        then = f", commit, and run git tag --force {tag}" if here else " and commit."
+        return f"CHANGELOG.md has no changes under ## {version}: write them{then}"
     if not here and git("tag", "--list", tag):
         return f"this commit isn't the one of {tag}: run git checkout {tag}, or set the next version in pyproject.toml."
     if not here:
         return f"this commit has no version's tag: run git tag {tag}"
-    if not notes(version).strip():
-        return f"CHANGELOG.md has no changes under ## {version}: write them, commit, and run git tag --force {tag}"
     return ""
 
 

@@ -133,6 +133,22 @@ def test_a_version_without_changes_is_refused(checkout, text):
     )
 
 
+def test_a_version_without_changes_is_refused_before_its_tag_is_asked_for(checkout):
+    git("tag", "--delete", "v1.2.0")
+    (checkout / "CHANGELOG.md").write_text("# Changes\n")
+    commit()
+    assert refusal() == "make release: CHANGELOG.md has no changes under ## 1.2.0: write them and commit."
+
+
+@pytest.mark.parametrize("number", ["0.3", "1.2.3.4", "1.2.0rc1"])
+def test_a_version_without_three_numbers_is_refused(checkout, number):
+    (checkout / "pyproject.toml").write_text(f'[project]\nname = "labkit"\nversion = "{number}"\n')
+    commit()
+    assert refusal() == (
+        f"make release: pyproject.toml has version {number}: write it as MAJOR.MINOR.PATCH, such as 1.2.3."
+    )
+
+
 def test_a_folder_without_git_is_refused(checkout):
     shutil.rmtree(checkout / ".git")
     assert refusal().startswith("make release: git status failed: fatal: not a git repository")
