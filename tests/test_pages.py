@@ -83,6 +83,15 @@ def test_each_page_of_the_manual_is_in_its_contents():
     assert sorted(listed) == pages
 
 
+@pytest.mark.parametrize("page", sorted(MANUAL.glob("*.md")), ids=place)
+def test_each_page_of_the_manual_is_linked_from_a_notebook(page):
+    cells = [cell for book in ROOT.glob("notebooks/*.ipynb") for cell in json.loads(book.read_text())["cells"]]
+    prose = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert f"manual/{page.name}" in {path for path, _ in LINK.findall(prose)}, (
+        f"{place(page)} is linked from no notebook: link it from a Markdown cell of the notebook that it fits"
+    )
+
+
 @pytest.mark.parametrize("page", WRITTEN, ids=place)
 def test_each_link_of_a_page_leads_to_a_file_and_a_heading(page):
     sentences = broken(without_code(page), page)
