@@ -75,10 +75,10 @@ test-python: $(READY) $(BOOK_READY)  ## Run the tests but the notebooks'
 test-notebooks: $(READY)  ## Compare every notebook's stored outputs with what it prints now
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-sanitize-with notebooks/sanitize.cfg -p no:cacheprovider notebooks
 
-test-kind: $(READY)  ## Run the notebooks with target kind on the emulator's API, or with LABKIT_KUBECONFIG=… on that cluster
+test-kind: $(READY)  ## Run the notebooks with target kind on the simulator's API, or with LABKIT_KUBECONFIG=… on that cluster
 	@$(BIN)/python -m tests.targets.kind_suite
 
-test-eks: $(READY)  ## Run the notebooks with target eks in the emulator, or with LABKIT_ACCOUNT_ID=… in that account
+test-eks: $(READY)  ## Run the notebooks with target eks in the simulator, or with LABKIT_ACCOUNT_ID=… in that account
 	@$(BIN)/python -m tests.targets.eks_suite
 
 coverage: $(READY)  ## Run the tests but the notebooks', and print how much of labkit they reached

@@ -1,4 +1,4 @@
-"""Clock, ids, certificates and listeners, which both halves of the emulator use."""
+"""Clock, ids, certificates and listeners, which both halves of the simulator use."""
 
 import asyncio
 import fcntl

@@ -136,7 +136,7 @@ def circle_of(module: str, arrows: dict[str, set[str]]) -> list[str]:
 
 @pytest.mark.parametrize(("printed", "sentence"), [
     (
-        "No cycles are allowed in labkit.\n\n- .policy -> .emulator (1 import)\n\n"
+        "No cycles are allowed in labkit.\n\n- .policy -> .simulator (1 import)\n\n"
         "labkit.policy is not allowed to import labkit.simulator:\n\n"
         "- labkit.policy.arn -> labkit.simulator.folder (l.5)\n\n\n"
         "labkit.tokens is not allowed to import labkit.simulator:\n\n"

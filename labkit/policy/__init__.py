@@ -1,4 +1,4 @@
-"""Parse and evaluate IAM policy documents, without a network and without the emulator."""
+"""Parse and evaluate IAM policy documents, without a network and without the simulator."""
 
 from labkit.policy.conditions import ConditionResult, resource_tags
 from labkit.policy.decision import Decision, Miss, Near, Outcome

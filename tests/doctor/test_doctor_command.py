@@ -347,7 +347,7 @@ def test_the_doctor_says_that_the_callers_credentials_have_expired(lab):
 
 
 def on_eks(lab, **variables):
-    """The variables of a machine whose own AWS settings lead to the emulator."""
+    """The variables of a machine whose own AWS settings lead to the simulator."""
     folder = Folder.find()
     state = State.read(folder)
     return environment.variables(folder, state.endpoint_url, state.region) | variables

@@ -1,4 +1,4 @@
-"""`make test-eks`: run the notebooks with the target eks on the emulator, reached by AWS_ENDPOINT_URL.
+"""`make test-eks`: run the notebooks with the target eks on the simulator, reached by AWS_ENDPOINT_URL.
 
 `make test` runs the target's contract. With `LABKIT_ACCOUNT_ID`, `LABKIT_CLUSTER`, `LABKIT_REGION`, `LABKIT_BUCKET` and
 `LABKIT_CONFIRM=yes`, the notebooks run in that account and cluster, with this terminal's own AWS settings. The run's

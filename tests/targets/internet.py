@@ -1,4 +1,4 @@
-"""A stand-in for the internet between the target eks and the emulator.
+"""A stand-in for the internet between the target eks and the simulator.
 
 It is a proxy that connects an issuer's name to the lab's own listener, as DNS would, and refuses every other name.
 """

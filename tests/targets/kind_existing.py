@@ -1,6 +1,6 @@
 """An existing cluster: `python -m tests.targets.kind_existing FOLDER [ISSUER KEY]` runs one until it is ended.
 
-It has the emulator's API server and node, but no webhook, no issuer and no AWS. So whatever leads its pods to a lab
+It has the simulator's API server and node, but no webhook, no issuer and no AWS. So whatever leads its pods to a lab
 comes from outside. It prints `ready` once FOLDER/kubeconfig is written. `flagged` changes the API server's flags while
 it runs.
 """

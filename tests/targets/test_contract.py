@@ -1,6 +1,6 @@
 """The contract of every target, so that no other module has to ask which target it runs on.
 
-Here kind is an existing cluster (see `kind_existing`), and eks is the emulator, reached by AWS_ENDPOINT_URL (see
+Here kind is an existing cluster (see `kind_existing`), and eks is the simulator, reached by AWS_ENDPOINT_URL (see
 `conftest`).
 """
 

@@ -1,4 +1,4 @@
-"""The target eks on the emulator, reached by the standard `AWS_ENDPOINT_URL`; nothing else is replaced.
+"""The target eks on the simulator, reached by the standard `AWS_ENDPOINT_URL`; nothing else is replaced.
 
 The plan, names that are already taken, the run, and the pod.
 """

@@ -1,4 +1,4 @@
-"""The target kind on an existing cluster: the emulator's own API server and node, which know nothing of a lab.
+"""The target kind on an existing cluster: the simulator's own API server and node, which know nothing of a lab.
 
 How the cluster joins the lab, and what AWS says about it then. `test_kind_leaving` tests how it leaves.
 """

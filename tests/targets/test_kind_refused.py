@@ -261,7 +261,7 @@ def test_a_cluster_whose_nodes_are_not_ready_is_refused(refused, existing, monke
             condition.status, condition.message = "False", "container runtime network not ready"
         return nodes
 
-    # The emulator's nodes are always ready, so the test changes the answer.
+    # The simulator's nodes are always ready, so the test changes the answer.
     monkeypatch.setattr(CoreV1Api, "list_node", unready)
     refusal = refused()
     assert "existing-control-plane: container runtime network not ready" in refusal.what
