@@ -22,9 +22,9 @@ The helper is the modules at the top and `steps`: what a notebook touches. Each 
 
 import importlib
 import sys
-from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -65,12 +65,13 @@ def __dir__() -> list[str]:
     return [*__all__, *_MODULES]
 
 
-# The packages' names until revision 877237c9. Copies of notebooks in a learn/ of that time import them, and a .lab/
-# of that time names them in its state.
+# Names until revision 877237c9. Promised are only those that notebooks of 0.1.0 import, or that a .lab/ of 0.1.0 names
+# in its state.
 _MOVED = {
     "labkit.diagnosis": "labkit.doctor",
     "labkit.emulator": "labkit.simulator",
-    "labkit.exercises": "labkit.course",
+    "labkit.exercises": "labkit.course.exercises",
+    **{f"labkit.course.exercises.{x}": f"labkit.course.{x}" for x in ("contents", "copies", "examination", "progress")},
     "labkit.faults": "labkit.course.faults",
     "labkit.fleet": "labkit.runs.fleet",
     "labkit.widgets": "labkit.course.widgets",
@@ -83,11 +84,13 @@ class _MovedModules(MetaPathFinder, Loader):
     https://docs.python.org/3/reference/import.html#the-meta-path
     """
 
-    def find_spec(self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> Any:
-        package = ".".join(fullname.split(".")[:2])
-        if package not in _MOVED:
-            return None
-        return ModuleSpec(fullname, self, origin=_MOVED[package] + fullname.removeprefix(package))
+    def find_spec(self, fullname: str, _path: object, _target: object = None) -> Any:
+        old = fullname if fullname in _MOVED else ".".join(fullname.split(".")[:2])
+        new = _MOVED.get(old, "") + fullname.removeprefix(old)
+        return ModuleSpec(fullname, self, origin=new) if old in _MOVED and find_spec(new) else None
+
+    def get_code(self, fullname: str) -> None:
+        raise ImportError(f"{fullname} has a new name; see CHANGELOG.md")  # for `python -m`
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(str(spec.origin))

@@ -1,7 +1,10 @@
 """The README is one page, the manual is whole, and no page states a number or a name that can go out of date."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,6 +156,18 @@ def test_the_help_of_each_command_names_a_page_that_has_the_command(command):
         f"labkit {command} --help names no page of the manual: add the command to PAGES in labkit/cli/main.py"
     )
     assert f"labkit {command}" in page.read_text(), f"{place(page)} doesn't mention labkit {command}: describe it there"
+
+
+@pytest.mark.parametrize("command", ["", "webhook", "doctor"])
+def test_the_page_s_path_stays_on_one_line_in_a_narrow_terminal(command, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "labkit.cli", *command.split(), "--help"],
+        cwd=tmp_path,
+        env=os.environ | {"COLUMNS": "40"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-2] == f" Manual: {MANUAL / (command or 'index')}.md"
 
 
 def test_the_help_of_labkit_names_the_manual_s_contents():

@@ -23,6 +23,7 @@ app = typer.Typer()
 
 @app.command()
 def doctor(
+    command: typer.Context,
     *,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="The namespace. Without it: default.")] = "",
     service_account: Annotated[
@@ -89,7 +90,7 @@ def doctor(
     names = {"namespace": namespace, "service_account": service_account, "pod": pod, "role": role}
     try:
         if explain is not None:
-            _refuse_with_explain({"--all": everything, "--action": action, "--probe": probe, "--repair": repair})
+            _refuse_with_explain(command, {*names, "explain", "as_json"})
             _print_explanations(explain, as_json, names)
             return
         _refuse_repair_with(repair, {"--all": everything, "--json": as_json})
@@ -141,8 +142,10 @@ def doctor(
     raise typer.Exit(code)
 
 
-def _refuse_with_explain(options: "dict[str, object]") -> None:
-    if given := [name for name, value in options.items() if value]:
+def _refuse_with_explain(command: typer.Context, used: set[str]) -> None:
+    unused = [option for option in command.command.params if option.name not in used]
+    sources = {option.opts[0]: command.get_parameter_source(str(option.name)) for option in unused}
+    if given := [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]:
         raise LabError(
             f"--explain only reads the message, so it can't be combined with {' and '.join(given)}.",
             next="labkit doctor --explain TEXT; without --explain, the doctor looks at the service account itself",

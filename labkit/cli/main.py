@@ -6,9 +6,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from labkit.cli import account, doctor, faults, lab, learning, webhook
 from labkit.cli.fleet import fleet
@@ -79,8 +80,9 @@ app.add_typer(webhook.app, name="webhook")
 def _name_pages(group: typer.Typer, page: str) -> None:
     """End the help of a group, and of each command in it, with the path of a page of the manual."""
     pages = {command: page for page, commands in PAGES.items() for command in commands}
-    group.info.epilog = _manual(page)
+    group.info.epilog, group.info.cls = _manual(page), _Group
     for each in group.registered_commands:
+        each.cls = _Command
         each.epilog = _manual(pages[str(each.name or getattr(each.callback, "__name__", ""))])
     for added in group.registered_groups:
         if added.typer_instance:
@@ -91,7 +93,24 @@ def _manual(page: str) -> str:
     path = NOTEBOOKS / MANUAL / f"{page}.md"
     with suppress(OSError, ValueError):  # the current folder was deleted, or isn't above the manual
         path = path.relative_to(Path.cwd())
-    return f"Manual: {path}".replace("[", r"\[")  # Rich would take a bracket for its markup
+    return f"Manual: {path}"
+
+
+class _Command(TyperCommand):
+    def format_help(self, *given: Any) -> None:
+        _end_with_epilog(self, super().format_help, given)
+
+
+class _Group(TyperGroup):
+    def format_help(self, *given: Any) -> None:
+        _end_with_epilog(self, super().format_help, given)
+
+
+def _end_with_epilog(command: TyperCommand | TyperGroup, format_help: Callable[..., None], given: Any) -> None:
+    """Print the help and then the epilog, because Rich would break a long path at the edge of the terminal."""
+    epilog, command.epilog = command.epilog, None
+    format_help(*given)
+    typer.echo(f"\n {epilog}")
 
 
 _name_pages(app, "index")

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shlex
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -185,6 +186,9 @@ def refresh(notebook: Path | str) -> Run:
 
 def main(notebooks: Sequence[str]) -> int:
     """Refresh the outputs of each notebook, and return the exit code. `python -m labkit.runs NOTEBOOK…` calls this."""
+    if not notebooks:
+        print("usage: python -m labkit.runs NOTEBOOK…", file=sys.stderr)
+        return 2
     for notebook in notebooks:
         print(f"{notebook} …", end=" ", flush=True)
         try:

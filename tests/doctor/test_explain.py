@@ -148,7 +148,19 @@ def test_the_next_commands_contain_the_names_that_the_user_gives():
     assert explanation.next[0].startswith("""labkit doctor -n 'it'"'"'s' -s""")
 
 
-@pytest.mark.parametrize("options", [("--all",), ("--probe",), ("--repair",), ("--action", "s3:ListBucket")])
+@pytest.mark.parametrize("options", [
+    ("--all",),
+    ("--probe",),
+    ("--repair",),
+    ("--action", "s3:ListBucket"),
+    ("--resource", "arn:aws:s3:::x"),
+    ("--account-id", "123456789012"),
+    ("--target", "moto"),
+    ("--cluster", "blue"),
+    ("--region", "us-east-1"),
+    ("--kubeconfig", "file"),
+    ("--context", "green"),
+])  # fmt: skip
 def test_an_option_without_effect_beside_explain_is_refused(options):
     done = doctor("--explain", TRUST, *options)
     assert (done.returncode, done.stdout) == (2, "")

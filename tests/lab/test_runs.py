@@ -234,6 +234,11 @@ def test_a_misspelt_parameter_from_papermill_is_refused_in_the_notebook(notebook
         )
 
 
+def test_refreshing_no_notebook_prints_the_usage(capsys):
+    assert runs.main([]) == 2
+    assert capsys.readouterr() == ("", "usage: python -m labkit.runs NOTEBOOK…\n")
+
+
 def test_refreshing_stores_the_outputs_and_leaves_a_failed_notebook_unchanged(notebook, capsys):
     source = notebook("1 + 1")
     assert runs.main([str(source)]) == 0

@@ -3,10 +3,13 @@
 `lab-0.1.0.zip` is a snapshot, so it has no keys and no sessions. `learn-0.1.0.zip` holds some of the learner's files.
 """
 
+import importlib.util
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,6 +175,23 @@ def test_an_old_import_works(line, used):
     names = {}
     exec(line, names)
     assert eval(used, names)
+
+
+def test_a_moved_module_has_one_copy_and_a_missing_one_has_no_spec():
+    from labkit.course.exercises import iam_role
+
+    names = {}
+    exec("from labkit.exercises import iam_role", names)
+    assert names["iam_role"] is iam_role
+    assert importlib.util.find_spec("labkit.emulator.clock")
+    assert importlib.util.find_spec("labkit.emulator.nosuch") is None
+
+
+def test_running_a_moved_module_is_one_sentence():
+    done = subprocess.run([sys.executable, "-m", "labkit.emulator"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("labkit.emulator has a new name; see CHANGELOG.md\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_the_cell_of_an_old_contents_page_shows_the_progress(learn, monkeypatch):
