@@ -178,7 +178,7 @@ def answered_url(jupyterlab: subprocess.Popen, log: Path) -> str:
     """Wait for JupyterLab; return its URL on loopback. Fail with its log if it doesn't answer in time."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and jupyterlab.poll() is None:
-        # JupyterLab prints its URL a moment before it listens.
+        # The URL can stand in the log before a connection succeeds.
         if said := re.search(r"http://127\.0\.0\.1:(\d+)/", log.read_text()):
             with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(said[1]))):
                 return said[0]
