@@ -253,12 +253,17 @@ def _load_labkit() -> Callable[[], object]:
     return begin_process
 
 
+LONGEST_LOADING = 30.0  # seconds
 LOADING = {"aws": _load_aws, "labkit": _load_labkit}
 
 
 def _fork_lab(command: list[str], *, stdout: IO[bytes], pass_fds: list[int], **given: Any) -> SimpleNamespace:
     """Fork the server that this command line starts: `python -m labkit.simulator FOLDER READY_FD …`."""
     sys.stdout.flush()
+    # `labkit up` loads its clients in a thread meanwhile. A lock that it held at the fork would never be released.
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(LONGEST_LOADING)
     process = os.fork()
     if process == 0:
         _end(lambda: _serve_lab(command[command.index("labkit.simulator") :], stdout.fileno(), pass_fds[0], **given))

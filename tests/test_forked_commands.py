@@ -56,6 +56,28 @@ def test_a_forked_command_writes_to_the_callers_home(tmp_path):
     assert "has expired" in said(FORKED, line, **home)[2]
 
 
+LOADING_AT_THE_FORK = """
+import os, threading
+from tests import forked_commands
+class Loading(threading.Thread):
+    waited_for = threading.Event()
+    def run(self):
+        self.waited_for.wait()
+    def join(self, timeout=None):
+        self.waited_for.set()
+        super().join(timeout)
+Loading().start()
+os.fork = lambda: print(threading.active_count()) or 1
+forked_commands._fork_lab([], stdout=None, pass_fds=[])
+Loading.waited_for.set()
+"""
+
+
+def test_a_forked_lab_inherits_no_lock_of_a_thread_that_loads_meanwhile():
+    done = subprocess.run([sys.executable, "-c", LOADING_AT_THE_FORK], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_forked_command_ends_with_its_caller(number):
     with subprocess.Popen(
