@@ -22,47 +22,49 @@ The helper is the modules at the top and `steps`: what a notebook touches. Each 
 
 import importlib
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-_WHERE = {
-    "Check": "labkit.course.widgets.check",
-    "Claims": "labkit.tokens",
-    "Evidence": "labkit.doctor.evidence",
-    "Finding": "labkit.doctor.findings",
-    "Lab": "labkit.lab",
-    "LabError": "labkit.errors",
-    "Parameters": "labkit.run_parameters",
-    "expect_denied": "labkit.errors",
-    "explain": "labkit.doctor.explanations",
-    "parameters": "labkit.run_parameters",
-    "run": "labkit.runs",
-}
-_MODULES = {
-    "contents": "labkit.course.contents",
-    "doctor": "labkit.doctor",
-    "errors": "labkit.errors",
-    "fleet": "labkit.runs.fleet",
-    "steps": "labkit.steps",
-    "targets": "labkit.targets",
-}
-__all__ = sorted(_WHERE)  # noqa: PLE0605
+
+def at_first_use(package: str, places: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
+    """Return the `__getattr__` of a package that imports a name from its module when the name is first used.
+
+    `places`: the names in each module; a module's own name is the module. https://peps.python.org/pep-0562/
+    """
+    where = {name: f"{package}.{module}" for module, names in places.items() for name in names}
+
+    def __getattr__(name: str) -> object:
+        if name not in where:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = importlib.import_module(where[name])
+        return module if where[name].endswith(f".{name}") else getattr(module, name)
+
+    return __getattr__
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    if name not in _WHERE:
-        raise AttributeError(f"module 'labkit' has no attribute {name!r}")
-    module = importlib.import_module(_WHERE[name])
-    return globals().setdefault(name, getattr(module, name))
+_PLACES = {
+    "course.contents": ["contents"],
+    "course.widgets.check": ["Check"],
+    "doctor": ["Evidence", "Finding", "doctor", "explain"],
+    "errors": ["LabError", "errors", "expect_denied"],
+    "lab": ["Lab"],
+    "run_parameters": ["Parameters", "parameters"],
+    "runs": ["fleet", "run"],
+    "steps": ["steps"],
+    "targets": ["targets"],
+    "tokens": ["Claims"],
+}
+_MODULES = {module.rpartition(".")[2] for module in _PLACES}
+__all__ = sorted({name for names in _PLACES.values() for name in names} - _MODULES)  # noqa: PLE0605
+__getattr__ = at_first_use(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_MODULES]
+    return sorted(name for names in _PLACES.values() for name in names)
 
 
 # Names until revision 877237c9. Promised are only those that notebooks of 0.1.0 import, or that a .lab/ of 0.1.0 names

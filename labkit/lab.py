@@ -17,8 +17,7 @@ from labkit.course.exercises import the_problem
 from labkit.course.widgets.check import Check
 from labkit.course.widgets.kernel import shorten_errors
 from labkit.course.widgets.question import Questions
-from labkit.doctor import checks
-from labkit.doctor.evidence import Evidence
+from labkit.doctor import Evidence, checks
 from labkit.errors import LabError, answering
 from labkit.run_parameters import Parameters
 from labkit.showing import doing, say, show

@@ -53,9 +53,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _empty_lab() -> None:
-    from labkit.simulator import process
-    from labkit.simulator.folder import Folder
+    from labkit import simulator
+    from labkit.simulator import Folder
 
     folder = Folder.find()
-    process.stop(folder)
-    process.forget(folder)
+    simulator.stop(folder)
+    simulator.forget(folder)

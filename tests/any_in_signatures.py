@@ -95,7 +95,7 @@ def _imported(module: str) -> dict[str, tuple[str, str]]:
     return {
         name.asname or name.name: (part.module, name.name)
         for part in parts
-        if isinstance(part, ast.ImportFrom) and part.module and part.module.startswith("labkit")
+        if isinstance(part, ast.ImportFrom) and (part.module or "").startswith("labkit") and part.module != module
         for name in part.names
     }
 

@@ -133,9 +133,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def emptied(home: Path) -> Path:
     """Stop the lab's server and delete everything in its folder but the ports."""
-    from labkit.simulator import process
-    from labkit.simulator.folder import Folder
+    from labkit import simulator
+    from labkit.simulator import Folder
 
-    process.stop(Folder(home))
-    process.forget(Folder(home))
+    simulator.stop(Folder(home))
+    simulator.forget(Folder(home))
     return home

@@ -15,6 +15,7 @@ LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
 # under a contract of layers, four under one of forbidden modules.
 NOT_ALLOWED = re.compile(r"^-\s+(labkit\S*) -> (\S+) \((.+?)\)((?:\n {2,}\S+ -> .+)*)", re.MULTILINE)
 CIRCLE = re.compile(r"^No cycles are allowed in (\S+)\.$(?:\n.*)*?\n-\s+(\S+) -> (\S+) \((.+?)\)", re.MULTILINE)
+PAST_A_DOOR = re.compile(r"^Illegal imports of protected package .*(?:\n(?:\(via .*|- .*)?)*", re.MULTILINE)
 UNLISTED = re.compile(r"^The following modules are not listed as layers:?\n+\s*- (\S+)", re.MULTILINE)
 
 
@@ -32,7 +33,13 @@ def sentences(printed: str) -> list[str]:
 
 
 def _known(printed: str) -> Iterator[str]:
-    forbidden = NOT_ALLOWED.findall(printed)
+    past = re.findall(r"- (\S+) -> (labkit\.\w+)(\.\S+) \((.+)\)", "\n".join(PAST_A_DOOR.findall(printed)))
+    forbidden = NOT_ALLOWED.findall(printed := PAST_A_DOOR.sub("", printed))
+    for module, part, inner, line in past if not forbidden else []:
+        yield (
+            f"{module} imports {part}{inner} ({line}) past the door of {part}. "
+            f"Import a name of {part.replace('.', '/')}/__init__.py, or add the name there."
+        )
     # One import in the wrong layer also breaks the contracts of every module that reaches it, and makes a circle.
     for module, imported, line, further in [each for each in forbidden if not each[3]] or forbidden:
         end = further.rpartition(" -> ")[2].partition(" ")[0]

@@ -27,10 +27,9 @@ from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
-from labkit import documents, execution
+from labkit import documents, execution, simulator
 from labkit.run_parameters import Parameters
-from labkit.simulator import process
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 from tests import commands
 from tests.soaked_lab import AUDIENCE, BUCKET, Measure, TheLab, is_cut_off, processes
 
@@ -96,7 +95,7 @@ def soak(folder: Folder, *, seconds: float, learners: int, seed: int, kill: bool
         _round(report, folder, seconds, learners, kill)
     finally:
         left = processes(folder)
-        process.stop(folder)
+        simulator.stop(folder)
     if alive := psutil.wait_procs(left, timeout=10)[1]:
         report.wrong.append(f"the lab has ended, and these are alive: {alive}")
     return report
@@ -165,7 +164,7 @@ def _trouble(lab: TheLab, learners: "list[Learner]", report: Report, ends: threa
                 learner.exchange_of(token, "accepted" if learner.trusted else "AccessDenied")
         else:
             processes(lab.folder)[0].kill()
-            process.start(lab.folder)
+            simulator.start(lab.folder)
 
 
 class Learner:

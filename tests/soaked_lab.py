@@ -16,9 +16,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from urllib3.exceptions import HTTPError
 from websocket import WebSocketException
 
-from labkit.simulator import clients, process
-from labkit.simulator.folder import Folder
-from labkit.simulator.process import State
+from labkit import simulator
+from labkit.simulator import Folder, State
 
 AUDIENCE, BUCKET = "sts.amazonaws.com", "soak"
 # A call fails like this if the server is killed meanwhile. boto3 takes half an answer for an empty one.
@@ -63,8 +62,8 @@ class TheLab:
     def __init__(self, folder: Folder, kill: bool) -> None:
         self.folder = folder
         self.kill = kill
-        self.state = process.start(folder)
-        self.session = clients.session(self.state, "us-east-1")
+        self.state = simulator.start(folder)
+        self.session = simulator.session(self.state, "us-east-1")
         self.account = self.state.account_id
         self.issuer = self.state.clusters["blue"]["issuer"]
         # One attempt, because a retry would hide an error.

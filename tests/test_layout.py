@@ -4,6 +4,7 @@ pyproject.toml says which module may import which. `make lint` runs import-linte
 """
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -36,6 +37,7 @@ TOP = {
     "requirements.lock",
 }
 FOLDERS = {"steps", "targets", "course", "runs", "doctor", "simulator", "policy", "webhook", "cli"}
+DOORS = ["labkit/doctor", "labkit/runs", "labkit/simulator"]
 SIBLINGS = 20  # with `__init__.py`
 LONGEST_FILE = 500  # lines
 STILL_LONG = {"tests/contract/scenario.py"}  # a copy, byte for byte
@@ -166,8 +168,14 @@ def circle_of(module: str, arrows: dict[str, set[str]]) -> list[str]:
         "The following modules are not listed as layers:\n\n- labkit.new\n",
         "labkit.new: give it a layer in pyproject.toml, or move it into a folder.",
     ),
+    (
+        "Illegal imports of protected package labkit.simulator.aws\n(via labkit.simulator.* expression):\n\n"
+        "- tests.soak -> labkit.simulator.aws.trail (l.7)\n\n\n",
+        "tests.soak imports labkit.simulator.aws.trail (l.7) past the door of labkit.simulator. "
+        "Import a name of labkit/simulator/__init__.py, or add the name there.",
+    ),
     ("\nMissing layer in container 'labkit'\n", "Missing layer in container 'labkit'"),
-], ids=["layer", "by a third", "circle", "unlisted", "anything else"])  # fmt: skip
+], ids=["layer", "by a third", "circle", "unlisted", "door", "anything else"])  # fmt: skip
 def test_a_broken_import_rule_is_explained_in_one_sentence(printed, sentence):
     assert import_rules.sentences(printed) == [sentence]
 
@@ -184,7 +192,7 @@ def test_no_module_of_labkit_uses_a_name_that_is_for_those_outside():
 
 def detours(source: str) -> list[tuple[int, str, str]]:
     """Each use of an old name, or of one that `labkit` looks up at its first use: the line, the name, and the place."""
-    lazy = {f"labkit.{name}": where for name, where in {**labkit._WHERE, **labkit._MODULES}.items()}
+    lazy = {f"labkit.{name}": f"labkit.{module}" for module, names in labkit._PLACES.items() for name in names}
     known = {old: new for old, new in {**lazy, **labkit._MOVED}.items() if old != new}
     uses = []
     for node in ast.walk(ast.parse(source)):
@@ -212,6 +220,16 @@ def detours(source: str) -> list[tuple[int, str, str]]:
 ])  # fmt: skip
 def test_an_import_by_an_old_or_a_lazy_name_is_seen(source, names):
     assert [name for _, name, _ in detours(source)] == names
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_imports_at_first_use_what_mypy_reads(door):
+    (types,) = (node for node in ast.parse((ROOT / door / "__init__.py").read_text()).body if isinstance(node, ast.If))
+    for node in types.body:
+        for alias in node.names:
+            there = importlib.import_module(node.module)
+            name = getattr(importlib.import_module(door.replace("/", ".")), alias.name, None)
+            assert name is getattr(there, alias.name), f"{door}: list {alias.name} below {node.module}, too"
 
 
 def test_commit_subjects_are_short():

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labkit import simulator
 from labkit.errors import LabError, UnknownName
-from labkit.simulator import process
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
@@ -90,7 +90,7 @@ def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "L
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**names)
     folder = Folder.find()
-    state = process.State.read(folder)
+    state = simulator.State.read(folder)
     if state is None or not folder.is_running():
         raise LabError(f"No lab runs in {folder.path}.", next=parameters.up_command)
     context = state.context(parameters.cluster, parameters.region)

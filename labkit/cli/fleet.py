@@ -206,7 +206,7 @@ def _require_yes(rows: "Sequence[Row]", yes: bool) -> None:
 
 
 def _home() -> str:
-    from labkit.simulator.folder import Folder
+    from labkit.simulator import Folder
 
     return str(Folder.find().path)
 

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
+from labkit import simulator
 from labkit.errors import LabError
-from labkit.simulator import environment, process
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder, environment
 
 SNAPSHOT = "The snapshot's name (its file is kept beside the lab's folder), or the path of the file to write."
 # Without this option, zsh rejects a comment that is typed in. Other shells skip the line.
@@ -79,7 +79,7 @@ def trail(
 ) -> None:
     """Show each call to AWS with its caller, decision and reason. Real AWS doesn't show the reason."""
     from labkit.course.widgets import trail as shown
-    from labkit.simulator.aws.trail import Trail
+    from labkit.simulator import Trail
 
     folder = Folder.find()
     if not folder.trail_file.exists() and not folder.is_running():
@@ -187,7 +187,7 @@ def reset() -> None:
         leave()
     except LeftBehind as error:
         left = error.forgotten(folder)
-    process.forget(folder)
+    simulator.forget(folder)
     if left:
         raise left
     typer.echo(f"The lab in {folder.path} is empty. Next:  labkit up")
@@ -202,7 +202,7 @@ def down(
     from labkit.targets.kind import down as leave
 
     folder = Folder.find().bare if bare else Folder.find()
-    ended = process.stop(folder) if bare else leave()
+    ended = simulator.stop(folder) if bare else leave()
     other = (
         ""
         if bare or not folder.bare.is_running()
@@ -211,12 +211,12 @@ def down(
     typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.{other}")
 
 
-def running() -> tuple[Folder, process.State]:
+def running() -> tuple[Folder, simulator.State]:
     """Return the running lab's folder and its state. Raises `LabError` if no lab runs."""
     folder = Folder.find()
     if not folder.is_running():
         raise LabError(f"No lab runs in {folder.path}.", next="labkit up")
-    state = process.State.read(folder)
+    state = simulator.State.read(folder)
     if state is None:
         raise LabError(f"The lab in {folder.path} runs, but its state cannot be read.", next="labkit up")
     return folder, state

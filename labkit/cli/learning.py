@@ -21,7 +21,7 @@ from labkit.course import progress as progress_of
 from labkit.course.contents import NOTEBOOKS
 from labkit.errors import LabError
 from labkit.showing import LIVE
-from labkit.simulator.environment import closed
+from labkit.simulator import environment
 
 FIRST = "00-the-problem.ipynb"
 LEARN = "learn"
@@ -91,7 +91,7 @@ def lab(
         progress_of.VARIABLE: str(here / LEARN / progress_of.NAME),
         LIVE: "1",
     }
-    closed_environment = closed(os.environ) | variables() | own
+    closed_environment = environment.closed(os.environ) | variables() | own
     # Without this, Jupyter refuses to run as root, the only user in most containers.
     root = ["--allow-root"] if os.geteuid() == 0 else []
     # Without this, a JupyterLab that no terminal started opens login shells, in which /etc/profile replaces PATH.

@@ -16,7 +16,7 @@ from labkit.cli.given import FromFile, Given, named
 from labkit.cli.lab import command
 from labkit.course.contents import NOTEBOOKS
 from labkit.errors import LabError
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 
 if TYPE_CHECKING:
     from labkit import runs

@@ -4,11 +4,9 @@ import platform
 import sys
 from importlib import metadata
 
+from labkit import simulator
 from labkit.connection import Connection
-from labkit.simulator import control, kubeconfig
-from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import Facts, JoinedFolder
-from labkit.simulator.process import State, silent, unreachable
+from labkit.simulator import Facts, Folder, JoinedFolder, State, kubeconfig, silent, unreachable
 
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
 # The ways in which a pod's mounted files, such as its token, get to their paths in the pod.
@@ -26,7 +24,7 @@ def summary(folder: Folder) -> str:
         last = State.read(folder)
         ended = f" The last server {last.ended or 'was killed'}." if last else ""
         return "\n".join([f"No lab runs in {folder.path}.{ended} Next:  labkit up", *_remembered(folder)])
-    reply = control.ask(folder, "state", within=ANSWERS_WITHIN)
+    reply = simulator.ask(folder, "state", within=ANSWERS_WITHIN)
     if reply is None:
         return f"{unreachable(folder)} Next:  labkit up"
     if reply.answer is None:
@@ -62,7 +60,7 @@ def summary(folder: Folder) -> str:
 def report(folder: Folder) -> str:
     """Return versions, the platform and the lab's state as Markdown, without keys, tokens and this machine's paths."""
     running = folder.is_running()
-    reply = control.ask(folder, "state", within=ANSWERS_WITHIN) if running else None
+    reply = simulator.ask(folder, "state", within=ANSWERS_WITHIN) if running else None
     answers = reply is not None and reply.answer is not None
     state = State.read(folder)
     lines = [

@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
+from labkit import simulator
 from labkit.cli.lab import command, running
 from labkit.errors import LabError, UnknownName
+from labkit.simulator import Folder, JoinedFolder
 from labkit.simulator import kubeconfig as kubeconfig_of_the_lab
-from labkit.simulator import process
-from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import JoinedFolder
 
 
 def up(
@@ -89,7 +88,7 @@ def up(
     )
 
 
-def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.State, str, str | None]:
+def start(cluster: str, region: str, *, bare: bool = False) -> tuple[simulator.State, str, str | None]:
     """Start the lab and the cluster, and make kubectl use the cluster.
 
     Return the lab's state, the cluster's issuer, and the lab's note for the user, if it has one. Raises `LabError`.
@@ -99,25 +98,24 @@ def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.Sta
     loading = threading.Thread(target=_load_clients)
     loading.start()
     try:
-        state = process.start(folder, bare=bare)
+        state = simulator.start(folder, bare=bare)
     finally:
         loading.join()
-    from labkit.simulator import clients
     from labkit.targets import moto
 
     note = state.note
-    made = moto.ensure_cluster(clients.session(state, region), cluster, state.account_id)
-    state = process.State.read(folder) or state
+    made = moto.ensure_cluster(simulator.session(state, region), cluster, state.account_id)
+    state = simulator.State.read(folder) or state
     _put_kubectl_on(folder, state, cluster, region)
     return state, made["identity"]["oidc"]["issuer"], note
 
 
 def _load_clients() -> None:
     importlib.import_module("labkit.targets.moto")
-    importlib.import_module("labkit.simulator.sessions").load("eks")
+    simulator.load_client("eks")
 
 
-def _put_kubectl_on(folder: Folder, state: process.State, cluster: str, region: str) -> None:
+def _put_kubectl_on(folder: Folder, state: simulator.State, cluster: str, region: str) -> None:
     before = state.kubeconfig.read_text()
     arn = f"arn:aws:eks:{region}:{state.account_id}:cluster/{cluster}"
     after = kubeconfig_of_the_lab.leading_to(before, state.context(cluster, region), arn)
@@ -194,7 +192,7 @@ def refuse_options(**given: object) -> None:
         )
 
 
-def _described(target: str, state: process.State, cluster: str, region: str, issuer: str) -> dict[str, Any]:
+def _described(target: str, state: simulator.State, cluster: str, region: str, issuer: str) -> dict[str, Any]:
     """Return the lab's addresses and keys for other programs. Later versions of labkit only add fields."""
     return {
         "target": target,

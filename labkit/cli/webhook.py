@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labkit.errors import LabError
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 
 if TYPE_CHECKING:
     from labkit.webhook import serving

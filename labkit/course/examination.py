@@ -31,7 +31,7 @@ from labkit.doctor.examination import examine
 from labkit.errors import LabError
 from labkit.run_parameters import label_value
 from labkit.showing import doing, is_live, left_aligned, stable, table
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 from labkit.steps.ownership import existing
 
 if TYPE_CHECKING:

@@ -9,23 +9,21 @@ shell. `checks` compares a step's expected and found values.
 a `Diagnosis`. `explanations` explains an error's text.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from labkit import at_first_use
 
 if TYPE_CHECKING:
+    from labkit.doctor.evidence import Evidence
     from labkit.doctor.examination import diagnose, examine, examine_pods, examine_run
+    from labkit.doctor.explanations import explain
+    from labkit.doctor.finding import Finding
     from labkit.doctor.report import Diagnosis
-
-__all__ = ["Diagnosis", "diagnose", "examine", "examine_pods", "examine_run"]
-
-
-def __getattr__(name: str) -> Any:
-    # At first use: a module that needs only `finding` doesn't load the examination.
-    if name == "Diagnosis":
-        from labkit.doctor.report import Diagnosis
-
-        return Diagnosis
-    if name in __all__:
-        from labkit.doctor import examination
-
-        return getattr(examination, name)
-    raise AttributeError(f"module 'labkit.doctor' has no attribute {name!r}")
+else:
+    __getattr__ = at_first_use(__name__, {
+        "evidence": ["Evidence"],
+        "examination": ["diagnose", "examine", "examine_pods", "examine_run"],
+        "explanations": ["explain"],
+        "finding": ["Finding"],
+        "report": ["Diagnosis"],
+    })  # fmt: skip

@@ -5,16 +5,17 @@ stores their outputs in them. `fleet` runs a notebook for each row of a file. `d
 notebooks.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from labkit import at_first_use
 
 if TYPE_CHECKING:
+    from labkit.runs import fleet
     from labkit.runs.notebook_run import Interrupted, Run, RunFailed, examined, main, normalize, read_run, refresh, run
-
-__all__ = ["Interrupted", "Run", "RunFailed", "examined", "main", "normalize", "read_run", "refresh", "run"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("labkit.runs.notebook_run"), name)
-    raise AttributeError(f"module 'labkit.runs' has no attribute {name!r}")
+else:
+    __getattr__ = at_first_use(__name__, {
+        "fleet": ["fleet"],
+        "notebook_run": [
+            "Interrupted", "Run", "RunFailed", "examined", "main", "normalize", "read_run", "refresh", "run",
+        ],
+    })  # fmt: skip

@@ -18,12 +18,11 @@ import nbformat
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from labkit import showing, targets
+from labkit import showing, simulator, targets
 from labkit.course.contents import LIST_NOTEBOOKS
 from labkit.course.widgets import check as checks
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
-from labkit.simulator import open_files
 
 if TYPE_CHECKING:
     from labkit.connection import Connection
@@ -95,7 +94,7 @@ def run(
     validated = Parameters.checked(**parameters or {})
     _require_notebook(notebook)
     _make_folder(output.parent)
-    open_files.allow(OPEN_FILES, fewest=FEWEST_OPEN_FILES, to="a notebook's run")
+    simulator.allow_open_files(OPEN_FILES, fewest=FEWEST_OPEN_FILES, to="a notebook's run")
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError

@@ -43,17 +43,17 @@ def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> "ClusterT
             cluster = eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})["cluster"]
             return cluster
         cluster = {"status": "CREATING"}
-    return active(eks, name) if cluster["status"] == "CREATING" else cluster
+    return active_cluster(eks, name) if cluster["status"] == "CREATING" else cluster
 
 
-def active(eks: Any, name: str) -> "ClusterTypeDef":
+def active_cluster(eks: Any, name: str) -> "ClusterTypeDef":
     """Wait until the cluster is active, 30 s at most. Return it as eks:DescribeCluster shows it."""
     eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
     cluster: ClusterTypeDef = eks.describe_cluster(name=name)["cluster"]
     return cluster
 
 
-def kubernetes(state: State, context: str) -> "ApiClient":
+def api_client(state: State, context: str) -> "ApiClient":
     """Return a client of the cluster's API that uses no proxy."""
     import yaml
     from kubernetes.client import ApiClient

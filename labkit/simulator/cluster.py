@@ -360,7 +360,7 @@ class Cluster:
         lab, gate = self.lab, self.lab.gate
         instance_id = "i-0" + lab.kubernetes_identifiers.hex("instance", f"{self.context}-node-1", 16).lower()
         zone = f"{self.region}a"
-        role_arn = await gate.ensure_role(names.role_name(self.name), NODE_TRUST, names.NODE_POLICIES)
+        role_arn = await gate.ensure_role(names.node_role_name(self.name), NODE_TRUST, names.NODE_POLICIES)
         metadata = InstanceMetadata(
             gate,
             lab.folder.clock,

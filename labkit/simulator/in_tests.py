@@ -93,7 +93,7 @@ class LabInTests:
     @cached_property
     def kubernetes(self) -> "ApiClient":
         """A client of the cluster's API, as the cluster's administrator."""
-        return clients.kubernetes(self._state, self.cluster.name)
+        return clients.api_client(self._state, self.cluster.name)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -289,7 +289,7 @@ def _load_clients() -> None:
     from labkit.simulator import sessions
 
     for service in ("eks", "iam", "sts"):
-        sessions.load(service)
+        sessions.load_client(service)
 
 
 def _is_terminating(core: Any, name: str) -> bool:

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import shutil
-import socket
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -113,20 +111,6 @@ def labels(folder: Folder) -> dict[str, str]:
     return {LAB_LABEL: LAB, FOLDER_LABEL: authority[:16]}
 
 
-def selector(folder: Folder) -> str:
+def webhook_selector(folder: Folder) -> str:
     """Return the labels of this lab's webhooks as a selector for `kubectl -l`."""
     return ",".join(f"{name}={value}" for name, value in labels(folder).items())
-
-
-def is_public(discovery: dict[str, Any]) -> bool:
-    """Whether the issuer publishes its own documents under a host name that also resolves outside the cluster.
-
-    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
-    """
-    issuer, keys = urlsplit(discovery["issuer"]), urlsplit(discovery.get("jwks_uri") or "")
-    if issuer.netloc != keys.netloc:
-        return False  # only the API server publishes the keys and the discovery document
-    try:
-        return bool(socket.getaddrinfo(issuer.hostname, issuer.port or 443))
-    except OSError:
-        return False

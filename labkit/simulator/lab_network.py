@@ -16,7 +16,7 @@ from labkit.webhook.body import whole_characters
 from labkit.webhook.review import Operation, malformed, patched, refusal
 from labkit.webhook.server import body_of
 
-NAME = "lab-network"
+NETWORK_WEBHOOK = "lab-network"
 OPT_OUT_LABEL = "labkit/skip-lab-network"
 # The cluster's own namespaces. The webhook isn't called for their pods.
 SYSTEM = ("kube-node-lease", "kube-public", "kube-system")
@@ -71,7 +71,7 @@ def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict[str, 
     return server.mutating_webhook_configuration(
         url,
         ca_bundle_pem,
-        name=NAME,
+        name=NETWORK_WEBHOOK,
         webhook="lab-network.labkit.invalid",
         namespaces=[{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": list(SYSTEM)}],
         opt_out_label=OPT_OUT_LABEL,

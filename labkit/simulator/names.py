@@ -23,7 +23,7 @@ def node_name(cluster: str) -> str:
     return f"{lower_case(cluster, LONGEST_OF_CLUSTER)}-node-1"
 
 
-def role_name(cluster: str) -> str:
+def node_role_name(cluster: str) -> str:
     """Return the name of the node's role."""
     return f"{lower_case(cluster, LONGEST_OF_CLUSTER)}-node-role"
 

@@ -5,7 +5,7 @@ import resource
 from labkit.errors import LabError
 
 
-def allow(wanted: int, *, fewest: int, to: str) -> None:
+def allow_open_files(wanted: int, *, fewest: int, to: str) -> None:
     """Let this process and its children have `wanted` open files, or as many as the machine allows.
 
     `to` names this process in the error message, such as `the lab's server`.

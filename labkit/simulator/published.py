@@ -15,7 +15,7 @@ from pathlib import Path
 
 from labkit.errors import LabError, UnknownName
 
-DOCUMENTS = ("openid-configuration", "keys")
+ISSUER_DOCUMENTS = ("openid-configuration", "keys")
 ISSUER = re.compile(r"(?:(?:https://[^/?#]+)?/id/)?([0-9A-Za-z]{1,64})")
 
 
@@ -49,8 +49,8 @@ class Published:
         ``issuer`` is the issuer's URL, the URL's path (``/id/ID``) or only the ID. ``document`` is
         ``openid-configuration`` or ``keys``. Raises :class:`LabError` for any other ``issuer`` or ``document``.
         """
-        if document not in DOCUMENTS:
-            raise UnknownName("document of an issuer", document, DOCUMENTS)
+        if document not in ISSUER_DOCUMENTS:
+            raise UnknownName("document of an issuer", document, ISSUER_DOCUMENTS)
         if not (match := ISSUER.fullmatch(issuer)):
             raise LabError(
                 f"{issuer!r} is not an issuer of a cluster.",
@@ -68,8 +68,8 @@ class Published:
         if not match:
             return ()
         if not (self._path / match[1]).is_dir():
-            return (None,) * len(DOCUMENTS)
-        return tuple(self.override(issuer, document).get() for document in DOCUMENTS)
+            return (None,) * len(ISSUER_DOCUMENTS)
+        return tuple(self.override(issuer, document).get() for document in ISSUER_DOCUMENTS)
 
 
 @dataclass(frozen=True)

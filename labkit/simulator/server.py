@@ -58,7 +58,7 @@ def main() -> None:
     folder, ready = Folder(Path(sys.argv[1])), int(sys.argv[2])
     try:
         # Enough for a whole class with its pods.
-        open_files.allow(OPEN_FILES, fewest=FEWEST_OPEN_FILES, to="the lab's server")
+        open_files.allow_open_files(OPEN_FILES, fewest=FEWEST_OPEN_FILES, to="the lab's server")
         # The starting command has made sure that no server runs. But each command that checks whether a server runs
         # holds the lock for a moment.
         with folder.lock("server.lock", within=READY_WITHIN) as alone:

@@ -91,7 +91,7 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
         return client
 
 
-def load(service_name: str) -> None:
+def load_client(service_name: str) -> None:
     """Load the code and data that the first client of this service needs. This needs no session."""
     BoundSession(
         endpoint_url="http://127.0.0.1:9",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from labkit import simulator
 from labkit.connection import (
     AGENT_URL,
     ENTRANCE,
@@ -15,18 +16,13 @@ from labkit.connection import (
     served_chain,
 )
 from labkit.errors import LabError, answering, in_a_terminal
-from labkit.simulator import clients, kubeconfig, names, process
-from labkit.simulator.certificates import client_context
-from labkit.simulator.cluster_folder import ClusterFolder
-from labkit.simulator.environment import closed
-from labkit.simulator.folder import Folder
-from labkit.simulator.process import ACCOUNT_ID, TARGET_TAG, State
+from labkit.simulator import ACCOUNT_ID, TARGET_TAG, ClusterFolder, Folder, State, client_context, kubeconfig
 
 if TYPE_CHECKING:
     from types_boto3_eks.type_defs import ClusterTypeDef
 
     from labkit.run_parameters import Parameters
-    from labkit.simulator.sessions import BoundSession
+    from labkit.simulator import BoundSession
 
 COMMANDS_AFTER = 'eval "$(labkit env)"'
 
@@ -44,8 +40,8 @@ def up(parameters: "Parameters") -> Connection:
     """Start the lab and the cluster if they don't run yet. Return the connection. Raises `LabError`."""
     refuse_another_account(parameters)
     folder = Folder.find()
-    state = process.start(folder)
-    aws = clients.session(state, parameters.region)
+    state = simulator.start(folder)
+    aws = simulator.session(state, parameters.region)
     return _connection(parameters, folder, state, aws, ensure_cluster(aws, parameters.cluster, state.account_id))
 
 
@@ -63,7 +59,7 @@ def connect(parameters: "Parameters") -> Connection:
             where="the target moto; nothing was changed",
             next=parameters.up_command,
         )
-    aws = clients.session(state, parameters.region)
+    aws = simulator.session(state, parameters.region)
     eks = aws.client("eks")
     with answering():
         try:
@@ -79,7 +75,7 @@ def without_cluster(parameters: "Parameters") -> Connection | None:
     if (state := _running(Folder.find())) is None:
         return None
     return Connection(
-        aws=clients.session(state, parameters.region),
+        aws=simulator.session(state, parameters.region),
         kubernetes=None,
         issuer="",
         account_id=state.account_id,
@@ -95,7 +91,7 @@ start_and_look = up  # starts nothing outside this machine
 
 def down() -> bool:
     """End the lab and its processes; return whether the lab ran."""
-    return process.stop(Folder.find())
+    return simulator.stop(Folder.find())
 
 
 def own_region() -> str:
@@ -108,7 +104,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
     Variables that could lead to another AWS, to another cluster or to a proxy are left out.
     """
-    return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
+    return simulator.environment.closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
 
 
 def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession":
@@ -119,7 +115,7 @@ def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession"
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
     """
-    from labkit.simulator.sessions import BoundSession
+    from labkit.simulator import BoundSession
 
     if account_id == own:
         return aws
@@ -143,7 +139,7 @@ def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> "ClusterT
     https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
     """
     with answering():
-        cluster = clients.ensure_cluster(aws, name, account_id)
+        cluster = simulator.ensure_cluster(aws, name, account_id)
     _refuse_joined(cluster)
     return cluster
 
@@ -198,7 +194,7 @@ def _connection(
     webhook = f"{ClusterFolder(folder, context).keys}/webhook.json"
     return Connection(
         aws=aws,
-        kubernetes=clients.kubernetes(state, context),
+        kubernetes=simulator.api_client(state, context),
         issuer=issuer,
         account_id=state.account_id,
         kubectl=kubectl,
@@ -214,7 +210,7 @@ def _connection(
         clock=folder.clock,
         trail=lambda: _read_trail(folder),
         node_identity="the node's role, from the instance metadata service",
-        node_role=names.role_name(parameters.cluster),
+        node_role=simulator.node_role_name(parameters.cluster),
         pod_identity=AGENT_URL,
         any_cluster="eks:CreateCluster, by the run itself",
         other_account=OTHER_ACCOUNT,
@@ -276,6 +272,6 @@ def _no_cluster(parameters: "Parameters", state: State) -> NotThereYet:
 
 
 def _read_trail(folder: Folder) -> Iterator[Record]:
-    from labkit.simulator.aws.trail import Trail
+    from labkit.simulator import Trail
 
     return Trail.newest(folder.trail_file)

@@ -19,8 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 import yaml
 
-from labkit.simulator.folder import Folder
-from labkit.simulator.process import State
+from labkit.simulator import Folder, State
 from tests.bench.lab import folder, labkit
 from tests.bench.role_sessions import past_calls
 

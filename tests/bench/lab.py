@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from labkit.simulator.folder import Folder
-from labkit.simulator.process import State
+from labkit.simulator import Folder, State
 
 PROGRAMS = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]

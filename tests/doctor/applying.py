@@ -9,7 +9,7 @@ from typing import Any
 import jsonpatch
 
 from labkit.course.faults import admission
-from labkit.simulator.kubernetes.objects.selectors import object_selector
+from labkit.simulator import object_selector
 from tests.doctor.recording import ASSOCIATIONS, EVENTS, NAMESPACE, PODS, SERVICE_ACCOUNTS, WEBHOOK, healthy
 
 Answers = dict[str, Any]

@@ -2,7 +2,7 @@
 
 import json
 
-from labkit.simulator.sessions import BoundSession
+from labkit.simulator import BoundSession
 from tests.commands import labkit as labkit_command
 
 POLICY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from labkit import Lab
+from labkit import Lab, simulator
 from labkit.course.faults import Situation, live
-from labkit.simulator import process
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 
 PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -27,7 +26,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
                 lab.ready(through="pod")
                 yield lab
         finally:
-            process.stop(folder)
+            simulator.stop(folder)
 
 
 @pytest.fixture(scope="module")

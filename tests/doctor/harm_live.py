@@ -15,8 +15,7 @@ from labkit.cli import lab as cli_lab
 from labkit.course.faults import Fault, Situation, breaking, live
 from labkit.doctor.examination import examine
 from labkit.execution import execute
-from labkit.simulator import environment
-from labkit.simulator.kubernetes.objects.selectors import object_selector
+from labkit.simulator import environment, object_selector
 from tests.doctor import second_team
 from tests.doctor.examining import evidence
 

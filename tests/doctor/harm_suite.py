@@ -15,10 +15,9 @@ from pathlib import Path
 
 from botocore.exceptions import ClientError
 
-from labkit import Lab
+from labkit import Lab, simulator
 from labkit.course.faults import CATALOGUE, live
-from labkit.simulator import process
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 from tests.doctor.harm_live import Team, outcome
 
 PAIRS, TRIPLES = 60, 20
@@ -55,7 +54,7 @@ def main() -> int:
                 ran, words = ran + came_to.ran, words + came_to.words
                 failed, harmed = failed + len(came_to.failed), harmed + len(came_to.harm)
         finally:
-            process.stop(folder)
+            simulator.stop(folder)
     print(
         f"{PAIRS} pairs and {TRIPLES} triples, seed {seed}, {unmade} of which AWS does not take: {ran} repairs "
         f"run, {words} of words, {failed} failed, {harmed} changed what somebody else may do or has; "

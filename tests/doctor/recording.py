@@ -6,7 +6,7 @@ from typing import Any
 from labkit.connection import Connection
 from labkit.doctor.evidence import Evidence, Reads
 from labkit.run_parameters import Parameters
-from labkit.simulator.certificates import Authority
+from labkit.simulator import Authority
 from labkit.steps import iam_role, pod, service_account
 from labkit.webhook import mutating_webhook_configuration
 

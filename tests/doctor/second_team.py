@@ -18,7 +18,7 @@ from labkit.cli import doctor_repair
 from labkit.course.faults import Situation
 from labkit.course.faults.situation import WEBHOOK, new_role
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
-from labkit.simulator.kubernetes.objects.selectors import object_selector
+from labkit.simulator import object_selector
 from tests.doctor.repairing import commands, repaired
 
 Answers = dict[str, Any]

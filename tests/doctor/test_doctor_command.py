@@ -17,9 +17,7 @@ from labkit.doctor.evidence import Evidence
 from labkit.doctor.examination import diagnose, examine
 from labkit.doctor.stages import PROVIDER
 from labkit.errors import LabError
-from labkit.simulator import environment
-from labkit.simulator.folder import Folder
-from labkit.simulator.process import State
+from labkit.simulator import Folder, State, environment
 from tests.commands import LABKIT
 from tests.doctor import recording
 from tests.doctor.callers import POLICY, changed, doctor, session_of

@@ -13,7 +13,7 @@ from labkit.course.faults import CATALOGUE, Situation, expected
 from labkit.doctor.examination import examine
 from labkit.doctor.findings import catalogue as causes
 from labkit.run_parameters import Parameters
-from labkit.simulator.certificates import Authority
+from labkit.simulator import Authority
 from labkit.webhook import mutating_webhook_configuration
 from tests.doctor import answers, recording, second_team
 from tests.doctor.examining import found, ids

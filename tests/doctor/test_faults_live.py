@@ -18,7 +18,7 @@ from labkit.course.faults import CATALOGUE, breaking, drawn, expected, live, nam
 from labkit.doctor.examination import examine
 from labkit.doctor.stages import PERMISSIONS
 from labkit.errors import LabError
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 from tests.doctor import answers
 from tests.doctor.examining import evidence, found
 

@@ -11,7 +11,7 @@ import pytest
 from kubernetes.client import AdmissionregistrationV1Api, AppsV1Api, CoreV1Api
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
-from labkit.simulator.certificates import Authority
+from labkit.simulator import Authority
 from labkit.steps import pod as pod_step
 from tests.commands import labkit
 from tests.doctor.repairing import commands

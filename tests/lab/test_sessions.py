@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError, ProxyConnectionError
 
 from labkit.errors import LabError
-from labkit.simulator.sessions import BoundSession
+from labkit.simulator import BoundSession
 
 SERVER = """
 from moto.server import ThreadedMotoServer

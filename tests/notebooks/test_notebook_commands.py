@@ -16,8 +16,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from labkit.simulator import environment, process
-from labkit.simulator.folder import Folder
+from labkit import simulator
+from labkit.simulator import Folder, environment
 from tests.notebooks.books import NAMES, REFUSED, boxes, changes, commands, fences, printed, read
 
 # Programs that need more than the lab; their lines are for the reader's own machine.
@@ -37,7 +37,7 @@ def terminal(home):
     with labkit.Lab.open() as lab:
         lab.ready(before="oidc_provider")
     folder = Folder(home)
-    state = process.State.read(folder)
+    state = simulator.State.read(folder)
     variables = environment.closed(os.environ) | environment.variables(folder, state.endpoint_url, state.region)
     return variables | {"PATH": environment.with_programs(os.environ["PATH"], Path(sys.executable).parent)}
 

@@ -9,8 +9,7 @@ from kubernetes.client import CoreV1Api
 
 import labkit
 from labkit.execution import execute
-from labkit.simulator.folder import Folder
-from labkit.simulator.process import State
+from labkit.simulator import Folder, State
 from labkit.steps.pod import wait_until_running
 from labkit.tokens import Claims
 

@@ -41,7 +41,7 @@ class Cluster:
     def exchange(self) -> str:
         """Exchange a new token; return the reason in the trail if STS refuses it, otherwise an empty text."""
         wanted = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=[AUDIENCE]))
-        with clients.kubernetes(self.state, self.name) as api:
+        with clients.api_client(self.state, self.name) as api:
             made = CoreV1Api(api).create_namespaced_service_account_token("default", "default", wanted)
         try:
             self.aws.client("sts").assume_role_with_web_identity(

@@ -16,10 +16,10 @@ from kubernetes.config import new_client_from_config
 from typer.testing import CliRunner
 
 import labkit
+from labkit import simulator
 from labkit.cli import account as account_commands
 from labkit.errors import LabError
-from labkit.simulator import environment, process
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder, environment
 from labkit.targets import kind
 from labkit.targets.kind import program as kind_program
 from tests.targets import kind_fake
@@ -45,20 +45,20 @@ def moto(home: Path) -> Iterator[labkit.Lab]:
 
 
 @pytest.fixture
-def state(moto: labkit.Lab) -> process.State:
+def state(moto: labkit.Lab) -> simulator.State:
     """The stored state of the running server: its addresses, ports and keys."""
-    return process.State.read(Folder.find())
+    return simulator.State.read(Folder.find())
 
 
 @pytest.fixture
-def net(state: process.State) -> Iterator[Internet]:
+def net(state: simulator.State) -> Iterator[Internet]:
     """A stand-in for the internet that knows only the lab's issuers."""
     with internet(state.issuers) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def terminal(state: process.State, net: Internet, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def terminal(state: simulator.State, net: Internet, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Set the variables of `labkit env` for this process, and return them. Calls beyond loopback go to `net`."""
     folder = Folder.find()
     for name in list(os.environ):

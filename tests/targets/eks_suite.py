@@ -11,10 +11,9 @@ import sys
 import tempfile
 
 import labkit
-from labkit import targets
+from labkit import simulator, targets
 from labkit.run_parameters import Parameters
-from labkit.simulator import environment, process
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder, environment
 from tests import forked_commands
 from tests.targets import suite
 from tests.targets.internet import internet
@@ -28,8 +27,8 @@ def main() -> int:
         os.environ["LABKIT_HOME"] = f"{folder}/.lab"
         with labkit.Lab.open() as lab:
             account_id = lab.account_id
-        stack.callback(process.stop, Folder.find())
-        state = process.State.read(Folder.find())
+        stack.callback(simulator.stop, Folder.find())
+        state = simulator.State.read(Folder.find())
         net = stack.enter_context(internet(state.issuers))
         variables = environment.closed(os.environ) | environment.variables(
             Folder.find(), state.endpoint_url, state.region

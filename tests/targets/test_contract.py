@@ -20,7 +20,7 @@ from labkit import steps, targets
 from labkit.course.capabilities import CAPABILITIES
 from labkit.errors import LabError
 from labkit.run_parameters import LAB_TAG, RUN_LABEL, RUN_TAG, Parameters
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.targets import kind
 from tests.targets.conftest import ACCOUNT

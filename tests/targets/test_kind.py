@@ -15,13 +15,12 @@ from kubernetes.client import CoreV1Api
 from kubernetes.config import new_client_from_config
 
 import labkit
-from labkit import targets
+from labkit import simulator, targets
 from labkit.cli import lab as cli
 from labkit.cli import up as up_command
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
-from labkit.simulator import process
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 from labkit.targets import kind
 from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.kubeconfig import NoWay
@@ -69,7 +68,7 @@ def test_a_kubeconfig_with_insecure_skip_tls_verify_works_without_warnings(empty
 
 
 def test_a_terminal_finds_the_cluster_by_the_labs_kubeconfig(lab, existing):
-    state = process.State.read(Folder.find())
+    state = simulator.State.read(Folder.find())
     config = yaml.safe_load(state.kubeconfig.read_text())
     assert config["current-context"] == "blue"
     api = new_client_from_config(str(state.kubeconfig), context="blue")

@@ -13,12 +13,11 @@ import psutil
 import pytest
 
 import labkit
+from labkit import simulator
 from labkit.cli import account as account_commands
 from labkit.cli import lab as cli
 from labkit.errors import LabError
-from labkit.simulator import process
-from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import JoinedFolder
+from labkit.simulator import Folder, JoinedFolder
 from labkit.targets import kind
 from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.joining import AnotherCluster
@@ -91,7 +90,7 @@ def test_the_servers_log_says_why_a_silent_cluster_could_not_leave(empty, existi
 
 
 def kill(folder: Folder) -> None:
-    server = psutil.Process(process.State.read(folder).pid)
+    server = psutil.Process(simulator.State.read(folder).pid)
     server.send_signal(signal.SIGKILL)
     server.wait(10)
 

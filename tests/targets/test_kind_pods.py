@@ -14,12 +14,10 @@ from kubernetes.config import new_client_from_config
 from nbclient import NotebookClient
 
 import labkit
-from labkit import doctor
+from labkit import doctor, simulator
 from labkit.execution import execute
 from labkit.run_parameters import Parameters
-from labkit.simulator import process
-from labkit.simulator.folder import Folder
-from labkit.simulator.listener import bind
+from labkit.simulator import Folder, bind
 from labkit.steps.ownership import NotThisRuns
 from labkit.steps.pod import ImageNotPulled, build, wait_until_running
 from labkit.targets import kind
@@ -35,7 +33,7 @@ def variables(pod: Any) -> dict[str, str]:
 def test_a_pod_finds_the_lab_although_its_manifest_does_not_name_it(lab, existing):
     lab.ready(through="service_account")
     made = existing.core.create_namespaced_pod("default", build(lab.parameters))
-    endpoint = process.State.read(Folder.find()).endpoint_url
+    endpoint = simulator.State.read(Folder.find()).endpoint_url
     assert variables(made)["AWS_ENDPOINT_URL"] == endpoint
     assert variables(made)["AWS_EC2_METADATA_DISABLED"] == "true"
     assert variables(made)["AWS_ROLE_ARN"] == lab.role_arn
@@ -73,7 +71,7 @@ def test_the_lab_listens_only_on_loopback_and_on_the_aws_host(empty, existing):
     pod = existing.core.read_namespaced_pod("my-pod", "default")
     assert variables(pod)["AWS_ENDPOINT_URL"].startswith(f"http://{own}:")
     assert lab.check("credentials")
-    server = psutil.Process(process.State.read(empty).pid)
+    server = psutil.Process(simulator.State.read(empty).pid)
     listening = {one.laddr.ip for one in server.net_connections("inet") if one.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1", own}
     with pytest.raises(AnotherCluster, match=own):
@@ -91,7 +89,7 @@ def test_the_printed_command_restores_a_deleted_webhook(lab, existing):
     lab.ready(through="service_account")
     pod = build(lab.parameters)
     assert "AWS_ROLE_ARN" not in variables(existing.core.create_namespaced_pod("default", pod, dry_run="All"))
-    state = process.State.read(Folder.find())
+    state = simulator.State.read(Folder.find())
     environment = {**os.environ, "KUBECONFIG": str(state.kubeconfig)}
     subprocess.run(["sh", "-c", lab.connection.webhook_restored_by], env=environment, check=True, capture_output=True)
     assert "AWS_ROLE_ARN" in variables(existing.core.create_namespaced_pod("default", pod, dry_run="All"))

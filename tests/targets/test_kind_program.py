@@ -18,8 +18,7 @@ import labkit
 from labkit.cli import up as up_command
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
-from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import JoinedFolder
+from labkit.simulator import Folder, JoinedFolder
 from labkit.targets import kind
 from labkit.targets.kind import NotReached
 from labkit.targets.kind import program as kind_program

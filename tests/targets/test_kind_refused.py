@@ -12,13 +12,11 @@ from kubernetes.client import AdmissionregistrationV1Api, CoreV1Api, RbacAuthori
 from kubernetes.config import new_client_from_config
 
 import labkit
-from labkit import targets
+from labkit import simulator, targets
 from labkit.cli import up as up_command
 from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import InvalidParameter, Parameters
-from labkit.simulator import process
-from labkit.simulator.certificates import Authority
-from labkit.simulator.joined_folder import JoinedFolder
+from labkit.simulator import Authority, JoinedFolder
 from labkit.targets import kind
 from labkit.targets.kind import AnotherCluster, NotReached
 from labkit.targets.kind import address as kind_address
@@ -296,7 +294,7 @@ def test_an_api_server_that_cannot_reach_this_machine_is_refused(refused, existi
 
 def test_the_reason_for_not_joining_is_kept_if_the_lab_ends_meanwhile(refused, empty, monkeypatch):
     def require_led(_: JoinedFolder) -> None:
-        process.stop(empty)
+        simulator.stop(empty)
         raise NotReached("why it was to leave", next="labkit up")
 
     monkeypatch.setattr(kind, "_require_led", require_led)

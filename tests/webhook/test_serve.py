@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from labkit.simulator.certificates import Authority
+from labkit.simulator import Authority
 from labkit.webhook import serving
 from tests import commands
 from tests.simulator.kubernetes.conftest import pod

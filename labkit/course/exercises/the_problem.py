@@ -6,11 +6,11 @@ from functools import partial
 
 from botocore.exceptions import ClientError
 
+from labkit import simulator
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ALLOWED, Credentials, refusal, simulated
 from labkit.course.exercises.exercise import Exercise
 from labkit.doctor.checks import Comparison
-from labkit.simulator import names
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 
@@ -26,7 +26,7 @@ LEAKED_KEY = "leaked-key"  # the namespace's annotation with the leaked key's id
 def detach_from_the_node(lab: Workspace) -> None:
     """Detach the run's policy from the lab's own node role. The notebook attaches it, and may end before its end."""
     role, policy = lab.connection.node_role, lab.parameters.policy_arn
-    if not role or policy in names.NODE_POLICIES:
+    if not role or policy in simulator.NODE_POLICIES:
         return
     iam = lab.aws.client("iam")
     with suppress(iam.exceptions.NoSuchEntityException):

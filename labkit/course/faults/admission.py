@@ -3,11 +3,9 @@
 import copy
 from typing import Any
 
-from labkit import documents
+from labkit import documents, simulator
 from labkit.doctor.evidence.pod_spec import API_VOLUME
 from labkit.doctor.repairs.manifest import NODE_TROUBLE
-from labkit.simulator.kubernetes.objects import defaults
-from labkit.simulator.kubernetes.objects.kinds import BY_NAME
 from labkit.webhook import AccountSettings
 from labkit.webhook.review import VOLUME, pod_patch
 
@@ -58,7 +56,7 @@ def with_defaults(obj: Document) -> Document:
 
     If the object is a pod, the spec of the returned pod lacks the fields in `FILLED_IN`.
     """
-    completed = defaults.with_defaults(BY_NAME[obj["kind"]], obj)
+    completed = simulator.with_defaults(obj["kind"], obj)
     if obj["kind"] != "Pod":
         return completed
     return {**completed, "spec": {key: value for key, value in completed["spec"].items() if key not in FILLED_IN}}
@@ -66,7 +64,7 @@ def with_defaults(obj: Document) -> Document:
 
 def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
     """Return the volumes with the API server's defaults."""
-    completed: list[Document] = defaults.pod_spec({"volumes": volumes})["volumes"]
+    completed: list[Document] = simulator.with_defaults("Pod", {"spec": {"volumes": volumes}})["spec"]["volumes"]
     return completed
 
 

@@ -12,8 +12,7 @@ from botocore.exceptions import ClientError
 from labkit.course.faults.situation import Document, Situation
 from labkit.errors import LabError
 from labkit.policy.arn import Arn
-from labkit.simulator.folder import Folder
-from labkit.simulator.published import DOCUMENTS
+from labkit.simulator import ISSUER_DOCUMENTS, Folder
 
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
@@ -48,7 +47,7 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     _make_eks(lab, now, wanted)
     for call in wanted.refused:
         _try(lab, call)
-    for document in DOCUMENTS:
+    for document in ISSUER_DOCUMENTS:
         _publish(lab, document, wanted.published.get(document))
 
 
@@ -269,7 +268,7 @@ def _make_eks(lab: "Workspace", now: Situation, wanted: Situation) -> None:
 
 def _published(lab: "Workspace") -> dict[str, Document]:
     published = Folder.find().published
-    answers = {document: published.override(lab.issuer, document).get() for document in DOCUMENTS}
+    answers = {document: published.override(lab.issuer, document).get() for document in ISSUER_DOCUMENTS}
     return {document: {"status": answer.status, "body": answer.body} for document, answer in answers.items() if answer}
 
 

@@ -21,7 +21,7 @@ from labkit.execution import execute
 from labkit.policy.arn import Arn
 from labkit.run_parameters import label_value
 from labkit.showing import stable
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 
 if TYPE_CHECKING:
     from pathlib import Path

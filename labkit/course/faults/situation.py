@@ -13,7 +13,7 @@ from labkit import documents
 from labkit.course.faults import admission
 from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
-from labkit.simulator.kubernetes.objects.selectors import object_selector
+from labkit.simulator import object_selector
 
 if TYPE_CHECKING:
     from labkit.connection import Connection

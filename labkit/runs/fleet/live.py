@@ -12,7 +12,7 @@ from labkit.runs.fleet import rows, running, workers
 from labkit.runs.fleet.report import MARKS, RUNS, Report
 from labkit.runs.fleet.running import Fleet, RowOutcome
 from labkit.showing import counted
-from labkit.simulator.folder import Folder
+from labkit.simulator import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import Parameters
 from labkit.runs.fleet import table
 from labkit.runs.fleet.table import FileRow, NothingRan
-from labkit.simulator.process import ACCOUNT_ID
+from labkit.simulator import ACCOUNT_ID
 
 ACCESS = ("profile", "assume_role")
 KNOWN = [*(name for name in Parameters.names() if name != "confirm"), *ACCESS]

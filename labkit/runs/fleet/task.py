@@ -118,12 +118,12 @@ def _unwritten(error: OSError) -> str:
 
 def end_labs(out: Path) -> None:
     """End and delete the labs that this machine's workers opened for this output folder, even those of lost workers."""
-    from labkit.simulator import process
-    from labkit.simulator.folder import Folder
+    from labkit import simulator
+    from labkit.simulator import Folder
 
     for home in Path(tempfile.gettempdir()).glob(f"{_labs(out)}-*"):
         with suppress(LabError):
-            process.stop(Folder(home))
+            simulator.stop(Folder(home))
             shutil.rmtree(home, ignore_errors=True)
 
 

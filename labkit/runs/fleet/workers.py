@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from labkit import simulator
 from labkit.errors import LabError
 from labkit.runs.fleet.rows import Row
 from labkit.runs.fleet.table import NothingRan
-from labkit.simulator import open_files
 
 if TYPE_CHECKING:
     from distributed import Client, WorkerPlugin
@@ -159,7 +159,7 @@ def _started(count: int, log: Path) -> Iterator["Client"]:
 def _require_open_files(count: int) -> None:
     fewest = FEWEST_OPEN_FILES + A_WORKER * count
     try:
-        open_files.allow(max(OPEN_FILES, fewest), fewest=fewest, to=f"a fleet of {count} workers")
+        simulator.allow_open_files(max(OPEN_FILES, fewest), fewest=fewest, to=f"a fleet of {count} workers")
     except LabError as error:
         raise NothingRan(error.what, where=error.where, next=error.next) from None
 

@@ -170,7 +170,7 @@ def _ensure_first_objects(storage: Storage, address: str) -> None:
     """
     if storage.is_new:
         for namespace in NAMESPACES:
-            storage.create(NAMESPACE, with_defaults(NAMESPACE, {"metadata": {"name": namespace}}))
+            storage.create(NAMESPACE, with_defaults(NAMESPACE.kind, {"metadata": {"name": namespace}}))
         for role in roles.CLUSTER_ROLES:
             storage.create(BY_NAME["ClusterRole"], roles.cluster_role(role))
         for role in roles.CLUSTER_BINDINGS:
@@ -192,7 +192,7 @@ def _service(address: str) -> Object:
     ports = [{"name": "https", "port": int(port)}]
     # The service has the address at which the API server really listens.
     return with_defaults(
-        BY_NAME["Service"],
+        "Service",
         {"metadata": metadata, "spec": {"ports": ports, "clusterIP": host, "clusterIPs": [host]}},
     )
 

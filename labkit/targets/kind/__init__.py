@@ -9,12 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from labkit import simulator
 from labkit.connection import IMAGE, OTHER_ACCOUNT, Connection, NotThereYet, awaited
 from labkit.errors import LabError, NotAllowed, answering
-from labkit.simulator import clients, process
-from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import JOINED, LOOPBACK, Facts, JoinedFolder
-from labkit.simulator.process import TARGET_TAG, State
+from labkit.simulator import JOINED, TARGET_TAG, Facts, Folder, JoinedFolder, State
 from labkit.targets import moto
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind import cluster as kind_cluster
@@ -79,11 +77,11 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
     before, ran = kept.facts, bool(state)
     facts = prepared(folder, kept, parameters, way, aws_host)
     try:
-        state = process.start(folder)
+        state = simulator.start(folder)
         cluster = _join(state, parameters, kept, tries=bool(aws_host))
     except BaseException:
         if not ran:
-            process.stop(folder)
+            simulator.stop(folder)
         if not (before and before.source == facts.source):
             undo(kept, folder)
         raise
@@ -128,7 +126,7 @@ def down() -> bool:
     could not be deleted.
     """
     folder = Folder.find()
-    ran, left = process.stop(folder), []
+    ran, left = simulator.stop(folder), []
     for kept in JoinedFolder.all(folder):
         facts = kept.facts
         if stays := leave(kept, folder):
@@ -184,10 +182,10 @@ def _join(state: State, parameters: "Parameters", kept: JoinedFolder, *, tries: 
     """Register the cluster in the lab's EKS, and check that the cluster reaches the lab."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    eks = clients.session(state, parameters.region).client("eks")
+    eks = simulator.session(state, parameters.region).client("eks")
     request = {
         "name": parameters.cluster,
-        "roleArn": f"arn:aws:iam::{state.account_id}:role/{clients.CLUSTER_ROLE}",
+        "roleArn": f"arn:aws:iam::{state.account_id}:role/{simulator.CLUSTER_ROLE}",
         "resourcesVpcConfig": {},
         "tags": {TARGET_TAG: JOINED},
     }
@@ -196,7 +194,7 @@ def _join(state: State, parameters: "Parameters", kept: JoinedFolder, *, tries: 
             cluster: ClusterTypeDef = eks.create_cluster(**request)["cluster"]
         except eks.exceptions.ResourceInUseException:
             # Another notebook or terminal registered it a moment ago.
-            return clients.active(eks, parameters.cluster)
+            return simulator.active_cluster(eks, parameters.cluster)
         except ClientError as error:
             raise NotUsable(
                 error.response["Error"]["Message"], where=f"eks:CreateCluster; {NOTHING}", next="labkit status --report"
@@ -249,7 +247,7 @@ def _require_reached(kept: JoinedFolder) -> None:
     if said.is_reached is None:
         print(f"This could not be checked: {said.words}", file=sys.stderr)
         return
-    own = "   (127.0.0.1 is the pod itself)" if facts.aws_host == LOOPBACK else ""
+    own = "   (127.0.0.1 is the pod itself)" if facts.aws_host == kind_address.LOOPBACK else ""
     raise NotReached(
         f"The cluster's pods do not reach this machine at {facts.aws_host}: {said.words}",
         where=f"{facts.source}, checked from a pod; the lab's webhooks were removed again: the cluster is unchanged",
@@ -259,7 +257,7 @@ def _require_reached(kept: JoinedFolder) -> None:
 
 
 def _connection(state: State, parameters: "Parameters", cluster: "ClusterTypeDef", kept: JoinedFolder) -> Connection:
-    aws = clients.session(state, parameters.region)
+    aws = simulator.session(state, parameters.region)
     context = state.context(parameters.cluster, parameters.region)
     to_api, issuer, facts = Way.kept(kept), cluster["identity"]["oidc"]["issuer"], facts_of(kept)
     api, kubectl = to_api.client(), f"kubectl --context {context}"
@@ -301,7 +299,7 @@ def _issuer_restored_by(kept: JoinedFolder, facts: Facts, parameters: "Parameter
 
 
 def _described(state: State, parameters: "Parameters") -> "ClusterTypeDef | None":
-    eks = clients.session(state, parameters.region).client("eks")
+    eks = simulator.session(state, parameters.region).client("eks")
     with answering():
         try:
             cluster: ClusterTypeDef = eks.describe_cluster(name=parameters.cluster)["cluster"]
@@ -352,7 +350,7 @@ def _refuse_moved_clock(folder: Folder) -> None:
 
 
 def _listening(facts: Facts) -> str:
-    if facts.aws_host == LOOPBACK:
+    if facts.aws_host == kind_address.LOOPBACK:
         return "AWS and the webhooks listen on loopback only"
     return (
         f"AWS and the webhooks listen on loopback and on {facts.aws_host}. The cluster's containers can call AWS and "
@@ -361,6 +359,6 @@ def _listening(facts: Facts) -> str:
 
 
 def _read_trail() -> Any:
-    from labkit.simulator.aws.trail import Trail
+    from labkit.simulator import Trail
 
     return Trail.newest(Folder.find().trail_file)

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from labkit import simulator
 from labkit.connection import as_document, core_api
 from labkit.errors import LabError, said_by_the_cluster
-from labkit.simulator import joined_folder, lab_network
 from labkit.targets.kind.kubeconfig import NOTHING, NoWay, Way
 from labkit.webhook.server import NAME as POD_IDENTITY
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.simulator.folder import Folder
+    from labkit.simulator import Folder
 
 ANSWERS_WITHIN = (5, 15)  # seconds: to accept a connection, and to answer
 DISCOVERY_ROLE = "system:service-account-issuer-discovery"
@@ -137,11 +137,11 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
     listed = AdmissionregistrationV1Api(api).list_mutating_webhook_configuration
     for there in call_api(way, listed, may_not("list mutatingwebhookconfigurations")).items:
         name = there.metadata.name
-        if name not in (POD_IDENTITY, lab_network.NAME):
+        if name not in (POD_IDENTITY, simulator.NETWORK_WEBHOOK):
             continue
         configuration = as_document(api, there)
-        if not joined_folder.is_of_this_lab(configuration, folder):
-            by = "another lab's" if joined_folder.is_of_a_lab(configuration) else "not the lab's"
+        if not simulator.is_of_this_lab(configuration, folder):
+            by = "another lab's" if simulator.is_of_a_lab(configuration) else "not the lab's"
             raise NotThisLabs(
                 f"The cluster already has a webhook {name}, which is {by}. It was left unchanged.",
                 where=f"{way.where}, MutatingWebhookConfiguration {name}; {NOTHING}",

@@ -13,16 +13,14 @@ from labkit.targets.kind.kubeconfig import NOTHING, Way, facts_of
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.simulator.folder import Folder
-    from labkit.simulator.joined_folder import Facts, JoinedFolder
-    from labkit.simulator.process import State
+    from labkit.simulator import Facts, Folder, JoinedFolder, State
 
 DISCOVERY = "/.well-known/openid-configuration"
 
 
 def fetch(folder: "Folder", state: "State", url: str) -> object:
     """GET a URL of a cluster's public issuer, and return the JSON. Raises `LabError`."""
-    from labkit.simulator.joined_folder import JoinedFolder
+    from labkit.simulator import JoinedFolder
     from labkit.targets import moto
 
     if url.startswith(tuple(f"https://{host}/" for host in state.issuers)):
@@ -168,8 +166,7 @@ def _fetch(issuer: str, kept: "JoinedFolder", state: "State", url: str) -> Any:
 
 
 def _issuers(state: "State") -> dict[str, int]:
-    from labkit.simulator.folder import Folder
-    from labkit.simulator.process import State
+    from labkit.simulator import Folder, State
 
     # `state` may lack a newer cluster.
     return (State.read(Folder.find()) or state).issuers

@@ -4,15 +4,15 @@ If the parameters name a kubeconfig, choose its cluster. Otherwise, choose the c
 `parameters.cluster`. If no such cluster exists, create a kind cluster.
 """
 
+import socket
 import sys
 from contextlib import closing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from labkit.errors import LabError
-from labkit.simulator.folder import Folder
-from labkit.simulator.joined_folder import Facts, JoinedFolder, is_public
-from labkit.simulator.process import State
+from labkit.simulator import Facts, Folder, JoinedFolder, State
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.kubeconfig import NOTHING, Way
@@ -146,7 +146,7 @@ def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) 
 
 def _issuer(folder: Folder, parameters: "Parameters") -> str:
     """Return the issuer's URL for a kind cluster. No cluster on the target moto has the same URL."""
-    from labkit.simulator.identifiers import Identifiers
+    from labkit.simulator import Identifiers
 
     cluster = f"kind/{parameters.cluster}@{parameters.region}"
     return f"https://oidc.eks.{parameters.region}.amazonaws.com/id/{Identifiers(folder.seed).hex('issuer', cluster)}"
@@ -156,3 +156,17 @@ def _is_there(name: str) -> bool:
     from labkit.targets.kind.program import KindProgram
 
     return KindProgram().has(name)
+
+
+def is_public(discovery: dict[str, Any]) -> bool:
+    """Whether the issuer publishes its own documents under a host name that also resolves outside the cluster.
+
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
+    """
+    issuer, keys = urlsplit(discovery["issuer"]), urlsplit(discovery.get("jwks_uri") or "")
+    if issuer.netloc != keys.netloc:
+        return False  # only the API server publishes the keys and the discovery document
+    try:
+        return bool(socket.getaddrinfo(issuer.hostname, issuer.port or 443))
+    except OSError:
+        return False

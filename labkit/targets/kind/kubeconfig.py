@@ -18,7 +18,7 @@ from labkit.webhook.connection import untold
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.simulator.joined_folder import Facts, JoinedFolder
+    from labkit.simulator import Facts, JoinedFolder
 
 NOTHING = "nothing was changed"
 # The fields of a cluster or a user that name a file, relative to the kubeconfig's folder.

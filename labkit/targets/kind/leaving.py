@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from labkit import simulator
 from labkit.connection import as_document, core_api
 from labkit.errors import LabError
 from labkit.run_parameters import LAB, LAB_LABEL
-from labkit.simulator import joined_folder
 from labkit.targets.kind.cluster import call_api, may_not
 from labkit.targets.kind.kubeconfig import Way
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.simulator.folder import Folder
-    from labkit.simulator.joined_folder import Facts, JoinedFolder
+    from labkit.simulator import Facts, Folder, JoinedFolder
 
 LABELLED = f"{LAB_LABEL}={LAB}"  # selects the objects that runs made
 
@@ -91,7 +90,7 @@ def _left(kept: "JoinedFolder", facts: "Facts", folder: "Folder") -> Left | None
             command = f"kind delete cluster --name {facts.made}"
         else:
             what = f"The lab's webhooks could not be deleted from the cluster of {facts.source}"
-            command = f"{facts.kubectl} delete mutatingwebhookconfigurations -l {joined_folder.selector(folder)}"
+            command = f"{facts.kubectl} delete mutatingwebhookconfigurations -l {simulator.webhook_selector(folder)}"
         return Left(f"{what}: {error.what}", command, forget=f"rm -r {shlex.quote(str(kept.path))}")
     return None
 
@@ -116,7 +115,7 @@ def _take_back_webhooks(kept: "JoinedFolder", facts: "Facts", folder: "Folder") 
         webhooks = AdmissionregistrationV1Api(api)
         listed, delete = webhooks.list_mutating_webhook_configuration, webhooks.delete_mutating_webhook_configuration
         for there in call_api(way, listed, may_not("list mutatingwebhookconfigurations")).items:
-            if joined_folder.is_of_this_lab(as_document(api, there), folder):
+            if simulator.is_of_this_lab(as_document(api, there), folder):
                 call_api(way, partial(delete, there.metadata.name), may_not("delete mutatingwebhookconfigurations"))
         with suppress(ApiException, HTTPError, OSError):
             if left := _of_runs(api):

@@ -40,7 +40,7 @@ class Admission:
             review.obj = admission_plugins.with_service_account(self.storage, review.obj)
         changed = await self._webhooks(review)
         if changed and review.obj:
-            review.obj = with_defaults(review.kind, review.obj)
+            review.obj = with_defaults(review.kind.kind, review.obj)
             if pod:
                 # Also mount the API's token in containers that a webhook added.
                 review.obj = admission_plugins.with_service_account(self.storage, review.obj)

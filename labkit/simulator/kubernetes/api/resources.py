@@ -135,7 +135,7 @@ class Resources:
             metadata.get("name", ""),
             metadata.get("namespace", ""),
             request.user,
-            defaults.with_defaults(kind, obj),
+            defaults.with_defaults(kind.kind, obj),
             dry_run=dry_run,
             warnings=request.warnings,
         )
@@ -270,7 +270,7 @@ class Resources:
             before.name,
             before.namespace,
             request.user,
-            defaults.with_defaults(kind, obj),
+            defaults.with_defaults(kind.kind, obj),
             before.object,
             request.subresource,
             dry_run,

@@ -7,9 +7,9 @@ from labkit.simulator.kubernetes.objects import services
 from labkit.simulator.kubernetes.objects.kinds import Kind, Object
 
 
-def with_defaults(kind: Kind, obj: Object) -> Object:
-    """Return the object with its kind's defaults; `obj` itself isn't changed."""
-    fill = _DEFAULTS.get(kind.kind)
+def with_defaults(kind: str, obj: Object) -> Object:
+    """Return the object with the defaults of the kind, such as Pod; `obj` itself isn't changed."""
+    fill = _DEFAULTS.get(kind)
     return fill(dict(obj)) if fill else obj
 
 

@@ -16,6 +16,7 @@ from labkit.run_parameters import Parameters
 from labkit.simulator import joined_cluster, joined_folder, lab_network
 from labkit.simulator.folder import Folder
 from labkit.targets.kind import address as kind_address
+from labkit.targets.kind import joining
 from labkit.targets.kind.address import NoAddress
 from labkit.targets.kind.cluster import Way
 from labkit.webhook import mutating_webhook_configuration
@@ -68,7 +69,7 @@ def test_aws_host_is_needed_if_the_address_is_unknown(here, nodes, said):
     ("https://localhost/cluster", "https://localhost/cluster/keys", True),
 ], ids=["kubeadm's own", "a name inside the cluster", "keys at the API server", "published by itself"])  # fmt: skip
 def test_an_issuer_is_public_only_if_its_host_resolves_and_has_the_keys(issuer, keys, public):
-    assert joined_folder.is_public({"issuer": issuer, "jwks_uri": keys}) is public
+    assert joining.is_public({"issuer": issuer, "jwks_uri": keys}) is public
 
 
 def review(pod: dict) -> dict:
