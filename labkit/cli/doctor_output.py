@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from labkit.cli.terminal import unprotected
 from labkit.doctor.finding import MARKS, Finding
 from labkit.doctor.report import Diagnosis, unread_lines
 from labkit.doctor.survey import Survey
@@ -64,7 +65,8 @@ def show_all(survey: Survey, namespace: str, commands_after: str, *, as_json: bo
 def _with_progress(survey: Survey) -> Iterator[Diagnosis]:
     columns = (TextColumn("service accounts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     is_shown = sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_shown) as progress:
+    console = Console(file=unprotected(sys.stderr))
+    with Progress(*columns, console=console, transient=True, disable=not is_shown) as progress:
         yield from progress.track(survey, total=len(survey))
 
 

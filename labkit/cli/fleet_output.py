@@ -6,6 +6,7 @@ from collections import Counter, deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from labkit.cli.terminal import printable, unprotected
 from labkit.runs.fleet.report import MARKS, RUNS
 from labkit.showing import counted
 
@@ -42,7 +43,8 @@ def shown(fleet: "Fleet") -> "Iterator[Callable[[RowOutcome], None]]":
     def table() -> "RenderableType":
         return _table(fleet, [*ended], counts, time.monotonic() - started)
 
-    with Live(get_renderable=table, console=Console(), refresh_per_second=4, transient=True) as live:
+    console = Console(file=unprotected(sys.stdout))
+    with Live(get_renderable=table, console=console, refresh_per_second=4, transient=True) as live:
         yield tell
 
 
@@ -52,7 +54,7 @@ def line(outcome: "RowOutcome", words: "Mapping[State, str]") -> str:
     took = f"  {result.seconds:.1f} s" if result.seconds else ""
     ids = ", ".join(str(finding.get("id", "")) for finding in result.findings)
     said = "" if result.state == "succeeded" else f"  {result.reason}" + (f" ({ids})" if ids else "")
-    return f"{MARKS[result.state]} {outcome.row.run}  {words[result.state]}{took}{said}"
+    return printable(f"{MARKS[result.state]} {outcome.row.run}  {words[result.state]}{took}{said}")
 
 
 def _table(fleet: "Fleet", ended: "list[RowOutcome]", counts: "Counter[str]", seconds: float) -> "RenderableType":

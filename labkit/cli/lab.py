@@ -159,14 +159,33 @@ def snapshot(name: Annotated[str, typer.Argument(help=SNAPSHOT)]) -> None:
 def restore(
     name: Annotated[str, typer.Argument(help="The name that you gave to `labkit snapshot`, or a snapshot's path.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the lab's present state.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Run the programs of the snapshot's pods without a question.")
+    ] = False,
 ) -> None:
     """Start the lab with a snapshot's state. The lab's own keys and certificates are new, so older tokens fail.
 
-    The pods in a snapshot run as processes of your user. Restore a snapshot only if you trust its author.
+    The pods in a snapshot run as processes of your user. The command shows their programs, and asks before it runs
+    them. Say yes only if you trust the snapshot's author.
     """
     from labkit.simulator import snapshots
 
-    state = snapshots.restore(Folder.find(), name, force=force)
+    def agree(programs: list[str]) -> None:
+        typer.echo("The snapshot's pods run these programs on this machine, as your user:")
+        for program in programs:
+            typer.echo(f"  {program}")
+        if yes:
+            return
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise LabError(
+                "The snapshot's pods run programs. Without a terminal to ask in, this needs --yes.",
+                where="nothing was changed",
+                next=f"labkit restore {quote(name)} --yes{' --force' if force else ''}, if you trust its author",
+            )
+        if not typer.confirm("Run them?", default=False):
+            raise LabError("The snapshot was not restored.", where="nothing was changed")
+
+    state = snapshots.restore(Folder.find(), name, force=force, agree=agree)
     clusters = ", ".join(sorted(state.clusters))
     typer.echo(
         f"The lab is up with the state of {name}: {f'cluster {clusters}' if clusters else 'no cluster'}, account "

@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from labkit.cli import account, doctor, faults, lab, learning, webhook
 from labkit.cli.fleet import fleet
 from labkit.cli.run import diff, run
+from labkit.cli.terminal import protected
 from labkit.cli.up import up
 from labkit.course.contents import MANUAL, NOTEBOOKS
 from labkit.errors import LabError, by_the_cluster
@@ -121,6 +122,16 @@ def main() -> None:
     # Loading libraries makes hardly any garbage, but collecting it takes a fifth of the time of `labkit doctor`.
     gc.set_threshold(100_000, 50, 50)
     try:
+        with protected():
+            _run()
+    finally:
+        _leave_closed_streams()
+        # At its end, Python would search all loaded libraries for garbage, for 0.1 s. It leaves frozen objects alone.
+        gc.freeze()
+
+
+def _run() -> None:
+    try:
         app()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -130,10 +141,6 @@ def main() -> None:
             raise
         typer.secho(f"labkit: {shown}", fg="red" if sys.stderr.isatty() else None, err=True)
         raise SystemExit(shown.exit_code) from None
-    finally:
-        _leave_closed_streams()
-        # At its end, Python would search all loaded libraries for garbage, for 0.1 s. It leaves frozen objects alone.
-        gc.freeze()
 
 
 def _leave_closed_streams() -> None:

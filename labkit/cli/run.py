@@ -6,6 +6,7 @@
 import json
 import os
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ import typer
 
 from labkit.cli.given import FromFile, Given, named
 from labkit.cli.lab import command
+from labkit.cli.terminal import unprotected
 from labkit.course.contents import NOTEBOOKS
 from labkit.errors import LabError
 from labkit.simulator import Folder
@@ -51,7 +53,8 @@ def run(
     output = output or Path("runs") / notebook.stem / f"{name}.ipynb"
     typer.echo(f"Running {_short(notebook)} on the {parameters.target} target …")
     try:
-        done = runs.run(notebook, output, parameters.given, progress=sys.stderr.isatty())
+        with redirect_stderr(unprotected(sys.stderr)):
+            done = runs.run(notebook, output, parameters.given, progress=sys.stderr.isatty())
     except runs.RunFailed as failed:
         _show_run(failed.run)
         _show_failure(failed)

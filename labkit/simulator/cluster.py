@@ -179,7 +179,7 @@ class Cluster:
     ):
         self.region = record.region
         self.name = record.name
-        self.context = context(self.name, self.region, REGION)
+        self.context = record.context
         self.lab = lab
         self._record, self._again = record, again
         self._new_signing_key = new_signing_key

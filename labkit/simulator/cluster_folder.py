@@ -1,15 +1,20 @@
 """One cluster's files in the lab's folder: keys, objects, pods' files, and a record while the cluster exists."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from labkit.errors import LabError
+from labkit.simulator.aws.clusters import CLUSTER_NAME
 from labkit.simulator.folder import Folder
 from labkit.simulator.names import file_name
+from labkit.simulator.process import REGION, context
 
 RECORD = "cluster.json"
+REGION_NAME, ISSUER_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}"), re.compile("[0-9A-F]{32}")
+LATEST = 2**33  # seconds since the epoch, in the year 2242
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,22 @@ class ClusterRecord:
     issuer_id: str
     created_at: float  # lab time in seconds since the epoch
     request: dict[str, Any]
+
+    @property
+    def context(self) -> str:
+        """The name of the cluster's context in the kubeconfig."""
+        return context(self.name, self.region, REGION)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether every field has a value that a lab writes."""
+        return bool(
+            CLUSTER_NAME.fullmatch(self.name)
+            and REGION_NAME.fullmatch(self.region)
+            and ISSUER_ID.fullmatch(self.issuer_id)
+            and 0 <= self.created_at < LATEST
+            and isinstance(self.request, dict)
+        )
 
 
 class ClusterFolder:
@@ -46,7 +67,11 @@ class ClusterFolder:
         records = []
         for file in folder.path.glob(f"clusters/*/{RECORD}"):
             try:
-                records.append(ClusterRecord(**json.loads(file.read_text())))
+                record = ClusterRecord(**json.loads(file.read_text()))
+                # Its names become paths and URLs.
+                if not record.is_valid or cls(folder, record.context).path != file.parent:
+                    raise ValueError("a name in it is not valid")
+                records.append(record)
             except (ValueError, TypeError) as error:
                 raise LabError(
                     "The record of a cluster cannot be read: it is damaged, or another version of labkit wrote it.",

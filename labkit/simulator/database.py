@@ -9,7 +9,7 @@ Only one process uses a file. So the file may be on a network file system
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -107,6 +107,22 @@ class Database:
             ) from error
         except sqlite3.DatabaseError as error:
             raise _damaged(self.file, error) from error
+
+
+def require_tables(connection: sqlite3.Connection, tables: str) -> None:
+    """Raise `sqlite3.DatabaseError` if a file has other tables than those that the SQL in ``tables`` creates.
+
+    Whoever wrote the file may have added a trigger, a view or a computed column, which run when the file is used.
+    """
+    with closing(sqlite3.connect(":memory:")) as new:
+        new.executescript(tables)
+        if _schema(connection) != _schema(new):
+            raise sqlite3.DatabaseError("its tables are not those of a lab")
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
+    rows = connection.execute("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY 1, 2")
+    return [(*names, " ".join(sql.split())) for *names, sql in rows]
 
 
 def _damaged(file: Path, error: Exception) -> LabError:

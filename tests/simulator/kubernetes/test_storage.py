@@ -13,7 +13,7 @@ from labkit.simulator import identifiers
 from labkit.simulator.clock import Clock
 from labkit.simulator.database import Database, NotWritten
 from labkit.simulator.identifiers import Identifiers
-from labkit.simulator.kubernetes.objects.kinds import CONFIG_MAP
+from labkit.simulator.kubernetes.objects.kinds import CONFIG_MAP, POD
 from labkit.simulator.kubernetes.objects.storage import Storage
 
 
@@ -95,6 +95,25 @@ def test_a_change_that_does_not_fit_on_the_disk_changes_nothing(folder, monkeypa
         for number in range(10_000):
             storage.create(CONFIG_MAP, config_map(f"m{number}", text="x" * 100_000))
     assert texts(opened(after_a_kill(folder))) == texts(storage)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"metadata": {"name": "p", "namespace": "n", "uid": "../../../outside"}},
+    {"spec": {"containers": [{"name": "../outside"}]}},
+    {"spec": {"containers": [], "initContainers": [{"name": "/outside"}]}},
+    {"spec": {"containers": [], "volumes": [{"name": ".."}]}},
+    {"spec": {"containers": [], "volumes": [{"name": "a\0"}]}},
+], ids=json.dumps)  # fmt: skip
+def test_a_pod_whose_names_lead_out_of_the_lab_s_folder_is_refused(folder, wrong):
+    """The file may come from a snapshot. Pods' and containers' names are folders of the node."""
+    pod = {"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [{"name": "c"}]}}
+    stored = opened(folder).create(POD, pod)
+    killed = after_a_kill(folder)
+    opened(shutil.copytree(killed, folder.with_name("copy")))
+    with contextlib.closing(sqlite3.connect(killed / "objects.db")) as connection, connection:
+        connection.execute("UPDATE objects SET text = ?", [json.dumps(stored.object | wrong)])
+    with pytest.raises(LabError, match=r"the object p \(pods\) in n cannot be read: ValueError: a name in it is not"):
+        opened(killed)
 
 
 def test_forgotten_serial_numbers_are_never_reused(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
 """
 
 import json
+import re
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,13 +17,14 @@ from pathlib import Path
 from labkit.simulator.clock import Clock, rfc3339
 from labkit.simulator.database import Database
 from labkit.simulator.identifiers import Identifiers
-from labkit.simulator.kubernetes.objects.kinds import KINDS, SECRET, Kind, Object
+from labkit.simulator.kubernetes.objects.kinds import KINDS, POD, SECRET, Kind, Object
 from labkit.simulator.kubernetes.objects.status import already_exists, modified, not_found, too_large_to_store
 
 LARGEST = 3 * 512 * 1024  # bytes of one object, etcd's limit: https://etcd.io/docs/v3.5/dev-guide/limit/
 HISTORY = 4096  # a watch can resume from this many changes back
 # The alphabet of generated names. It has no vowels, so that names contain no words, and no characters that look alike.
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+PATH = re.compile("[a-z0-9-]+")
 LAYOUT = 1  # the version of the tables and their contents
 TABLES = """
     CREATE TABLE version (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER);
@@ -257,6 +259,8 @@ class ObjectFile:
         ):
             with self._database.reading(f"the object {name} ({resource}) in {namespace or 'the cluster'}"):
                 kind, stored = KIND_OF[resource], Stored.of_text(text)
+                if kind is POD:
+                    _check_names(stored)
             yield kind, stored
 
     def write(self, version: int, kind: Kind, key: tuple[str, str], text: bytes | None) -> None:
@@ -270,6 +274,14 @@ class ObjectFile:
                 )
             else:
                 database.write("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", kind.resource, *key, text)
+
+
+def _check_names(pod: Stored) -> None:
+    """Raise ValueError if a name that becomes a path in the node's folder isn't one that the API server accepts."""
+    spec = pod.object["spec"]
+    within = [each["name"] for part in ("volumes", "initContainers", "containers") for each in spec.get(part) or ()]
+    if not all(map(PATH.fullmatch, [pod.uid, *within])):
+        raise ValueError("a name in it is not valid")
 
 
 def forget_tokens(file: sqlite3.Connection) -> None:
