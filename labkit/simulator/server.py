@@ -18,7 +18,7 @@ from typing import Any
 
 from labkit.connection import thumbprint
 from labkit.errors import LabError
-from labkit.simulator import control, environment, open_files, replacement, snapshots
+from labkit.simulator import control, environment, open_files, replacement, snapshot_file, snapshots
 from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.gate import Gate
 from labkit.simulator.aws.sessions import Keys
@@ -213,12 +213,12 @@ class Server:
         gate, loop = self.lab.gate, asyncio.get_running_loop()
 
         async def copy_others() -> None:
-            snapshots.copy(self.folder, into, snapshots.OTHER_FILES)
+            snapshots.copy(self.folder, into, snapshot_file.OTHER_FILES)
 
         def whole() -> None:
             # While this runs in moto's thread, AWS changes nothing. While the event loop copies, nothing else changes.
             asyncio.run_coroutine_threadsafe(copy_others(), loop).result()
-            snapshots.copy(self.folder, into, snapshots.AWS)
+            snapshots.copy(self.folder, into, snapshot_file.AWS)
 
         try:
             if not gate.unkept:

@@ -74,12 +74,12 @@ def opened(file: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def check(file: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+def check(file: Path, archive: zipfile.ZipFile) -> dict[str, object]:
     """Return the snapshot's manifest. Raise `LabError` if the file isn't a snapshot that this version can use."""
     try:
         if archive.getinfo(MANIFEST).file_size > LONGEST_MANIFEST:
             raise broken(file)
-        manifest: dict[str, Any] = json.loads(archive.read(MANIFEST))
+        manifest: dict[str, object] = json.loads(archive.read(MANIFEST))
         wrote = manifest["format"], manifest["labkit"], manifest["moto"]
         names = archive.namelist()
         if len({*names}) < len(names) or not all(map(_is_expected, archive.infolist())) or archive.testzip():

@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import zipfile
 from pathlib import Path
+from ssl import PEM_cert_to_DER_cert
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,8 @@ import yaml
 from kubernetes import client, config
 
 from labkit import Lab
+from labkit.connection import thumbprint
+from labkit.course.faults import CATALOGUE, breaking
 from labkit.simulator import process, replacement, snapshot_file, snapshots
 from labkit.simulator.folder import Folder
 from labkit.simulator.joined_folder import JoinedFolder
@@ -376,6 +379,32 @@ def test_restored_providers_list_the_thumbprint_of_the_new_certificate(tmp_path,
             assert commands.labkit("up").returncode == 0
             with Lab.open() as lab:
                 assert listed(lab, lab.provider_arn) == [now]
+    finally:
+        process.stop(Folder(tmp_path / ".lab"))
+
+
+def test_a_fault_from_before_the_snapshot_is_mended_with_the_restored_lab_s_certificates(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
+    file = tmp_path / "s.labsnapshot"
+    try:
+        with Lab.open() as lab:
+            lab.ready(through="pod")
+            for fault in ("oidc-provider-deleted", "webhook-registration-deleted"):
+                breaking.break_lab(lab, CATALOGUE[fault])
+        assert commands.labkit("snapshot", str(file)).returncode == 0
+        assert commands.labkit("restore", str(file), "--force", "--yes").returncode == 0
+        mended = commands.labkit("mend")
+        assert mended.returncode == 0, mended.stderr
+        with Lab.open() as lab:
+            api = client.AdmissionregistrationV1Api(lab.kubernetes)
+            [there] = api.read_mutating_webhook_configuration("pod-identity-webhook").webhooks
+            [manifest] = lab.connection.webhook_registration()["webhooks"]
+            assert there.client_config.ca_bundle == manifest["clientConfig"]["caBundle"]
+            provider = lab.aws.client("iam").get_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)
+            authority = PEM_cert_to_DER_cert(Folder.find().ca_file.read_text())
+            assert provider["ThumbprintList"] == [thumbprint(authority)]
+        doctor = commands.labkit("doctor")
+        assert doctor.returncode == 0, doctor.stdout
     finally:
         process.stop(Folder(tmp_path / ".lab"))
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
+from ssl import PEM_cert_to_DER_cert
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
 from labkit import steps
+from labkit.connection import thumbprint
 from labkit.course.faults import CATALOGUE, live
 from labkit.course.faults.fault import Fault
 from labkit.course.faults.situation import ROLE_ARN, Document, Situation
@@ -40,6 +42,17 @@ class BrokenRun(BaseModel):
     """The run's documents before its first fault."""
     broken: Situation
     """The run's documents after its last fault."""
+    thumbprint: str = ""
+    """The thumbprint of the lab's CA."""
+
+    def in_lab(self, lab: "Workspace") -> "BrokenRun":
+        """Return the record with the lab's present CAs and webhook address. A restored lab has new ones."""
+        then, now = (_client_config(each) for each in (self.before.registration, lab.connection.webhook_registration()))
+        new = {then.get(key, ""): now.get(key, "") for key in ("url", "caBundle")} | {self.thumbprint: _thumbprint()}
+        text = self.model_dump_json()
+        for old, value in new.items():
+            text = text.replace(f'"{old}"', f'"{value}"') if old and value else text
+        return BrokenRun.model_validate_json(text)
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,13 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
     wanted = fault.put_into(base)
     faults = [*(each.id for each in there if each is not fault), fault.id]
     # Record it before any change, so that an interrupted break can be mended, too.
-    _write(lab, BrokenRun(run=lab.run, cluster_made=_cluster_made(lab), faults=faults, before=before, broken=wanted))
+    made = _cluster_made(lab)
+    _write(
+        lab,
+        BrokenRun(
+            run=lab.run, cluster_made=made, faults=faults, before=before, broken=wanted, thumbprint=_thumbprint()
+        ),
+    )
     # If the fault adds an account, `now` lacks that account's documents: read again.
     live.make(lab, now if wanted.accounts == now.accounts else live.read(lab, before, wanted), wanted)
     return faults
@@ -296,7 +315,16 @@ def _file(lab: "Workspace") -> "Path":
 
 def _read(lab: "Workspace") -> BrokenRun | None:
     kept = _parsed(_file(lab))
-    return kept if kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab)) else None
+    is_this = kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab))
+    return kept.in_lab(lab) if kept and is_this else None
+
+
+def _client_config(registration: Document) -> dict[str, str]:
+    return (registration.get("webhooks") or [{}])[0].get("clientConfig") or {}
+
+
+def _thumbprint() -> str:
+    return thumbprint(PEM_cert_to_DER_cert(Folder.find().ca_file.read_text()))
 
 
 def _parsed(file: "Path") -> BrokenRun | None:
