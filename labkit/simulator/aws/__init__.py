@@ -4,10 +4,10 @@ From the top down:
 
 - gate.py receives every call. authentication.py finds the caller (signature.py, sessions.py). A service answers the
   call, and the gate records it in the trail (records.py, trail.py).
-- sts.py, iam.py, s3.py, eks.py, eks_auth.py, organizations.py, sqs.py, cloudtrail.py and regions.py answer the calls of
-  their services. The docstring of each module lists the differences from AWS.
-- actions/ finds the permissions that a call needs. authorization.py evaluates all policies to decide whether the caller
-  has these permissions.
+- services/ has one module for each service. The docstring of each module lists the differences from AWS. service.py
+  says how most services behave.
+- actions/ reads a call's parameters, and finds the permissions that a call of EKS, IAM or S3 needs. authorization.py
+  evaluates all policies to decide whether the caller has these permissions.
 - web_identity.py verifies a web identity token with the issuer's keys, which issuers.py fetches.
 - state/ writes each change to the lab's folder before the lab answers the call.
 - backend.py is the only module that imports moto. The other modules use backend.py to read moto's state and to

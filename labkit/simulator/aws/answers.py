@@ -12,12 +12,6 @@ from xml.sax.saxutils import escape
 from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.moto_guard import closed
 
-NAMESPACES = {
-    "iam": "https://iam.amazonaws.com/doc/2010-05-08/",
-    "sns": "http://sns.amazonaws.com/doc/2010-03-31/",
-    "sqs": "http://queue.amazonaws.com/doc/2012-11-05/",
-    "sts": "https://sts.amazonaws.com/doc/2011-06-15/",
-}
 PROLOG = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 # https://www.w3.org/TR/xml/#charsets
@@ -81,7 +75,7 @@ def done(request: AwsRequest, result: str = "") -> Response:
     name, request_id = request.operation, str(uuid.uuid4())
     element = f"<{name}Result>{result}</{name}Result>" if result else ""
     body = (
-        f'<{name}Response xmlns="{NAMESPACES[request.service]}">{element}'
+        f'<{name}Response xmlns="{request.api.namespace}">{element}'
         f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
     )
     return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
@@ -143,8 +137,7 @@ def fault(request: AwsRequest, name: str, reason: str, *, message: str = "", **f
         status, code, usual = S3_FAULTS[name]
         return Refusal(status, code, message or usual, reason, fields)
     query_code, json_code, usual = FAULTS[name]
-    # SQS and SNS still use the error codes of their older protocol.
-    by_query = request.service in ("sqs", "sns") or request.family in ("query", "ec2", "rest-xml")
+    by_query = request.api.is_query_compatible or request.family in ("query", "ec2", "rest-xml")
     forbidden = request.family == "rest-json" or (by_query and query_code != "IncompleteSignature")
     return Refusal(403 if forbidden else 400, query_code if by_query else json_code, message or usual, reason)
 
@@ -218,14 +211,14 @@ def render(request: AwsRequest, refusal: Refusal) -> Response:
         body = PROLOG + xml({"Response": {"Errors": {"Error": about}, "RequestID": request_id}})
         return Response(refusal.status, [("content-type", "text/xml;charset=UTF-8")], body.encode())
     if request.family in ("query", "rest-xml"):
-        namespace = NAMESPACES.get(request.service, f"http://{request.service}.amazonaws.com/doc/")
+        namespace = request.api.namespace or f"http://{request.service}.amazonaws.com/doc/"
         content = xml({"Error": {"Type": "Sender", **about}, "RequestId": request_id})
         body = f'<ErrorResponse xmlns="{namespace}">{content}</ErrorResponse>'
         headers = [("content-type", "text/xml"), ("x-amzn-requestid", request_id)]
         return Response(refusal.status, headers, body.encode())
     headers = [("content-type", "application/json"), ("x-amzn-requestid", request_id)]
     headers.append(("x-amzn-errortype", refusal.code))
-    if request.service == "sqs":
+    if request.api.is_query_compatible:
         headers.append(("x-amzn-query-error", f"{refusal.code};Sender"))
     body = json.dumps({"__type": refusal.code, "message": refusal.message})
     return Response(refusal.status, headers, body.encode())

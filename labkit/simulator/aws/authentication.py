@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from labkit.simulator.aws import constraints, signature
+from labkit.simulator.aws import signature
 from labkit.simulator.aws.answers import Claimed, Refusal, fault
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import AwsRequest, Call
@@ -81,16 +81,21 @@ class CallAuthenticator:
         else:
             secret = caller.keys.secret_access_key
         self._check_date(request, signed, now)
-        if signed.service == "s3" and (unsigned := _unsigned_headers(request.call, signed)):
+        if unsigned := _unsigned_headers(request.call, signed):
             message = "There were headers present in the request which were not signed"
-            raise fault(request, "denied", f"{message}: {unsigned}", message=message)
+            reason = f"{message}: {', '.join(unsigned)}"
+            if request.family == "s3":
+                raise fault(request, "denied", reason, message=message)
+            message = f"'{unsigned[0].title()}' must be a 'SignedHeader' in the AWS Authorization."
+            raise fault(request, "signature", reason, message=message)
         return secret
 
     async def _verify(self, request: AwsRequest, call: Call, signed: Signature, secret: str) -> Call:
         try:
+            of_s3 = request.family == "s3"
             if len(call.body) > HASHED_AT_ONCE:
-                return await asyncio.to_thread(signature.verify, call, signed, secret)
-            return signature.verify(call, signed, secret)
+                return await asyncio.to_thread(signature.verify, call, signed, secret, of_s3=of_s3)
+            return signature.verify(call, signed, secret, of_s3=of_s3)
         except Mismatch as mismatch:
             raise fault(request, "signature", str(mismatch), AWSAccessKeyId=signed.access_key_id) from mismatch
 
@@ -104,7 +109,7 @@ class CallAuthenticator:
             wrong = f"the call is for {request.service}, but the signature's scope names {signed.service}"
             raise fault(request, "scope", wrong, message=said)
         expected = self.region
-        if signed.service == "s3" and (bucket := self.backend.bucket(request.bucket)):
+        if request.family == "s3" and (bucket := self.backend.bucket(request.bucket)):
             expected = bucket.region_name
             valid = signed.region == expected
         else:
@@ -150,8 +155,7 @@ class CallAuthenticator:
         """
         machine, at = time.time(), signed.signed_at
         if signed.expires_in is not None:
-            # STS accepts any presigned URL for 15 minutes, whatever expiry the URL has.
-            expires_in = SKEW if signed.service == "sts" else signed.expires_in
+            expires_in = request.api.longest_presigned or signed.expires_in
             if all(not at - SKEW <= now < at + expires_in for now in (lab, machine)):
                 message = "Request has expired" if lab >= at else "Request is not valid yet"
                 raise fault(request, "denied", f"{message}: signed at {signed.timestamp}", message=message)
@@ -192,14 +196,13 @@ async def _with_body(request: AwsRequest, body: Body) -> Call:
     call = request.call
     named = (name for name in call.query if not name.lower().startswith("x-amz-"))
     is_data = call.method == "PUT" and request.key and OF_DATA.issuperset(named)
-    if request.service == "s3":
+    limit = request.api.longest or (LONGEST_CALL if request.api.is_checked else LONGEST_BODY)
+    if request.family == "s3":
         limit = LONGEST_OBJECT if is_data else LONGEST_XML
-    else:
-        limit = LONGEST_CALL if request.service in constraints.CODES and request.service != "dynamodb" else LONGEST_BODY
     try:
         content = await body(limit)
     except TooLong:
-        if request.service != "s3":
+        if request.family != "s3":
             raise _too_large(request, f"a call can have at most {limit} bytes") from None
         if is_data:
             message = "Your proposed upload exceeds the maximum allowed size"
@@ -215,12 +218,13 @@ def _too_large(request: AwsRequest, limit: str) -> Refusal:
     return Refusal(413, code, f"The request is too large: {limit}.")
 
 
-def _unsigned_headers(call: Call, signed: Signature) -> str:
+def _unsigned_headers(call: Call, signed: Signature) -> list[str]:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html"""
     names = {name for name in call.headers if name.startswith("x-amz-")} - set(signed.signed_headers)
     # If a presigned URL has the same field in its query, that field is signed.
     if signed.expires_in is not None:
         names -= {"x-amz-content-sha256"}
-    return ", ".join(sorted(names))
+    return sorted(names)
 
 
 def _stamp(seconds: float) -> str:

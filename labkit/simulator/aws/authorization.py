@@ -179,7 +179,7 @@ def denial(caller: Caller, request: AwsRequest, permission: Permission, decision
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
     resource = permission.resource if permission.shown is None else permission.shown
-    named = f'"{resource}"' if request.service == "s3" else resource
+    named = f'"{resource}"' if request.family == "s3" else resource
     on = f" on resource: {named}" if resource else ""
     tail = decision.denial or f"because no identity-based policy allows the {permission.action} action"
     message = f"User: {caller.arn} is not authorized to perform: {permission.action}{on} {tail}"

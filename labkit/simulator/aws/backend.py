@@ -17,7 +17,7 @@ This module reads or sets these private attributes of moto's objects:
 
 - `BackendDict._instances`: see `place`.
 - `FakeKey._value_buffer`, `FakeKey._max_buffer_size` and the lock beside them: see `without_body` and `give_body`.
-- `_parameters` and `latest_…` of SSM's parameters: see `Backend.answer` and `own_parameters`.
+- `_parameters` and `latest_…` of SSM's parameters: see `Backend.forget_empty_parameters` and `own_parameters`.
 - `_arn_format` of an organization's policy: see `name_policy`.
 """
 
@@ -30,7 +30,6 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import cache, lru_cache, partial
-from operator import itemgetter
 from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote_to_bytes
 from xml.parsers.expat import ExpatError
@@ -134,8 +133,7 @@ class Backend:
 
     async def answer(self, request: AwsRequest) -> Response:
         """Return moto's answer to an authenticated and authorized call."""
-        corrected = {"secretsmanager": self._secrets_answer, "ssm": self._parameters_answer}
-        return await self.run(corrected.get(request.service, self._answer), request)
+        return await self.run(self.answer_in_thread, request)
 
     async def prepare(self, *services: str) -> None:
         """Load moto's modules for these services in advance."""
@@ -226,6 +224,12 @@ class Backend:
         """
         return organizations_backends[management_id]["aws"]
 
+    def forget_empty_parameters(self, region: str, account_id: str) -> None:
+        """Remove SSM's parameters without versions. moto stores one if a call names a missing parameter."""
+        if store := self.stores("ssm", account_id).get(region):
+            for name in [name for name, versions in dict.items(store._parameters) if not versions]:
+                del store._parameters[name]
+
     def bucket(self, name: str) -> FakeBucket | None:
         """Return the bucket with this name, in any account; None if it doesn't exist."""
         _, account_id = s3_backends.bucket_accounts.get(name, ("", ""))
@@ -235,7 +239,8 @@ class Backend:
         """End the thread that moto's calls run in."""
         self.thread.close()
 
-    def _answer(self, request: AwsRequest) -> Response:
+    def answer_in_thread(self, request: AwsRequest) -> Response:
+        """Return moto's answer, like `answer`. Only moto's thread may call this."""
         environ = self._environ(request)
         started: list[Any] = []
         try:
@@ -255,7 +260,7 @@ class Backend:
             _log.info("moto failed on %s %s", request.service, request.operation, exc_info=error)
             raise not_emulated(request, f"moto: {error or type(error).__name__}", error) from error
         status = int(started[0].split()[0])
-        has_error = request.service == "s3" or request.call.method == "HEAD" or body.strip()
+        has_error = request.family == "s3" or request.call.method == "HEAD" or body.strip()
         if status >= 400 and (not has_error or body.lstrip()[:15].lower() == b"<!doctype html>"):
             # moto does not know the path, or moto's web server reports a fault.
             raise not_emulated(request, f"moto: {started[0]}")
@@ -270,38 +275,9 @@ class Backend:
             body = NOT_XML.sub(b"?", body)
         return Response(status, headers, body)
 
-    def _parameters_answer(self, request: AwsRequest) -> Response:
-        try:
-            response = self._answer(request)
-            if request.operation == "GetParameters" and response.status == 200:
-                answer = json.loads(response.body)
-                # moto's order differs after each start.
-                answer["Parameters"].sort(key=itemgetter("Name"))
-                response.body = json.dumps(answer).encode()
-            return response
-        finally:
-            if store := self.stores("ssm", request.account_id).get(request.region):
-                # If a call names a missing parameter, moto stores an empty one. With it, DescribeParameters would fail.
-                for name in [name for name, versions in dict.items(store._parameters) if not versions]:
-                    del store._parameters[name]
-
-    def _secrets_answer(self, request: AwsRequest) -> Response:
-        response = self._answer(request)
-        if response.status == 404:  # In AWS, each fault of the caller is a 400.
-            response.status = 400
-        if request.operation == "ListSecretVersionIds" and response.status == 200:
-            answer = json.loads(response.body)
-            made = self.store("secretsmanager", request.region, request.account_id).secrets[answer["ARN"]].versions
-            # moto returns the current time for both dates.
-            for version in answer["Versions"]:
-                version["CreatedDate"] = made[version["VersionId"]]["createdate"]
-                del version["LastAccessedDate"]
-            response.body = json.dumps(answer).encode()
-        return response
-
     def _app(self, request: AwsRequest, environ: dict[str, Any]) -> Any:
         # Choose moto's app only by the signed scope: the dispatcher would send some paths to moto's own API.
-        name = "s3" if request.service == "s3" and not request.call.path.startswith(S3_CONTROL) else None
+        name = "s3" if request.family == "s3" and not request.call.path.startswith(S3_CONTROL) else None
         if name is None:
             host = self._dispatcher.infer_service_region_host(environ, request.call.path)
             name = self._service_at(host) if host else None
@@ -328,7 +304,7 @@ class Backend:
         pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
         query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
         # Encode the path again, so that moto reads the same as the gate. moto's parser treats `;` and `#` specially.
-        path = quote(call.path, safe="/-_.~") if request.service == "s3" else call.raw_path
+        path = quote(call.path, safe="/-_.~") if request.family == "s3" else call.raw_path
         environ: dict[str, Any] = {
             "REQUEST_METHOD": call.method,
             "SCRIPT_NAME": "",
@@ -494,7 +470,7 @@ def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> lis
 def _passed_on(request: AwsRequest, name: str, value: str) -> str:
     if name == "content-encoding":
         return ",".join(part for part in value.split(",") if part.strip() != "aws-chunked")
-    if name == "x-amz-copy-source" and request.service == "s3" and (source := copy_source(value)):
+    if name == "x-amz-copy-source" and request.family == "s3" and (source := copy_source(value)):
         bucket, key, version = source
         return quote(f"/{bucket}/{key}", safe="/-_.~") + (f"?versionId={version}" if version else "")
     return value

@@ -1,13 +1,12 @@
 """A call of the AWS API, the operation that it requests, and the answer."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-REST_XML = ("cloudfront", "route53")
 Context = dict[str, str | list[str]]
 """Condition keys and their values."""
 QUEUE_PATH = re.compile(r"/(\d{12}/[A-Za-z0-9._-]+)")
@@ -109,6 +108,51 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Api:
+    """How a service's calls and errors look.
+
+    https://smithy.io/2.0/aws/protocols/index.html
+    """
+
+    name: str
+    """The service's name in the scope of a signature."""
+    version: str = ""
+    """The version of the API in forms. It tells which service an unsigned form is for."""
+    target: str = ""
+    """The beginning of ``X-Amz-Target``. It tells which service an unsigned JSON call is for."""
+    paths: str = ""
+    """A regular expression of the paths that tell which service an unsigned REST call is for."""
+    protocol: str = ""
+    """s3, ec2 or rest-xml; empty if each call shows its own protocol."""
+    namespace: str = ""
+    """The XML namespace of answers; empty for the usual one."""
+    is_query_compatible: bool = False
+    """Whether JSON calls get the error codes of the query protocol.
+
+    https://smithy.io/2.0/aws/protocols/aws-query-protocol.html#aws-protocols-awsquerycompatible-trait
+    """
+    takes_queue_paths: bool = False
+    """Whether a call's path may name a queue: ``/ACCOUNT/QUEUE_NAME``."""
+    is_checked: bool = False
+    """Whether the lab checks each parameter against the service's model. Otherwise, only moto does."""
+    invalid: str = "ValidationException"
+    """The error code for an invalid parameter."""
+    reserved_tag: str = ""
+    """The error code for a tag that only AWS may set; empty if the lab doesn't check tags."""
+    reworded: Callable[[str], tuple[str, str] | None] = lambda _: None
+    """Return the error code and message for a fault that the service describes in its own words; else None."""
+    longest: int = 0
+    """The longest body, in bytes; 0 for the usual limit."""
+    longest_presigned: int = 0
+    """The seconds for which any presigned URL is valid; 0 if the URL itself says it."""
+    operation_at: Callable[["Call"], str] = lambda _: ""
+    """Return the operation of a REST call, from its method and path; empty for an unknown operation."""
+
+
+S3 = Api("s3", protocol="s3")
+
+
+@dataclass(frozen=True)
 class ParsedRequest:
     """An operation of a service, with its parameters in the form that botocore's clients take."""
 
@@ -145,7 +189,7 @@ class AwsRequest:
     """The service, the operation and the parameters of a call."""
 
     call: Call
-    service: str = ""
+    api: Api = S3
     region: str = ""
     """The region in the signature's scope; the lab's region for an unsigned call; empty for a malformed signature."""
     operation: str = ""
@@ -164,12 +208,17 @@ class AwsRequest:
     """The permissions that an S3 call needs; for DeleteObjects, one for each key."""
 
     @property
+    def service(self) -> str:
+        """The service's name in the scope of a signature."""
+        return self.api.name
+
+    @property
     def family(self) -> str:
         """The call's protocol: s3, query, ec2, json, rest-xml or rest-json. It decides the format of a refusal.
 
         https://smithy.io/2.0/aws/protocols/index.html
         """
-        return protocol(self.call, self.service)
+        return protocol(self.call, self.api)
 
     def require_parsed(self) -> ParsedRequest:
         """Return the operation with its parameters. If they could not be read, raise the error in ``unread``."""
@@ -183,16 +232,13 @@ class AwsRequest:
         return self.require_parsed().parameters
 
 
-def protocol(call: Call, service: str) -> str:
+def protocol(call: Call, api: Api) -> str:
     """Return a call's protocol: s3, query, ec2, json, rest-xml or rest-json."""
-    if service in ("s3", ""):
-        return "s3"
-    if "x-amz-target" in call.headers or "x-amz-json" in call.headers.get("content-type", ""):
+    says_json = "x-amz-target" in call.headers or "x-amz-json" in call.headers.get("content-type", "")
+    if says_json and api.protocol != "s3":
         return "json"
-    if service == "ec2":
-        return "ec2"
-    if service in REST_XML:
-        return "rest-xml"
+    if api.protocol:
+        return api.protocol
     return "query" if call.is_form or "Action" in call.form else "rest-json"
 
 

@@ -19,28 +19,8 @@ from labkit.simulator.aws.answers import (
     validation_message,
 )
 from labkit.simulator.aws.backend import Shape, get_service_model
-from labkit.simulator.aws.call import AwsRequest, ParsedRequest
+from labkit.simulator.aws.call import Api, AwsRequest, ParsedRequest
 
-# The services whose parameters are all checked, and each service's error code for a faulty parameter.
-CODES = {
-    "cloudtrail": "ValidationException",
-    "dynamodb": "ValidationException",
-    "eks": "InvalidParameterException",
-    "eks-auth": "InvalidParameterException",
-    "iam": "ValidationError",
-    "kms": "ValidationException",
-    "organizations": "InvalidInputException",
-    "secretsmanager": "ValidationException",
-    "sns": "ValidationError",
-    "sqs": "InvalidParameterValue",
-    "ssm": "ValidationException",
-    "sts": "ValidationError",
-}
-# The services whose tags are checked, and each service's error code for a tag that only AWS may set.
-# https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
-# https://docs.aws.amazon.com/eks/latest/userguide/eks-using-tags.html
-TAGGED = {"eks": "InvalidParameterException", "iam": "InvalidInput"}
-IAM_NAME = r"[\w+=,.@-]+"
 # The lab answers these without moto, and checks them itself.
 OWN = {"LookupEvents", "SimulateCustomPolicy", "SimulatePrincipalPolicy"}
 CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -48,7 +28,7 @@ CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 def check(request: AwsRequest) -> None:
     """Raise ``Refusal`` if the call's parameters don't fit the operation, or could not be read."""
-    if request.service not in CODES or request.operation in OWN:
+    if not request.api.is_checked or request.operation in OWN:
         return
     if request.parsed is None:
         if isinstance(request.unread, Refusal) and request.unread.status == 400:
@@ -56,32 +36,23 @@ def check(request: AwsRequest) -> None:
         return
     shape = get_service_model(request.service).operation_model(request.parsed.operation).input_shape
     if shape is not None and (faults := [*_faults(shape, request.parsed.parameters, "")]):
-        raise _refusal(request, faults)
-    if request.service in TAGGED:
-        _check_tags(request.service, request.parsed)
+        raise invalid_parameters(request.api, faults)
+    if request.api.reserved_tag:
+        _check_tags(request.api, request.parsed)
 
 
-def _check_tags(service: str, request: ParsedRequest) -> None:
+def invalid_parameters(api: Api, faults: list[str]) -> Refusal:
+    """Return the service's refusal of a call with these faults."""
+    code, message = api.reworded(faults[0]) or (api.invalid, validation_message(faults))
+    return Refusal(400, code, message)
+
+
+def _check_tags(api: Api, request: ParsedRequest) -> None:
     # EKS's tags are a map, IAM's are a list.
     keys = [*(request.parameters.get("tags") or ()), *(tag["Key"] for tag in request.parameters.get("Tags") or ())]
     if any(key.lower().startswith("aws:") for key in keys):
-        code = "BadRequestException" if request.operation == "TagResource" else TAGGED[service]
+        code = "BadRequestException" if request.operation == "TagResource" else api.reserved_tag
         raise Refusal(400, code, "aws: prefixed tag key names are not allowed for external use.")
-
-
-def _refusal(request: AwsRequest, faults: list[str]) -> Refusal:
-    code, message = CODES[request.service], validation_message(faults)
-    own = re.fullmatch(r"Value '.*' at '(\w+)' failed to .* pattern: (.*)", faults[0], re.DOTALL)
-    missing = re.fullmatch(r"Value null at '(\w+)' .*", faults[0])
-    if request.service == "iam" and own and own[2] == IAM_NAME:
-        message = f"The specified value for {own[1]} is invalid. It must contain only alphanumeric characters "
-        message += "and/or the following: +=,.@_-"
-    elif request.service == "organizations" and own:
-        message = "You provided a value that does not match the required pattern."
-    elif request.service == "sqs" and missing:
-        name = missing[1][0].upper() + missing[1][1:]
-        code, message = "MissingParameter", f"The request must contain the parameter {name}."
-    return Refusal(400, code, message)
 
 
 def _faults(shape: Shape, value: Any, where: str) -> Iterator[str]:

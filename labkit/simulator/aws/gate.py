@@ -11,38 +11,34 @@ import logging
 import re
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.simulator.aws import constraints, signature
+from labkit.simulator.aws import signature
 from labkit.simulator.aws.actions import requests
-from labkit.simulator.aws.actions.derive import SERVICES, derive
 from labkit.simulator.aws.answers import Refusal, render
 from labkit.simulator.aws.authentication import Body, CallAuthenticator, with_form
-from labkit.simulator.aws.authorization import Authorization, Grant, administers, underivable
+from labkit.simulator.aws.authorization import Authorization, Grant
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import AwsRequest, Call, CannotDerive, Response, split_path
-from labkit.simulator.aws.cloudtrail import CloudTrail
+from labkit.simulator.aws.call import Api, AwsRequest, Call, Response, split_path
 from labkit.simulator.aws.clusters import EksClusters
-from labkit.simulator.aws.eks import Eks
-from labkit.simulator.aws.eks_auth import EksAuth
-from labkit.simulator.aws.iam import Iam, of_oneself
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.organizations import MANAGEMENT_ID, Organization
 from labkit.simulator.aws.own_state import OwnState
 from labkit.simulator.aws.records import Outcome, records
 from labkit.simulator.aws.regions import Regions
-from labkit.simulator.aws.s3 import S3
-from labkit.simulator.aws.s3_requests import check_digest
-from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Keys, Session, Sessions
+from labkit.simulator.aws.service import Parts, Service
+from labkit.simulator.aws.services import SERVICES, api_of, service_of
+from labkit.simulator.aws.services.dynamodb import DynamoDb
+from labkit.simulator.aws.services.eks import Eks
+from labkit.simulator.aws.services.iam import Iam
+from labkit.simulator.aws.services.s3 import S3
+from labkit.simulator.aws.services.sts import WEB_IDENTITY, Sts
+from labkit.simulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions
 from labkit.simulator.aws.signature import MalformedSignature, Signature
-from labkit.simulator.aws.sqs import Sqs
-from labkit.simulator.aws.state.kept import SIGNED_AS, MotoState, changes, unkept
-from labkit.simulator.aws.sts import WEB_IDENTITY, Sts
+from labkit.simulator.aws.state.kept import MotoState, changes, unkept
 from labkit.simulator.aws.trail import Trail, hidden
-from labkit.simulator.aws.trail_parameters import is_shown
 from labkit.simulator.aws.web_identity import WebIdentity
 from labkit.simulator.clock import Clock
 from labkit.simulator.database import NotWritten
@@ -57,20 +53,9 @@ __all__ = ["Gate", "Keys"]
 
 _log = logging.getLogger(__name__)
 
-REGIONS = "regions"
 AUTHORITY = "the lab's CA"
 LONGEST_END = 5.0  # seconds that the lab waits for moto when it ends
 HEADER_NAME, UNPRINTABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# Unsigned calls of these APIs can only be told apart by the API's version.
-VERSIONS = {"2011-06-15": "sts", "2010-05-08": "iam", "2016-11-15": "ec2", "2012-11-05": "sqs", "2010-03-31": "sns"}
-TARGETS = {
-    "AmazonSQS": "sqs",
-    "AmazonSSM": "ssm",
-    "com.amazonaws.cloudtrail": "cloudtrail",
-    "DynamoDB": "dynamodb",
-    "secretsmanager": "secretsmanager",
-    "TrentService": "kms",
-}
 
 
 class Gate:
@@ -110,15 +95,26 @@ class Gate:
         self.issuers = Issuers()
         self._organization = Organization(self.backend, identifiers)
         self._authorization = Authorization(self.backend, clock, self._organization)
-        self._iam = Iam(self.backend, self.issuers, identifiers, self._organization)
-        self._sts = Sts(self.backend, self.sessions, self.issuers, clock, self._authorization, self._iam)
-        self._s3 = S3(self.backend, self._authorization)
-        self._sqs = Sqs(self.backend)
-        self._regions = Regions(self.backend)
-        self._regions.put_back(self._own.part(REGIONS) or {})
-        self._eks = Eks(self.backend, clusters, self._regions, clock, identifiers, own, self._kept.write)
-        self._eks_auth = EksAuth(self.backend, clusters, self.sessions, self.issuers, clock, self._authorization)
-        self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
+        regions = Regions(self.backend)
+        regions.put_back(self._own)
+        self._parts = Parts(
+            backend=self.backend,
+            own=self._own,
+            sessions=self.sessions,
+            authorization=self._authorization,
+            organization=self._organization,
+            issuers=self.issuers,
+            clusters=clusters,
+            regions=regions,
+            clock=clock,
+            identifiers=identifiers,
+            administrator=own,
+            trail_file=trail.file,
+            resource_types={name: service.resource_types for name, service in SERVICES.items()},
+            keeping=self._kept.keeping,
+            write=self._kept.write,
+        )
+        self._eks, self._iam, self._sts = Eks(self._parts), Iam(self._parts), Sts(self._parts)
 
     async def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str]) -> str:
         """Return the ARN of one of the lab's own roles, such as a node's. Create the role if it's missing."""
@@ -205,18 +201,19 @@ class Gate:
         caller: Caller | WebIdentity | None = None
         try:
             if body and (call.is_form or _is_by_token(call)):
-                request = AwsRequest(call, "sts")
+                request = AwsRequest(call, Sts.api)
                 call, body = await with_form(request, body), None
             request, signed = self._address(call)
             if _is_by_token(call):
                 caller = await self._sts.identify(request)
             else:
                 request, caller = await self._authentication.authenticate(request, signed, body)
-            request = await in_thread_if_large(len(request.call.body), self._parse, request, caller)
-            grant = await self._authorize(request, caller)
+            service = service_of(request)(self._parts)
+            request = await in_thread_if_large(len(request.call.body), self._parse, service, request, caller)
+            grant = await self._authorize(service, request, caller)
             async with self._kept.keeping(request):
-                response, session = await self._answer(grant, caller)
-                self._keep_own(grant.request, response)
+                response, session = await self._answer(service, grant, caller)
+                self._keep_own(service, grant.request, response)
             outcome = Outcome(request, response, caller, grant, session)
         except Refusal as refusal:
             outcome = Outcome(request, render(request, refusal), caller, grant, refusal=refusal)
@@ -239,118 +236,44 @@ class Gate:
         AssumeRoleWithWebIdentity.
         """
         if _is_by_token(call):
-            return _addressed(call, "sts", self.region), None
+            return _addressed(call, Sts.api, self.region), None
         try:
             signed = signature.parse_signature(call)
         except MalformedSignature as malformed:
-            return _addressed(call, _guess_service(call), ""), malformed
+            return _addressed(call, _guess(call), ""), malformed
         if signed is None:
-            return _addressed(call, _guess_service(call), self.region), None
-        misdirected = signed.is_scoped and "Action" in call.form and signed.service in ("sts", "iam", "s3")
-        return _addressed(call, _guess_service(call) if misdirected else signed.service, signed.region), signed
+            return _addressed(call, _guess(call), self.region), None
+        api = api_of(signed.service)
+        if signed.is_scoped and "Action" in call.form and (api.version or api.protocol):
+            api = _guess(call)  # the call may be signed for another service than its form is for
+        return _addressed(call, api, signed.region), signed
 
-    def _parse(self, request: AwsRequest, caller: Caller | WebIdentity) -> AwsRequest:
+    def _parse(self, service: Service, request: AwsRequest, caller: Caller | WebIdentity) -> AwsRequest:
         """Return ``request`` with the call's parameters or, for S3, with the operation and the needed permissions."""
-        if isinstance(caller, WebIdentity) or request.service == "sts":
-            return requests.with_parameters(request)
-        if request.service == "s3":
-            return self._s3.with_permissions(request, caller)
-        if request.service not in constraints.CODES and not is_shown(request):
-            return request
-        read = requests.with_parameters(replace(request, call=of_oneself(request, caller)))
-        derived = read.parsed if request.service in SERVICES and self._is_bound(caller) else None
-        return replace(read, call=request.call, operation=derived.operation if derived else request.operation)
+        return requests.with_parameters(request) if isinstance(caller, WebIdentity) else service.read(request, caller)
 
-    async def _authorize(self, request: AwsRequest, caller: Caller | WebIdentity) -> Grant:
+    async def _authorize(self, service: Service, request: AwsRequest, caller: Caller | WebIdentity) -> Grant:
         if isinstance(caller, WebIdentity):
             return self._sts.admit(request, caller)
-        match request.service:
-            case "sts":
-                self._regions.check(request, caller)
-                await in_thread_if_large(len(request.call.body), constraints.check, request)
-                async with self._kept.keeping(request):
-                    return await self._sts.authorize(request, caller)
-            case "s3":
-                grant = await in_thread_if_large(len(request.call.body), self._s3.authorize, request, caller)
-                await in_thread_if_large(len(request.call.body), check_digest, request.call)
-                return grant
-        if self._is_bound(caller):
-            grant = await self._permitted(request, caller)
-        else:
-            grant = Grant(request)
-        await in_thread_if_large(len(request.call.body), constraints.check, request)
-        if request.service == "eks-auth":
-            return await self._eks_auth.admit(grant)
-        if request.service == "iam":
-            return replace(grant, request=await self._iam.completed(grant.request, caller))
-        return grant
+        return await service.authorize(request, caller)
 
-    def _is_bound(self, caller: Caller) -> bool:
-        return not isinstance(caller, Administrator) or self._organization.member(caller.account_id).is_bound
-
-    async def _permitted(self, request: AwsRequest, caller: Caller) -> Grant:
-        try:
-            needed = await self.backend.run(derive, request, self.backend)
-        except CannotDerive as unknown:
-            if not isinstance(caller, IamUser) and administers(caller, request.call, self.backend):
-                self._authorization.require_organization(caller, request, str(unknown))
-                return Grant(request)
-            raise underivable(caller, request, str(unknown)) from unknown
-        reasons = [self._authorization.require(caller, request, permission) for permission in needed]
-        return Grant(replace(request, call=request.require_parsed().moto_call), reasons[-1])
-
-    async def _answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
+    async def _answer(
+        self, service: Service, grant: Grant, caller: Caller | WebIdentity
+    ) -> tuple[Response, Session | None]:
         """Return the answer to a granted call, and the session that the call opened."""
-        request = grant.request
-        if isinstance(caller, WebIdentity) or request.service == "sts":
-            return self._sts.answer(grant, caller)
-        if request.service == "eks-auth":
-            return self._eks_auth.answer(grant)
-        return await self._answered(grant, caller), None
+        if isinstance(caller, WebIdentity):
+            return self._sts.open_admitted(grant, caller)
+        return await service.respond(grant, caller)
 
-    async def _answered(self, grant: Grant, caller: Caller) -> Response:
-        request = grant.request
-        match request.service:
-            case "s3":
-                return await self._s3.answer(grant, caller)
-            case "account":
-                return await self._regions.answer(request)
-            case "iam":
-                return await self._iam.answer(request, caller)
-            case "ec2" if request.operation == "DescribeRegions":
-                return self._regions.describe(request)
-            case "eks":
-                return await self._eks.answer(request, caller)
-            case "organizations":
-                return await self._organization.answer(request, caller)
-            case "sqs":
-                return await self._sqs.answer(request)
-            case "cloudtrail":
-                return await self._cloudtrail.answer(request, caller)
-            case _:
-                return await self.backend.answer(request)
+    def _keep_own(self, service: Service, request: AwsRequest, response: Response) -> None:
+        """Store the lab's own state of the service. If that fails, undo the call's changes to it; raise `NotWritten`.
 
-    def _keep_own(self, request: AwsRequest, response: Response) -> None:
-        """Store the enabled regions, and the data of the EKS cluster that the call names.
-
-        For a call that only reads, store nothing. If the regions or the cluster's data can't be stored, undo the
-        call's changes to both, and raise `NotWritten`. If the call changed a service whose state the lab doesn't
-        store, warn the user, once for each service.
+        If the call changed a service whose state the lab doesn't store, warn the user, once for each service.
         """
         if not changes(request):
             return  # a call that only reads must work on a full disk
-        try:
-            if request.service in ("account", "eks"):
-                self._own.keep_part(REGIONS, self._regions.enabled)
-            if request.service == "eks":
-                for arn, associated in self._eks.associated(request):
-                    self._own.keep_part(arn, associated)
-        except NotWritten:
-            self._regions.put_back(self._own.part(REGIONS) or {})
-            self._eks.put_back(request, self._own.part)
-            raise
-        # The state of some services isn't stored at all.
-        if request.service not in SIGNED_AS and response.status < 400 and request.service not in self._reported_unkept:
+        service.keep_own(request)
+        if service.stores is None and response.status < 400 and request.service not in self._reported_unkept:
             self._reported_unkept.add(request.service)
             self._tell(unkept(request.service))
 
@@ -381,10 +304,10 @@ def _head(scope: "Scope") -> Call:
     )
 
 
-def _addressed(call: Call, service: str, region: str) -> AwsRequest:
-    bucket, key = split_path(call.path) if service == "s3" else ("", "")
-    version = call.query.get("versionId") if service == "s3" else None
-    return AwsRequest(call, service, region, requests.named(call, service), bucket=bucket, key=key, version=version)
+def _addressed(call: Call, api: Api, region: str) -> AwsRequest:
+    bucket, key = split_path(call.path) if api.protocol == "s3" else ("", "")
+    version = call.query.get("versionId") if api.protocol == "s3" else None
+    return AwsRequest(call, api, region, requests.named(call, api), bucket=bucket, key=key, version=version)
 
 
 def _is_by_token(call: Call) -> bool:
@@ -392,9 +315,11 @@ def _is_by_token(call: Call) -> bool:
     return call.method in ("GET", "POST") and call.form.get("Action") == WEB_IDENTITY
 
 
-def _guess_service(call: Call) -> str:
-    if "Action" in call.form:
-        return VERSIONS.get(call.form.get("Version", ""), "sts")
-    if target := call.headers.get("x-amz-target"):
-        return next((service for prefix, service in TARGETS.items() if target.startswith(prefix)), "dynamodb")
-    return "eks" if re.fullmatch(r"/clusters(/.*)?", call.raw_path) else "s3"
+def _guess(call: Call) -> Api:
+    """Return the API that a call is for, from its form, its target or its path."""
+    apis, form, target = [service.api for service in SERVICES.values()], call.form, call.headers.get("x-amz-target")
+    if "Action" in form:
+        return next((api for api in apis if api.version and api.version == form.get("Version")), Sts.api)
+    if target:
+        return next((api for api in apis if api.target and target.startswith(api.target)), DynamoDb.api)
+    return next((api for api in apis if api.paths and re.fullmatch(api.paths, call.raw_path)), S3.api)

@@ -44,6 +44,7 @@ WORDS = (
     (re.compile(r"Role ([\w+=,.@-]+) not found"), r"The role with name \1 cannot be found."),
     (re.compile(r"Policy (arn:[^<\s]+) not found"), r"Policy \1 was not found."),
 )
+INVALID_NAME = re.compile(r"Value '.*' at '(\w+)' failed to .* pattern: \[\\w\+=,\.@-\]\+", re.DOTALL)
 AWS_MANAGED = "arn:aws:iam::aws:policy/"
 POLICY_ARN = re.compile(r"arn:(aws[a-z-]*):iam::(?:\d{12}|aws):policy/\S+", re.ASCII)
 # The operations that change a policy itself. Customers can't change AWS's own policies.
@@ -92,6 +93,14 @@ async def checked(request: AwsRequest, backend: Backend, issuers: Issuers) -> di
         case "DeletePolicy":
             _check_unused(request, backend)
     return _with_document(request, backend)
+
+
+def invalid_name(fault: str) -> tuple[str, str] | None:
+    """Return IAM's error code and message if ``fault`` is about a name; None otherwise."""
+    if not (named := INVALID_NAME.fullmatch(fault)):
+        return None
+    message = f"The specified value for {named[1]} is invalid. It must contain only alphanumeric characters "
+    return "ValidationError", f"{message}and/or the following: +=,.@_-"
 
 
 def reworded(response: Response) -> Response:

@@ -15,10 +15,10 @@ from labkit.policy.arn import Arn
 from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.authorization import Grant
 from labkit.simulator.aws.call import AwsRequest, Call, Response
+from labkit.simulator.aws.services import service_of
+from labkit.simulator.aws.services.sts import WEB_IDENTITY
 from labkit.simulator.aws.sessions import Administrator, Caller, KeyHolder, Session
-from labkit.simulator.aws.sts import WEB_IDENTITY
 from labkit.simulator.aws.trail import HIDDEN, hidden
-from labkit.simulator.aws.trail_parameters import TrailParameters
 from labkit.simulator.aws.web_identity import WebIdentity, trail_claims
 from labkit.simulator.clock import rfc3339
 from labkit.simulator.identifiers import Identifiers
@@ -28,33 +28,6 @@ LONGEST_REASON = 8 * 1024
 READS = re.compile(r"(AssumeRole|BatchGet|Describe|Get|Head|List|Lookup|Query|Receive|Scan|Search|Select|Simulate)")
 # Their names look like reads. They create credentials or data, so CloudTrail counts them as writes.
 WRITES = {"GetFederationToken", "GetSessionToken"}
-# S3's operations that CloudTrail knows by another name.
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/cloudtrail-logging-s3-info.html
-S3_NAMES = {"ListObjectsV2": "ListObjects"} | {
-    f"{verb}{operation}": f"{verb}{event}"
-    for verb in ("Delete", "Get", "Put")
-    for operation, event in (
-        ("BucketAccelerateConfiguration", "AccelerateConfiguration"),
-        ("BucketLifecycleConfiguration", "BucketLifecycle"),
-        ("BucketNotificationConfiguration", "BucketNotification"),
-        ("ObjectLockConfiguration", "BucketObjectLockConfiguration"),
-        ("PublicAccessBlock", "BucketPublicAccessBlock"),
-    )
-}
-# Operations on data, not on resources: CloudTrail's event history leaves them out. For S3, also all those on objects.
-# https://docs.aws.amazon.com/awscloudtrail/latest/userguide/logging-data-events-with-cloudtrail.html
-DATA = {
-    "dynamodb": re.compile(r"Batch|DeleteItem|Execute|GetItem|PutItem|Query|Scan|Transact|UpdateItem"),
-    "lambda": re.compile(r"Invoke"),
-    "s3": re.compile(r"DeleteObjects|HeadBucket|ListMultipartUploads|ListObject"),
-    "sns": re.compile(r"Publish"),
-    "sqs": re.compile(r"ChangeMessageVisibility|DeleteMessage|ReceiveMessage|SendMessage"),
-}
-# Codes that CloudTrail replaces by the exception's name.
-IAM_EXCEPTIONS = {
-    "DeleteConflict", "EntityAlreadyExists", "InvalidInput", "LimitExceeded", "MalformedPolicyDocument",
-    "NoSuchEntity",
-}  # fmt: skip
 # STS's only message in the record if a trust policy doesn't admit a web identity.
 UNTOLD = "An unknown error occurred"
 SECRET_HEADERS = ("authorization", "cookie", "x-amz-security-token")
@@ -108,22 +81,21 @@ def records(
     account = _account(outcome) or account_id
     # An administrator's call is shown as completed by the lab; any other call as it was sent.
     completed = outcome.grant and isinstance(outcome.caller, Administrator)
-    shown = TrailParameters(outcome.grant.request if outcome.grant and completed else request)
+    service = service_of(request)
+    shown = service.trail_parameters(outcome.grant.request if outcome.grant and completed else request)
     secrets = [*_secrets(outcome), *shown.secrets]
-    name = S3_NAMES.get(request.operation, request.operation) if request.family == "s3" else request.operation
-    data = is_data(request)
+    name, data = service.event_names.get(request.operation, request.operation), service.is_data_event(request)
     entry: dict[str, Any] = {
         "eventVersion": "1.11",
         "userIdentity": _identity(outcome),
         "eventTime": rfc3339(now),
-        "eventSource": f"{request.service or 's3'}.amazonaws.com",
+        "eventSource": f"{request.service}.amazonaws.com",
         "eventName": _cut(name, secrets, LONGEST),
-        # IAM isn't regional. CloudTrail records its calls in us-east-1.
-        "awsRegion": "us-east-1" if request.service == "iam" else request.region,
+        "awsRegion": service.event_region or request.region,
         "sourceIPAddress": request.call.source_ip,
         "userAgent": _cut(request.call.headers.get("user-agent", ""), secrets, LONGEST),
         **_error(outcome, secrets),
-        "requestParameters": shown.parameters,
+        "requestParameters": shown.parameters or None,
         "responseElements": _elements(outcome),
         **_additional(outcome),
         "requestID": _request_id(response),
@@ -152,7 +124,7 @@ def records(
 
 def _identity(outcome: Outcome) -> dict[str, Any]:
     caller, request = outcome.signer, outcome.request
-    if request.operation == WEB_IDENTITY and request.service == "sts":
+    if request.operation == WEB_IDENTITY:
         if (identity := outcome.identity) is None:
             return {"type": "WebIdentityUser"}
         return {
@@ -207,16 +179,9 @@ def _error(outcome: Outcome, secrets: list[str]) -> dict[str, str]:
     request, code, message = outcome.request, outcome.error_code, outcome.error_message
     if not code:
         return {}
-    if code == "AccessDeniedException":
-        code = "AccessDenied"
-    elif request.service == "ec2":
-        code = "Client.UnauthorizedOperation" if code == "AccessDenied" else f"Client.{code}"
-    elif request.service == "iam" and code in IAM_EXCEPTIONS:
-        code += "Exception"
-    elif code == "404" and request.family == "s3":
-        code = "NoSuchKey" if request.key else "NoSuchBucket"
-    elif code == "AccessDenied" and request.operation == WEB_IDENTITY:
+    if code == "AccessDenied" and request.operation == WEB_IDENTITY:
         message = UNTOLD
+    code = service_of(request).event_code(request, "AccessDenied" if code == "AccessDeniedException" else code)
     return {"errorCode": _cut(code, secrets, LONGEST), "errorMessage": _cut(message, secrets, LONGEST)}
 
 
@@ -291,20 +256,12 @@ def _resources(outcome: Outcome, account: str, data: bool) -> dict[str, Any]:
     request, session = outcome.request, outcome.session
     if session is not None:
         resources = [{"accountId": session.account_id, "type": "AWS::IAM::Role", "ARN": session.role_arn}]
-    elif request.family == "s3" and request.bucket:
+    elif request.bucket:
         arn = f"arn:aws:s3:::{request.bucket}"
         if data:
             resources.append({"type": "AWS::S3::Object", "ARN" if request.key else "ARNPrefix": f"{arn}/{request.key}"})
         resources.append({"accountId": request.account_id or account, "type": "AWS::S3::Bucket", "ARN": arn})
     return {"resources": resources} if resources else {}
-
-
-def is_data(request: AwsRequest) -> bool:
-    """Whether CloudTrail counts the call as a data event, such as reading an object."""
-    if request.family == "s3" and request.key:
-        return True
-    operations = DATA.get(request.service or "s3")
-    return operations is not None and operations.match(request.operation) is not None
 
 
 def _is_signed(call: Call) -> bool:

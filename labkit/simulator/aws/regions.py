@@ -24,7 +24,9 @@ from labkit.simulator.aws.actions.requests import require_emulated
 from labkit.simulator.aws.answers import PROLOG, Refusal, respond, xml
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import AwsRequest, Response
+from labkit.simulator.aws.own_state import OwnState
 from labkit.simulator.aws.sessions import Caller
+from labkit.simulator.database import NotWritten
 
 # Regions from before 20 March 2019, and later parts of them. All others have to be enabled.
 BY_DEFAULT = frozenset((
@@ -32,6 +34,7 @@ BY_DEFAULT = frozenset((
     "ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1",
     "us-east-1", "us-east-2", "us-west-1", "us-west-2",
 ))  # fmt: skip
+PART = "regions"  # of the lab's own state
 OPERATIONS = ("DisableRegion", "EnableRegion", "GetRegionOptStatus", "ListRegions")
 # EC2's words for the same statuses.
 OPT_IN = {"ENABLED_BY_DEFAULT": "opt-in-not-required", "ENABLED": "opted-in", "DISABLED": "not-opted-in"}
@@ -45,14 +48,17 @@ class Regions:
         self._backend = backend
         self._enabled: dict[str, set[str]] = defaultdict(set)
 
-    @property
-    def enabled(self) -> dict[str, set[str]]:
-        """The enabled opt-in regions, by account."""
-        return dict(self._enabled)
+    def keep(self, own: OwnState) -> None:
+        """Store the enabled opt-in regions. If that fails, undo the changes since the last time; raise `NotWritten`."""
+        try:
+            own.keep_part(PART, dict(self._enabled))
+        except NotWritten:
+            self.put_back(own)
+            raise
 
-    def put_back(self, enabled: dict[str, set[str]]) -> None:
-        """Replace the enabled opt-in regions with ``enabled``, which comes from the lab's folder."""
-        self._enabled = defaultdict(set, enabled)
+    def put_back(self, own: OwnState) -> None:
+        """Replace the enabled opt-in regions with those that were stored last."""
+        self._enabled = defaultdict(set, own.part(PART) or {})
 
     def enable(self, account_id: str, region: str) -> None:
         """Enable a region in an account. On AWS, an administrator must do this before the region's first use."""

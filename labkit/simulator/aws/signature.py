@@ -79,13 +79,17 @@ def parse_signature(call: Call) -> Signature | None:
     return None
 
 
-def verify(call: Call, signature: Signature, secret: str) -> Call:
-    """Verify the signature, and return the call without ``aws-chunked`` framing. Raises :class:`Mismatch`."""
+def verify(call: Call, signature: Signature, secret: str, *, of_s3: bool) -> Call:
+    """Verify the signature, and return the call without ``aws-chunked`` framing. Raises :class:`Mismatch`.
+
+    ``of_s3`` says whether the call is signed in S3's way: with a path that is encoded once, and a body that need not be
+    signed.
+    """
     if "host" not in signature.signed_headers:
         raise Mismatch("the Host header is not signed")
     key = signing_key(secret, signature.date, signature.region, signature.service)
-    payload = _payload_hash(call, signature)
-    hashed = hashlib.sha256(canonical_request(call, signature, payload).encode()).hexdigest()
+    payload = _payload_hash(call, signature, of_s3=of_s3)
+    hashed = hashlib.sha256(_canonical_request(call, signature, payload, of_s3=of_s3).encode()).hexdigest()
     wanted = _sign(key, "\n".join((ALGORITHM, signature.timestamp, signature.scope, hashed)))
     if not hmac.compare_digest(wanted.encode(), signature.signature.encode("utf-8", "replace")):
         raise Mismatch("the secret key of this access key gives another signature for this request")
@@ -94,9 +98,9 @@ def verify(call: Call, signature: Signature, secret: str) -> Call:
     return call
 
 
-def canonical_request(call: Call, signature: Signature, payload: str) -> str:
+def _canonical_request(call: Call, signature: Signature, payload: str, *, of_s3: bool) -> str:
     """Return the canonical request. S3's path is encoded once; other paths are normalized and encoded twice."""
-    if signature.service == "s3":
+    if of_s3:
         path = quote(call.path, safe="/-_.~") or "/"
     else:
         normal = posixpath.normpath(call.raw_path or "/").replace("//", "/")
@@ -196,8 +200,8 @@ def _http_date(text: str) -> str:
         return text
 
 
-def _payload_hash(call: Call, signature: Signature) -> str:
-    if signature.service != "s3":
+def _payload_hash(call: Call, signature: Signature, *, of_s3: bool) -> str:
+    if not of_s3:
         return hashlib.sha256(call.body).hexdigest()
     declared = call.headers.get("x-amz-content-sha256") or call.query.get("X-Amz-Content-Sha256")
     if signature.expires_in is not None and not declared:

@@ -196,6 +196,12 @@ def not_allowed(call, other):
     # The lab can't yet authorize any call to SNS, KMS or SSM, so it refuses the unchanged call.
 
 
+def unsigned_header(call, other):
+    name = "X-Amz-Target" if "X-Amz-Target" in call.headers else "X-Amz-Meta-Colour"
+    value = call.headers.pop(name, "red")
+    call.after = lambda headers: headers.update({name: value})
+
+
 def wrong_region(call, other):
     call.region = "mars-west-1"
 

@@ -7,13 +7,15 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from labkit.simulator.aws.actions import derive
+from labkit.simulator.aws.service import Service
+from labkit.simulator.aws.services import SERVICES as EVERY
 from tests.simulator.aws.conftest import ACCOUNT, REGION, Irsa
 
 if TYPE_CHECKING:
     from labkit.simulator.aws.sessions import Credentials
 
-SERVICES = sorted({*derive.SERVICES, "s3", "sts"})
+AUTHORIZED = {name for name, service in EVERY.items() if service.permissions is not Service.permissions}
+SERVICES = sorted(AUTHORIZED | {"s3", "sts"})
 # The operations that need no permission, or that fail in another way.
 FREE = {
     ("sts", "GetCallerIdentity"),

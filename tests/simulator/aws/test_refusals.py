@@ -385,6 +385,7 @@ UNKNOWN = (
 SIGNATURE = (403, "SignatureDoesNotMatch"), (403, "SignatureDoesNotMatch"), (400, "InvalidSignatureException")
 EARLIER = r"Signature expired: \d{8}T\d{6}Z is now earlier than \d{8}T\d{6}Z \(\d{8}T\d{6}Z - 15 min.\)"
 IS_EXPIRED = "The security token included in the request is expired"
+NOT_SIGNED = "'X-Amz-(Target|Meta-Colour)' must be a 'SignedHeader' in the AWS Authorization."
 REGION_OF = "Credential should be scoped to a valid region."
 MALFORMED_HEADER = (400, "AuthorizationHeaderMalformed", "The authorization header is malformed.*")
 # What is wrong with the call, or happens before it. Then the errors of S3, the query and the JSON services.
@@ -407,6 +408,8 @@ CALLS = [
     ("not allowed", bad.not_allowed, (403, "AccessDenied", "User: .* is not authorized to perform.*"),
         (403, "AccessDenied", "User: .* is not authorized to perform.*"),
         (400, "AccessDeniedException", "User: .* is not authorized to perform.*")),
+    ("an unsigned x-amz-* header", bad.unsigned_header, (403, "AccessDenied", "There were headers .* not signed"),
+        (403, "SignatureDoesNotMatch", NOT_SIGNED), (400, "InvalidSignatureException", NOT_SIGNED)),
     ("wrong region in the scope", bad.wrong_region, MALFORMED_HEADER, (403, "SignatureDoesNotMatch", REGION_OF),
         (400, "InvalidSignatureException", REGION_OF)),
     ("wrong end of the scope", bad.wrong_terminator, MALFORMED_HEADER, *SIGNATURE[1:]),

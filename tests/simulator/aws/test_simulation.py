@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labkit.policy import Principal
-from labkit.simulator.aws.call import AwsRequest, Call, Permission
+from labkit.simulator.aws.call import S3, AwsRequest, Call, Permission
 from tests.simulator.aws.conftest import ACCOUNT, ADMINISTRATOR, REGION, refused
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/my-role"
@@ -392,7 +392,7 @@ def test_simulation_and_gate_never_disagree(aws, inline, managed, boundary, acti
             iam.attach_role_policy(RoleName="my-role", PolicyArn=arn)
         else:
             iam.put_role_permissions_boundary(RoleName="my-role", PermissionsBoundary=arn)
-    request = AwsRequest(Call("GET", "/", "", [], b"", source_ip=source_ip), "s3", REGION)
+    request = AwsRequest(Call("GET", "/", "", [], b"", source_ip=source_ip), S3, REGION)
     session = aws.gate.sessions.open(role, "simulation", 900)
     decision = aws.gate._authorization.decide(session, request, Permission(action, resource))
     entries = [entry(name, value) for name, value in aws.gate._authorization.context(request).items() if value]

@@ -12,6 +12,7 @@ from labkit.simulator.aws.actions import requests
 from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.call import AwsRequest, Call
 from labkit.simulator.aws.organizations import Organization
+from labkit.simulator.aws.services.iam import Iam
 from tests.policy.test_properties import read
 from tests.simulator.aws.conftest import ACCOUNT
 
@@ -40,7 +41,9 @@ def test_a_simulation_answers_any_parameters_or_refuses_them_as_a_client_error(i
     good |= {"PolicyInputList.member.1": POLICY, "PolicySourceArn": irsa.role_arn}
     body = urlencode(good | parameters, errors="replace").encode()
     headers = [("content-type", "application/x-www-form-urlencoded")]
-    request = requests.with_parameters(AwsRequest(Call("POST", "/", "", headers, body), "iam", "us-east-1", operation))
+    request = requests.with_parameters(
+        AwsRequest(Call("POST", "/", "", headers, body), Iam.api, "us-east-1", operation)
+    )
     try:
         answer = simulation.answer(
             request, irsa.aws.gate.backend, Organization(irsa.aws.gate.backend, irsa.aws.identifiers)

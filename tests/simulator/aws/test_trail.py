@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from labkit.simulator.aws.authorization import Grant
 from labkit.simulator.aws.call import AwsRequest, Call, Response
 from labkit.simulator.aws.records import Outcome, records
+from labkit.simulator.aws.services.sts import Sts
 from labkit.simulator.aws.sessions import Session
 from labkit.simulator.aws.trail import HIDDEN, Trail, put_aside
 from labkit.simulator.identifiers import Identifiers
@@ -162,7 +163,7 @@ def test_assuming_a_role_of_another_account_is_recorded_in_both_accounts(aws, ir
     ours = aws.gate.sessions.find(aws.last()["responseElements"]["credentials"]["accessKeyId"])
     arn, account = "arn:aws:iam::210987654321:role/theirs", "210987654321"
     theirs = Session(ours.credentials, arn, "AROATHEIRS", "theirs", account, "x", 0)
-    request = AwsRequest(Call("POST", "/", "", [], b""), "sts", REGION, "AssumeRole", ACCOUNT)
+    request = AwsRequest(Call("POST", "/", "", [], b""), Sts.api, REGION, "AssumeRole", ACCOUNT)
     outcome = Outcome(request, Response(200, [], b""), ours, Grant(request, "allowed"), theirs)
     both, _ = records(outcome, now=0, account_id=ACCOUNT, identifiers=Identifiers("s"))
     assert [record["recipientAccountId"] for record in both] == [ACCOUNT, "210987654321"]

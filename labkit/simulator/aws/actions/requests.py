@@ -6,10 +6,8 @@ https://smithy.io/2.0/aws/protocols/index.html
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -26,13 +24,17 @@ from labkit.simulator.aws.backend import (
     get_service_router,
     parse_parameters,
 )
-from labkit.simulator.aws.call import QUEUE_PATH, AwsRequest, Call, CannotDerive, ParsedRequest, no_number, protocol
-
-# The paths of EKS that the lab itself answers.
-OWN_PATH = re.compile(
-    r"/access-policies|/clusters(/{name}(/(access-entries|identity-provider-configs|pod-identity-associations)(/.*)?)?)?"
+from labkit.simulator.aws.call import (
+    QUEUE_PATH,
+    Api,
+    AwsRequest,
+    Call,
+    CannotDerive,
+    ParsedRequest,
+    no_number,
+    protocol,
 )
-OF_EKS_AUTH = re.compile(r"POST /clusters/[^/]+/assume-role-for-pod-identity")
+
 FORM = "application/x-www-form-urlencoded"
 MOST_VALUES = 20_000  # in a JSON body
 KEPT = ("host", "content-type", "x-amz-target")
@@ -64,23 +66,14 @@ def with_parameters(request: AwsRequest) -> AwsRequest:
         return replace(request, unread=unread)
 
 
-def named(call: Call, service: str) -> str:
+def named(call: Call, api: Api) -> str:
     """Return the name of the call's operation. For S3 and unknown REST calls, return the method and the path."""
-    match protocol(call, service):
+    match protocol(call, api):
         case "json":
             return call.headers.get("x-amz-target", "").rpartition(".")[2]
         case "query" | "ec2":
             return call.form.get("Action", "")
-    if service == "eks":
-        for method, path, name in _own_routes():
-            if method == call.method and path.fullmatch(call.raw_path):
-                return name
-    if service == "eks-auth" and OF_EKS_AUTH.fullmatch(f"{call.method} {call.raw_path}"):
-        return "AssumeRoleForPodIdentity"
-    if service == "account" and call.method == "POST":
-        # This service's paths are the operations' names: /listRegions.
-        return call.path[1:2].upper() + call.path[2:]
-    return f"{call.method} {call.path}"
+    return api.operation_at(call) or f"{call.method} {call.path}"
 
 
 def require_emulated(request: AwsRequest) -> ParsedRequest:
@@ -99,22 +92,10 @@ def with_form(request: AwsRequest, form: Mapping[str, str]) -> AwsRequest:
     return replace(request, call=call)
 
 
-def required(service: str, operation: str) -> list[str]:
-    """Return the names of the parameters that an operation requires."""
-    shape = get_service_model(service).operation_model(operation).input_shape
+def required(request: ParsedRequest) -> list[str]:
+    """Return the names of the parameters that the operation requires."""
+    shape = get_service_model(request.service).operation_model(request.operation).input_shape
     return shape.required_members if shape else []
-
-
-@cache
-def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
-    """Return the routes of the EKS operations that the lab itself answers."""
-    service, routes = get_service_model("eks"), []
-    for name in service.operation_names:
-        http = service.operation_model(name).http
-        if OWN_PATH.fullmatch(http["requestUri"]):
-            path = re.sub(r"\{\w+\}", "[^/]+", http["requestUri"])
-            routes.append((http["method"], re.compile(f"{path}/?" if path == "/clusters" else path), name))
-    return routes
 
 
 def _parsed(request: AwsRequest) -> ParsedRequest:
@@ -124,7 +105,7 @@ def _parsed(request: AwsRequest) -> ParsedRequest:
     spoken = str(service.protocol)
     if "smithy-protocol" in call.headers or "content-encoding" in call.headers:
         raise CannotDerive(f"{request.service} calls in this protocol")
-    if spoken == "json" and "x-amz-target" not in call.headers and request.service == "sqs":
+    if spoken == "json" and "x-amz-target" not in call.headers and request.api.is_query_compatible:
         spoken = "query"
     try:
         match spoken:
@@ -144,7 +125,7 @@ def _parsed(request: AwsRequest) -> ParsedRequest:
 
 def _query(request: AwsRequest, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
     call = request.call
-    queue = QUEUE_PATH.fullmatch(call.raw_path) if request.service == "sqs" else None
+    queue = QUEUE_PATH.fullmatch(call.raw_path) if request.api.takes_queue_paths else None
     if call.raw_path != "/" and not queue:
         raise CannotDerive(f"{request.service} calls on {call.raw_path}")
     if call.body and not content_type.startswith(FORM):
@@ -160,8 +141,6 @@ def _query(request: AwsRequest, service: ServiceModel, content_type: str) -> tup
         form.setdefault("QueueUrl", f"https://{call.headers.get('host')}/{queue[1]}")
     model = _operation(service, form.get("Action", ""), "query")
     parameters = parse_parameters("query", model, values=form)
-    if request.service == "sts":
-        return model.name, parameters, call  # moto doesn't get calls of STS
     moto_call = _anew(request, urlencode(form).encode(), {"content-type": f"{FORM}; charset=utf-8"})
     return model.name, parameters, moto_call
 
@@ -169,7 +148,7 @@ def _query(request: AwsRequest, service: ServiceModel, content_type: str) -> tup
 def _json(request: AwsRequest, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
     call = request.call
     prefix, _, name = call.headers.get("x-amz-target", "").rpartition(".")
-    queue = QUEUE_PATH.fullmatch(call.raw_path) if request.service == "sqs" else None
+    queue = QUEUE_PATH.fullmatch(call.raw_path) if request.api.takes_queue_paths else None
     if prefix != service.metadata["targetPrefix"]:
         raise CannotDerive(f"{request.service} calls with the target {prefix or '(empty)'}")
     if call.method != "POST" or not content_type.startswith("application/x-amz-json-1."):
@@ -237,7 +216,7 @@ def _unknown(name: str, protocol: str, version: str = "") -> Refusal:
 def _anew(request: AwsRequest, body: bytes, headers: dict[str, str]) -> Call:
     call = request.call
     kept = {name: value for name, value in call.headers.items() if name in KEPT} | headers
-    path = "/" if request.service == "sqs" else call.raw_path
+    path = "/" if request.api.takes_queue_paths else call.raw_path
     return replace(call, raw_path=path, query_string="", header_list=list(kept.items()), body=body)
 
 

@@ -23,18 +23,14 @@ from labkit.connection import ENTRANCE
 from labkit.errors import LabError
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import AwsRequest, Response
-from labkit.simulator.aws.records import READS, is_data
+from labkit.simulator.aws.records import READS
+from labkit.simulator.aws.services import SERVICES, service_of
 from labkit.simulator.aws.state import pickling, places
 from labkit.simulator.aws.state.places import Store
 from labkit.simulator.database import Database, NotWritten
 
-KEPT = (
-    "account", "cloudtrail", "dynamodb", "dynamodbstreams", "eks", "iam", "kms", "organizations", "s3", "s3control",
-    "secretsmanager", "sns", "sqs", "ssm",
-)  # fmt: skip
-"""The services for which moto's state is kept. The lab itself keeps role sessions, CloudTrail's events and clusters."""
-SIGNED_AS = {*KEPT, "eks-auth", "sts", "tagging"}
-"""The services that keep their state when the lab ends, by their names in signatures."""
+KEPT = frozenset(name for service in SERVICES.values() for name in service.stores or ())
+"""moto's names of the state that is kept. The lab itself keeps role sessions, CloudTrail's events and clusters."""
 # Their names look like reads, but they change later answers.
 CHANGING_READS = ("BatchGetSecretValue", "GetRecords", "GetSecretValue", "GetShardIterator", "ReceiveMessage")
 # moto runs these operations in threads of their own, which read or write S3.
@@ -95,7 +91,7 @@ class MotoState:
         if not changes(request):
             yield
             return
-        _in_a_crowd.set(is_data(request))
+        _in_a_crowd.set(service_of(request).is_data_event(request))
         async with self.keeping_all() as touched:
             if request.operation in IN_BACKGROUND:
                 touched.add(Store("s3", request.account_id))

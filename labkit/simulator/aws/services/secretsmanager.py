@@ -1,4 +1,4 @@
-"""The permissions that Secrets Manager's operations need.
+"""Secrets Manager. moto answers the calls.
 
 What differs from AWS:
 
@@ -10,20 +10,26 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecre
 https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_RotateSecret.html
 """
 
+import json
 from typing import Any
 
 from labkit.policy import resource_tags
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import (
+    Api,
+    AwsRequest,
     CannotDerive,
     Context,
     ParsedRequest,
     Permission,
+    Response,
     as_dict,
     as_text,
     pass_role,
     tag_keys,
 )
+from labkit.simulator.aws.service import Service
+from labkit.simulator.aws.sessions import Caller
 
 ON_NOTHING = {"GetRandomPassword", "ListSecrets"}
 # Condition keys that have the value of a request's parameter, by the parameter's name.
@@ -50,20 +56,48 @@ KNOWN = frozenset(key.lower() for key in FROM_PARAMETERS.values()) | {
 }  # fmt: skip
 
 
-def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
-    """Return the permissions that an operation of Secrets Manager needs."""
-    operation, parameters = request.operation, request.parameters
-    if operation in ON_NOTHING:
-        return [_permission(operation, "*", {}, shown="")]
-    if operation == "CreateSecret":
-        return _create(request)
-    if operation == "BatchGetSecretValue":
-        if "SecretIdList" not in parameters or "Filters" in parameters:
-            raise CannotDerive("secretsmanager:BatchGetSecretValue by filters")
-        values = [_on_secret("GetSecretValue", secret, request, backend) for secret in parameters["SecretIdList"]]
-        return [_permission(operation, "*", {}, shown=""), *values]
-    needed = [_on_secret(operation, parameters["SecretId"], request, backend)]
-    return needed + _to_rotate(needed[0], parameters) if operation == "RotateSecret" else needed
+class SecretsManager(Service):
+    """Secrets Manager."""
+
+    api = Api("secretsmanager", target="secretsmanager", is_checked=True)
+    stores = ("secretsmanager",)
+    resource_types = {"name": "AWS::SecretsManager::Secret", "secretId": "AWS::SecretsManager::Secret"}
+
+    def permissions(self, request: ParsedRequest) -> list[Permission]:
+        """Return the permissions that an operation of Secrets Manager needs."""
+        operation, parameters = request.operation, request.parameters
+        if operation in ON_NOTHING:
+            return [_permission(operation, "*", {}, shown="")]
+        if operation == "CreateSecret":
+            return _create(request)
+        if operation == "BatchGetSecretValue":
+            if "SecretIdList" not in parameters or "Filters" in parameters:
+                raise CannotDerive("secretsmanager:BatchGetSecretValue by filters")
+            values = [
+                _on_secret("GetSecretValue", secret, request, self.backend) for secret in parameters["SecretIdList"]
+            ]
+            return [_permission(operation, "*", {}, shown=""), *values]
+        needed = [_on_secret(operation, parameters["SecretId"], request, self.backend)]
+        return needed + _to_rotate(needed[0], parameters) if operation == "RotateSecret" else needed
+
+    async def answer(self, request: AwsRequest, caller: Caller) -> Response:
+        """Return moto's answer, with AWS's status and the dates of versions."""
+        return await self.backend.run(self._answer, request)
+
+    def _answer(self, request: AwsRequest) -> Response:
+        response = self.backend.answer_in_thread(request)
+        if response.status == 404:  # In AWS, each fault of the caller is a 400.
+            response.status = 400
+        if request.operation == "ListSecretVersionIds" and response.status == 200:
+            answer = json.loads(response.body)
+            secrets = self.backend.store("secretsmanager", request.region, request.account_id).secrets
+            made = secrets[answer["ARN"]].versions
+            # moto returns the current time for both dates.
+            for version in answer["Versions"]:
+                version["CreatedDate"] = made[version["VersionId"]]["createdate"]
+                del version["LastAccessedDate"]
+            response.body = json.dumps(answer).encode()
+        return response
 
 
 def _to_rotate(rotation: Permission, parameters: dict[str, Any]) -> list[Permission]:

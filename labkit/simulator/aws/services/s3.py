@@ -19,13 +19,15 @@ What differs from AWS:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-policy-language-overview.html
 """
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
 from labkit.policy import Decision, MalformedPolicy, Policy
 from labkit.policy.validation import listed
 from labkit.policy.wildcards import wildcard
+from labkit.simulator.aws import call
 from labkit.simulator.aws.actions.s3 import (
     BUCKET_READS,
     NOT_ALLOWED,
@@ -37,12 +39,15 @@ from labkit.simulator.aws.actions.s3 import (
     timed,
 )
 from labkit.simulator.aws.answers import PROLOG, Refusal, fault, not_emulated, render, xml
-from labkit.simulator.aws.authorization import Authorization, Grant, administers, denial, stored_policy, underivable
+from labkit.simulator.aws.authorization import Grant, administers, denial, stored_policy, underivable
 from labkit.simulator.aws.backend import Backend, FakeBucket, FakeDeleteMarker
 from labkit.simulator.aws.call import AwsRequest, Call, CannotDerive, Permission, Response, copy_source
 from labkit.simulator.aws.iam_validation import missing_principals
-from labkit.simulator.aws.s3_requests import MALFORMED, check_complete, check_names
-from labkit.simulator.aws.sessions import Administrator, Caller, IamUser
+from labkit.simulator.aws.s3_requests import MALFORMED, check_complete, check_digest, check_names
+from labkit.simulator.aws.service import Service
+from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session
+from labkit.simulator.aws.trail_parameters import TrailParameters
+from labkit.simulator.event_loop import in_thread_if_large
 
 BUCKET = "arn:aws:s3:::"
 EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
@@ -81,17 +86,38 @@ OBJECTS = {
         "ReplicateTags", "UpdateObjectEncryption",
     )
 }  # fmt: skip
+# The operations that CloudTrail knows by another name.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/cloudtrail-logging-s3-info.html
+EVENT_NAMES = {"ListObjectsV2": "ListObjects"} | {
+    f"{verb}{operation}": f"{verb}{event}"
+    for verb in ("Delete", "Get", "Put")
+    for operation, event in (
+        ("BucketAccelerateConfiguration", "AccelerateConfiguration"),
+        ("BucketLifecycleConfiguration", "BucketLifecycle"),
+        ("BucketNotificationConfiguration", "BucketNotification"),
+        ("ObjectLockConfiguration", "BucketObjectLockConfiguration"),
+        ("PublicAccessBlock", "BucketPublicAccessBlock"),
+    )
+}
+RECORDED_HEADERS = ("x-amz-acl", "x-amz-copy-source", "x-amz-server-side-encryption", "x-amz-storage-class")
+# Parameters of the query that sign the request, or carry no information.
+NOT_RECORDED = {
+    "awsaccesskeyid", "signature", "x-amz-content-sha256", "x-amz-credential", "x-amz-security-token",
+    "x-amz-signature", "x-id",
+}  # fmt: skip
 NOT_APPLICABLE = "Action does not apply to any resource(s) in statement"
 
 
-@dataclass(frozen=True)
-class S3:
-    """S3's operations."""
+class S3(Service):
+    """S3."""
 
-    backend: Backend
-    authorization: Authorization
+    api = call.S3
+    stores = ("s3", "s3control")
+    resource_types = {"bucketName": "AWS::S3::Bucket"}
+    event_names = EVENT_NAMES
+    data_events = re.compile("DeleteObjects|HeadBucket|ListMultipartUploads|ListObject")
 
-    def with_permissions(self, request: AwsRequest, caller: Caller) -> AwsRequest:
+    def read(self, request: AwsRequest, caller: Caller) -> AwsRequest:
         """Return the request with its operation, its permissions and its bucket's account.
 
         Raises ``Refusal`` if the request is invalid.
@@ -110,8 +136,13 @@ class S3:
         owner = self._owner(request, request.needed[0]) if request.needed else ""
         return request if owner in ("", caller.account_id) else replace(request, account_id=owner)
 
-    def authorize(self, request: AwsRequest, caller: Caller) -> Grant:
+    async def authorize(self, request: AwsRequest, caller: Caller) -> Grant:
         """Grant a request if the caller has all needed permissions. Otherwise, raise the denial."""
+        grant = await in_thread_if_large(len(request.call.body), self._granted, request, caller)
+        await in_thread_if_large(len(request.call.body), check_digest, request.call)
+        return grant
+
+    def _granted(self, request: AwsRequest, caller: Caller) -> Grant:
         if request.unread:
             bucket = self.backend.bucket(request.bucket)
             own = bucket is None or bucket.account_id == caller.account_id
@@ -139,8 +170,11 @@ class S3:
         self._check_policy_to_store(request)
         return Grant(request, reason)
 
-    async def answer(self, grant: Grant, caller: Caller) -> Response:
-        """Answer a granted call."""
+    async def respond(self, grant: Grant, caller: Caller) -> tuple[Response, Session | None]:
+        """Return the answer to a granted call. No call of S3 opens a session."""
+        return await self._answer(grant, caller), None
+
+    async def _answer(self, grant: Grant, caller: Caller) -> Response:
         request = grant.request
         denied = ({"Key": key, "Code": "AccessDenied", "Message": message} for key, message in grant.refused)
         errors = "".join(xml({"Error": error}) for error in denied)
@@ -163,6 +197,25 @@ class S3:
             if marker := self._delete_marker(request):
                 return _deleted(request, response, marker.version_id)
         return response
+
+    @classmethod
+    def trail_parameters(cls, request: AwsRequest) -> TrailParameters:
+        """Return the bucket, the key, the query, and those headers that CloudTrail records."""
+        call = request.call
+        named = {"bucketName": request.bucket, "Host": call.headers.get("host", ""), "key": request.key}
+        query = {name: value for name, value in call.query_pairs if name.lower() not in NOT_RECORDED}
+        headers = {name: call.headers[name] for name in RECORDED_HEADERS if name in call.headers}
+        return TrailParameters({name: value for name, value in named.items() if value} | query | headers)
+
+    @classmethod
+    def is_data_event(cls, request: AwsRequest) -> bool:
+        """Whether the call is on an object, or one of `data_events`."""
+        return bool(request.key) or super().is_data_event(request)
+
+    @classmethod
+    def event_code(cls, request: AwsRequest, code: str) -> str:
+        """Return a name in place of 404, which is all that an answer to HEAD says."""
+        return ("NoSuchKey" if request.key else "NoSuchBucket") if code == "404" else code
 
     async def _delete_bucket(self, request: AwsRequest) -> Response:
         """Delete a bucket and its tags. moto would keep the tags."""

@@ -1,4 +1,4 @@
-"""The permissions that DynamoDB's operations need, on tables and indexes.
+"""DynamoDB: the permissions on tables and indexes. moto answers the calls.
 
 What differs from AWS:
 
@@ -15,8 +15,10 @@ from typing import Any
 
 from labkit.policy import resource_tags
 from labkit.simulator.aws.backend import Backend, partition_keys
-from labkit.simulator.aws.call import CannotDerive, Context, ParsedRequest, Permission, as_dict, tag_keys
+from labkit.simulator.aws.call import Api, CannotDerive, Context, ParsedRequest, Permission, as_dict, tag_keys
+from labkit.simulator.aws.service import Service
 
+LONGEST_CALL = 16 * 1024 * 1024
 ON_NOTHING = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListExports", "ListImports"}
 ON_TABLE = {
     "CreateBackup", "CreateTable", "DeleteItem", "DeleteTable", "DescribeContinuousBackups",
@@ -54,42 +56,50 @@ KNOWN = frozenset(
 }  # fmt: skip
 
 
-def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
-    """Return all permissions that a request to DynamoDB needs.
+class DynamoDb(Service):
+    """DynamoDB."""
 
-    A request that names several tables needs a permission on each table.
-    """
-    operation, parameters = request.operation, request.parameters
-    tables = _Tables(request, backend)
-    match operation:
-        case "ListTables":
-            return [Permission("dynamodb:ListTables", f"{tables.prefix}*", {}, KNOWN)]
-        case "BatchGetItem":
-            return [
-                tables.items("BatchGetItem", name, wanted, wanted["Keys"])
-                for name, wanted in parameters["RequestItems"].items()
-            ]
-        case "BatchWriteItem":
-            return [
-                tables.items("BatchWriteItem", name, {}, [_written(write) for write in writes])
-                for name, writes in parameters["RequestItems"].items()
-            ]
-        case "TransactGetItems" | "TransactWriteItems":
-            parts = [pair for item in parameters["TransactItems"] for pair in item.items()]
-            return [tables.transacted(member, part) for member, part in parts]
-    if operation in ON_NOTHING:
-        return [Permission(f"dynamodb:{operation}", "*", {}, KNOWN)]
-    if operation in ON_ARN:
-        return [tables.by_arn(operation, parameters[ON_ARN[operation]])]
-    if operation not in ON_TABLE:
-        raise CannotDerive(f"dynamodb:{operation}")
-    items = [parameters[member] for member in ("Key", "Item") if member in parameters]
-    needed = [tables.items(operation, parameters["TableName"], parameters, items)]
-    if operation == "CreateTable" and parameters.get("Tags"):
-        needed.append(tables.items("TagResource", parameters["TableName"], parameters, []))
-    if operation == "CreateTable" and parameters.get("ResourcePolicy"):
-        needed.append(tables.items("PutResourcePolicy", parameters["TableName"], parameters, []))
-    return needed
+    api = Api("dynamodb", target="DynamoDB", is_checked=True, longest=LONGEST_CALL)
+    stores = ("dynamodb", "dynamodbstreams")
+    resource_types = {"tableName": "AWS::DynamoDB::Table"}
+    data_events = re.compile("Batch|DeleteItem|Execute|GetItem|PutItem|Query|Scan|Transact|UpdateItem")
+
+    def permissions(self, request: ParsedRequest) -> list[Permission]:
+        """Return all permissions that a request to DynamoDB needs.
+
+        A request that names several tables needs a permission on each table.
+        """
+        operation, parameters = request.operation, request.parameters
+        tables = _Tables(request, self.backend)
+        match operation:
+            case "ListTables":
+                return [Permission("dynamodb:ListTables", f"{tables.prefix}*", {}, KNOWN)]
+            case "BatchGetItem":
+                return [
+                    tables.items("BatchGetItem", name, wanted, wanted["Keys"])
+                    for name, wanted in parameters["RequestItems"].items()
+                ]
+            case "BatchWriteItem":
+                return [
+                    tables.items("BatchWriteItem", name, {}, [_written(write) for write in writes])
+                    for name, writes in parameters["RequestItems"].items()
+                ]
+            case "TransactGetItems" | "TransactWriteItems":
+                parts = [pair for item in parameters["TransactItems"] for pair in item.items()]
+                return [tables.transacted(member, part) for member, part in parts]
+        if operation in ON_NOTHING:
+            return [Permission(f"dynamodb:{operation}", "*", {}, KNOWN)]
+        if operation in ON_ARN:
+            return [tables.by_arn(operation, parameters[ON_ARN[operation]])]
+        if operation not in ON_TABLE:
+            raise CannotDerive(f"dynamodb:{operation}")
+        items = [parameters[member] for member in ("Key", "Item") if member in parameters]
+        needed = [tables.items(operation, parameters["TableName"], parameters, items)]
+        if operation == "CreateTable" and parameters.get("Tags"):
+            needed.append(tables.items("TagResource", parameters["TableName"], parameters, []))
+        if operation == "CreateTable" and parameters.get("ResourcePolicy"):
+            needed.append(tables.items("PutResourcePolicy", parameters["TableName"], parameters, []))
+        return needed
 
 
 class _Tables:

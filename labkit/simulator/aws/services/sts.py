@@ -19,7 +19,6 @@ https://docs.aws.amazon.com/STS/latest/APIReference/welcome.html
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from labkit.connection import ENTRANCE
@@ -35,7 +34,7 @@ from labkit.policy import (
     within,
 )
 from labkit.policy.arn import Arn
-from labkit.simulator.aws import managed_policies, session_tags
+from labkit.simulator.aws import constraints, managed_policies, session_tags
 from labkit.simulator.aws.answers import (
     Claimed,
     Refusal,
@@ -47,16 +46,18 @@ from labkit.simulator.aws.answers import (
     out_of_range,
     xml,
 )
-from labkit.simulator.aws.authorization import ADMINISTRATOR_ACCESS, Authorization, Grant, stored_policy
-from labkit.simulator.aws.backend import Backend, Role
-from labkit.simulator.aws.call import AwsRequest, Context, Permission, Response, as_dict
-from labkit.simulator.aws.iam import Iam
-from labkit.simulator.aws.issuers import Issuers
+from labkit.simulator.aws.authorization import ADMINISTRATOR_ACCESS, Grant, stored_policy
+from labkit.simulator.aws.backend import Role
+from labkit.simulator.aws.call import Api, AwsRequest, Context, Permission, Response, as_dict
 from labkit.simulator.aws.organizations import MANAGEMENT_ID
+from labkit.simulator.aws.service import Service
+from labkit.simulator.aws.services.iam import Iam
 from labkit.simulator.aws.session_tags import SessionTags
-from labkit.simulator.aws.sessions import Caller, Session, Sessions
+from labkit.simulator.aws.sessions import Caller, Session
+from labkit.simulator.aws.trail_parameters import TrailParameters
 from labkit.simulator.aws.web_identity import WebIdentity, parse_token, verify
-from labkit.simulator.clock import Clock, rfc3339
+from labkit.simulator.clock import rfc3339
+from labkit.simulator.event_loop import in_thread_if_large
 
 WEB_IDENTITY = "AssumeRoleWithWebIdentity"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
@@ -69,6 +70,11 @@ NOT_EMULATED = (
 )  # fmt: skip
 TAG_SESSION, SET_SOURCE_IDENTITY = "sts:TagSession", "sts:SetSourceIdentity"
 SOURCE_IDENTITY_CLAIM = "https://aws.amazon.com/source_identity"
+SECRETS = ("SAMLAssertion", "TokenCode", "WebIdentityToken")
+RECORDED = (
+    "DurationSeconds", "ExternalId", "Name", "Policy", "ProviderId", "RoleArn", "RoleSessionName", "SerialNumber",
+    "SourceIdentity",
+)  # fmt: skip
 SHORTEST, USUAL, LONGEST = 900, 3600, 43200
 LONGEST_POLICY = 2048
 LENGTHS = {
@@ -80,16 +86,19 @@ LENGTHS = {
 }
 
 
-@dataclass(frozen=True)
-class Sts:
-    """The operations of STS."""
+class Sts(Service):
+    """STS."""
 
-    backend: Backend
-    sessions: Sessions
-    issuers: Issuers
-    clock: Clock
-    authorization: Authorization
-    iam: Iam
+    # STS accepts any presigned URL for 15 minutes, whatever expiry the URL has.
+    api = Api(
+        "sts",
+        version="2011-06-15",
+        namespace="https://sts.amazonaws.com/doc/2011-06-15/",
+        is_checked=True,
+        invalid="ValidationError",
+        longest_presigned=900,
+    )
+    stores = ()
 
     async def identify(self, request: AwsRequest) -> WebIdentity:
         """Verify the web identity token of an unsigned call, and return the token's content. Raises ``Refusal``."""
@@ -102,8 +111,8 @@ class Sts:
             return await verify(
                 token,
                 find_provider=lambda issuer: self.backend.provider(account_id, issuer),
-                issuers=self.issuers,
-                now=self.clock.now(),
+                issuers=self.parts.issuers,
+                now=self.parts.clock.now(),
             )
         except Refusal as refusal:
             refusal.claimed = Claimed(role_session_name=form["RoleSessionName"], claims=token.claims)
@@ -137,6 +146,12 @@ class Sts:
         ends = f"the session ends after {_duration(given, role)} s"
         return Grant(request, f"{decisions[0].reason}; {ends}", role=role, tags=tags, source_identity=source_identity)
 
+    def open_admitted(self, grant: Grant, identity: WebIdentity) -> tuple[Response, Session]:
+        """Return the answer to an admitted web identity, and the session that the call opened."""
+        subject, arn = identity.subject, identity.provider_arn
+        about = {"SubjectFromWebIdentityToken": subject, "Audience": identity.audience, "Provider": arn}
+        return self._open(grant, about, identity.context, {"provider": arn, "subject": subject})
+
     def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
         """Decide whether a web identity may take an action on the role.
 
@@ -155,6 +170,12 @@ class Sts:
 
     async def authorize(self, request: AwsRequest, caller: Caller) -> Grant:
         """Grant a signed call if the caller may make it. Raises ``Refusal`` if the caller may not."""
+        self.parts.regions.check(request, caller)
+        await in_thread_if_large(len(request.call.body), constraints.check, request)
+        async with self.parts.keeping(request):
+            return await self._granted(request, caller)
+
+    async def _granted(self, request: AwsRequest, caller: Caller) -> Grant:
         match request.operation:
             case "GetCallerIdentity":
                 return Grant(request, "sts:GetCallerIdentity needs no permission")
@@ -175,13 +196,9 @@ class Sts:
         version = request.call.form.get("Version")
         raise Refusal(400, "InvalidAction", f"Could not find operation {request.operation} for version {version}")
 
-    def answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
-        """Answer a granted call. Return the answer, and the session that the call opened."""
+    async def respond(self, grant: Grant, caller: Caller) -> tuple[Response, Session | None]:
+        """Return the answer to a granted, signed call, and the session that the call opened."""
         request = grant.request
-        if isinstance(caller, WebIdentity):
-            subject, arn = caller.subject, caller.provider_arn
-            about = {"SubjectFromWebIdentityToken": subject, "Audience": caller.audience, "Provider": arn}
-            return self._open(grant, about, caller.context, {"provider": arn, "subject": subject})
         match request.operation:
             case "AssumeRole":
                 duration = _parameters(request).get("DurationSeconds", USUAL)
@@ -194,12 +211,18 @@ class Sts:
             case "GetAccessKeyInfo":
                 # https://docs.aws.amazon.com/STS/latest/APIReference/API_GetAccessKeyInfo.html
                 key = _parameters(request)["AccessKeyId"]
-                owner = self.sessions.find(key) or (self.backend.user_of_key(key) or (None,))[0]
+                owner = self.parts.sessions.find(key) or (self.backend.user_of_key(key) or (None,))[0]
                 content = {"Account": owner.account_id if owner else self.backend.account_id}
             case _:
                 # No denial in the lab has an encoded message.
                 raise Refusal(400, "InvalidAuthorizationMessageException", "Message is not valid")
         return done(request, xml(content)), None
+
+    @classmethod
+    def trail_parameters(cls, request: AwsRequest) -> TrailParameters:
+        """Return the parameters in the form. The lab records them even for a call that it can't read."""
+        form = request.call.form
+        return TrailParameters(_recorded(form), [form[name] for name in SECRETS if name in form])
 
     def _open(
         self,
@@ -217,7 +240,7 @@ class Sts:
         policies = self._session_policies(given.get("Policy"), arns, role)
         packed = _packed([*([given["Policy"]] if "Policy" in given else []), *arns], tags)
         source = {"SourceIdentity": grant.source_identity} if grant.source_identity else {}
-        session = self.sessions.open(
+        session = self.parts.sessions.open(
             role,
             given["RoleSessionName"],
             duration,
@@ -273,7 +296,7 @@ class Sts:
             for each in admitted
         ]
         trust = {"Version": "2012-10-17", "Statement": statements}
-        await self.backend.run(self.iam.ensure_role, ENTRANCE, trust, [ADMINISTRATOR_ACCESS], account_id)
+        await self.backend.run(Iam(self.parts).ensure_role, ENTRANCE, trust, [ADMINISTRATOR_ACCESS], account_id)
         await self.backend.run(self.authorization.organization.enroll, account_id)
 
     def _admitted(self, request: AwsRequest, caller: Caller, role: Role, action: str, context: Context) -> str:
@@ -308,6 +331,21 @@ class Sts:
         except MalformedPolicy as malformed:
             raise Refusal(400, "MalformedPolicyDocument", malformed.message) from malformed
         return tuple(documents)
+
+
+def _recorded(form: Mapping[str, str]) -> dict[str, Any]:
+    kept: dict[str, Any] = {name[0].lower() + name[1:]: form[name] for name in RECORDED if name in form}
+    if re.fullmatch(r"\d{1,9}", kept.get("durationSeconds", ""), re.ASCII):
+        kept["durationSeconds"] = int(kept["durationSeconds"])
+    for name, value in form.items():
+        if name.startswith("PolicyArns.member."):
+            kept.setdefault("policyArns", []).append({"arn": value})
+        elif name.startswith("TransitiveTagKeys.member."):
+            kept.setdefault("transitiveTagKeys", []).append(value)
+        elif name.startswith("Tags.member.") and name.endswith(".Key"):
+            tag = {"key": value, "value": form.get(f"{name.removesuffix('Key')}Value", "")}
+            kept.setdefault("tags", []).append(tag)
+    return kept
 
 
 def _parameters(request: AwsRequest) -> Mapping[str, Any]:

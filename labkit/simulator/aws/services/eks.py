@@ -17,14 +17,13 @@ https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
 import base64
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from labkit.policy import names_service
 from labkit.simulator.aws import access_entries
-from labkit.simulator.aws.actions.eks import cluster_of, tags_of
+from labkit.simulator.aws.actions.eks import cluster_of, operation_at, permissions, tags_of
 from labkit.simulator.aws.answers import (
     Refusal,
     invalid_parameter,
@@ -35,31 +34,43 @@ from labkit.simulator.aws.answers import (
 )
 from labkit.simulator.aws.authorization import stored_policy
 from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import AwsRequest, Call, Response
-from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts, EksClusters
+from labkit.simulator.aws.call import Api, AwsRequest, Call, ParsedRequest, Permission, Response
+from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts
 from labkit.simulator.aws.pod_identity import SERVICE
-from labkit.simulator.aws.regions import Regions
-from labkit.simulator.aws.sessions import Administrator, Caller, Session
-from labkit.simulator.clock import Clock
-from labkit.simulator.identifiers import Identifiers
+from labkit.simulator.aws.service import Parts, Service
+from labkit.simulator.aws.sessions import Caller, Session
+from labkit.simulator.database import NotWritten
 
 CONFIG_MAP = "CONFIG_MAP"
 # Operations with one of these words in their names are on a part of a cluster. The last word is Pod Identity's.
 OF_CLUSTER = re.compile("Access|IdentityProviderConfig|PodIdentityAssociation")
 
 
-@dataclass(frozen=True)
-class Eks:
-    """EKS's operations."""
+class Eks(Service):
+    """EKS."""
 
-    backend: Backend
-    clusters: EksClusters
-    regions: Regions
-    clock: Clock
-    identifiers: Identifiers
-    administrator: Administrator
-    write: Callable[[], Awaitable[None]]
-    """The function that writes moto's changes to the lab's folder. It's called before a cluster is stopped."""
+    api = Api(
+        "eks",
+        paths="/clusters(/.*)?",
+        is_checked=True,
+        invalid="InvalidParameterException",
+        reserved_tag="InvalidParameterException",
+        operation_at=operation_at,
+    )
+    stores = ("eks",)
+    resource_types = {
+        "clusterName": "AWS::EKS::Cluster",
+        "name": "AWS::EKS::Cluster",
+        "roleArn": "AWS::IAM::Role",
+    }
+
+    def __init__(self, parts: Parts):
+        super().__init__(parts)
+        self.clusters = parts.clusters
+
+    def permissions(self, request: ParsedRequest) -> list[Permission]:
+        """Return the permissions that an operation of EKS needs."""
+        return permissions(request, self.backend)
 
     async def answer(self, request: AwsRequest, caller: Caller) -> Response:
         """Answer a call of EKS. A cluster in the answer has its real endpoint, CA, issuer and version, not moto's."""
@@ -84,25 +95,21 @@ class Eks:
                 return self._of_cluster(request, part[0], name)
         return await self.backend.answer(request)
 
-    def associated(self, request: AwsRequest) -> Iterator[tuple[str, dict[str, object] | None]]:
-        """Yield the ARN of the call's cluster, and the value to store for the cluster after the call.
-
-        The value is the cluster's `ClusterFacts.associated`, or None to delete the stored value. Yield nothing if the
-        stored value stays.
-        """
-        name = _cluster(request)
-        facts = self.clusters.get(request.region, name)
-        if facts:
-            yield facts.arn, facts.associated
-        elif request.operation in ("CreateCluster", "DeleteCluster"):
-            yield f"arn:aws:eks:{request.region}:{self.backend.account_id}:cluster/{name}", None
-
-    def put_back(self, request: AwsRequest, kept: Callable[[str], dict[str, object] | None]) -> None:
-        """Undo a call that changed a cluster's data. ``kept(ARN)`` returns the cluster's data from before the call."""
-        if facts := self.clusters.get(request.region, _cluster(request)):
-            known = kept(facts.arn) or {}
-            for name, part in facts.associated.items():
+    def keep_own(self, request: AwsRequest) -> None:
+        """Store the regions, and the data of the cluster that the call names: its `ClusterFacts.associated`."""
+        facts, own = self.clusters.get(request.region, _cluster(request)), self.parts.own
+        try:
+            self.parts.regions.keep(own)
+            if facts:
+                own.keep_part(facts.arn, facts.associated)
+            elif request.operation in ("CreateCluster", "DeleteCluster"):
+                account_id = self.backend.account_id
+                own.keep_part(f"arn:aws:eks:{request.region}:{account_id}:cluster/{_cluster(request)}", None)
+        except NotWritten:
+            known = (own.part(facts.arn) or {}) if facts else {}
+            for name, part in facts.associated.items() if facts else ():
                 part.__dict__ = known.get(name, type(part)()).__dict__
+            raise
 
     def forget_lost(self) -> None:
         """Delete moto's entry for each cluster that isn't in ``clusters``.
@@ -119,12 +126,12 @@ class Eks:
         If moto already knows the cluster, change nothing, and return None. ``parameters`` are CreateCluster's.
         """
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(parameters).encode())
-        request = AwsRequest(call, "eks", region, "CreateCluster", self.backend.account_id)
+        request = AwsRequest(call, self.api, region, "CreateCluster", self.backend.account_id)
         if (await self.backend.answer(_on(request, "GET", name))).status == 200:
             return None
         await self.backend.answer(request)
         if facts := self.clusters.get(region, name):
-            self._admit_creator(facts, parameters, self.administrator)
+            self._admit_creator(facts, parameters, self.parts.administrator)
         return facts
 
     async def _delete(self, request: AwsRequest, name: str) -> Response:
@@ -134,7 +141,8 @@ class Eks:
         response = await self.backend.answer(request)
         if response.status == 200:
             response = self._filled(request, response)
-            await self.write()
+            # A cluster that was stopped can't be put back.
+            await self.parts.write()
             await self.clusters.delete(request.region, name)
         return response
 
@@ -162,7 +170,7 @@ class Eks:
             await self.backend.answer(_on(request, "DELETE", name))
             raise
         # An account that has a cluster in a region must have enabled that region.
-        self.regions.enable(request.account_id, request.region)
+        self.parts.regions.enable(request.account_id, request.region)
         self._admit_creator(facts, parameters, caller)
         return self._filled(request, response)
 
@@ -173,12 +181,12 @@ class Eks:
                 if isinstance(creator, Session)
                 else (creator.arn, creator.principal_id)
             )
-            facts.access.admit_creator(arn, identifier, self.clock.now())
+            facts.access.admit_creator(arn, identifier, self.parts.clock.now())
 
     def _of_cluster(self, request: AwsRequest, kind: str, name: str) -> Response:
         if not (facts := self.clusters.get(request.region, name)):
             raise resource_not_found(f"No cluster found for name: {name}.")
-        now = self.clock.now()
+        now = self.parts.clock.now()
         match kind:
             case "Access" if facts.authentication_mode == CONFIG_MAP:
                 message = "The cluster's authentication mode must be set to one of [API, API_AND_CONFIG_MAP] to"
@@ -200,12 +208,12 @@ class Eks:
 
     def _association_id(self, cluster_arn: str, namespace: str, service_account: str) -> str:
         name = f"{cluster_arn}/{namespace}/{service_account}"
-        serial = self.identifiers.serial("pod-identity-association", name)
-        return "a-" + self.identifiers.base32("pod-identity-association", f"{name}#{serial}", 17).lower()
+        serial = self.parts.identifiers.serial("pod-identity-association", name)
+        return "a-" + self.parts.identifiers.base32("pod-identity-association", f"{name}#{serial}", 17).lower()
 
     def _principal_id(self, arn: str) -> str | None:
-        if arn == self.administrator.arn:
-            return self.administrator.principal_id
+        if arn == self.parts.administrator.arn:
+            return self.parts.administrator.principal_id
         principal = self.backend.principal(arn)
         return principal.id if principal else None
 

@@ -20,22 +20,23 @@ https://docs.aws.amazon.com/IAM/latest/APIReference/welcome.html
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 from labkit.policy.arn import Arn
 from labkit.simulator.aws import iam_validation, managed_policies, simulation
 from labkit.simulator.aws.actions import requests
+from labkit.simulator.aws.actions.iam import permissions
 from labkit.simulator.aws.answers import Refusal, done, xml
+from labkit.simulator.aws.authorization import Grant
 from labkit.simulator.aws.backend import Backend, IAMBackend, bound, every, find
-from labkit.simulator.aws.call import AwsRequest, Call, Response
+from labkit.simulator.aws.call import Api, AwsRequest, Call, ParsedRequest, Permission, Response
 from labkit.simulator.aws.iam_validation import MADE
-from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.organizations import Organization
+from labkit.simulator.aws.service import Service
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session
 from labkit.simulator.clock import rfc3339
-from labkit.simulator.identifiers import Identifiers
 
 BOUNDARIES = ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary")
 # https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetUser.html
@@ -49,20 +50,59 @@ ADMINISTRATOR = "administrator"
 PROVIDER_WRITES = ("UpdateOpenIDConnectProviderThumbprint", "DeleteOpenIDConnectProvider")
 CLIENT_IDS = ("AddClientIDToOpenIDConnectProvider", "RemoveClientIDFromOpenIDConnectProvider")
 MOST_CLIENT_IDS = 100
+# Codes in place of which CloudTrail shows the exception's name.
+EXCEPTIONS = {
+    "DeleteConflict", "EntityAlreadyExists", "InvalidInput", "LimitExceeded", "MalformedPolicyDocument",
+    "NoSuchEntity",
+}  # fmt: skip
 # The kinds of objects that have inline policies.
 KINDS = ("Group", "Role", "User")
 
 
-@dataclass(frozen=True)
-class Iam:
-    """IAM's operations."""
+class Iam(Service):
+    """IAM."""
 
-    backend: Backend
-    issuers: Issuers
-    identifiers: Identifiers
-    organization: Organization
+    api = Api(
+        "iam",
+        version="2010-05-08",
+        namespace="https://iam.amazonaws.com/doc/2010-05-08/",
+        is_checked=True,
+        invalid="ValidationError",
+        reserved_tag="InvalidInput",
+        reworded=iam_validation.invalid_name,
+    )
+    stores = ("iam",)
+    resource_types = {
+        "groupName": "AWS::IAM::Group",
+        "instanceProfileName": "AWS::IAM::InstanceProfile",
+        "openIDConnectProviderArn": "AWS::IAM::OIDCProvider",
+        "policyArn": "AWS::IAM::Policy",
+        "policyName": "AWS::IAM::Policy",
+        "roleName": "AWS::IAM::Role",
+        "userName": "AWS::IAM::User",
+    }
+    event_region = "us-east-1"
 
-    async def completed(self, request: AwsRequest, caller: Caller) -> AwsRequest:
+    def permissions(self, request: ParsedRequest) -> list[Permission]:
+        """Return the permissions that an operation of IAM needs."""
+        return permissions(request, self.backend)
+
+    def read(self, request: AwsRequest, caller: Caller) -> AwsRequest:
+        """Return ``request`` with the call's parameters. If a user may leave out its own name, add the name."""
+        read = super().read(replace(request, call=_of_oneself(request, caller)), caller)
+        return replace(read, call=request.call)
+
+    async def authorize(self, request: AwsRequest, caller: Caller) -> Grant:
+        """Grant the call, with the parameters that moto needs. Raises ``Refusal``."""
+        grant = await super().authorize(request, caller)
+        return replace(grant, request=await self._completed(grant.request, caller))
+
+    @classmethod
+    def event_code(cls, request: AwsRequest, code: str) -> str:
+        """Return the name of the exception. CloudTrail shows some in place of the code."""
+        return f"{code}Exception" if code in EXCEPTIONS else code
+
+    async def _completed(self, request: AwsRequest, caller: Caller) -> AwsRequest:
         """Check the call's names and documents. Return the call with the parameters that moto needs.
 
         Raises ``Refusal`` if IAM would refuse a name or a document.
@@ -72,7 +112,7 @@ class Iam:
         if request.parsed is None:
             raise Refusal(400, "ValidationError", "The request could not be read", str(request.unread))
         iam_validation.check_names(request, caller, self.backend)
-        changed = await iam_validation.checked(request, self.backend, self.issuers)
+        changed = await iam_validation.checked(request, self.backend, self.parts.issuers)
         if request.operation == "UpdateRole":
             changed = self._left_out(request)
         if not changed or request.operation in OWN:
@@ -81,16 +121,16 @@ class Iam:
         return requests.with_parameters(requests.with_form(request, {**request.call.form, **changed}))
 
     async def answer(self, request: AwsRequest, caller: Caller) -> Response:
-        """Answer a call that :meth:`completed` has checked. The answer comes from moto or from the lab itself."""
+        """Answer a call that ``authorize`` has checked. The answer comes from moto or from the lab itself."""
         run, operation = self.backend.run, request.operation
         if operation in simulation.OPERATIONS:
-            return await run(simulation.answer, request, self.backend, self.organization)
+            return await run(simulation.answer, request, self.backend, self.parts.organization)
         iam, parameters = self.backend.entered(request.account_id), request.parameters
-        if operation == "GetUser" and (user := _as_user(request, caller, self.organization)):
+        if operation == "GetUser" and (user := _as_user(request, caller, self.parts.organization)):
             return user
         await self._bring_in(request, iam)
         if operation in PROVIDER_WRITES and (provider := Arn.find(parameters["OpenIDConnectProviderArn"])):
-            self.issuers.forget(f"https://{provider.issuer}")
+            self.parts.issuers.forget(f"https://{provider.issuer}")
         if operation in BOUNDED:
             await run(_check_boundary, request, self.backend)
         if operation in OWN:
@@ -168,9 +208,9 @@ class Iam:
         store, _, prefix, _ = MADE[operation]
         own = iam.account_id == self.backend.account_id
         name = made.name if own else f"{iam.account_id}/{made.name}"
-        serial = self.identifiers.serial(store, name)
+        serial = self.parts.identifiers.serial(store, name)
         given: str = made.id
-        made.id = prefix + self.identifiers.base32(store, f"{name}#{serial}", 17)
+        made.id = prefix + self.parts.identifiers.base32(store, f"{name}#{serial}", 17)
         if store == "roles":
             iam.roles[made.id] = iam.roles.pop(given)
         return given
@@ -243,8 +283,7 @@ def _client_ids(request: AwsRequest, iam: IAMBackend) -> Response:
     return done(request)
 
 
-def of_oneself(request: AwsRequest, caller: Caller) -> Call:
-    """Return the call. If the caller is a user and the call doesn't name a user, add the caller's name."""
+def _of_oneself(request: AwsRequest, caller: Caller) -> Call:
     call = request.call
     if not isinstance(caller, IamUser) or request.operation not in OF_ONESELF or "UserName" in call.form:
         return call

@@ -11,6 +11,7 @@ https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIde
 https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
 """
 
+import re
 import uuid
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,18 +19,28 @@ from typing import Any
 from labkit.policy import evaluate_service_trust, resource_tags
 from labkit.simulator.aws.actions.requests import require_emulated
 from labkit.simulator.aws.answers import Refusal, resource_not_found, respond
-from labkit.simulator.aws.authorization import Authorization, Grant, stored_policy
-from labkit.simulator.aws.backend import Backend, Role
-from labkit.simulator.aws.call import AwsRequest, Context, Response, as_dict
-from labkit.simulator.aws.clusters import ClusterFacts, EksClusters
-from labkit.simulator.aws.issuers import Issuers
+from labkit.simulator.aws.authorization import Grant, stored_policy
+from labkit.simulator.aws.backend import Role
+from labkit.simulator.aws.call import (
+    Api,
+    AwsRequest,
+    Call,
+    CannotDerive,
+    Context,
+    ParsedRequest,
+    Permission,
+    Response,
+    as_dict,
+)
+from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts
 from labkit.simulator.aws.pod_identity import SERVICE
+from labkit.simulator.aws.service import Service
 from labkit.simulator.aws.session_tags import SessionTags
-from labkit.simulator.aws.sessions import Session, Sessions
+from labkit.simulator.aws.sessions import Caller, Session
 from labkit.simulator.aws.web_identity import Provider, parse_token, verify
-from labkit.simulator.clock import Clock
 from labkit.tokens import Claims
 
+PATH = re.compile(r"POST /clusters/[^/]+/assume-role-for-pod-identity")
 DURATION = 6 * 3600
 LONGEST_NAME = 64  # of a session
 INVALID_TOKEN = "The specified Kubernetes service account token is invalid."  # noqa: S105
@@ -48,22 +59,35 @@ class PodClaims:
     uid: str
 
 
-@dataclass(frozen=True)
-class EksAuth:
+def _operation_at(call: Call) -> str:
+    return "AssumeRoleForPodIdentity" if PATH.fullmatch(f"{call.method} {call.raw_path}") else ""
+
+
+class EksAuth(Service):
     """EKS Auth's only operation, AssumeRoleForPodIdentity."""
 
-    backend: Backend
-    clusters: EksClusters
-    sessions: Sessions
-    issuers: Issuers
-    clock: Clock
-    authorization: Authorization
+    api = Api("eks-auth", is_checked=True, invalid="InvalidParameterException", operation_at=_operation_at)
+    stores = ()
 
-    async def admit(self, grant: Grant) -> Grant:
-        """Return ``grant`` with the role of the pod's association.
+    def permissions(self, request: ParsedRequest) -> list[Permission]:
+        """Return the Pod Identity Agent's permission. AmazonEKSWorkerNodePolicy gives a node's role this permission.
+
+        https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneksauth.html
+        """
+        name = request.parameters["clusterName"]
+        if not CLUSTER_NAME.fullmatch(name):
+            raise CannotDerive(f"eks-auth:{request.operation} with an invalid cluster name")
+        facts = self.parts.clusters.get(request.region, name)
+        resource = f"arn:aws:eks:{request.region}:{request.account_id}:cluster/{name}"
+        context = resource_tags(facts.tags) if facts else {}
+        return [Permission(f"eks-auth:{request.operation}", resource, context, frozenset())]
+
+    async def authorize(self, request: AwsRequest, caller: Caller) -> Grant:
+        """Grant the call with the role of the pod's association.
 
         Raises `Refusal`, for example if the role's trust policy doesn't admit EKS.
         """
+        grant = await super().authorize(request, caller)
         request = grant.request
         facts = self._cluster(request)
         pod = await self._verified(require_emulated(request).parameters["token"], facts)
@@ -80,7 +104,7 @@ class EksAuth:
         reason = f"the association of {whose}; {trusted}; the session ends after {DURATION} s"
         return replace(grant, role=role, tags=tags, reason=reason)
 
-    def answer(self, grant: Grant) -> tuple[Response, Session]:
+    async def respond(self, grant: Grant, caller: Caller) -> tuple[Response, Session | None]:
         """Open a session of the granted role. Return the answer with the session's credentials, and the session itself.
 
         Raises `Refusal` if the pod's association was deleted during the call.
@@ -94,7 +118,9 @@ class EksAuth:
             raise resource_not_found(NOT_FOUND)
         identifier = str(uuid.uuid4())
         name = f"eks-{facts.name}-{pod.name}"[: LONGEST_NAME - len(identifier) - 1] + f"-{identifier}"
-        session = self.sessions.open(role, name, DURATION, context=tags.of_session(), transitive_tags=tags.transitive)
+        session = self.parts.sessions.open(
+            role, name, DURATION, context=tags.of_session(), transitive_tags=tags.transitive
+        )
         credentials = session.credentials
         content = {
             "subject": {"namespace": pod.namespace, "serviceAccount": pod.service_account},
@@ -112,7 +138,7 @@ class EksAuth:
 
     def _cluster(self, request: AwsRequest) -> ClusterFacts:
         name = require_emulated(request).parameters["clusterName"]
-        facts = self.clusters.get(request.region, name) if request.account_id == self.backend.account_id else None
+        facts = self.parts.clusters.get(request.region, name) if request.account_id == self.backend.account_id else None
         if facts is None:
             raise resource_not_found(f"No cluster found for name: {name}.")
         return facts
@@ -123,7 +149,9 @@ class EksAuth:
             if reason := _of_another(Claims.of(token.claims), facts):
                 raise _invalid(reason)
             here = Provider([SERVICE])
-            identity = await verify(token, find_provider=lambda _: here, issuers=self.issuers, now=self.clock.now())
+            identity = await verify(
+                token, find_provider=lambda _: here, issuers=self.parts.issuers, now=self.parts.clock.now()
+            )
         except Refusal as refusal:
             if refusal.code == "ExpiredTokenException":
                 raise Refusal(400, refusal.code, EXPIRED_TOKEN, refusal.reason) from refusal

@@ -18,20 +18,17 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from labkit.connection import Record
 from labkit.policy.arn import Arn
 from labkit.simulator.aws.answers import Refusal, respond
-from labkit.simulator.aws.backend import Backend
-from labkit.simulator.aws.call import AwsRequest, CannotDerive, Response
+from labkit.simulator.aws.call import Api, AwsRequest, CannotDerive, ParsedRequest, Permission, Response
+from labkit.simulator.aws.service import Service
 from labkit.simulator.aws.sessions import Caller
 from labkit.simulator.aws.trail import Trail
-from labkit.simulator.clock import Clock
 
 KEPT_SECONDS = 90 * 24 * 3600
 MOST = 50
@@ -39,34 +36,24 @@ LONGEST_VALUE = 2000
 ATTRIBUTES = (
     "AccessKeyId", "EventId", "EventName", "EventSource", "ReadOnly", "ResourceName", "ResourceType", "Username",
 )  # fmt: skip
-# The type of the resource that a parameter names, by the service and the parameter.
-NAMED = {
-    "dynamodb": {"tableName": "AWS::DynamoDB::Table"},
-    "eks": {"clusterName": "AWS::EKS::Cluster", "name": "AWS::EKS::Cluster", "roleArn": "AWS::IAM::Role"},
-    "iam": {
-        "groupName": "AWS::IAM::Group",
-        "instanceProfileName": "AWS::IAM::InstanceProfile",
-        "openIDConnectProviderArn": "AWS::IAM::OIDCProvider",
-        "policyArn": "AWS::IAM::Policy",
-        "policyName": "AWS::IAM::Policy",
-        "roleName": "AWS::IAM::Role",
-        "userName": "AWS::IAM::User",
-    },
-    "s3": {"bucketName": "AWS::S3::Bucket"},
-    "secretsmanager": {"name": "AWS::SecretsManager::Secret", "secretId": "AWS::SecretsManager::Secret"},
-    "sns": {"topicArn": "AWS::SNS::Topic"},
-    "sqs": {"queueName": "AWS::SQS::Queue", "queueUrl": "AWS::SQS::Queue"},
-}
 Event = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class CloudTrail:
-    """CloudTrail's operations."""
+# No policy can limit these operations to a resource.
+EVENT_OPERATIONS = {"DescribeTrails", "ListTrails", "LookupEvents"}
 
-    backend: Backend
-    trail_file: Path
-    clock: Clock
+
+class CloudTrail(Service):
+    """CloudTrail."""
+
+    api = Api("cloudtrail", target="com.amazonaws.cloudtrail", is_checked=True)
+    stores = ("cloudtrail",)
+
+    def permissions(self, request: ParsedRequest) -> list[Permission]:
+        """https://docs.aws.amazon.com/service-authorization/latest/reference/list_awscloudtrail.html"""
+        if request.operation not in EVENT_OPERATIONS:
+            raise CannotDerive(f"cloudtrail:{request.operation}")
+        return [Permission(f"cloudtrail:{request.operation}", "*", known=frozenset(), shown="")]
 
     async def answer(self, request: AwsRequest, caller: Caller) -> Response:
         """Answer a call of CloudTrail. LookupEvents only finds management events in the call's account and region."""
@@ -103,7 +90,7 @@ class CloudTrail:
         return content
 
     def _range(self, parameters: dict[str, Any]) -> tuple[float, float]:
-        now = self.clock.now()
+        now = self.parts.clock.now()
         begins, ends = _seconds(parameters.get("StartTime")), _seconds(parameters.get("EndTime"))
         if begins is not None and ends is not None and begins > ends:
             raise _refusal("InvalidTimeRange", "The start time is after the end time.")
@@ -113,14 +100,51 @@ class CloudTrail:
     def _events(self, key: str, value: str, account_id: str, region: str) -> Iterator[Event]:
         # A look-up may name a resource by a part of the record's text, such as a role's name.
         in_record = "" if key in ("", "ReadOnly", "ResourceType") else value
-        for record in Trail.newest(self.trail_file, in_record):
+        for record in Trail.newest(self.parts.trail_file, in_record):
             if not _is_in_history(record):
                 continue
             if (record["recipientAccountId"], record["awsRegion"]) == (account_id, region):
-                event = _event(record)
+                event = self._event(record)
                 things = event["Resources"] if key in ("ResourceName", "ResourceType") else [event]
                 if not key or any(thing.get(key) == value for thing in things):
                     yield event
+
+    def _event(self, record: Record) -> Event:
+        identity = record["userIdentity"]
+        arn = Arn.find(identity.get("arn", ""))
+        at = datetime.strptime(record["eventTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        event = {
+            "EventId": record["eventID"],
+            "EventName": record["eventName"],
+            "ReadOnly": "true" if record["readOnly"] else "false",
+            "AccessKeyId": identity.get("accessKeyId"),
+            "EventTime": int(at.timestamp()),
+            "EventSource": record["eventSource"],
+            # For a role session, the session's name.
+            "Username": identity.get("userName") or (arn.name if arn else None),
+            "Resources": self._resources(record),
+            "CloudTrailEvent": json.dumps({name: value for name, value in record.items() if name != "lab"}),
+        }
+        return {name: value for name, value in event.items() if value is not None}
+
+    def _resources(self, record: Record) -> list[dict[str, str]]:
+        service = record["eventSource"].partition(".")[0]
+        parameters = record.get("requestParameters") or {}
+        resources = [
+            (kind, parameters[name])
+            for name, kind in self.parts.resource_types.get(service, {}).items()
+            if name in parameters
+        ]
+        resources += [
+            (resource["type"], resource["ARN"]) for resource in record.get("resources", []) if "IAM" in resource["type"]
+        ]
+        if elements := record.get("responseElements"):
+            resources += [
+                ("AWS::IAM::AccessKey", elements["credentials"]["accessKeyId"]),
+                ("AWS::STS::AssumedRole", elements["assumedRoleUser"]["assumedRoleId"]),
+                ("AWS::STS::AssumedRole", elements["assumedRoleUser"]["arn"]),
+            ]
+        return [{"ResourceType": kind, "ResourceName": name} for kind, name in resources if isinstance(name, str)]
 
 
 def _undelivered(response: Response) -> Response:
@@ -141,39 +165,6 @@ def _is_in_history(record: Record) -> bool:
         and re.fullmatch(r"\w+", record["eventName"]) is not None
         and (bool(identity.get("accountId")) or bool(identity.get("userName")))
     )
-
-
-def _event(record: Record) -> Event:
-    identity = record["userIdentity"]
-    arn = Arn.find(identity.get("arn", ""))
-    at = datetime.strptime(record["eventTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    event = {
-        "EventId": record["eventID"],
-        "EventName": record["eventName"],
-        "ReadOnly": "true" if record["readOnly"] else "false",
-        "AccessKeyId": identity.get("accessKeyId"),
-        "EventTime": int(at.timestamp()),
-        "EventSource": record["eventSource"],
-        # For a role session, the session's name.
-        "Username": identity.get("userName") or (arn.name if arn else None),
-        "Resources": _resources(record),
-        "CloudTrailEvent": json.dumps({name: value for name, value in record.items() if name != "lab"}),
-    }
-    return {name: value for name, value in event.items() if value is not None}
-
-
-def _resources(record: Record) -> list[dict[str, str]]:
-    service = record["eventSource"].partition(".")[0]
-    parameters = record.get("requestParameters") or {}
-    resources = [(kind, parameters[name]) for name, kind in NAMED.get(service, {}).items() if name in parameters]
-    resources += [(resource["type"], resource["ARN"]) for resource in record.get("resources", []) if service == "sts"]
-    if elements := record.get("responseElements"):
-        resources += [
-            ("AWS::IAM::AccessKey", elements["credentials"]["accessKeyId"]),
-            ("AWS::STS::AssumedRole", elements["assumedRoleUser"]["assumedRoleId"]),
-            ("AWS::STS::AssumedRole", elements["assumedRoleUser"]["arn"]),
-        ]
-    return [{"ResourceType": kind, "ResourceName": name} for kind, name in resources if isinstance(name, str)]
 
 
 def _attribute(parameters: dict[str, Any]) -> tuple[str, str]:

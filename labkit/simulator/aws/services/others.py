@@ -1,0 +1,54 @@
+"""Services that the lab leaves to moto. Only administrators may make calls."""
+
+import re
+
+from labkit.simulator.aws.call import Api
+from labkit.simulator.aws.service import Service
+
+
+class CloudFront(Service):
+    """CloudFront."""
+
+    api = Api("cloudfront", protocol="rest-xml")
+
+
+class Kms(Service):
+    """KMS."""
+
+    api = Api("kms", target="TrentService", is_checked=True)
+    stores = ("kms",)
+
+
+class Lambda(Service):
+    """Lambda."""
+
+    api = Api("lambda")
+    data_events = re.compile("Invoke")
+
+
+class Route53(Service):
+    """Route 53."""
+
+    api = Api("route53", protocol="rest-xml")
+
+
+class Sns(Service):
+    """SNS."""
+
+    api = Api(
+        "sns",
+        version="2010-03-31",
+        namespace="http://sns.amazonaws.com/doc/2010-03-31/",
+        is_checked=True,
+        invalid="ValidationError",
+    )
+    stores = ("sns",)
+    resource_types = {"topicArn": "AWS::SNS::Topic"}
+    data_events = re.compile("Publish")
+
+
+class Tagging(Service):
+    """The Resource Groups Tagging API. It has no state of its own."""
+
+    api = Api("tagging")
+    stores = ()
