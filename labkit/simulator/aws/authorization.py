@@ -18,6 +18,7 @@ from labkit.simulator.aws.answers import Refusal, fault
 from labkit.simulator.aws.backend import Backend, Role
 from labkit.simulator.aws.call import AwsRequest, Call, Context, Permission
 from labkit.simulator.aws.organizations import Organization
+from labkit.simulator.aws.reference import key_name, unlisted_keys
 from labkit.simulator.aws.session_tags import SessionTags
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session
 from labkit.simulator.clock import Clock, rfc3339
@@ -173,6 +174,17 @@ class Authorization:
         }
 
 
+def with_reference(permission: Permission) -> Permission:
+    """Return the permission with only those condition keys that AWS's reference lists for the action.
+
+    The lab knows that the service's other keys are absent.
+    """
+    absent = unlisted_keys(permission.action)
+    context = {key: value for key, value in permission.context.items() if key_name(key) not in absent}
+    known = None if permission.known is None else (permission.known | absent) - permission.doubted
+    return replace(permission, context=context, known=known)
+
+
 def denial(caller: Caller, request: AwsRequest, permission: Permission, decision: Decision) -> Refusal:
     """Return the denial in AWS's words. It says which kind of policy decided, but quotes nothing from the policy.
 
@@ -255,7 +267,7 @@ def _certain(policies: list[Policy], request: Request, permission: Permission) -
 
 def _doubted(policy: Policy, request: Request, unknown: set[str]) -> tuple[Statement, ...]:
     def doubt(statement: Statement) -> Statement:
-        keys = {_key(condition.key) for condition in statement.conditions} & unknown
+        keys = {key_name(condition.key) for condition in statement.conditions} & unknown
         if not keys or covers(statement, request) is False:
             return statement
         return replace(statement, fault=f"the lab does not know the value of {', '.join(sorted(keys))} in this call")
@@ -265,13 +277,7 @@ def _doubted(policy: Policy, request: Request, unknown: set[str]) -> tuple[State
 
 @lru_cache(maxsize=2048)
 def _keys(policy: Policy) -> frozenset[str]:
-    return frozenset(_key(condition.key) for statement in policy.statements for condition in statement.conditions)
-
-
-def _key(name: str) -> str:
-    """Return a condition key such as ``aws:RequestTag/Team`` in lower case and without the tag's name."""
-    before, slash, _ = name.lower().partition("/")
-    return before + slash
+    return frozenset(key_name(condition.key) for statement in policy.statements for condition in statement.conditions)
 
 
 _EVERYTHING = Policy.parse(

@@ -59,7 +59,15 @@ try:
     from moto.iam.access_control import PermissionResult
     from moto.iam.aws_managed_policies import aws_managed_policies_data
     from moto.iam.exceptions import MalformedPolicyDocument
-    from moto.iam.models import AccessKey, AWSManagedPolicy, IAMBackend, Role, User, iam_backends
+    from moto.iam.models import (
+        SERVICE_NAME_CONVERSION,
+        AccessKey,
+        AWSManagedPolicy,
+        IAMBackend,
+        Role,
+        User,
+        iam_backends,
+    )
     from moto.iam.policy_validation import (
         SERVICE_TYPE_REGION_INFORMATION_ERROR_ASSOCIATIONS,
         IAMPolicyDocumentValidator,
@@ -436,6 +444,17 @@ def every(iam: IAMBackend | None, kind: str) -> list[Any]:
 def find(iam: IAMBackend | None, kind: str, name: str | None) -> Any:
     """Return the object with this name from ``every(iam, kind)``; None if it doesn't exist."""
     return next((one for one in every(iam, kind) if one.name == name), None)
+
+
+def service_linked_role(service: str, suffix: str) -> str | None:
+    """Return the name that moto gives a service-linked role; None if ``service`` isn't a service's name."""
+    first, *others = service.split(".")
+    if len(others) < 2:
+        return None
+    own = service.split(".")[-3]
+    name = SERVICE_NAME_CONVERSION.get(own, own)
+    name += "" if own == first else "_" + "".join(part.capitalize() for part in first.split("-"))
+    return f"AWSServiceRoleFor{name}{f'_{suffix}' if suffix else ''}"
 
 
 def why_moto_refuses(document: dict[str, object]) -> str:

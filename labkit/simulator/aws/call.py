@@ -178,6 +178,8 @@ class Permission:
     The keys are in lower case; a tag's key ends with ``/``. A known key that isn't in ``context`` is absent from the
     call. An Allow that depends on an unknown key of the service doesn't count.
     """
+    doubted: frozenset[str] = frozenset()
+    """Those of the keys in ``known`` whose value the lab can't tell in this call."""
     shown: str | None = None
     """The resource's name in the service's denial. None: the denial shows the ARN. Empty: it shows nothing."""
     resource_policy: str = ""
@@ -272,6 +274,7 @@ def pass_role(role_arn: str, service: str, resource: str) -> Permission:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
     """
     context: Context = {"iam:PassedToService": service, "iam:AssociatedResourceArn": resource}
+    # Not the role's tags: AWS says that a condition on them has no reliable results here.
     keys = frozenset({"iam:passedtoservice", "iam:associatedresourcearn"})
     return Permission("iam:PassRole", role_arn, context, keys)
 

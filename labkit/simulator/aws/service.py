@@ -12,7 +12,7 @@ from pathlib import Path
 from labkit.simulator.aws import constraints
 from labkit.simulator.aws.actions import requests
 from labkit.simulator.aws.answers import missing_required
-from labkit.simulator.aws.authorization import Authorization, Grant, administers, underivable
+from labkit.simulator.aws.authorization import Authorization, Grant, administers, underivable, with_reference
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import Api, AwsRequest, CannotDerive, ParsedRequest, Permission, Response
 from labkit.simulator.aws.clusters import EksClusters
@@ -154,4 +154,4 @@ class Service:
             raise CannotDerive(f"{request.service}:{parsed.operation} without {name}") from missing
         if not needed:
             raise CannotDerive(f"{request.service}:{parsed.operation} without a resource")
-        return needed
+        return [with_reference(permission) for permission in needed]

@@ -108,7 +108,8 @@ ROWS = [
      "secretsmanager", "get_secret_value", {"SecretId": "plain"}, False),
     ({"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}, "secretsmanager", "get_secret_value",
      {"SecretId": "secret", "VersionStage": "AWSCURRENT"}, True),
-    # The key has the stage that the request names. If it names none, AWS doesn't fill in AWSCURRENT.
+    # The key has the stage that the request names. If it names none, AWS doesn't fill in AWSCURRENT:
+    # https://github.com/aws/aws-cli/issues/5031
     ({"StringNotEquals": {"secretsmanager:VersionStage": "AWSPREVIOUS"}}, "secretsmanager", "get_secret_value",
      {"SecretId": "secret"}, True),
     ({"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}, "secretsmanager", "get_secret_value",
@@ -209,6 +210,8 @@ ROWS = [
     ({"ForAllValues:ArnEquals": {"iam:PermissionsBoundary": BOUNDARY}}, "iam", "put_role_policy",
      {"RoleName": "bounded", "PolicyName": "p", "PolicyDocument": IDENTITY}, True),
     ({"ForAllValues:ArnEquals": {"iam:PermissionsBoundary": BOUNDARY}}, "iam", "update_assume_role_policy",
+     {"RoleName": "bounded", "PolicyDocument": TRUST}, True),
+    ({"ForAllValues:ArnEquals": {"iam:PermissionsBoundary": POLICY}}, "iam", "update_assume_role_policy",
      {"RoleName": "bounded", "PolicyDocument": TRUST}, False),
     ({"StringEquals": {"eks:authenticationMode": "API"}}, "eks", "create_cluster",
      CLUSTER | {"accessConfig": {"authenticationMode": "CONFIG_MAP"}}, False),
@@ -218,9 +221,25 @@ ROWS = [
     ({"ArnLike": {"iam:AssociatedResourceArn": "arn:aws:ec2:*:999999999999:instance/*"}}, "iam",
      "add_role_to_instance_profile", {"RoleName": "role", "InstanceProfileName": "profile"}, False),
     # If the lab can't know a key's value, no condition on the key matches, not even Null.
+    ({"NumericLessThan": {"s3:NewerThanTheLab": "1"}}, "s3", "get_object",
+     {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
+    ({"Null": {"s3:NewerThanTheLab": "true"}}, "s3", "get_object", {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
+    # AWS's reference lists the key only for UpdateJobStatus, so it's absent here.
     ({"NumericLessThan": {"s3:JobSuspendedCause": "1"}}, "s3", "get_object",
      {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
-    ({"Null": {"s3:JobSuspendedCause": "true"}}, "s3", "get_object", {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
+    ({"Null": {"s3:JobSuspendedCause": "true"}}, "s3", "get_object", {"Bucket": "irsa-lab", "Key": "hello.txt"}, True),
+    ({"StringEquals": {"eks:clusterName": "blue"}}, "eks", "list_nodegroups", {"clusterName": "blue"}, False),
+    ({"StringEquals": {"eks:clusterName": "blue"}}, "eks", "describe_access_entry", ENTRY, True),
+    ({"StringEquals": {"secretsmanager:Name": "new"}}, "secretsmanager", "create_secret",
+     {"Name": "new", "SecretString": "x", "Tags": [{"Key": "a", "Value": "b"}]}, False),
+    ({"StringEquals": {"iam:AWSServiceName": "rds.amazonaws.com"}}, "iam", "create_service_linked_role",
+     {"AWSServiceName": "rds.amazonaws.com"}, True),
+    ({"StringEquals": {"iam:AWSServiceName": "rds.amazonaws.com"}}, "iam", "create_service_linked_role",
+     {"AWSServiceName": "elasticloadbalancing.amazonaws.com"}, False),
+    ({"ArnEquals": {"iam:PermissionsBoundary": BOUNDARY}}, "iam", "get_role", {"RoleName": "bounded"}, True),
+    ({"ArnEquals": {"iam:PermissionsBoundary": POLICY}}, "iam", "delete_role", {"RoleName": "bounded"}, False),
+    ({"Bool": {"s3:object-lock-event-hold": "true"}}, "s3", "put_object", {"Bucket": "irsa-lab", "Key": "k"}, False),
+    ({"Null": {"s3:object-lock-event-hold": "true"}}, "s3", "put_object", {"Bucket": "irsa-lab", "Key": "k"}, True),
 ]  # fmt: skip
 
 
@@ -285,7 +304,7 @@ def test_a_deny_with_a_condition_key_of_unknown_value_denies_its_resource(stocke
     irsa.permit(
         {"Effect": "Allow", "Action": "*", "Resource": "*"},
         {"Effect": "Deny", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::irsa-lab/*",
-         "Condition": {"StringEquals": {"s3:JobSuspendedCause": "600000"}}},
+         "Condition": {"StringEquals": {"s3:NewerThanTheLab": "600000"}}},
     )  # fmt: skip
     session = irsa.assume()["Credentials"]
     aws.client("s3", session).list_objects_v2(Bucket="irsa-lab")
@@ -293,7 +312,7 @@ def test_a_deny_with_a_condition_key_of_unknown_value_denies_its_resource(stocke
     with pytest.raises(ClientError) as caught:
         aws.client("s3", session).get_object(Bucket="irsa-lab", Key="hello.txt")
     assert caught.value.response["Error"]["Message"].endswith("with an explicit deny in an identity-based policy")
-    assert "the lab does not know the value of s3:jobsuspendedcause in this call" in aws.last()["lab"]["reason"]
+    assert "the lab does not know the value of s3:newerthanthelab in this call" in aws.last()["lab"]["reason"]
 
 
 @pytest.mark.parametrize("kind", ["sqs", "secretsmanager", "dynamodb"])

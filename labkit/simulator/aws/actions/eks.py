@@ -168,7 +168,7 @@ def _part(name: str, parameters: dict[str, Any], cluster: Any, account: str) -> 
 
 
 def _permission(operation: str, resource: str, context: Context, shown: str | None = None) -> Permission:
-    return Permission(f"eks:{operation}", resource, context, KNOWN, shown)
+    return Permission(f"eks:{operation}", resource, context, KNOWN, shown=shown)
 
 
 def _tags(thing: Any) -> Context:

@@ -9,8 +9,9 @@ from typing import Any
 
 from labkit.policy import resource_tags
 from labkit.simulator.aws.answers import Refusal
-from labkit.simulator.aws.backend import Backend, find, get_service_model
+from labkit.simulator.aws.backend import Backend, find, get_service_model, service_linked_role
 from labkit.simulator.aws.call import CannotDerive, Context, ParsedRequest, Permission, as_dict, pass_role, tag_keys
+from labkit.simulator.aws.reference import unlisted_keys
 
 # The parameters that name a resource, and the resource's kind. If an operation has several, the first one here counts.
 KINDS = {
@@ -45,15 +46,6 @@ ON_NOTHING = {
 }  # fmt: skip
 # Operations that create a resource. IAM's denial shows the ARN that the resource would have.
 MADE = {"CreateGroup", "CreateInstanceProfile", "CreateRole", "CreateUser"}
-# The operations for which AWS has the condition key `iam:PermissionsBoundary`: the boundary of their role or user.
-BOUNDED = {
-    f"{operation}{kind}{what}"
-    for kind in ("Role", "User")
-    for operation, what in (
-        ("Attach", "Policy"), ("Delete", "PermissionsBoundary"), ("Delete", "Policy"), ("Detach", "Policy"),
-        ("Put", "PermissionsBoundary"), ("Put", "Policy"),
-    )
-}  # fmt: skip
 BOUNDARY = "iam:permissionsboundary"
 # The condition keys that the lab knows. If no derived operation has a key, it is absent. IAM's other keys are about
 # security keys or credentials.
@@ -88,6 +80,8 @@ def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
         return [_permission(operation, f"{account}{LISTS[operation]}{parameters.get('PathPrefix', '/')}", {})]
     if operation in ON_NOTHING:
         return [_permission(operation, "*", {})]
+    if operation == "CreateServiceLinkedRole":
+        return [_service_linked(account, parameters)]
     parameter = _named_by(operation)
     kind = KINDS[parameter]
     if kind == "user" and parameter not in parameters:
@@ -112,10 +106,24 @@ def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html
         instances = f"arn:aws:ec2:*:{request.account_id}:instance/*"
         needed.append(pass_role(passed, "ec2.amazonaws.com", instances))
-    if thing and thing.boundary_arn and operation not in BOUNDED:
+    if thing and thing.boundary_arn and not _is_bounded(operation):
         # AWS has no such key for this operation. An Allow that asks for another boundary must not count here.
-        return [replace(each, known=KNOWN - {BOUNDARY}) for each in needed]
+        return [replace(each, doubted=frozenset({BOUNDARY})) for each in needed]
     return needed
+
+
+def _is_bounded(operation: str) -> bool:
+    """Whether AWS has the condition key `iam:PermissionsBoundary` for the operation: its role's or user's boundary."""
+    return BOUNDARY not in unlisted_keys(f"iam:{operation}")
+
+
+def _service_linked(account: str, parameters: dict[str, Any]) -> Permission:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create-service-linked-role.html"""
+    service = parameters["AWSServiceName"]
+    if (name := service_linked_role(service, parameters.get("CustomSuffix", ""))) is None:
+        raise CannotDerive(f"iam:CreateServiceLinkedRole for {service}")
+    arn = f"{account}role/aws-service-role/{service}/{name}"
+    return _permission("CreateServiceLinkedRole", arn, {"iam:AWSServiceName": service})
 
 
 @cache
@@ -150,7 +158,7 @@ def _context(request: ParsedRequest, kind: str, thing: IamResource | None) -> Co
     if "PolicyArn" in parameters and kind != "policy":
         context["iam:PolicyARN"] = parameters["PolicyArn"]
     boundary = parameters.get("PermissionsBoundary")
-    if boundary is None and request.operation in BOUNDED:
+    if boundary is None and _is_bounded(request.operation):
         boundary = thing.boundary_arn if thing else ""
     if boundary:
         context["iam:PermissionsBoundary"] = boundary
@@ -158,7 +166,7 @@ def _context(request: ParsedRequest, kind: str, thing: IamResource | None) -> Co
 
 
 def _permission(operation: str, resource: str, context: Context, shown: str | None = None) -> Permission:
-    return Permission(f"iam:{operation}", resource, context, KNOWN, shown)
+    return Permission(f"iam:{operation}", resource, context, KNOWN, shown=shown)
 
 
 def _resource(backend: Backend, account_id: str, kind: str, name: str) -> IamResource | None:

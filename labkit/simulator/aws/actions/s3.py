@@ -69,11 +69,13 @@ CONDITION_HEADERS = (
     "x-amz-grant-full-control", "x-amz-grant-read", "x-amz-grant-read-acp", "x-amz-grant-write",
     "x-amz-grant-write-acp", "x-amz-metadata-directive", "x-amz-object-ownership", "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-storage-class", "x-amz-website-redirect-location",
+    "x-amz-object-annotation-directive", "x-amz-storage-class", "x-amz-website-redirect-location",
 )  # fmt: skip
 RETAIN_UNTIL = "s3:object-lock-retain-until-date"
 # The condition keys of an object's lock, and the headers that set it.
 LOCK_HEADERS = {
+    "s3:object-lock-event-hold": "x-amz-object-lock-event-hold",
+    "s3:object-lock-event-hold-duration-days": "x-amz-object-lock-event-hold-duration-days",
     "s3:object-lock-legal-hold": "x-amz-object-lock-legal-hold",
     "s3:object-lock-mode": "x-amz-object-lock-mode",
     RETAIN_UNTIL: "x-amz-object-lock-retain-until-date",
@@ -332,7 +334,7 @@ def _on_account(request: AwsRequest) -> AwsRequest:
 
 
 def _permission(call: Call, action: str, resource: str, shown: str | None = None) -> Permission:
-    return Permission(f"s3:{action}", resource, _context(call), KNOWN, shown)
+    return Permission(f"s3:{action}", resource, _context(call), KNOWN, shown=shown)
 
 
 def _subresource(call: Call, known: set[str]) -> str:

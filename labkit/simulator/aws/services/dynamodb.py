@@ -118,7 +118,8 @@ class _Tables:
         name = table.removeprefix(self.prefix)
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name):
             raise CannotDerive(f"dynamodb:{action} on something that is not a table of this account and region")
-        arn, known = self.prefix + name, KNOWN
+        arn = self.prefix + name
+        doubted: set[str] = set()
         described, index = self._store.tables.get(name), parameters.get("IndexName")
         if index is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", index):
             raise CannotDerive(f"dynamodb:{action} with an invalid index name")
@@ -128,16 +129,18 @@ class _Tables:
         leading = _leading_keys(action, described, parameters, items)
         attributes = _attributes(action, parameters, items)
         if leading is None:
-            known -= {"dynamodb:leadingkeys", "dynamodb:firstpartitionkeyvalues"}
+            doubted |= {"dynamodb:leadingkeys", "dynamodb:firstpartitionkeyvalues"}
         elif leading:
             context |= {"dynamodb:LeadingKeys": leading, "dynamodb:FirstPartitionKeyValues": leading}
         if attributes is None:
-            known -= {"dynamodb:attributes"}
+            doubted |= {"dynamodb:attributes"}
         elif attributes:
             context["dynamodb:Attributes"] = sorted(attributes)
         context |= _tags(described)
         resource = f"{arn}/index/{index}" if index else arn
-        return Permission(f"dynamodb:{action}", resource, context, known, resource_policy=self._policy(described))
+        return Permission(
+            f"dynamodb:{action}", resource, context, KNOWN, frozenset(doubted), resource_policy=self._policy(described)
+        )
 
     def transacted(self, member: str, parameters: dict[str, Any]) -> Permission:
         if member not in TRANSACTED:

@@ -39,7 +39,7 @@ from labkit.simulator.aws.actions.s3 import (
     timed,
 )
 from labkit.simulator.aws.answers import PROLOG, Refusal, fault, not_emulated, render, xml
-from labkit.simulator.aws.authorization import Grant, administers, denial, stored_policy, underivable
+from labkit.simulator.aws.authorization import Grant, administers, denial, stored_policy, underivable, with_reference
 from labkit.simulator.aws.backend import Backend, FakeBucket, FakeDeleteMarker
 from labkit.simulator.aws.call import AwsRequest, Call, CannotDerive, Permission, Response, copy_source
 from labkit.simulator.aws.iam_validation import missing_principals
@@ -126,6 +126,7 @@ class S3(Service):
         check_names(request)
         try:
             request = derive(request, [(key, version) for key, version, _ in _keys_to_delete(request.call)])
+            request = replace(request, needed=tuple(map(with_reference, request.needed)))
         except CannotDerive as unknown:
             if (source := request.call.headers.get("x-amz-copy-source")) and copy_source(source) is None:
                 # moto would look for the source in any account.

