@@ -6,7 +6,7 @@ CloudTrail records, and the state that the lab keeps. Its docstring lists the di
 
 from labkit.simulator.aws.call import Api, AwsRequest
 from labkit.simulator.aws.service import Service
-from labkit.simulator.aws.services.account import Account
+from labkit.simulator.aws.services.account import AccountManagement
 from labkit.simulator.aws.services.cloudtrail import CloudTrail
 from labkit.simulator.aws.services.dynamodb import DynamoDb
 from labkit.simulator.aws.services.ec2 import Ec2
@@ -24,7 +24,7 @@ from labkit.simulator.aws.services.sts import Sts
 SERVICES: dict[str, type[Service]] = {
     service.api.name: service
     for service in (
-        Account, CloudFront, CloudTrail, DynamoDb, Ec2, Eks, EksAuth, Iam, Kms, Lambda, Organizations, Route53, S3,
+        AccountManagement, CloudFront, CloudTrail, DynamoDb, Ec2, Eks, EksAuth, Iam, Kms, Lambda, Organizations, Route53, S3,
         SecretsManager, Sns, Sqs, Ssm, Sts, Tagging,
     )
 }  # fmt: skip

@@ -13,7 +13,7 @@ def _operation_at(call: Call) -> str:
     return call.path[1:2].upper() + call.path[2:] if call.method == "POST" else ""
 
 
-class Account(Service):
+class AccountManagement(Service):
     """Account Management. Only administrators may make calls."""
 
     api = Api("account", operation_at=_operation_at)
