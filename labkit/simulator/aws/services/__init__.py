@@ -24,8 +24,8 @@ from labkit.simulator.aws.services.sts import Sts
 SERVICES: dict[str, type[Service]] = {
     service.api.name: service
     for service in (
-        AccountManagement, CloudFront, CloudTrail, DynamoDb, Ec2, Eks, EksAuth, Iam, Kms, Lambda, Organizations, Route53,
-        S3, SecretsManager, Sns, Sqs, Ssm, Sts, Tagging,
+        AccountManagement, CloudFront, CloudTrail, DynamoDb, Ec2, Eks, EksAuth, Iam, Kms, Lambda, Organizations,
+        Route53, S3, SecretsManager, Sns, Sqs, Ssm, Sts, Tagging,
     )
 }  # fmt: skip
 
