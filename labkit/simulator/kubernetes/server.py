@@ -191,10 +191,8 @@ def _service(address: str) -> Object:
     metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}
     ports = [{"name": "https", "port": int(port)}]
     # The service has the address at which the API server really listens.
-    return with_defaults(
-        "Service",
-        {"metadata": metadata, "spec": {"ports": ports, "clusterIP": host, "clusterIPs": [host]}},
-    )
+    spec = {"ports": ports, "clusterIP": host, "clusterIPs": [host]}
+    return with_defaults("Service", {"metadata": metadata, "spec": spec})
 
 
 def _warnings(texts: Iterable[str]) -> Iterator[str]:

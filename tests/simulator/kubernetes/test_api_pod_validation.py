@@ -118,7 +118,7 @@ def test_a_pod_with_valid_fields_is_accepted(admin: httpx.Client, namespace: str
         "resources": {"requests": {"memory": "1Gi", "cpu": "100m"}, "limits": {"memory": "1024Mi", "cpu": 1}},
         "livenessProbe": {"grpc": {"port": 1}},
         "readinessProbe": {"httpGet": {"port": "http", "httpHeaders": [{"name": "X-A", "value": "b"}]}},
-        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+        "lifecycle": {"postStart": {"httpGet": {"port": 80}}, "preStop": {"sleep": {"seconds": 5}}},
         "securityContext": {"allowPrivilegeEscalation": False},
     }
     sidecar = {"name": "s", "image": "i", "restartPolicy": "Always", "startupProbe": {"exec": {"command": ["true"]}}}

@@ -67,7 +67,7 @@ def validate_update(kind: Kind, new: Object, old: Object) -> None:
             if new.get(field) != old.get(field)
         ]
     if kind.kind in ("RoleBinding", "ClusterRoleBinding") and new.get("roleRef") != old.get("roleRef"):
-        causes.append(invalid_value("roleRef", new["roleRef"], "cannot change roleRef"))
+        causes.append(invalid_value("roleRef", dict(sorted(new["roleRef"].items())), "cannot change roleRef"))
     if kind.kind in ("Deployment", "ReplicaSet") and new["spec"]["selector"] != old["spec"]["selector"]:
         causes.append(invalid_value("spec.selector", new["spec"]["selector"], "field is immutable"))
     if kind is services.SERVICE:

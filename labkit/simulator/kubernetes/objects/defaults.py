@@ -1,44 +1,43 @@
-"""The defaults that the API server fills in when an object is written."""
+"""The defaults that the API server fills in when an object is written. `defaults.toml` has the constant ones."""
 
 import base64
+import tomllib
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
-from labkit.simulator.kubernetes.objects import services
-from labkit.simulator.kubernetes.objects.kinds import Kind, Object
+from labkit.simulator.kubernetes.objects.kinds import BY_NAME, RBAC, Kind, Object
+from labkit.simulator.kubernetes.objects.schema import struct
 
 
 def with_defaults(kind: str, obj: Object) -> Object:
     """Return the object with the defaults of the kind, such as Pod; `obj` itself isn't changed."""
-    fill = _DEFAULTS.get(kind)
-    return fill(dict(obj)) if fill else obj
+    return _filled(BY_NAME[kind].type, obj)
 
 
-def pod_spec(spec: Object) -> Object:
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec"""
-    spec = dict(spec)
-    for lists in ("initContainers", "containers"):
-        if lists in spec:
-            spec[lists] = [_container(container) for container in spec[lists]]
-    if "volumes" in spec:
-        spec["volumes"] = [_volume(volume) for volume in spec["volumes"]]
-    if spec.get("hostNetwork"):
-        spec["containers"] = [
-            container | {"ports": [{"hostPort": port.get("containerPort", 0), **port} for port in container["ports"]]}
-            if "ports" in container
-            else container
-            for container in spec.get("containers", ())
-        ]
-    if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
-        spec["serviceAccountName"] = spec["serviceAccount"] = account
-    return _filled(
-        spec,
-        restartPolicy="Always",
-        terminationGracePeriodSeconds=30,
-        dnsPolicy="ClusterFirst",
-        securityContext={},
-        schedulerName="default-scheduler",
-        enableServiceLinks=True,
-    )
+def _filled(type_name: str, obj: Object) -> Object:
+    constants, parts = _defaults(type_name)
+    new = obj | {key: value for key, value in constants.items() if key not in obj}
+    if compute := _COMPUTED.get(type_name):
+        compute(new)
+    for key, part in parts.items():
+        if (value := new.get(key)) is not None:
+            new[key] = [_filled(part, item) for item in value] if isinstance(value, list) else _filled(part, value)
+    return new
+
+
+@cache
+def _defaults(type_name: str) -> tuple[Object, dict[str, str]]:
+    """Return a type's constant defaults, and those of its fields that are objects with defaults, each with its type."""
+    group, _, name = type_name.partition(".")
+    types = {label: field.element for label, field in struct(type_name).fields.items() if "." in field.element}
+    parts = {label: type_ for label, type_ in types.items() if type_ in _COMPUTED or any(_defaults(type_))}
+    return _constants().get(group, {}).get(name, {}), parts
+
+
+@cache
+def _constants() -> Object:
+    return tomllib.loads(Path(__file__).with_name("defaults.toml").read_text())
 
 
 def first_status(kind: Kind, obj: Object) -> Object:
@@ -71,164 +70,89 @@ def quality_of_service(spec: Object) -> str:
     return "Guaranteed" if is_guaranteed else "Burstable"
 
 
-def _filled(obj: Object, **defaults: object) -> Object:
-    return obj | {key: value for key, value in defaults.items() if key not in obj}
-
-
-def _container(container: Object) -> Object:
-    image = container.get("image", "")
-    tag = image.rsplit("/", 1)[-1].partition(":")[2]
-    latest = "@" not in image and tag in ("", "latest")
-    container = _filled(
-        container,
-        resources={},
-        terminationMessagePath="/dev/termination-log",
-        terminationMessagePolicy="File",
-        imagePullPolicy="Always" if latest else "IfNotPresent",
-    )
-    if "ports" in container:
-        container["ports"] = [{"protocol": "TCP", **port} for port in container["ports"]]
-    if "env" in container:
-        container["env"] = [
-            {**variable, "valueFrom": _with_version(variable["valueFrom"])} if variable.get("valueFrom") else variable
-            for variable in container["env"]
+def _pod_spec(spec: Object) -> None:
+    if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
+        spec["serviceAccountName"] = spec["serviceAccount"] = account
+    if spec.get("hostNetwork"):
+        spec["containers"] = [
+            {**container, "ports": [{"hostPort": port.get("containerPort", 0), **port} for port in container["ports"]]}
+            if "ports" in container
+            else container
+            for container in spec.get("containers", ())
         ]
-    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
-        if probe in container:
-            container[probe] = _probe(container[probe])
-    requests = container["resources"].get("limits", {}) | container["resources"].get("requests", {})
-    if requests and requests != container["resources"].get("requests"):
-        container["resources"] = container["resources"] | {"requests": requests}
-    return container
 
 
-def _probe(probe: Object) -> Object:
-    probe = _filled(probe, timeoutSeconds=1, periodSeconds=10, successThreshold=1, failureThreshold=3)
-    if "httpGet" in probe:
-        probe["httpGet"] = {"path": "/", "scheme": "HTTP"} | probe["httpGet"]
-    return probe
+def _container(container: Object) -> None:
+    image, resources = container.get("image", ""), container["resources"]
+    latest = "@" not in image and image.rsplit("/", 1)[-1].partition(":")[2] in ("", "latest")
+    container.setdefault("imagePullPolicy", "Always" if latest else "IfNotPresent")
+    if requests := {**resources.get("limits", {}), **resources.get("requests", {})}:
+        container["resources"] = {**resources, "requests": requests}
 
 
-def _volume(volume: Object) -> Object:
-    volume = dict(volume)
-    for source in ("configMap", "secret", "downwardAPI", "projected"):
-        if source in volume:
-            volume[source] = _filled(volume[source], defaultMode=0o644)
-    if "projected" in volume:
-        sources = volume["projected"].get("sources") or []
-        volume["projected"]["sources"] = [_projection(source) for source in sources]
-    if "downwardAPI" in volume and "items" in volume["downwardAPI"]:
-        volume["downwardAPI"]["items"] = [_with_version(item) for item in volume["downwardAPI"]["items"]]
-    if "hostPath" in volume:
-        volume["hostPath"] = {"type": "", **volume["hostPath"]}
+def _volume(volume: Object) -> None:
     if set(volume) == {"name"}:
         volume["emptyDir"] = {}
-    return volume
 
 
-def _projection(source: Object) -> Object:
-    if token := source.get("serviceAccountToken"):
-        return {**source, "serviceAccountToken": {**token, "expirationSeconds": token.get("expirationSeconds", 3600)}}
-    if items := (source.get("downwardAPI") or {}).get("items"):
-        return {**source, "downwardAPI": {"items": [_with_version(item) for item in items]}}
-    return source
+def _service_spec(spec: Object) -> None:
+    if spec["type"] != "ExternalName":
+        spec.setdefault("ipFamilies", ["IPv4"])
+        spec.setdefault("ipFamilyPolicy", "SingleStack")
+        spec.setdefault("internalTrafficPolicy", "Cluster")
 
 
-def _with_version(source: Object) -> Object:
-    """Give a `fieldRef` the default apiVersion."""
-    return {**source, "fieldRef": {"apiVersion": "v1", **source["fieldRef"]}} if source.get("fieldRef") else source
+def _service_port(port: Object) -> None:
+    if port.get("port"):
+        port.setdefault("targetPort", port["port"])
 
 
-def _deployment(deployment: Object) -> Object:
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/deployment-v1/#DeploymentSpec"""
-    spec = {
-        "replicas": 1,
-        "revisionHistoryLimit": 10,
-        "progressDeadlineSeconds": 600,
-        **_with_template(deployment.get("spec") or {}),
-    }
-    strategy = {"type": "RollingUpdate", **(spec.get("strategy") or {})}
+def _strategy(strategy: Object) -> None:
     if strategy["type"] == "RollingUpdate":
-        at_most = {"maxUnavailable": "25%", "maxSurge": "25%", **(strategy.get("rollingUpdate") or {})}
-        strategy["rollingUpdate"] = at_most
-    return {**deployment, "spec": {**spec, "strategy": strategy}}
+        limits = {"maxUnavailable": "25%", "maxSurge": "25%"}
+        strategy["rollingUpdate"] = limits | (strategy.get("rollingUpdate") or {})
 
 
-def _replica_set(replica_set: Object) -> Object:
-    spec = {"replicas": 1, **_with_template(replica_set.get("spec") or {})}
-    labels = (spec["template"].get("metadata") or {}).get("labels")
-    metadata = replica_set["metadata"]
-    if labels and not metadata.get("labels"):
-        metadata = {**metadata, "labels": labels}
-    return {**replica_set, "metadata": metadata, "spec": spec}
+def _replica_set(replica_set: Object) -> None:
+    metadata = (replica_set["spec"].get("template") or {}).get("metadata") or {}
+    if metadata.get("labels") and not replica_set["metadata"].get("labels"):
+        replica_set["metadata"] = {**replica_set["metadata"], "labels": metadata["labels"]}
 
 
-def _with_template(spec: Object) -> Object:
-    template = spec.get("template") or {}
-    template = {**template, "metadata": template.get("metadata") or {}, "spec": pod_spec(template.get("spec") or {})}
-    return {**spec, "template": template}
-
-
-def _namespace(namespace: Object) -> Object:
+def _namespace(namespace: Object) -> None:
     metadata = namespace["metadata"]
     if metadata.get("name"):
         labels = (metadata.get("labels") or {}) | {"kubernetes.io/metadata.name": metadata["name"]}
         namespace["metadata"] = {**metadata, "labels": labels}
-    namespace["spec"] = {"finalizers": ["kubernetes"], **(namespace.get("spec") or {})}
-    namespace["status"] = {"phase": "Active", **(namespace.get("status") or {})}
-    return namespace
 
 
-def _secret(secret: Object) -> Object:
+def _secret(secret: Object) -> None:
     if texts := secret.pop("stringData", None):
         encoded = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
         secret["data"] = (secret.get("data") or {}) | encoded
-    return _filled(secret, type="Opaque")
 
 
-def _event(event: Object) -> Object:
-    times: Object = dict.fromkeys(("firstTimestamp", "lastTimestamp", "eventTime"))
-    return _filled(event, source={}, **times, reportingComponent="", reportingInstance="")
+def _event(event: Object) -> None:
+    for key in ("firstTimestamp", "lastTimestamp", "eventTime"):
+        event.setdefault(key, None)
 
 
-def _webhooks(configuration: Object) -> Object:
-    configuration["webhooks"] = [
-        {
-            "failurePolicy": "Fail",
-            "matchPolicy": "Equivalent",
-            "namespaceSelector": {},
-            "objectSelector": {},
-            "timeoutSeconds": 10,
-            "reinvocationPolicy": "Never",
-            **webhook,
-            "rules": [{"scope": "*", **rule} for rule in webhook.get("rules") or ()],
-        }
-        for webhook in configuration.get("webhooks") or ()
-    ]
-    return configuration
+def _subject(subject: Object) -> None:
+    if subject.get("kind") != "ServiceAccount":
+        subject.setdefault("apiGroup", RBAC)
 
 
-def _binding(binding: Object) -> Object:
-    group = "rbac.authorization.k8s.io"
-    binding["roleRef"] = {"apiGroup": group, "kind": "", "name": "", **(binding.get("roleRef") or {})}
-    if "subjects" in binding:
-        binding["subjects"] = [
-            subject if subject.get("kind") == "ServiceAccount" else {"apiGroup": group, **subject}
-            for subject in binding["subjects"]
-        ]
-    return binding
-
-
-_DEFAULTS: dict[str, Callable[[Object], Object]] = {
-    "Pod": lambda pod: pod | {"spec": pod_spec(pod.get("spec") or {})},
-    "Deployment": _deployment,
-    "ReplicaSet": _replica_set,
-    "Namespace": _namespace,
-    "Node": lambda node: _filled(node, spec={}, status={}),
-    "Secret": _secret,
-    "Service": services.with_defaults,
-    "Event": _event,
-    "MutatingWebhookConfiguration": _webhooks,
-    "RoleBinding": _binding,
-    "ClusterRoleBinding": _binding,
+# The defaults that depend on other fields. Each function changes an object that already has its constant defaults.
+_COMPUTED: dict[str, Callable[[Object], None]] = {
+    "core.PodSpec": _pod_spec,
+    "core.Container": _container,
+    "core.Volume": _volume,
+    "core.ServiceSpec": _service_spec,
+    "core.ServicePort": _service_port,
+    "core.Namespace": _namespace,
+    "core.Secret": _secret,
+    "core.Event": _event,
+    "apps.DeploymentStrategy": _strategy,
+    "apps.ReplicaSet": _replica_set,
+    "rbac.Subject": _subject,
 }

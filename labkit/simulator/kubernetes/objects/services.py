@@ -15,20 +15,6 @@ NO_ROUTE = (
 )
 
 
-def with_defaults(service: Object) -> Object:
-    """Return the service with the API server's defaults. Its address is added later, by `with_address`."""
-    spec = {"type": "ClusterIP", "sessionAffinity": "None", **(service.get("spec") or {})}
-    spec["ports"] = [
-        {"protocol": "TCP", "targetPort": port.get("port"), **port} if port.get("port") else port
-        for port in spec.get("ports") or ()
-    ]
-    if not spec["ports"]:
-        del spec["ports"]
-    if spec["type"] != "ExternalName":
-        spec = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", **spec}
-    return {**service, "spec": spec, "status": {"loadBalancer": {}, **(service.get("status") or {})}}
-
-
 def with_address(storage: Storage, service: Object) -> Object:
     """Return the service with `clusterIP` and `clusterIPs`. A missing `clusterIP` becomes a free 10.100.x.x address.
 
