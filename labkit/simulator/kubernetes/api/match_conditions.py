@@ -23,7 +23,7 @@ LOOP = re.compile(r"\.(?:all|exists|exists_one|map|filter)\(\s*(\w+)\s*,")
 MOST, MOST_LOOPS = 64, 2
 
 
-def validate(conditions: list[dict[str, str]], path: str) -> list[StatusCause]:
+def validate(path: str, conditions: list[dict[str, str]]) -> list[StatusCause]:
     """Return the errors in these conditions."""
     causes, names = [], set()
     if len(conditions) > MOST:

@@ -5,6 +5,7 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 
 import re
 
+from labkit.simulator.kubernetes.api.field_rules import matching, no_longer_than, optional, too_long
 from labkit.simulator.kubernetes.objects.status import StatusCause, invalid_value
 
 LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -33,41 +34,28 @@ CONFIG_KEY_TEXT = (
     f" or 'key-name', regex used for validation is '{CONFIG_KEY}')"
 )
 
+IS_SUBDOMAIN, IS_QUALIFIED = re.compile(SUBDOMAIN).fullmatch, re.compile(QUALIFIED).fullmatch
 
-def label_name(field: str, value: str) -> list[StatusCause]:
-    if len(value) > 63:
-        return [too_long(field, value, 63)]
-    return [] if re.fullmatch(LABEL, value) else [invalid_value(field, value, LABEL_TEXT)]
-
-
-def too_long(field: str, value: str, limit: int) -> StatusCause:
-    return StatusCause(field, f'Invalid value: "{value}": must be no more than {limit} bytes')
-
-
-def subdomain_name(field: str, value: str) -> list[StatusCause]:
-    if len(value) > 253:
-        return [too_long(field, value, 253)]
-    return [] if re.fullmatch(SUBDOMAIN, value) else [invalid_value(field, value, SUBDOMAIN_TEXT)]
+label_name = no_longer_than(63, matching(LABEL, LABEL_TEXT))
+label_value = optional(no_longer_than(63, matching(QUALIFIED, VALUE_TEXT)))
+subdomain_name = no_longer_than(253, matching(SUBDOMAIN, SUBDOMAIN_TEXT))
 
 
 def label_key(field: str, key: str) -> list[StatusCause]:
     prefix, slash, name = key.rpartition("/")
-    if slash and not re.fullmatch(SUBDOMAIN, prefix):
+    if slash and not IS_SUBDOMAIN(prefix):
         return [invalid_value(field, key, f"prefix part {SUBDOMAIN_TEXT}")]
     if not name:
         return [invalid_value(field, key, "name part must be non-empty")]
     if len(name) > 63:
         return [invalid_value(field, key, "name part must be no more than 63 bytes")]
-    return [] if re.fullmatch(QUALIFIED, name) else [invalid_value(field, key, KEY_TEXT)]
+    return [] if IS_QUALIFIED(name) else [invalid_value(field, key, KEY_TEXT)]
 
 
 def config_key(field: str, key: str) -> list[StatusCause]:
     """https://kubernetes.io/docs/concepts/configuration/configmap/#configmap-object"""
-    causes = []
-    if len(key) > 253:
-        causes.append(too_long(field, key, 253))
-    if not re.fullmatch(CONFIG_KEY, key):
-        causes.append(invalid_value(field, key, CONFIG_KEY_TEXT))
+    causes = [too_long(field, key, 253)] if len(key) > 253 else []
+    causes += matching(CONFIG_KEY, CONFIG_KEY_TEXT)(field, key)
     if key in (".", ".."):
         causes.append(invalid_value(field, key, f"must not be '{key}'"))
     elif key.startswith(".."):

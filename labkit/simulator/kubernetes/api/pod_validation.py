@@ -8,24 +8,19 @@ from collections.abc import Iterable
 
 from labkit.simulator.kubernetes.access.tokens import token_duration
 from labkit.simulator.kubernetes.api.field_rules import (
-    FieldRule,
+    Rules,
     between,
+    each,
     errors,
-    items,
     matching,
     needed,
     not_negative,
+    numbered,
     one_of,
     optional,
+    part,
 )
-from labkit.simulator.kubernetes.api.name_validation import (
-    SUBDOMAIN,
-    SUBDOMAIN_TEXT,
-    config_key,
-    label_key,
-    label_name,
-    subdomain_name,
-)
+from labkit.simulator.kubernetes.api.name_validation import config_key, label_key, label_name, subdomain_name
 from labkit.simulator.kubernetes.api.spec_difference import difference, internal
 from labkit.simulator.kubernetes.objects.kinds import Object
 from labkit.simulator.kubernetes.objects.quantities import quantity
@@ -42,9 +37,10 @@ ENVIRONMENT_TEXT = "a valid environment variable name must consist only of print
 ENVIRONMENT_NAME = matching("[ -<>-~]+", ENVIRONMENT_TEXT)
 PORT_NUMBER = between(1, 65535, "must be between 1 and 65535, inclusive")
 HEADER = r"[-A-Za-z0-9]+"
-HEADER_TEXT = (
+HEADER_NAME = matching(
+    HEADER,
     "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for"
-    f" validation is '{HEADER}')"
+    f" validation is '{HEADER}')",
 )
 ENVIRONMENT_FIELDS = (
     *("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName"),
@@ -55,7 +51,9 @@ OTHER_FIELDS = ("metadata.annotations", "metadata.labels", "spec.restartPolicy",
 RESOURCES = tuple(
     f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
 )
-HANDLERS = {"Probe": ("exec", "httpGet", "tcpSocket", "grpc"), "Lifecycle": ("exec", "httpGet", "tcpSocket", "sleep")}
+OF_PROBES, OF_HOOKS = ("exec", "httpGet", "tcpSocket", "grpc"), ("exec", "httpGet", "tcpSocket", "sleep")
+NOT_FOR_INIT = "may not be set for init containers without restartPolicy=Always"
+ONE_SOURCE = "may not have more than one field specified at a time"
 POD_UPDATE_TEXT = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
@@ -63,13 +61,11 @@ POD_UPDATE_TEXT = (
 )
 
 
-def pod_spec(spec: Object, path: str) -> list[StatusCause]:
+def pod_spec(path: str, spec: Object) -> list[StatusCause]:
     """Return the errors in a pod's spec. ``path`` is the spec's path in the object, e.g. ``spec.template.spec``."""
-    causes: list[StatusCause] = []
-    volumes: set[str] = set()
-    for where, volume in items(spec, path, "volumes"):
-        causes += _volume(volume, where, volumes)
-    return causes + _containers(spec, path, volumes) + errors(spec, path, _SPEC)
+    volumes = spec.get("volumes") or ()
+    names = {volume.get("name", "") for volume in volumes}
+    return _volumes(f"{path}.volumes", volumes) + _containers(spec, path, names) + errors(spec, path, _SPEC)
 
 
 def pod_update(new: Object, old: Object) -> list[StatusCause]:
@@ -89,38 +85,32 @@ def pod_update(new: Object, old: Object) -> list[StatusCause]:
     return causes
 
 
-def _volume(volume: Object, path: str, names: set[str]) -> list[StatusCause]:
-    name = volume.get("name", "")
-    if not name:
-        causes = [required(f"{path}.name")]
-    elif name in names:
-        causes = [duplicate(f"{path}.name", name)]
-    else:
-        causes = label_name(f"{path}.name", name)
-    names.add(name)
-    if (host := volume.get("hostPath")) is not None:
-        causes += errors(host, f"{path}.hostPath", _HOST_PATH)
-    return causes + _projected(volume.get("projected") or {}, f"{path}.projected") + errors(volume, path, _FILES)
-
-
-def _projected(projected: Object, path: str) -> list[StatusCause]:
-    causes = []
-    for where, source in items(projected, path, "sources"):
-        causes += errors(source, where, _FILES)
-        if token := source.get("serviceAccountToken"):
-            causes += token_duration(f"{where}.serviceAccountToken.expirationSeconds", token["expirationSeconds"])
-            # A real server, too, names the path of the whole volume here, not of the source.
-            causes += errors(token, path, _FILE)
+def _volumes(field: str, volumes: Iterable[Object]) -> list[StatusCause]:
+    causes: list[StatusCause] = []
+    names: set[str] = set()
+    for path, volume in numbered(field, volumes):
+        causes += repeated_name(path, volume, names) or errors(volume, path, {"name": needed(label_name)})
+        causes += errors(volume, path, _VOLUME)
     return causes
 
 
-def _keys_to_paths(path: str, source: Object | None) -> list[StatusCause]:
-    return [cause for where, item in items(source or {}, path, "items") for cause in errors(item, where, _KEY_TO_PATH)]
+def repeated_name(path: str, item: Object, names: set[str]) -> list[StatusCause]:
+    """Return the error that the item's name is already in ``names``. If it isn't, add it."""
+    name = item.get("name", "")
+    if name and name in names:
+        return [duplicate(f"{path}.name", name)]
+    names.add(name)
+    return []
 
 
-def _downward(path: str, source: Object | None) -> list[StatusCause]:
-    entries = (source or {}).get("items") or ()
-    return [cause for item in entries for cause in errors(item, path, _FILE)]
+def _downward(path: str, source: Object) -> list[StatusCause]:
+    return [cause for item in source.get("items") or () for cause in errors(item, path, _FILE)]
+
+
+def _token(path: str, token: Object) -> list[StatusCause]:
+    causes = token_duration(f"{path}.expirationSeconds", token["expirationSeconds"])
+    # A real server, too, names the path of the whole volume here, not of the source.
+    return causes + errors(token, path.rpartition(".sources[")[0], _FILE)
 
 
 def _volume_path(field: str, path: str) -> list[StatusCause]:
@@ -140,63 +130,51 @@ def _without_steps_back(field: str, path: str) -> list[StatusCause]:
 
 
 def _containers(spec: Object, path: str, volumes: set[str]) -> list[StatusCause]:
-    containers = spec.get("containers") or ()
+    containers, grace = spec.get("containers") or (), spec["terminationGracePeriodSeconds"]
     causes = [] if containers else [required(f"{path}.containers")]
     names: set[str] = set()
-    for where, container in items(spec, path, "containers"):
-        causes += _container(container, where, volumes) + _duplicate_name(container, where, names)
-        causes += _life(container, where, spec["terminationGracePeriodSeconds"]) + errors(container, where, _RESTART)
+    for where, container in numbered(f"{path}.containers", containers):
+        causes += _container(container, where, volumes) + repeated_name(where, container, names)
+        causes += _life(container, where, grace) + errors(container, where, _RESTART)
     causes += _host_ports(containers, f"{path}.containers")
-    for where, container in items(spec, path, "initContainers"):
+    for where, container in numbered(f"{path}.initContainers", spec.get("initContainers") or ()):
         causes += _container(container, where, volumes) + errors(container, where, _RESTART)
-        causes += _duplicate_name(container, where, names) + _host_ports([container], f"{path}.initContainers")
+        causes += repeated_name(where, container, names) + _host_ports([container], f"{path}.initContainers")
         if container.get("restartPolicy") == "Always":
-            causes += _life(container, where, spec["terminationGracePeriodSeconds"])
-            continue
-        for key in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
-            if key in container:
-                more = "may not be set for init containers without restartPolicy=Always"
-                causes.append(forbidden_field(f"{where}.{key}", more))
+            causes += _life(container, where, grace)
+        else:
+            unsuitable = [key for key in ("lifecycle", *_PROBES) if key in container]
+            causes += [forbidden_field(f"{where}.{key}", NOT_FOR_INIT) for key in unsuitable]
     return causes
 
 
 def _container(container: Object, path: str, volumes: set[str]) -> list[StatusCause]:
-    causes = errors(container, path, _CONTAINER)
-    causes += _ports(container, path) + _environment(container, path) + _environment_from(container, path)
-    causes += _mounts(container, path, volumes) + errors(container, path, _PULL)
-    causes += _resources(container["resources"], f"{path}.resources")
-    return causes + _security_context(container.get("securityContext") or {}, f"{path}.securityContext")
+    causes = errors(container, path, _CONTAINER) + _mounts(container, path, volumes)
+    return causes + errors(container, path, _AFTER_MOUNTS)
 
 
-def _duplicate_name(container: Object, path: str, names: set[str]) -> list[StatusCause]:
-    name = container.get("name", "")
-    known = bool(name) and name in names
-    names.add(name)
-    return [duplicate(f"{path}.name", name)] if known else []
-
-
-def _ports(container: Object, path: str) -> list[StatusCause]:
+def _ports(field: str, ports: Iterable[Object]) -> list[StatusCause]:
     causes, names = [], set()
-    for field, port in items(container, path, "ports"):
+    for path, port in numbered(field, ports):
         name = port.get("name", "")
-        wrong = _port_name(f"{field}.name", name) if name else []
+        wrong = _port_name(f"{path}.name", name) if name else []
         if name in names:
-            causes.append(duplicate(f"{field}.name", name))
+            causes.append(duplicate(f"{path}.name", name))
         elif name and not wrong:
             names.add(name)
-        causes += wrong + errors(port, field, _PORT)
+        causes += wrong + errors(port, path, _PORT)
     return causes
 
 
 def _host_ports(containers: Iterable[Object], path: str) -> list[StatusCause]:
     causes, taken = [], set()
-    for i, container in enumerate(containers):
-        for j, port in enumerate(container.get("ports") or ()):
+    for where, container in numbered(path, containers):
+        for field, port in numbered(f"{where}.ports", container.get("ports") or ()):
             if not port.get("hostPort"):
                 continue
             host_port = f"{port.get('protocol', '')}/{port.get('hostIP', '')}/{port['hostPort']}"
             if host_port in taken:
-                causes.append(duplicate(f"{path}[{i}].ports[{j}].hostPort", host_port))
+                causes.append(duplicate(f"{field}.hostPort", host_port))
             taken.add(host_port)
     return causes
 
@@ -212,40 +190,28 @@ def _port_name(field: str, name: str) -> list[StatusCause]:
     return [invalid_value(field, name, text) for text, is_so in wrong.items() if is_so]
 
 
-def _port(field: str, port: int | str | None) -> list[StatusCause]:
-    return _port_name(field, port) if isinstance(port, str) else PORT_NUMBER(field, port or 0)
+def _port(path: str, action: Object) -> list[StatusCause]:
+    """Return the errors in the port of a probe's or a hook's action."""
+    field, port = f"{path}.port", action.get("port", 0)
+    return _port_name(field, port) if isinstance(port, str) else PORT_NUMBER(field, port)
 
 
-def _environment(container: Object, path: str) -> list[StatusCause]:
-    causes = []
-    for field, variable in items(container, path, "env"):
-        causes += errors(variable, field, _VARIABLE)
-        if (source := variable.get("valueFrom")) is not None:
-            causes += _value_from(source, variable.get("value", ""), f"{field}.valueFrom")
-    return causes
-
-
-def _value_from(source: Object, value: str, path: str) -> list[StatusCause]:
-    causes = []
-    if "fieldRef" in source:
-        causes += _field_reference(source["fieldRef"], f"{path}.fieldRef")
-    if "resourceFieldRef" in source:
-        causes += errors(source["resourceFieldRef"], f"{path}.resourceFieldRef", _RESOURCE)
-    for key in ("configMapKeyRef", "secretKeyRef"):
-        if key in source:
-            causes += subdomain_name(f"{path}.{key}.name", source[key].get("name", ""))
-            causes += errors(source[key], f"{path}.{key}", _KEY)
+def _value_from(path: str, variable: Object) -> list[StatusCause]:
+    if (source := variable.get("valueFrom")) is None:
+        return []
+    path = f"{path}.valueFrom"
+    causes = errors(source, path, _VALUE_FROM)
     if not source:
         more = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
         causes.append(invalid_value(path, "", more))
-    elif value:
+    elif variable.get("value"):
         causes.append(invalid_value(path, "", "may not be specified when `value` is not empty"))
     elif len(source) > 1:
-        causes.append(invalid_value(path, "", "may not have more than one field specified at a time"))
+        causes.append(invalid_value(path, "", ONE_SOURCE))
     return causes
 
 
-def _field_reference(reference: Object, path: str) -> list[StatusCause]:
+def _field_reference(path: str, reference: Object) -> list[StatusCause]:
     for key in ("apiVersion", "fieldPath"):
         if not reference.get(key):
             return [required(f"{path}.{key}")]
@@ -273,55 +239,51 @@ def _resource(field: str, resource: str) -> list[StatusCause]:
     return [unsupported(field, resource, RESOURCES)]
 
 
-def _environment_from(container: Object, path: str) -> list[StatusCause]:
+def _environment_from(field: str, sources: Iterable[Object]) -> list[StatusCause]:
     causes = []
-    for where, source in items(container, path, "envFrom"):
-        causes += errors(source, where, _VARIABLES)
-        kinds = [key for key in ("configMapRef", "secretRef") if key in source]
-        for key in kinds:
-            causes += errors(source[key], f"{where}.{key}", _NAME)
-        if not kinds:
-            causes.append(invalid_value(f"{path}.envFrom", "", "must specify one of: `configMapRef` or `secretRef`"))
-        elif len(kinds) > 1:
-            causes.append(invalid_value(f"{path}.envFrom", "", "may not have more than one field specified at a time"))
+    for path, source in numbered(field, sources):
+        causes += errors(source, path, _VARIABLES)
+        if "configMapRef" in source and "secretRef" in source:
+            causes.append(invalid_value(field, "", ONE_SOURCE))
+        elif "configMapRef" not in source and "secretRef" not in source:
+            causes.append(invalid_value(field, "", "must specify one of: `configMapRef` or `secretRef`"))
     return causes
 
 
 def _mounts(container: Object, path: str, volumes: set[str]) -> list[StatusCause]:
     causes: list[StatusCause] = []
     mounted: set[str] = set()
-    for field, mount in items(container, path, "volumeMounts"):
-        if not mount.get("name"):
+    for field, mount in numbered(f"{path}.volumeMounts", container.get("volumeMounts") or ()):
+        name, target = mount.get("name", ""), mount.get("mountPath", "")
+        if not name:
             causes.append(required(f"{field}.name"))
-        elif mount["name"] not in volumes:
-            causes.append(StatusCause(f"{field}.name", f'Not found: "{mount["name"]}"', "FieldValueNotFound"))
-        if not mount.get("mountPath"):
+        elif name not in volumes:
+            causes.append(StatusCause(f"{field}.name", f'Not found: "{name}"', "FieldValueNotFound"))
+        if not target:
             causes.append(required(f"{field}.mountPath"))
-        elif mount["mountPath"] in mounted:
-            causes.append(invalid_value(f"{field}.mountPath", mount["mountPath"], "must be unique"))
-        mounted.add(mount.get("mountPath", ""))
-        part, expression = mount.get("subPath", ""), mount.get("subPathExpr", "")
-        if part and expression:
+        elif target in mounted:
+            causes.append(invalid_value(f"{field}.mountPath", target, "must be unique"))
+        mounted.add(target)
+        if mount.get("subPath") and (expression := mount.get("subPathExpr")):
             more = "subPathExpr and subPath are mutually exclusive"
             causes.append(invalid_value(f"{field}.subPathExpr", expression, more))
         # A real server, too, leaves out the mount's index here.
-        causes += _descending(f"{path}.volumeMounts.subPath", part)
-        causes += _descending(f"{path}.volumeMounts.subPathExpr", expression)
+        causes += errors(mount, f"{path}.volumeMounts", _SUB_PATHS)
     return causes
 
 
-def _resources(resources: Object, path: str) -> list[StatusCause]:
+def _resources(path: str, resources: Object) -> list[StatusCause]:
     """https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/"""
-    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-    causes = _amounts(limits, f"{path}.limits") + _amounts(requests, f"{path}.requests")
-    for name, requested in requests.items():
+    causes = errors(resources, path, _AMOUNTS)
+    limits = resources.get("limits") or {}
+    for name, requested in (resources.get("requests") or {}).items():
         if name in limits and quantity(requested) > quantity(limits[name]):
             more = f"must be less than or equal to {name} limit of {limits[name]}"
             causes.append(invalid_value(f"{path}.requests", requested, more))
     return causes
 
 
-def _amounts(amounts: dict[str, str], path: str) -> list[StatusCause]:
+def _amounts(path: str, amounts: dict[str, str]) -> list[StatusCause]:
     return [
         invalid_value(f"{path}[{name}]", amount, "must be greater than or equal to 0")
         for name, amount in amounts.items()
@@ -329,41 +291,25 @@ def _amounts(amounts: dict[str, str], path: str) -> list[StatusCause]:
     ]
 
 
-def _security_context(context: Object, path: str) -> list[StatusCause]:
-    causes = []
-    if context.get("allowPrivilegeEscalation") is False:
-        added = (context.get("capabilities") or {}).get("add") or ()
-        why = ["`privileged` to true"] if context.get("privileged") else []
-        why += ["`capabilities.Add` CAP_SYS_ADMIN"] * list(added).count("CAP_SYS_ADMIN")
-        value = internal("SecurityContext", context)
-        texts = [f"cannot set `allowPrivilegeEscalation` to false and {text}" for text in why]
-        causes += [invalid_value(path, value, text) for text in texts]
-    return causes
+def _security_context(path: str, context: Object) -> list[StatusCause]:
+    if context.get("allowPrivilegeEscalation") is not False:
+        return []
+    added = (context.get("capabilities") or {}).get("add") or ()
+    why = ["`privileged` to true"] if context.get("privileged") else []
+    why += ["`capabilities.Add` CAP_SYS_ADMIN"] * list(added).count("CAP_SYS_ADMIN")
+    value = internal("SecurityContext", context)
+    return [invalid_value(path, value, f"cannot set `allowPrivilegeEscalation` to false and {text}") for text in why]
 
 
 def _life(container: Object, path: str, grace: int) -> list[StatusCause]:
     """Return the errors in a container's hooks and probes."""
-    causes = []
+    causes, lifecycle = [], container.get("lifecycle") or {}
     for hook in ("postStart", "preStop"):
-        handler = (container.get("lifecycle") or {}).get(hook)
-        if handler is not None:
-            causes += _handler(handler, f"{path}.lifecycle.{hook}", HANDLERS["Lifecycle"], grace)
-    for kind in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if (handler := lifecycle.get(hook)) is not None:
+            causes += _handler(handler, f"{path}.lifecycle.{hook}", OF_HOOKS, grace)
+    for kind, rules in _PROBES.items():
         if (probe := container.get(kind)) is not None:
-            causes += _probe(probe, kind, f"{path}.{kind}", grace)
-    return causes
-
-
-def _probe(probe: Object, kind: str, path: str, grace: int) -> list[StatusCause]:
-    causes = _handler(probe, path, HANDLERS["Probe"], grace) + errors(probe, path, _PROBE)
-    seconds, field = probe.get("terminationGracePeriodSeconds"), f"{path}.terminationGracePeriodSeconds"
-    if seconds is not None and seconds <= 0:
-        causes.append(invalid_value(field, seconds, "must be greater than 0"))
-    if kind == "readinessProbe":
-        if seconds is not None:
-            causes.append(invalid_value(field, seconds, "must not be set for readinessProbes"))
-    elif (times := probe.get("successThreshold") or 1) != 1:
-        causes.append(invalid_value(f"{path}.successThreshold", times, "must be 1"))
+            causes += _handler(probe, f"{path}.{kind}", OF_PROBES, grace) + errors(probe, f"{path}.{kind}", rules)
     return causes
 
 
@@ -371,30 +317,26 @@ def _handler(handler: Object, path: str, kinds: tuple[str, ...], grace: int) -> 
     given = [kind for kind in kinds if kind in handler]
     if not given:
         return [required(path, "must specify a handler type")]
-    action, field = handler[given[0]], f"{path}.{given[0]}"
-    causes = []
-    match given[0]:
-        case "exec":
-            causes += errors(action, field, _EXEC)
-        case "httpGet":
-            causes += _http_get(action, field)
-        case "sleep":
-            if not 0 <= (seconds := action.get("seconds", 0)) <= grace:
-                more = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
-                causes.append(invalid_value(field, seconds, more))
-        case _:
-            causes += errors(action, field, _SOCKET)
-    return causes + [
-        forbidden_field(f"{path}.{kind}", "may not specify more than 1 handler type") for kind in given[1:]
-    ]
+    causes = _ACTIONS[given[0]](f"{path}.{given[0]}", handler[given[0]])
+    if given[0] == "sleep" and not 0 <= (seconds := handler["sleep"].get("seconds", 0)) <= grace:
+        more = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+        causes.append(invalid_value(f"{path}.sleep", seconds, more))
+    more = "may not specify more than 1 handler type"
+    return causes + [forbidden_field(f"{path}.{kind}", more) for kind in given[1:]]
 
 
-def _http_get(action: Object, path: str) -> list[StatusCause]:
-    causes = errors(action, path, _HTTP_GET)
-    for header in action.get("httpHeaders") or ():
-        if not re.fullmatch(HEADER, name := header.get("name", "")):
-            causes.append(invalid_value(f"{path}.httpHeaders", name, HEADER_TEXT))
-    return causes
+def _headers(field: str, headers: Iterable[Object]) -> list[StatusCause]:
+    return [cause for header in headers for cause in HEADER_NAME(field, header.get("name", ""))]
+
+
+def _once(path: str, probe: Object) -> list[StatusCause]:
+    times = probe.get("successThreshold") or 1
+    return [] if times == 1 else [invalid_value(f"{path}.successThreshold", times, "must be 1")]
+
+
+def _without_grace(path: str, probe: Object) -> list[StatusCause]:
+    field, seconds = f"{path}.terminationGracePeriodSeconds", probe.get("terminationGracePeriodSeconds")
+    return [] if seconds is None else [invalid_value(field, seconds, "must not be set for readinessProbes")]
 
 
 def _deadline(new: int | None, old: int | None) -> list[StatusCause]:
@@ -423,38 +365,70 @@ def _frozen(new: Object, old: Object) -> Object:
     return frozen
 
 
-# The rules that need only the field's own value, in the order in which the API server reports errors.
-_SPEC: dict[str, FieldRule] = {
+# Tables of rules, by type. The fields are in the order in which the API server reports errors.
+_SPEC: Rules = {
     "restartPolicy": one_of("Always", "OnFailure", "Never"),
     "dnsPolicy": one_of("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
-    "serviceAccountName": optional(matching(SUBDOMAIN, SUBDOMAIN_TEXT)),
+    "serviceAccountName": optional(subdomain_name),
     "terminationGracePeriodSeconds": not_negative,
 }
-_FILES: dict[str, FieldRule] = {"secret": _keys_to_paths, "configMap": _keys_to_paths, "downwardAPI": _downward}
-_HOST_PATH: dict[str, FieldRule] = {"path": needed(_without_steps_back)}
-_FILE: dict[str, FieldRule] = {"path": needed(_volume_path)}
-_KEY_TO_PATH: dict[str, FieldRule] = {"key": needed(), "path": needed(_volume_path)}
-_CONTAINER: dict[str, FieldRule] = {
-    "name": needed(label_name),
-    "image": needed(),
-    "terminationMessagePolicy": needed(one_of("File", "FallbackToLogsOnError")),
+_FILE: Rules = {"path": needed(_volume_path)}
+_FILES: Rules = {
+    **dict.fromkeys(("secret", "configMap"), part({"items": each({"key": needed(), "path": needed(_volume_path)})})),
+    "downwardAPI": _downward,
 }
-_PULL: dict[str, FieldRule] = {"imagePullPolicy": needed(one_of("Always", "IfNotPresent", "Never"))}
-# https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restart-rules
-_RESTART: dict[str, FieldRule] = {"restartPolicy": one_of("Always", "Never", "OnFailure")}
-_PORT: dict[str, FieldRule] = {
+_VOLUME: Rules = {
+    "hostPath": part({"path": needed(_without_steps_back)}),
+    "projected": part({"sources": each({**_FILES, "serviceAccountToken": _token})}),
+    **_FILES,
+}
+_PORT: Rules = {
     "containerPort": needed(PORT_NUMBER),
     "hostPort": optional(PORT_NUMBER),
     "protocol": needed(one_of("SCTP", "TCP", "UDP")),
 }
-_VARIABLE: dict[str, FieldRule] = {"name": needed(ENVIRONMENT_NAME)}
-_KEY: dict[str, FieldRule] = {"key": needed(config_key)}
-_RESOURCE: dict[str, FieldRule] = {"resource": needed(_resource)}
-_VARIABLES: dict[str, FieldRule] = {"prefix": optional(ENVIRONMENT_NAME)}
-_NAME: dict[str, FieldRule] = {"name": needed(subdomain_name)}
-_EXEC: dict[str, FieldRule] = {"command": needed()}
-_SOCKET: dict[str, FieldRule] = {"port": _port}
-_PROBE: dict[str, FieldRule] = dict.fromkeys(
-    ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"), not_negative
-)
-_HTTP_GET: dict[str, FieldRule] = {"path": needed(), "port": _port, "scheme": one_of("HTTP", "HTTPS")}
+_NAME: Rules = {"name": needed(subdomain_name)}
+_VARIABLES: Rules = {
+    "prefix": optional(ENVIRONMENT_NAME),
+    **dict.fromkeys(("configMapRef", "secretRef"), part(_NAME)),
+}
+_KEY: Rules = {"": lambda path, key: subdomain_name(f"{path}.name", key.get("name", "")), "key": needed(config_key)}
+_VALUE_FROM: Rules = {
+    "fieldRef": _field_reference,
+    "resourceFieldRef": part({"resource": needed(_resource)}),
+    **dict.fromkeys(("configMapKeyRef", "secretKeyRef"), part(_KEY)),
+}
+_CONTAINER: Rules = {
+    "name": needed(label_name),
+    "image": needed(),
+    "terminationMessagePolicy": needed(one_of("File", "FallbackToLogsOnError")),
+    "ports": _ports,
+    "env": each({"name": needed(ENVIRONMENT_NAME), "": _value_from}),
+    "envFrom": _environment_from,
+}
+_SUB_PATHS: Rules = {"subPath": _descending, "subPathExpr": _descending}
+_AMOUNTS: Rules = {"limits": _amounts, "requests": _amounts}
+_AFTER_MOUNTS: Rules = {
+    "imagePullPolicy": needed(one_of("Always", "IfNotPresent", "Never")),
+    "resources": _resources,
+    "securityContext": _security_context,
+}
+# https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restart-rules
+_RESTART: Rules = {"restartPolicy": one_of("Always", "Never", "OnFailure")}
+_ACTIONS: Rules = {
+    "exec": part({"command": needed()}),
+    "httpGet": part({"path": needed(), "": _port, "scheme": one_of("HTTP", "HTTPS"), "httpHeaders": _headers}),
+    "tcpSocket": part({"": _port}),
+    "grpc": part({"": _port}),
+    "sleep": part({}),
+}
+_NUMBERS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")
+_PROBE: Rules = {
+    **dict.fromkeys(_NUMBERS, not_negative),
+    "terminationGracePeriodSeconds": between(1, float("inf"), "must be greater than 0"),
+}
+_PROBES: dict[str, Rules] = {
+    "livenessProbe": {**_PROBE, "": _once},
+    "readinessProbe": {**_PROBE, "": _without_grace},
+    "startupProbe": {**_PROBE, "": _once},
+}

@@ -2,33 +2,34 @@
 
 import base64
 import re
-from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 
 from labkit.simulator.kubernetes.api import match_conditions
 from labkit.simulator.kubernetes.api.field_rules import (
     FieldRule,
+    Rules,
     between,
+    each,
     errors,
-    items,
     matching,
     needed,
+    no_longer_than,
     not_negative,
+    numbered,
     one_of,
+    part,
 )
 from labkit.simulator.kubernetes.api.name_validation import (
     QUALIFIED,
-    SUBDOMAIN,
-    SUBDOMAIN_TEXT,
     VALUE_TEXT,
     config_key,
     label_key,
     label_name,
-    too_long,
+    label_value,
+    subdomain_name,
 )
-from labkit.simulator.kubernetes.api.pod_validation import pod_spec, pod_update
+from labkit.simulator.kubernetes.api.pod_validation import PORT_NUMBER, pod_spec, pod_update, repeated_name
 from labkit.simulator.kubernetes.api.requests import parse
-from labkit.simulator.kubernetes.objects import services
 from labkit.simulator.kubernetes.objects.kinds import RBAC, Kind, Object
 from labkit.simulator.kubernetes.objects.schema import json_type
 from labkit.simulator.kubernetes.objects.selectors import object_selector
@@ -43,16 +44,11 @@ from labkit.simulator.kubernetes.objects.status import (
 )
 
 CONFIG_LIMIT = 1024 * 1024
-LABEL_NAMED = {"Namespace"}
-ANY_NAME = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 
 
 def validate(kind: Kind, obj: Object) -> None:
     """Raise Invalid, with all errors, if the object has errors."""
-    causes = _metadata(kind, obj["metadata"])
-    if check := _CHECKS.get(kind.kind):
-        causes += check(obj)
-    if causes:
+    if causes := errors(obj, "", _rules(kind)):
         raise invalid(kind.kind, kind.group, obj["metadata"].get("name", ""), causes)
 
 
@@ -70,70 +66,56 @@ def validate_update(kind: Kind, new: Object, old: Object) -> None:
         causes.append(invalid_value("roleRef", dict(sorted(new["roleRef"].items())), "cannot change roleRef"))
     if kind.kind in ("Deployment", "ReplicaSet") and new["spec"]["selector"] != old["spec"]["selector"]:
         causes.append(invalid_value("spec.selector", new["spec"]["selector"], "field is immutable"))
-    if kind is services.SERVICE:
-        causes += services.validate_update(new, old)
+    if kind.kind == "Service":
+        before, after = (service["spec"].get("clusterIP") for service in (old, new))
+        if before and after != before and new["spec"]["type"] == old["spec"]["type"]:
+            causes.append(invalid_value("spec.clusterIPs[0]", [after or ""], "may not change once set"))
     if kind.kind == "Secret" and new.get("type") != old.get("type"):
         causes.append(invalid_value("type", new.get("type", ""), "field is immutable"))
     if causes:
         raise invalid(kind.kind, kind.group, new["metadata"]["name"], causes)
 
 
-def _metadata(kind: Kind, metadata: Object) -> list[StatusCause]:
-    name, causes = metadata.get("name", ""), []
-    if not name:
-        causes.append(required("metadata.name", "name or generateName is required"))
-    elif kind.kind in ANY_NAME:
-        if "/" in name or "%" in name or name in (".", ".."):
-            causes.append(invalid_value("metadata.name", name, "may not contain '/'"))
-    elif kind.kind in LABEL_NAMED:
-        causes += label_name("metadata.name", name)
-    elif len(name) > 253:
-        causes.append(too_long("metadata.name", name, 253))
-    elif not re.fullmatch(SUBDOMAIN, name) and kind.kind != "Event":
-        causes.append(invalid_value("metadata.name", name, SUBDOMAIN_TEXT))
-    causes += _labels(metadata, "metadata") + _annotations(metadata, "metadata")
-    return causes + _owners(metadata.get("ownerReferences") or ())
+@cache
+def _rules(kind: Kind) -> Rules:
+    name = needed(_NAMES.get(kind.kind, subdomain_name), "name or generateName is required")
+    return {"metadata": part({"name": name, **_METADATA, "ownerReferences": _owners}), **_KINDS.get(kind.kind, {})}
 
 
-def _owners(references: Iterable[Object]) -> list[StatusCause]:
-    causes, field = [], "metadata.ownerReferences"
-    for reference in references:
-        if not reference.get("apiVersion"):
-            causes.append(invalid_value(f"{field}.apiVersion", "", "version must not be empty"))
-        for key in ("kind", "name", "uid"):
-            if not reference.get(key):
-                causes.append(invalid_value(f"{field}.{key}", "", "must not be empty"))
+def _path_segment(field: str, name: str) -> list[StatusCause]:
+    is_wrong = "/" in name or "%" in name or name in (".", "..")
+    return [invalid_value(field, name, "may not contain '/'")] if is_wrong else []
+
+
+def _owners(field: str, references: list[Object]) -> list[StatusCause]:
+    texts = {"apiVersion": "version must not be empty", **dict.fromkeys(("kind", "name", "uid"), "must not be empty")}
+    causes = [
+        invalid_value(f"{field}.{key}", "", text)
+        for reference in references
+        for key, text in texts.items()
+        if not reference.get(key)
+    ]
     controllers = [reference for reference in references if reference.get("controller")]
     if len(controllers) > 1:
         first, second = (reference.get("name", "") for reference in controllers[:2])
         both = f'Found "true" in references for {first} and {second}'
         more = f"Only one reference can have Controller set to true. {both}"
-        causes.append(StatusCause(field, f"Invalid value: {quote(list(references))}: {more}"))
+        causes.append(StatusCause(field, f"Invalid value: {quote(references)}: {more}"))
     return causes
 
 
-def _labels(metadata: Object, path: str) -> list[StatusCause]:
-    causes, field = [], f"{path}.labels"
-    for key, value in (metadata.get("labels") or {}).items():
-        causes += label_key(field, key)
-        if len(value) > 63:
-            causes.append(too_long(field, value, 63))
-        elif value and not re.fullmatch(QUALIFIED, value):
-            causes.append(invalid_value(field, value, VALUE_TEXT))
-    return causes
+def _labels(field: str, labels: dict[str, str]) -> list[StatusCause]:
+    return [cause for key, value in labels.items() for cause in label_key(field, key) + label_value(field, value)]
 
 
-def _annotations(metadata: Object, path: str) -> list[StatusCause]:
-    causes, field = [], f"{path}.annotations"
-    annotations = metadata.get("annotations") or {}
-    for key in annotations:
-        causes += label_key(field, key.lower())
+def _annotations(field: str, annotations: dict[str, str]) -> list[StatusCause]:
+    causes = [cause for key in annotations for cause in label_key(field, key.lower())]
     if sum(len(key) + len(value) for key, value in annotations.items()) > 256 * 1024:
         causes.append(StatusCause(field, "Too long: may not be more than 262144 bytes", "FieldValueTooLong"))
     return causes
 
 
-def _config_map(config_map: Object) -> list[StatusCause]:
+def _config_map(_path: str, config_map: Object) -> list[StatusCause]:
     texts, binaries = config_map.get("data") or {}, config_map.get("binaryData") or {}
     causes = []
     for key in sorted(texts):
@@ -146,7 +128,7 @@ def _config_map(config_map: Object) -> list[StatusCause]:
     return causes + ([_too_large("[]")] if size > CONFIG_LIMIT else [])
 
 
-def _secret(secret: Object) -> list[StatusCause]:
+def _secret(_path: str, secret: Object) -> list[StatusCause]:
     data = secret.get("data") or {}
     causes = [cause for key in sorted(data) for cause in config_key(f"data[{key}]", key)]
     causes += [_too_large("data")] if sum(map(_decoded_size, data.values())) > CONFIG_LIMIT else []
@@ -195,9 +177,9 @@ def _too_large(field: str) -> StatusCause:
     return StatusCause(field, f"Too long: may not be more than {CONFIG_LIMIT} bytes", "FieldValueTooLong")
 
 
-def _deployment(deployment: Object) -> list[StatusCause]:
+def _deployment(path: str, deployment: Object) -> list[StatusCause]:
     spec = deployment["spec"]
-    causes = _workload(deployment, "deployment")
+    causes = _workload(path, deployment, called="deployment")
     strategy, path = spec["strategy"], "spec.strategy"
     causes += errors(strategy, path, {"type": one_of("Recreate", "RollingUpdate")})
     rolling = strategy.get("rollingUpdate")
@@ -219,7 +201,7 @@ def _deployment(deployment: Object) -> list[StatusCause]:
     return causes
 
 
-def _workload(obj: Object, called: str) -> list[StatusCause]:
+def _workload(_path: str, obj: Object, *, called: str) -> list[StatusCause]:
     """Return the errors in the fields that Deployments and ReplicaSets have in common."""
     spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
     causes = errors(spec, "spec", _WORKLOAD)
@@ -234,8 +216,7 @@ def _workload(obj: Object, called: str) -> list[StatusCause]:
         elif not causes and not object_selector(selector)(labels or {}):
             more = "`selector` does not match template `labels`"
             causes.append(invalid_value(f"{path}.metadata.labels", labels, more))
-    causes += _labels(template["metadata"], path) + _annotations(template["metadata"], path)
-    causes += pod_spec(template["spec"], f"{path}.spec")
+    causes += errors(template["metadata"], path, _METADATA) + pod_spec(f"{path}.spec", template["spec"])
     policy = template["spec"]["restartPolicy"]
     if policy in ("OnFailure", "Never"):
         causes.append(unsupported(f"{path}.spec.restartPolicy", policy, ["Always"]))
@@ -251,7 +232,7 @@ def _selector(selector: Object, path: str) -> list[StatusCause]:
         causes += label_key(f"{path}.matchLabels", key)
         if value and (len(value) > 63 or not re.fullmatch(QUALIFIED, value)):
             causes.append(invalid_value(f"{path}.matchLabels", value, VALUE_TEXT))
-    for field, expression in items(selector, path, "matchExpressions"):
+    for field, expression in numbered(f"{path}.matchExpressions", selector.get("matchExpressions") or ()):
         operator, values = expression.get("operator", ""), expression.get("values")
         if operator in ("In", "NotIn") and not values:
             causes.append(required(f"{field}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
@@ -264,23 +245,33 @@ def _selector(selector: Object, path: str) -> list[StatusCause]:
     return causes
 
 
-def _count_or_percent(field: str, value: int | str | None) -> list[StatusCause]:
-    if not isinstance(value, str):
+def _service_spec(path: str, spec: Object) -> list[StatusCause]:
+    causes = errors(spec, path, _SERVICE)
+    if spec["type"] == "ExternalName":
+        return causes + errors(spec, path, {"externalName": needed()})
+    ports: list[Object] = spec.get("ports") or []
+    if not ports and spec.get("clusterIP") != "None":
+        causes.append(required(f"{path}.ports"))
+    names: set[str] = set()
+    for field, port in numbered(f"{path}.ports", ports):
+        if not port.get("name") and len(ports) > 1:
+            causes.append(required(f"{field}.name"))
+        causes += repeated_name(field, port, names) + errors(port, field, _SERVICE_PORT)
+    return causes
+
+
+def _count_or_percent(field: str, value: int | str) -> list[StatusCause]:
+    if isinstance(value, int):
         return not_negative(field, value)
     more = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex"
     return matching("[0-9]+%", f"{more} used for validation is '[0-9]+%')")(field, value)
 
 
-def _event(event: Object) -> list[StatusCause]:
+def _event(_path: str, event: Object) -> list[StatusCause]:
     involved, own = event.get("involvedObject", {}).get("namespace", ""), event["metadata"].get("namespace", "")
     if involved != own and not (not involved and own == "default"):
         return [invalid_value("involvedObject.namespace", involved, "does not match event.namespace")]
     return []
-
-
-def _webhooks(configuration: Object) -> list[StatusCause]:
-    hooks = items(configuration, "", "webhooks")
-    return [cause for path, webhook in hooks for cause in errors(webhook, path, _WEBHOOK)]
 
 
 def _review_versions(field: str, versions: list[str]) -> list[StatusCause]:
@@ -288,89 +279,98 @@ def _review_versions(field: str, versions: list[str]) -> list[StatusCause]:
     return [] if {"v1", "v1beta1"} & set(versions) else [invalid_value(field, versions, more)]
 
 
-def _client_config(path: str, config: Object | None) -> list[StatusCause]:
-    url = (config or {}).get("url", "")
+def _client_config(path: str, config: Object) -> list[StatusCause]:
+    url = config.get("url", "")
     scheme = url.partition("://")[0]
     more = "'https' is the only allowed URL scheme; desired format: https://host[/path]"
     return [invalid_value(f"{path}.url", scheme, more)] if url and scheme != "https" else []
 
 
-def _role(obj: Object, *, namespaced: bool) -> list[StatusCause]:
-    """Return the errors in a role's rules. A namespaced role may not have rules about paths (nonResourceURLs).
+def _role_rule(path: str, rule: Object, *, namespaced: bool) -> list[StatusCause]:
+    """Return the errors in a role's rule. A namespaced role may not have rules about paths (nonResourceURLs).
 
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
     """
-    causes = []
-    for path, rule in items(obj, "", "rules"):
-        causes += errors(rule, path, _RULE)
-        if paths := rule.get("nonResourceURLs"):
-            if namespaced:
-                more = "namespaced rules cannot apply to non-resource URLs"
-                causes.append(invalid_value(f"{path}.nonResourceURLs", paths, more))
-            if rule.get("apiGroups") or rule.get("resources") or rule.get("resourceNames"):
-                more = "rules cannot apply to both regular resources and non-resource URLs"
-                causes.append(invalid_value(f"{path}.nonResourceURLs", paths, more))
-            continue
-        causes += errors(rule, path, _RESOURCE_RULE)
+    if not (paths := rule.get("nonResourceURLs")):
+        causes = errors(rule, path, _RESOURCE_RULE)
         if rule.get("resourceNames") and len(rule.get("resources") or ()) > 1:
             causes.append(required(f"{path}.resourceNames", "resource names cannot apply to multiple resources"))
+        return causes
+    texts = ["namespaced rules cannot apply to non-resource URLs"] if namespaced else []
+    if rule.get("apiGroups") or rule.get("resources") or rule.get("resourceNames"):
+        texts.append("rules cannot apply to both regular resources and non-resource URLs")
+    return [invalid_value(f"{path}.nonResourceURLs", paths, text) for text in texts]
+
+
+def _subject(path: str, subject: Object, *, namespaced: bool) -> list[StatusCause]:
+    """Return the errors in a binding's subject. A namespaced binding's service account is in the same namespace."""
+    kind, group, causes = subject.get("kind", ""), subject.get("apiGroup", ""), []
+    if kind == "ServiceAccount":
+        if group:
+            causes.append(unsupported(f"{path}.apiGroup", group, [""]))
+        if not subject.get("namespace") and not namespaced:
+            causes.append(required(f"{path}.namespace"))
+    elif kind in ("User", "Group"):
+        if not subject.get("name"):
+            causes.append(invalid_value(f"{path}.name", "", f"{kind.lower()} name cannot be empty"))
+        if group != RBAC:
+            causes.append(unsupported(f"{path}.apiGroup", group, [RBAC]))
+    else:
+        causes.append(unsupported(f"{path}.kind", kind, ["ServiceAccount", "User", "Group"]))
     return causes
 
 
-def _binding(obj: Object, *, kinds: tuple[str, ...]) -> list[StatusCause]:
-    """Return the errors in a binding's subjects and roleRef. The roleRef must refer to one of the ``kinds``."""
-    rules = {"apiGroup": one_of(RBAC), "kind": one_of(*kinds), "name": needed()}
-    return errors(obj.get("roleRef") or {}, "roleRef", rules) + _subjects(obj)
+def _role(*, namespaced: bool) -> Rules:
+    verbs = needed(more="verbs must contain at least one value")
+    return {"rules": each({"verbs": verbs, "": partial(_role_rule, namespaced=namespaced)})}
 
 
-def _subjects(obj: Object) -> list[StatusCause]:
-    causes = []
-    for path, subject in items(obj, "", "subjects"):
-        kind, group, name = (subject.get(key, "") for key in ("kind", "apiGroup", "name"))
-        causes += errors(subject, path, {"name": needed()})
-        if kind == "ServiceAccount":
-            if group:
-                causes.append(unsupported(f"{path}.apiGroup", group, [""]))
-            if not subject.get("namespace") and "namespace" not in obj["metadata"]:
-                causes.append(required(f"{path}.namespace"))
-        elif kind in ("User", "Group"):
-            if not name:
-                causes.append(invalid_value(f"{path}.name", name, f"{kind.lower()} name cannot be empty"))
-            if group != RBAC:
-                causes.append(unsupported(f"{path}.apiGroup", group, [RBAC]))
-        else:
-            causes.append(unsupported(f"{path}.kind", kind, ["ServiceAccount", "User", "Group"]))
-    return causes
+def _binding(*kinds: str, namespaced: bool) -> Rules:
+    """Return the rules for a binding. Its roleRef must refer to one of the ``kinds``."""
+    return {
+        "roleRef": part({"apiGroup": one_of(RBAC), "kind": one_of(*kinds), "name": needed()}),
+        "subjects": each({"name": needed(), "": partial(_subject, namespaced=namespaced)}),
+    }
 
 
-# The rules that need only the field's own value, in the order in which the API server reports errors.
-_WORKLOAD: dict[str, FieldRule] = {"replicas": not_negative, "minReadySeconds": not_negative}
-_DEPLOYMENT: dict[str, FieldRule] = {"revisionHistoryLimit": not_negative, "progressDeadlineSeconds": not_negative}
-_ROLLING_UPDATE: dict[str, FieldRule] = {"maxUnavailable": _count_or_percent, "maxSurge": _count_or_percent}
-_WEBHOOK: dict[str, FieldRule] = {
+# Tables of rules. The fields are in the order in which the API server reports errors.
+_NAMES: dict[str, FieldRule] = {
+    "Namespace": label_name,
+    "Event": no_longer_than(253),
+    **dict.fromkeys(("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"), _path_segment),
+}
+_METADATA: Rules = {"labels": _labels, "annotations": _annotations}
+_WORKLOAD: Rules = {"replicas": not_negative, "minReadySeconds": not_negative}
+_DEPLOYMENT: Rules = {"revisionHistoryLimit": not_negative, "progressDeadlineSeconds": not_negative}
+_ROLLING_UPDATE: Rules = {"maxUnavailable": _count_or_percent, "maxSurge": _count_or_percent}
+_SERVICE: Rules = {"type": one_of("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")}
+_SERVICE_PORT: Rules = {
+    "": lambda path, port: PORT_NUMBER(f"{path}.port", port.get("port", 0)),
+    "protocol": one_of("SCTP", "TCP", "UDP"),
+}
+_WEBHOOK: Rules = {
     "admissionReviewVersions": needed(_review_versions, "must specify one of v1, v1beta1"),
     "sideEffects": needed(one_of("None", "NoneOnDryRun"), "must specify one of None, NoneOnDryRun"),
     "clientConfig": _client_config,
     "timeoutSeconds": between(1, 30, "the timeout value must be between 1 and 30 seconds"),
     "failurePolicy": one_of("Fail", "Ignore"),
-    "matchConditions": lambda field, value: match_conditions.validate(value or [], field),
+    "matchConditions": match_conditions.validate,
 }
-_RULE: dict[str, FieldRule] = {"verbs": needed(more="verbs must contain at least one value")}
-_RESOURCE_RULE: dict[str, FieldRule] = {
+_RESOURCE_RULE: Rules = {
     "apiGroups": needed(more="resource rules must supply at least one api group"),
     "resources": needed(more="resource rules must supply at least one resource"),
 }
-_CHECKS: dict[str, Callable[[Object], list[StatusCause]]] = {
-    "ConfigMap": _config_map,
-    "Secret": _secret,
-    "Service": services.validate,
-    "Pod": lambda pod: pod_spec(pod["spec"], "spec"),
-    "Deployment": _deployment,
-    "ReplicaSet": partial(_workload, called="replicaset"),
-    "Event": _event,
-    "MutatingWebhookConfiguration": _webhooks,
-    "Role": partial(_role, namespaced=True),
-    "ClusterRole": partial(_role, namespaced=False),
-    "RoleBinding": partial(_binding, kinds=("Role", "ClusterRole")),
-    "ClusterRoleBinding": partial(_binding, kinds=("ClusterRole",)),
+_KINDS: dict[str, Rules] = {
+    "ConfigMap": {"": _config_map},
+    "Secret": {"": _secret},
+    "Service": {"spec": _service_spec},
+    "Pod": {"spec": pod_spec},
+    "Deployment": {"": _deployment},
+    "ReplicaSet": {"": partial(_workload, called="replicaset")},
+    "Event": {"": _event},
+    "MutatingWebhookConfiguration": {"webhooks": each(_WEBHOOK)},
+    "Role": _role(namespaced=True),
+    "ClusterRole": _role(namespaced=False),
+    "RoleBinding": _binding("Role", "ClusterRole", namespaced=True),
+    "ClusterRoleBinding": _binding("ClusterRole", namespaced=False),
 }
