@@ -5,14 +5,19 @@ it's needed. The key "" stands for the object itself.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from labkit.simulator.kubernetes.objects.kinds import Object
 from labkit.simulator.kubernetes.objects.status import StatusCause, invalid_value, required, unsupported
 
-FieldRule = Callable[[str, Any], list[StatusCause]]  # takes a field's path and its value
+
+class FieldRule(Protocol):
+    def __call__(self, field: str, value: Any, /) -> list[StatusCause]:
+        """Return the errors of the field at this path, with this value."""
+
+
 Rules = Mapping[str, FieldRule]
 
 
