@@ -41,6 +41,7 @@ def summary(folder: Folder) -> str:
         f"  clock     {f'{ahead:+.0f} s from' if ahead else 'at'} the machine's time; "
         f"pods {'use' if state.pod_clock else 'do not use'} the lab's clock",
         f"  mounts    {_mounts(state)}",
+        f"  callers   {_callers(state)}",
         f"  terminal  {on_cluster(state)}",
     ]
     joined = JoinedFolder.joined(folder)
@@ -76,6 +77,7 @@ def report(folder: Folder) -> str:
         clusters = [f"{name} (target kind)" if name in of_kind else name for name in state.clusters]
         lines += [
             f"- mounts: {_mounts(state)}; pods use the lab's clock: {'yes' if state.pod_clock else 'no'}",
+            f"- callers: {_callers(state)}",
             f"- clock offset: {folder.clock.offset:.0f} s",
             f"- clusters: {', '.join(clusters) or 'none'}",
         ]
@@ -115,6 +117,13 @@ def _changed_issuer(kept: JoinedFolder, joined: str) -> list[str]:
 
 def _mounts(state: State) -> str:
     return _MOUNTS.get(state.mounts) or ("its joined cluster's own" if state.clusters else "no cluster yet")
+
+
+def _callers(state: State) -> str:
+    services = "the metadata service, the Pod Identity agent and the webhook"
+    if state.callers_checked:
+        return f"checked: {services} answer only your user's programs"
+    return f"unchecked: this system doesn't name a connection's user, so {services} answer every user of this machine"
 
 
 def _remembered(folder: Folder) -> list[str]:

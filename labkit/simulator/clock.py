@@ -77,6 +77,7 @@ class Clock:
         try:
             self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft.write_text(f"{offset:+.1f}\n")
+            draft.chmod(0o600)
             draft.replace(self.file)
         except OSError as error:
             raise LabError(f"The clock cannot be moved: {error.strerror}: {error.filename or self.file}.") from error

@@ -27,6 +27,7 @@ from labkit.simulator.kubernetes.node import images
 from labkit.simulator.kubernetes.node.node import Node
 from labkit.simulator.kubernetes.server import ApiServer
 from labkit.simulator.listener import Listener
+from labkit.simulator.peer_credentials import same_user
 from labkit.simulator.process import REGION, context
 from labkit.simulator.running_lab import RunningLab
 from labkit.webhook import ServiceAccounts, WebhookServer, mutating_webhook_configuration
@@ -199,7 +200,7 @@ class Cluster:
         await self.lab.listen_as_issuer(self.region)
         issuer = f"https://oidc.eks.{self.region}.amazonaws.com{issuer_path}"
         if not self.lab.bare:
-            self._webhook_socket = self.lab.ports.bind(f"{self.context}/webhook")
+            self._webhook_socket = same_user(self.lab.ports.bind(f"{self.context}/webhook"))
             self.endings.callback(self._webhook_socket.close)
             # The API server answers before the webhook starts. A new pod waits until the webhook has started.
             self._webhook_socket.listen()
@@ -369,14 +370,14 @@ class Cluster:
             region=self.region,
             availability_zone=zone,
         )
-        listener = await lab.listen(Listener(metadata, port_socket=lab.ports.bind(f"{self.context}/metadata")))
+        metadata_socket = same_user(lab.ports.bind(f"{self.context}/metadata"))
+        listener = await lab.listen(Listener(metadata, port_socket=metadata_socket))
         self.endings.push_async_callback(lab.close, listener)
         agent = PodIdentityAgent(
             gate, lab.folder.clock, cluster=self.name, region=self.region, node_credentials=metadata.role_session
         )
-        agent_listener = await lab.listen(
-            Listener(agent, port_socket=lab.ports.bind(f"{self.context}/pod-identity-agent"))
-        )
+        agent_socket = same_user(lab.ports.bind(f"{self.context}/pod-identity-agent"))
+        agent_listener = await lab.listen(Listener(agent, port_socket=agent_socket))
         self.endings.push_async_callback(lab.close, agent_listener)
         self.node = Node(
             name=self.node_name,
@@ -401,6 +402,8 @@ class Cluster:
             home={".aws/config": aws_cli.CONFIG},
             labels={"topology.kubernetes.io/region": self.region, "topology.kubernetes.io/zone": zone},
         )
+        lab.folder.pods.mkdir(exist_ok=True)
+        lab.folder.pods.chmod(0o700)
         await self.node.start()
         self.endings.push_async_callback(self.node.stop)
 

@@ -87,6 +87,10 @@ class Folder:
             raise LabError(
                 f"{self.path} is not a lab's folder: it holds {strange[0]}. Nothing was changed.", next=ELSEWHERE
             )
+        if self.path.stat().st_mode & 0o077:
+            # A container's volume can belong to another user.
+            with self.usable(), suppress(PermissionError):
+                self.path.chmod(0o700)
 
     @property
     def is_lab(self) -> bool:
@@ -156,7 +160,8 @@ class Folder:
     def write_private(self, file: Path, content: bytes) -> None:
         """Write a file that only its owner can read. Even after a power cut, the file is complete or unchanged."""
         with self.usable():
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (file.parent.parent, file.parent):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
             try:
                 with os.fdopen(handle, "wb") as stream:

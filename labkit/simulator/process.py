@@ -45,6 +45,7 @@ class State:
     kubeconfig: Path
     mounts: str = ""
     pod_clock: bool = False
+    callers_checked: bool = False  # whether the kernel names the user of a connection
     clusters: dict[str, dict[str, Any]] = field(default_factory=dict)  # issuer and endpoint, by context
     notes: list[str] = field(default_factory=list)
     ended: str = ""
@@ -317,6 +318,7 @@ def _spawn(folder: Folder, bare: bool) -> None:
     """Start the server and return when it answers."""
     reading, writing = os.pipe()
     with folder.log_file.open("ab") as log:
+        folder.log_file.chmod(0o600)
         process = subprocess.Popen(
             [sys.executable, "-m", "labkit.simulator", str(folder.path), str(writing), *(["--bare"] if bare else [])],
             stdin=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from typing import Any
 
 from labkit.connection import thumbprint
 from labkit.errors import LabError
-from labkit.simulator import control, environment, open_files, replacement, snapshot_file, snapshots
+from labkit.simulator import control, environment, open_files, peer_credentials, replacement, snapshot_file, snapshots
 from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.gate import Gate
 from labkit.simulator.aws.sessions import Keys
@@ -160,6 +160,7 @@ class Server:
             issuers={},
             ca_file=folder.ca_file,
             kubeconfig=folder.kubeconfig,
+            callers_checked=peer_credentials.is_available(),
             notes=[*lab.ports.notes, *folder.clock.mended()],
         )
         await lab.listen_as_issuer(REGION)

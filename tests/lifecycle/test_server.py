@@ -300,14 +300,45 @@ def test_a_server_without_a_library_names_it_and_suggests_no_reset(tmp_path):
 
 
 def test_other_users_cannot_read_the_lab_s_files(lab):
+    before = os.umask(0)
+    try:
+        lab.folder.path.mkdir()
+        lab("up")
+        run_a_pod(lab)
+        lab("clock", "+1h")
+        lab("snapshot", "kept")
+    finally:
+        os.umask(before)
+    assert lab.folder.path.stat().st_mode & 0o777 == 0o700
+    own = [path for path in lab.folder.path.rglob("*") if lab.folder.pods not in path.parents and not path.is_symlink()]
+    assert {path.name: oct(path.stat().st_mode) for path in own if path.stat().st_mode & 0o077} == {}
+    assert {"clock", "pods", "server.log", "server.sock"} <= {path.name for path in own}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_gets_nothing_from_the_ports_without_authentication(lab):
     lab("up")
-    run_a_pod(lab)
-    open_to_others = [
-        file
-        for file in lab.folder.path.rglob("*")
-        if file.is_file() and not file.is_symlink() and file.stat().st_mode & 0o077 and "pods" not in file.parts
-    ]
-    assert {file.name for file in open_to_others} <= {"clock", "server.log", "server.lock", "start.lock"}
+    ports = lab.folder.read_json("ports.json")
+    urls = {
+        "metadata": f"http://127.0.0.1:{ports['blue/metadata']}/latest/api/token",
+        "agent": f"http://127.0.0.1:{ports['blue/pod-identity-agent']}/v1/credentials",
+        "webhook": f"https://127.0.0.1:{ports['blue/webhook']}/healthz",
+        "issuer": f"https://127.0.0.1:{ports['issuer/us-east-1']}/",  # it's public
+    }
+    curl = ("curl", "--noproxy", "*", "--insecure", "--silent", "--max-time", "60")
+
+    def codes(*before: str) -> dict[str, int]:
+        return {
+            name: subprocess.run([*before, *curl, url], capture_output=True).returncode for name, url in urls.items()
+        }
+
+    assert codes() == dict.fromkeys(urls, 0)
+    closed = {35, 52, 56}  # curl's codes for a connection that ends before an answer
+    other = codes("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups")
+    assert other.pop("issuer") == 0
+    assert set(other.values()) <= closed, other
+    assert "callers   checked: " in lab("status")
+    assert "- callers: checked" in lab("status", "--report")
 
 
 def test_every_port_is_on_loopback_and_refuses_foreign_hosts_and_web_pages(lab):

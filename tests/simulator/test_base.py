@@ -40,6 +40,8 @@ def test_files_with_keys_are_private(tmp_path):
     modes = {file.name: file.stat().st_mode & 0o777 for file in folder.path.iterdir()}
     assert modes == {"secret": 0o600, "ca.pem": 0o600, "ca.key": 0o600}
     assert folder.path.stat().st_mode & 0o777 == 0o700
+    folder.write_json("clusters/blue/ca.key", {})
+    assert [(folder.path / name).stat().st_mode & 0o777 for name in ("clusters", "clusters/blue")] == [0o700, 0o700]
 
 
 def test_only_one_process_holds_a_lock(tmp_path):

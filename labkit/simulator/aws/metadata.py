@@ -3,7 +3,7 @@
 What differs from AWS:
 
 - IMDSv1: a request without a token is refused.
-- The hop limit: the lab has none. Every process that reaches the port gets an answer.
+- The hop limit: the lab has none. Every pod gets an answer.
 - Data: the service has the ids, the type, the placement, the role's credentials and the identity document. It has no
   user data, network, tags, events or signatures.
 
