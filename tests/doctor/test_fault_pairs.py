@@ -6,12 +6,15 @@ And no printed repair changes the access of a second team, which shares the run'
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
+from labkit.course import faults
 from labkit.course.faults import CATALOGUE, Situation, expected
 from labkit.doctor.examination import examine
 from labkit.doctor.findings import catalogue as causes
+from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 from labkit.simulator import Authority
 from labkit.webhook import mutating_webhook_configuration
@@ -142,3 +145,17 @@ def test_a_description_does_not_give_the_finding_away():
     for fault in FAULTS:
         assert fault.finding not in fault.description and fault.id not in fault.description
         assert fault.description.endswith(".") and "\n" not in fault.description
+
+
+@pytest.mark.parametrize(("before", "after", "said"), [
+    ("works = true", "wroks = true", "wroks: Unexpected keyword argument."),
+    ('finding = "oidc', 'finding = 1 # "oidc', "finding: Input should be a valid string."),
+    ('["@no-provider"]', '["@no-providers"]', "hides: no list 'no-providers'."),
+    ("[faults.pod-deleted]", "[faults.pod-gone]", "The fault pod-deleted is not in both catalogue.toml and a module "),
+])  # fmt: skip
+def test_a_mistake_in_the_catalogue_is_one_sentence(tmp_path, before, after, said):
+    file = tmp_path / "catalogue.toml"
+    file.write_text(Path(faults.__file__).with_name(file.name).read_text().replace(before, after))
+    with pytest.raises(LabError) as refused:
+        faults.fault.read(file, (faults.provider, faults.role, faults.pod, faults.webhook, faults.sdk))
+    assert refused.value.what.startswith(said)

@@ -1,27 +1,23 @@
 """Common mistakes with IRSA, as faults that you put into a running lab and take out again.
 
-A fault only edits the documents that describe a run (`situation`). `live` changes the lab to match the edited
-documents. `breaking` keeps the documents from before the first fault, and restores the lab from them.
+`catalogue.toml` describes the faults. A fault only edits the documents that describe a run (`situation`). `live`
+changes the lab to match the edited documents. `breaking` keeps the documents from before the first fault, and restores
+the lab from them.
 """
 
 import random
 from difflib import get_close_matches
+from pathlib import Path
 
-from labkit.course.faults import pod, provider, role, sdk, webhook
+from labkit.course.faults import fault, pod, provider, role, sdk, webhook
 from labkit.course.faults.fault import Fault, expected
 from labkit.course.faults.situation import Situation
 from labkit.errors import LabError
 
 __all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "drawn_in_a_row", "expected", "named"]
 
-FAMILIES = (provider, role, pod, webhook, sdk)
-CATALOGUE: dict[str, Fault] = {
-    fault.id: fault
-    for family in FAMILIES
-    for value in vars(family).values()
-    for fault in (value if isinstance(value, tuple) else [value])
-    if isinstance(fault, Fault)
-}
+CATALOGUE = fault.read(Path(__file__).with_name("catalogue.toml"), (provider, role, pod, webhook, sdk))
+"""The faults by id, in the order of `catalogue.toml`."""
 
 
 def named(name: str) -> Fault:
@@ -50,4 +46,4 @@ def drawn_in_a_row(seed: int, count: int) -> list[Fault]:
 
 
 def _breaking() -> list[Fault]:
-    return [fault for fault in CATALOGUE.values() if not fault.works]
+    return [each for each in CATALOGUE.values() if not each.works]

@@ -1,26 +1,32 @@
 """A fault: a common mistake, made by editing the documents that describe a run."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import TypeVar
 
-from labkit.course.faults.situation import Situation
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
 
-Apply = Callable[[Situation], None]
+from labkit.course.faults.situation import Situation
+from labkit.errors import LabError
+
+Edit = Callable[[Situation], None]
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Fault:
-    """A common mistake, the edit that makes it, and the finding that reports it."""
+    """A common mistake, the edit that makes it, and the finding that reports it. `catalogue.toml` has the texts."""
 
     id: str
     description: str
     """A line about the event that led to the fault. It doesn't say what is wrong now."""
     finding: str
     """The id of the doctor's finding about the fault."""
-    apply: Apply
+    apply: Edit
     """The function that edits the documents, and changes nothing else."""
     hides: tuple[str, ...] = ()
     """The ids of the findings and faults that this fault hides from the doctor, as patterns of `fnmatch`."""
@@ -67,43 +73,56 @@ def expected(faults: Sequence[Fault]) -> set[str]:
     }
 
 
-def fault(
-    description: str,
-    *,
-    finding: str,
-    hides: tuple[str, ...] = (),
-    seen_as: tuple[str, ...] = (),
-    changes: tuple[str, ...] = (),
-    **settings: bool,
-) -> Callable[[Apply], Fault]:
-    """Return a decorator that turns a function into a fault. The function edits a `Situation`.
+def rows(
+    edit: Callable[[Situation, Value], None], values: Mapping[str, Callable[[Situation], Value]]
+) -> dict[str, Edit]:
+    """Return the edits of faults that differ only in the value that `edit` puts into the situation, by the faults' ids.
 
-    The parameters set the fields of `Fault`. The fault's id is the function's name with hyphens.
+    `values` has a function from the situation to this value for each id.
     """
 
-    def made(apply: Apply) -> Fault:
-        name = apply.__name__.replace("_", "-")
-        return Fault(name, description, finding, apply, hides, seen_as, changes, **settings)
-
-    return made
-
-
-def faults(
-    edit: Callable[[Situation, Value], None],
-    *rows: tuple[str, str, str, Callable[[Situation], Value], *tuple[str, ...]],
-    hides: tuple[str, ...] = (),
-    changes: tuple[str, ...] = (),
-) -> tuple[Fault, ...]:
-    """Return a fault for each row. The faults differ in the value that `edit` puts into the situation.
-
-    A row is the fault's id, its description, its finding, a function from the situation to the value, and what the
-    fault hides besides `hides`.
-    """
-
-    def apply(value: Callable[[Situation], Value]) -> Apply:
+    def edited(value: Callable[[Situation], Value]) -> Edit:
         return lambda situation: edit(situation, value(situation))
 
+    return {id: edited(value) for id, value in values.items()}
+
+
+def read(file: Path, families: Iterable[ModuleType]) -> dict[str, Fault]:
+    """Return the faults in a catalogue, by id. Their edits are in `families`.
+
+    A family's public functions are edits: the function `pod_deleted` belongs to the fault `pod-deleted`. Its dictionary
+    `EDITS` has those that `rows` made.
+
+    Raises `LabError` for the first mistake in the file.
+    """
+    content = tomllib.loads(file.read_text(encoding="utf-8"))
+    edits: dict[str, Edit] = {}
+    for family in families:
+        own = [each for each in vars(family).values() if getattr(each, "__module__", "") == family.__name__]
+        functions = [each for each in own if isinstance(each, FunctionType) and not each.__name__.startswith("_")]
+        edits |= {each.__name__.replace("_", "-"): each for each in functions} | getattr(family, "EDITS", {})
+    if odd := edits.keys() ^ content["faults"].keys():
+        raise LabError(f"The fault {min(odd)} is not in both {file.name} and a module beside it.", where=str(file))
+    faults = {}
+    for id, fault in content["faults"].items():
+        try:
+            hides = _expanded(fault.pop("hides", ()), content["lists"])
+            faults[id] = Fault(id=id, apply=edits[id], hides=hides, **fault)
+        except (ValidationError, KeyError) as error:
+            raise LabError(f"{_mistake(error)}.", where=f"{file}, faults.{id}", next="correct the file") from None
+    return faults
+
+
+def _expanded(names: Iterable[str], lists: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the names, with those of a list in place of `@LIST`."""
     return tuple(
-        Fault(id, description, finding, apply(value), (*hides, *more), changes=changes)
-        for id, description, finding, value, *more in rows
+        each for name in names for each in (_expanded(lists[name[1:]], lists) if name.startswith("@") else (name,))
     )
+
+
+def _mistake(error: ValidationError | KeyError) -> str:
+    if isinstance(error, KeyError):
+        return f"hides: no list {error}"
+    # A misspelt key is also missing. Report it as misspelt.
+    first = min(error.errors(), key=lambda each: each["type"] != "unexpected_keyword_argument")
+    return f"{first['loc'][0]}: {first['msg']}"
