@@ -158,21 +158,18 @@ def refuses(
     """Return a row, marked as right if STS refuses the service account's token with the error `code`."""
     actual = exchange(place, account, namespace=namespace, audience=audience, role_arn=role_arn)
     what = _subject(place, account, namespace) + (f", audience {audience}" if audience != AUDIENCE else "")
-    return Comparison(what, f"refused: {code}", actual, actual.startswith(code))
+    return refused(what, code, actual)
 
 
-def exchange(
-    place: "Workspace",
-    account: str = "",
-    *,
-    namespace: str = "",
-    audience: str = AUDIENCE,
-    role_arn: str = "",
-    seconds: int = HOUR,
-) -> str:
-    """Exchange a service account's token for the role. Return "admitted", or the text of the refusal."""
+def refused(what: str, code: str, answer: str) -> Comparison:
+    """Return a row named `what`, marked as right if the answer is a refusal with this error code."""
+    return Comparison(what, f"refused: {code}", answer, answer.startswith(code))
+
+
+def exchange(place: "Workspace", account: str = "", **options: Any) -> str:
+    """Return "admitted", or the text of the refusal. The arguments are those of `credentials`."""
     try:
-        credentials(place, account, namespace=namespace, audience=audience, role_arn=role_arn, seconds=seconds)
+        credentials(place, account, **options)
     except (ClientError, ApiException) as error:
         return refusal(error)
     return ADMITTED
@@ -201,8 +198,8 @@ def credentials(
     sts = place.aws.client("sts", config=Config(signature_version=UNSIGNED))
     request = {"RoleArn": role_arn or place.role_arn, "RoleSessionName": "exercise", "DurationSeconds": seconds}
     given = sts.assume_role_with_web_identity(**request, WebIdentityToken=token_request.status.token)["Credentials"]
-    names = {"aws_access_key_id": "AccessKeyId", "aws_secret_access_key": "SecretAccessKey"}
-    return {name: given[key] for name, key in {**names, "aws_session_token": "SessionToken"}.items()}
+    names = {"access_key_id": "AccessKeyId", "secret_access_key": "SecretAccessKey", "session_token": "SessionToken"}
+    return {f"aws_{name}": given[key] for name, key in names.items()}
 
 
 def allows(place: "Workspace", what: str, service: str, operation: str, **more: Any) -> Comparison:
@@ -217,8 +214,7 @@ def denies(
 
     `given` holds the credentials for the call; by default, new credentials of the role.
     """
-    actual = call(place, service, operation, given=given, **more)
-    return Comparison(what, "refused: AccessDenied", actual, actual.startswith("AccessDenied"))
+    return refused(what, "AccessDenied", call(place, service, operation, given=given, **more))
 
 
 def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: object) -> str:

@@ -1,11 +1,9 @@
 """Notebook 99: before you delete a resource, delete everything that uses it. Never delete other people's resources."""
 
-import json
-
 from botocore.exceptions import ClientError
 
-from labkit.course.exercises.asking import refusal
-from labkit.course.exercises.exercise import Exercise, make_role
+from labkit.course.exercises.asking import refusal, refused
+from labkit.course.exercises.exercise import Exercise, allow, make_role
 from labkit.doctor.checks import Comparison
 from labkit.workspace import Workspace
 
@@ -18,10 +16,8 @@ def _role_with_two_kinds_of_policies(place: Workspace) -> None:
     iam, name = place.aws.client("iam"), place.parameters.role_name
     make_role(place)
     make_role(place, name=f"{name}-till")
-    statement = {"Effect": "Allow", "Action": "s3:PutObject", "Resource": "*"}
-    inline = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     iam.attach_role_policy(RoleName=name, PolicyArn=ATTACHED)
-    iam.put_role_policy(RoleName=name, PolicyName="writing", PolicyDocument=inline)
+    allow(place, "writing", ("s3:PutObject", "*"))
 
 
 def _only_the_other_role_is_left(place: Workspace) -> list[Comparison]:
@@ -46,8 +42,7 @@ def _role_of(place: Workspace, workload: str) -> str:
 
 
 def _gone(place: Workspace, role: str) -> Comparison:
-    answer = _answer_for(place, role)
-    return Comparison(f"IAM's answer for {role}", f"refused: {GONE}", answer, answer.startswith(GONE))
+    return refused(f"IAM's answer for {role}", GONE, _answer_for(place, role))
 
 
 def _kept(place: Workspace, role: str) -> Comparison:

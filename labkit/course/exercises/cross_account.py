@@ -1,11 +1,10 @@
 """Notebook 10: a pod of one account reads a bucket of another account."""
 
-import json
 from uuid import uuid4
 
 from labkit import documents
 from labkit.course.exercises.asking import ALLOWED, admits, call, credentials, newcomers, refuses
-from labkit.course.exercises.exercise import Exercise, make_account, make_role
+from labkit.course.exercises.exercise import Exercise, allow, make_account, make_role
 from labkit.doctor.checks import Comparison
 from labkit.steps import bucket, iam_role, oidc_provider
 from labkit.workspace import Workspace
@@ -41,12 +40,8 @@ def _till(place: Workspace) -> Workspace:
 
 def _role_that_may_use_the_bucket(place: Workspace, name: str) -> None:
     make_role(place)
-    statement = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"]}
-    statement["Resource"] = f"arn:{place.connection.partition}:s3:::{name}/*"
-    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    place.aws.client("iam").put_role_policy(
-        RoleName=place.parameters.role_name, PolicyName="bucket", PolicyDocument=document
-    )
+    objects = f"arn:{place.connection.partition}:s3:::{name}/*"
+    allow(place, "bucket", (["s3:GetObject", "s3:PutObject"], objects))
 
 
 def _cart_is_admitted_over_there(place: Workspace) -> list[Comparison]:

@@ -1,6 +1,6 @@
 """An exercise. It opens unsolved, in its own namespace or in its own cluster, and the live lab judges the solution.
 
-`make_role` and `make_account` create the resources that exercises start with.
+`make_role`, `allow`, `ensure_account` and `make_account` create the resources that exercises start with.
 """
 
 import json
@@ -17,7 +17,7 @@ from labkit.doctor.checks import Comparison
 from labkit.errors import LabError
 from labkit.policy.written import PolicyDocument
 from labkit.run_parameters import Parameters
-from labkit.steps import iam_role, oidc_provider, pod
+from labkit.steps import iam_role, oidc_provider, pod, service_account
 from labkit.steps.namespace import ensure_namespace, until_gone
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
@@ -173,6 +173,20 @@ def make_role(place: Workspace, policy: PolicyDocument | None = None, *, name: s
     policy = policy or documents.trust_policy(place.parameters, place.provider_arn)
     document, name = json.dumps(policy), name or place.parameters.role_name
     place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document, Tags=place.tags)
+
+
+def allow(place: Workspace, policy: str, *allowed: tuple[str | list[str], str | list[str]]) -> None:
+    """Give the run's role an inline policy with this name. Each pair of actions and resources is a statement."""
+    statements = [{"Effect": "Allow", "Action": actions, "Resource": resources} for actions, resources in allowed]
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    role = place.parameters.role_name
+    place.aws.client("iam").put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=document)
+
+
+def ensure_account(place: Workspace) -> None:
+    """Create the run's OIDC provider and service account, unless they exist."""
+    oidc_provider.ensure(place)
+    service_account.ensure(place)
 
 
 def make_account(place: Workspace, name: str, annotations: dict[str, str] | None = None) -> None:

@@ -2,9 +2,8 @@
 
 from labkit import documents
 from labkit.course.exercises.asking import admits, newcomers, only_cart, refuses
-from labkit.course.exercises.exercise import Exercise, make_account, make_role
+from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
 from labkit.doctor.checks import Comparison
-from labkit.steps import oidc_provider, service_account
 from labkit.workspace import Workspace
 
 
@@ -21,8 +20,7 @@ def _role_for_cart_alone(place: Workspace) -> None:
 
 
 def _accounts(place: Workspace, *others: str) -> None:
-    oidc_provider.ensure(place)
-    service_account.ensure(place)
+    ensure_account(place)
     for name in others:
         make_account(place, name)
 

@@ -1,13 +1,12 @@
 """Notebook 08: each workload gets its own role, with only the permissions that it needs."""
 
-import json
 from typing import Any
 
 from labkit import documents
 from labkit.course.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected, newcomers, reads_only
-from labkit.course.exercises.exercise import Exercise, make_account, make_role
+from labkit.course.exercises.exercise import Exercise, allow, ensure_account, make_account, make_role
 from labkit.doctor.checks import Comparison
-from labkit.steps import bucket, oidc_provider, service_account
+from labkit.steps import bucket
 from labkit.workspace import Workspace
 
 REFUSED = "AccessDenied"
@@ -18,13 +17,10 @@ def _role_that_reads_the_whole_bucket(place: Workspace) -> None:
     bucket.create(place.aws, name)
     for team in ("cart", "till", "cart-old"):
         s3.put_object(Bucket=name, Key=f"{team}/1.txt", Body=b"hello")
-    _provider_and_account(place)
+    ensure_account(place)
     make_role(place)
     whole = f"arn:{place.connection.partition}:s3:::{name}"
-    actions = {"s3:ListBucket": whole, "s3:GetObject": f"{whole}/*"}
-    statements = [{"Effect": "Allow", "Action": action, "Resource": arn} for action, arn in actions.items()]
-    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
-    place.aws.client("iam").put_role_policy(RoleName=name, PolicyName="reading", PolicyDocument=document)
+    allow(place, "reading", ("s3:ListBucket", whole), ("s3:GetObject", f"{whole}/*"))
 
 
 def _role_that_two_share(place: Workspace) -> None:
@@ -33,14 +29,9 @@ def _role_that_two_share(place: Workspace) -> None:
     policy["Statement"][0]["Condition"]["StringEquals"][f"{issuer}:sub"] = [
         f"system:serviceaccount:{place.parameters.namespace}:{name}" for name in ("cart", "till")
     ]
-    _provider_and_account(place)
+    ensure_account(place)
     make_role(place, policy)
     make_account(place, "till")
-
-
-def _provider_and_account(place: Workspace) -> None:
-    oidc_provider.ensure(place)
-    service_account.ensure(place)
 
 
 def _reads_its_own_prefix(place: Workspace) -> list[Comparison]:

@@ -1,6 +1,6 @@
 """Notebook 01: an account trusts the issuers that are registered in it."""
 
-from labkit.course.exercises.asking import admits, exchange
+from labkit.course.exercises.asking import admits, exchange, refused
 from labkit.course.exercises.exercise import Exercise, make_role
 from labkit.doctor.checks import Comparison
 from labkit.steps import service_account
@@ -29,8 +29,7 @@ def _the_token_for_aws_alone(place: Workspace) -> list[Comparison]:
 
 
 def _refused_as_token(place: Workspace, audience: str) -> Comparison:
-    code, answer = "InvalidIdentityToken", exchange(place, audience=audience)
-    return Comparison(f"a token for {audience}", f"refused: {code}", answer, answer.startswith(code))
+    return refused(f"a token for {audience}", "InvalidIdentityToken", exchange(place, audience=audience))
 
 
 EXERCISES = (

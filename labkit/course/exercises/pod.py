@@ -8,13 +8,13 @@ from kubernetes.client import AppsV1Api
 from labkit import documents
 from labkit.connection import as_document, awaited, core_api
 from labkit.course.exercises.asking import injected
-from labkit.course.exercises.exercise import Exercise, make_account, make_role
+from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
 from labkit.course.faults.kubernetes import is_rolled_out
 from labkit.doctor.checks import Comparison
 from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, PodSpec, service_account_of
 from labkit.doctor.evidence.reading import Reads
-from labkit.steps import oidc_provider, service_account
+from labkit.steps import oidc_provider
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 
@@ -38,9 +38,8 @@ def _deployment_before_its_annotation(place: Workspace) -> None:
 
 
 def _account_alone(place: Workspace) -> None:
-    oidc_provider.ensure(place)
+    ensure_account(place)
     make_role(place)
-    service_account.ensure(place)
 
 
 def _running_pods_have_the_role(place: Workspace) -> list[Comparison]:

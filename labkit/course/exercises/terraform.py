@@ -5,9 +5,8 @@ from typing import Any
 from labkit import terraform
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ADMITTED, admits, elsewhere, exchange, injected, refuses
-from labkit.course.exercises.exercise import Exercise, make_account, make_role
+from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
 from labkit.doctor.checks import Comparison
-from labkit.steps import oidc_provider, service_account
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 
@@ -33,8 +32,7 @@ def _role_whose_name_is_a_prefix(place: Workspace) -> None:
 
 
 def _role(place: Workspace, variables: dict[str, Any], added: str = "") -> None:
-    oidc_provider.ensure(place)
-    service_account.ensure(place)
+    ensure_account(place)
     made = terraform.rendered(variables)
     make_role(place, made.trust_policy, name=made.name + added)
 

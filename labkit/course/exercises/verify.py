@@ -1,15 +1,14 @@
 """Notebook 05: a role's permissions, and how to end its sessions."""
 
-import json
 from base64 import b64decode
 from functools import partial
 from typing import Any
 
 from labkit.connection import awaited, core_api
 from labkit.course.exercises.asking import ALLOWED, allows, call, credentials, denies, reads_only, simulated
-from labkit.course.exercises.exercise import Exercise, make_role
+from labkit.course.exercises.exercise import Exercise, allow, ensure_account, make_role
 from labkit.doctor.checks import Comparison
-from labkit.steps import bucket, oidc_provider, service_account
+from labkit.steps import bucket
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 
@@ -19,12 +18,12 @@ NOTE = "note.txt"
 
 def _role_for_another_bucket(place: Workspace) -> None:
     _bucket(place)
-    _role(place, _reading("another-bucket"))
+    _role_that_reads(place, "another-bucket")
 
 
 def _session_that_somebody_copied(place: Workspace) -> None:
     _bucket(place)
-    _role(place, _reading(place.parameters.namespace))
+    _role_that_reads(place, place.parameters.namespace)
     document = {"metadata": {"name": COPIED, "labels": place.labels}, "stringData": credentials(place)}
     core_api(place.kubernetes).create_namespaced_secret(place.parameters.namespace, document)
 
@@ -34,18 +33,11 @@ def _bucket(place: Workspace) -> None:
     place.aws.client("s3").put_object(Bucket=place.parameters.namespace, Key=NOTE, Body=b"hello")
 
 
-def _role(place: Workspace, permissions: dict[str, Any]) -> None:
-    oidc_provider.ensure(place)
-    service_account.ensure(place)
-    iam, name = place.aws.client("iam"), place.parameters.role_name
+def _role_that_reads(place: Workspace, bucket: str) -> None:
+    ensure_account(place)
     make_role(place)
-    iam.put_role_policy(RoleName=name, PolicyName="reading", PolicyDocument=json.dumps(permissions))
-
-
-def _reading(bucket: str) -> dict[str, Any]:
     resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
-    statement = {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject"], "Resource": resources}
-    return {"Version": "2012-10-17", "Statement": [statement]}
+    allow(place, "reading", (["s3:ListBucket", "s3:GetObject"], resources))
 
 
 def _reads_and_no_more(place: Workspace) -> list[Comparison]:
