@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import Connection
-from labkit.doctor.evidence import Evidence, NotRead, Reads, workloads
+from labkit.doctor.evidence import Evidence, NotRead, Reads, known, workloads
 from labkit.doctor.evidence.account import ROLE_ARN
 from labkit.doctor.evidence.objects import ContainerDocument, ObjectMeta, PodDocument, ServiceAccountDocument
 from labkit.doctor.evidence.pod_spec import service_account_of
@@ -162,10 +162,7 @@ def is_named(evidence: Evidence) -> bool:
         f"service account {name}:" in (event.get("message") or "") for event in evidence.pod.failed_creations
     ):
         return True
-    try:
-        return bool(evidence.expected.role_candidates)
-    except NotRead:
-        return False
+    return known(lambda: bool(evidence.expected.role_candidates), False)
 
 
 def refuse_misspelt_role(evidence: Evidence) -> None:
@@ -183,10 +180,7 @@ def refuse_misspelt_role(evidence: Evidence) -> None:
             return
     except NotRead:
         return  # the diagnosis reports this error
-    try:
-        others = [role["RoleName"] for role in evidence.aws.account.roles]
-    except NotRead:
-        others = []
+    others = known(lambda: [role["RoleName"] for role in evidence.aws.account.roles]) or []
     meant = next(iter([*get_close_matches(name, own, n=1), *get_close_matches(name, others, n=1)]), "")
     options = f"-n {parameters.namespace} -s {parameters.service_account}"
     raise LabError(
@@ -399,10 +393,7 @@ def _variables(container: ContainerDocument) -> dict[str, str]:
 
 def _pods(evidence: Evidence) -> list[str]:
     """Return the name of each owner's newest pod."""
-    try:
-        pods = evidence.cluster.pods
-    except NotRead:
-        return []
+    pods = known(lambda: evidence.cluster.pods) or []
     alive = [
         pod
         for pod in pods

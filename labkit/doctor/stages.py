@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 from weakref import WeakSet
 
-from labkit.doctor.evidence import Evidence, NotRead
+from labkit.doctor.evidence import Evidence, known
 
 Result = Literal["error", "warning", "note", "not looked at", "right"]
 RESULTS: tuple[Result, ...] = get_args(Result)  # the worst first
@@ -29,10 +29,7 @@ class Stage:
 
         If a fact for this result can't be read, return `not looked at`.
         """
-        try:
-            return self.look(evidence)
-        except NotRead:
-            return "not looked at"
+        return known(lambda: self.look(evidence), "not looked at")
 
 
 def _if_there(subject: object) -> Result:
@@ -56,10 +53,7 @@ def _exchange(evidence: Evidence) -> Result:
 
 def _is_refused(evidence: Evidence) -> bool:
     """Whether STS refused the pod's token when the doctor sent the token."""
-    try:
-        exchange = evidence.pod.probe.exchange
-    except NotRead:
-        return False
+    exchange = known(lambda: evidence.pod.probe.exchange)
     return bool(exchange and exchange.code)
 
 

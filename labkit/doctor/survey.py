@@ -5,7 +5,7 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from labkit.connection import Connection
-from labkit.doctor.evidence import Evidence, NotRead, Reads
+from labkit.doctor.evidence import Evidence, NotRead, Reads, known
 from labkit.doctor.evidence.account import Account
 from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.objects import ObjectMeta, PodDocument
@@ -83,10 +83,7 @@ class Survey:
             for account in cluster.service_accounts(self._namespace)
             if _wants_a_role(account["metadata"])
         }
-        try:
-            pods = cluster.pods(self._namespace)
-        except NotRead:
-            pods = []  # each diagnosis reports it
+        pods = known(lambda: cluster.pods(self._namespace)) or []  # if it can't be read, each diagnosis reports it
         used = {
             (pod["metadata"]["namespace"], service_account_of(pod["spec"]))
             for pod in pods
@@ -189,10 +186,7 @@ def meant_account(connection: Connection, parameters: Parameters, pod: str) -> s
 
 
 def _account_of_pod(survey: Survey, namespace: str, pod: str) -> str:
-    try:
-        document = survey.cluster.pod(namespace, pod) if pod else None
-    except NotRead:
-        return ""
+    document = known(lambda: survey.cluster.pod(namespace, pod)) if pod else None
     return service_account_of(document["spec"]) if document else ""
 
 

@@ -11,6 +11,6 @@ that keep a container from getting its role. `workloads` finds the Deployments a
 """
 
 from labkit.doctor.evidence.evidence import Evidence
-from labkit.doctor.evidence.reading import NotRead, Reads
+from labkit.doctor.evidence.reading import NotRead, Reads, known
 
-__all__ = ["Evidence", "NotRead", "Reads"]
+__all__ = ["Evidence", "NotRead", "Reads", "known"]

@@ -4,10 +4,10 @@ A trust policy or a tag that names the service account makes a role a candidate.
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from labkit.doctor.evidence.account import Account, tags_of
-from labkit.doctor.evidence.reading import NotRead
+from labkit.doctor.evidence.reading import Document, NotRead, known
 from labkit.doctor.evidence.trust import Trust
 from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
@@ -37,10 +37,7 @@ def candidates(account: Account, parameters: Parameters, provider_arn: str) -> l
     trusted = trusting(account, parameters, provider_arn)
     if len(trusted) == 1:
         return trusted
-    try:
-        tagged = _tagged(account, parameters, provider_arn)
-    except NotRead:
-        return trusted
+    tagged = known(lambda: _tagged(account, parameters, provider_arn)) or []
     return [arn for arn in trusted if arn in tagged] or trusted or tagged
 
 
@@ -110,7 +107,7 @@ def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
 
 def _trust(role: "RoleTypeDef", parameters: Parameters, provider_arn: str) -> Trust:
     return Trust(
-        role.get("AssumeRolePolicyDocument"),
+        cast("Document", role.get("AssumeRolePolicyDocument")),
         role_name=role["RoleName"],
         provider_arn=provider_arn,
         subject=parameters.subject,
@@ -159,10 +156,7 @@ def _is_of_another_cluster(account: Account, parameters: Parameters, provider_ar
 
 
 def _tags(account: Account, role_name: str) -> dict[str, str]:
-    try:
-        return tags_of(account.role(role_name))
-    except NotRead:
-        return {}
+    return known(lambda: tags_of(account.role(role_name))) or {}
 
 
 def _allows(role: "RoleTypeDef") -> list[StatementDocument]:

@@ -9,7 +9,7 @@ from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.issuer import Issuer
 from labkit.doctor.evidence.objects import PodDocument, ServiceAccountDocument, WebhookConfiguration
 from labkit.doctor.evidence.pod_spec import service_account_of
-from labkit.doctor.evidence.reading import NotRead, Reads
+from labkit.doctor.evidence.reading import Reads, known
 from labkit.doctor.evidence.registration import Registration
 from labkit.documents import ROLE_ANNOTATION
 from labkit.run_parameters import RUN_LABEL, Parameters
@@ -72,10 +72,7 @@ class ClusterReading:
 
         If True, the policy and the bucket in the parameters belong to that run.
         """
-        try:
-            return bool(self.role_of_run)
-        except NotRead:
-            return False
+        return known(lambda: bool(self.role_of_run), False)
 
     @cached_property
     def is_namespace_ending(self) -> bool:
@@ -83,10 +80,7 @@ class ClusterReading:
 
         https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
         """
-        try:
-            namespace = self.api.get("namespace", self._parameters.namespace)
-        except NotRead:
-            return False
+        namespace = known(lambda: self.api.get("namespace", self._parameters.namespace))
         return bool(namespace and namespace["metadata"].get("deletionTimestamp"))
 
     @cached_property

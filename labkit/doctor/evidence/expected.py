@@ -10,7 +10,8 @@ from labkit.doctor.evidence.account import ROLE_ARN, AwsAccounts
 from labkit.doctor.evidence.cluster import AUDIENCE_KEY, ClusterReading
 from labkit.doctor.evidence.pod import PodReading
 from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE
-from labkit.doctor.evidence.reading import NotRead
+from labkit.doctor.evidence.reading import NotRead, known
+from labkit.doctor.evidence.trust import account_of
 from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
@@ -45,6 +46,8 @@ class Expected:
         self.issuer = connection.issuer
         self.subject = parameters.subject
         """The subject (`sub`) of the service account's tokens."""
+        self.account = account_of(self.subject)
+        """The service account, such as `shop:cart`."""
         self._parameters = parameters
         self._connection = connection
         self._accounts = accounts
@@ -128,10 +131,8 @@ class Expected:
     @property
     def role_account_id(self) -> str:
         """The id of the role's account (12 digits); the cluster's account if the role is unknown."""
-        try:
-            return Arn.parse(self.role_arn).account if self.role_arn else self._connection.account_id
-        except NotRead:
-            return self._connection.account_id
+        role_arn = known(lambda: self.role_arn, "")
+        return Arn.parse(role_arn).account if role_arn else self._connection.account_id
 
     @property
     def is_only_annotated(self) -> bool:
@@ -190,10 +191,7 @@ class Expected:
         Return None if the role doesn't exist or can't be read, or if its trust policy neither admits nor names the
         service account.
         """
-        try:
-            role = self._accounts.own.role(role_name)
-        except NotRead:
-            return None
+        role = known(lambda: self._accounts.own.role(role_name))
         if role is None:
             return None
         is_mine = candidates.admits(role, self._parameters, self._connection.provider_arn)
@@ -213,10 +211,7 @@ class Expected:
                 return annotation
         if arn := self._role_by_hand():
             return arn
-        try:
-            arns = self.role_candidates
-        except NotRead:
-            return ""
+        arns = known(lambda: self.role_candidates) or []
         return arns[0] if len(arns) == 1 else ""
 
     def _role_by_hand(self) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from functools import partial
-from shlex import quote
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
@@ -14,7 +13,6 @@ DISCOVERY = "/.well-known/openid-configuration"
 # The path at which an API server publishes the keys that verify its tokens.
 # https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
 CLUSTER_KEYS = "/openid/v1/jwks"
-TIMEOUT = 10.0  # seconds
 
 
 class IssuerDocument(TypedDict, total=False):
@@ -114,7 +112,9 @@ class Issuer:
     def _get(self, read: Read) -> IssuerDocument:
         import httpx
 
-        fetch = self._connection.fetch or _fetch
+        from labkit.targets import eks
+
+        fetch = self._connection.fetch or eks.fetch
         try:
             return {"document": fetch(read.name)}
         except LabError as error:
@@ -136,15 +136,6 @@ class Issuer:
 
 def _read(kind: str, url: str) -> Read:
     return Read(kind, url, of="a host")
-
-
-def _fetch(url: str) -> Any:
-    import httpx
-
-    try:
-        return httpx.get(url, timeout=TIMEOUT).raise_for_status().json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise LabError(f"{url} could not be fetched: {error}", where="fetch", next=f"curl {quote(url)}") from None
 
 
 def _ids(keys: Any) -> list[str]:

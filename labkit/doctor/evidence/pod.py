@@ -7,7 +7,7 @@ from labkit.doctor.evidence.cluster import ClusterReading
 from labkit.doctor.evidence.objects import Event, PodDocument
 from labkit.doctor.evidence.pod_spec import TOKEN_VOLUME, Container, PodSpec
 from labkit.doctor.evidence.probe import CallerIdentity, DryRun, Probe
-from labkit.doctor.evidence.reading import NotRead, Reads
+from labkit.doctor.evidence.reading import NotRead, Reads, known
 from labkit.run_parameters import Parameters
 
 FAILED = "FailedCreate"  # the reason in the event about a rejected pod
@@ -148,10 +148,7 @@ class PodReading:
         return bool(exchange and exchange.code)
 
     def _newest_event(self, reason: str) -> str:
-        try:
-            events = self._cluster.api.events(self._parameters.namespace)
-        except NotRead:
-            return ""
+        events = known(lambda: self._cluster.api.events(self._parameters.namespace)) or []
         mine = [each for each in events if each["involvedObject"].get("name") == self.name]
         with_reason = [each for each in mine if each.get("reason") == reason]
         newest = max(

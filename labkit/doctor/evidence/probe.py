@@ -16,7 +16,7 @@ from functools import cached_property
 from labkit.connection import Connection
 from labkit.doctor.evidence.cluster_api import ClusterApi
 from labkit.doctor.evidence.pod_spec import REGIONS, ROLE, TOKEN_FILE, Container, PodSpec
-from labkit.doctor.evidence.reading import Answer, Document, NotRead, Read, Reads
+from labkit.doctor.evidence.reading import Answer, Document, NotRead, Read, Reads, known
 from labkit.errors import LabError, NotAllowed, said_by_the_cluster
 from labkit.execution import Executed, execute
 from labkit.policy.arn import Arn
@@ -327,10 +327,7 @@ def _is_about_a_failed_call(counter: str, webhooks: Iterable[str]) -> bool:
 
 
 def _has_role(container: Container) -> bool:
-    try:
-        return container.has_role
-    except NotRead:
-        return False
+    return known(lambda: container.has_role, False)
 
 
 def _said(done: Executed) -> Document:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 from urllib.parse import urlsplit
 
 from labkit.errors import LabError, NoCredentials, said_by_the_cluster, without_session
@@ -30,6 +30,7 @@ CREDENTIALS = "valid AWS credentials   (aws sts get-caller-identity)"
 Document = dict[str, Any]
 """An object that AWS or Kubernetes defines, as JSON."""
 Answer = TypeVar("Answer")
+Fact = TypeVar("Fact")
 Answerer = Literal["AWS", "the cluster", "the pod", "a host"]
 
 
@@ -165,6 +166,18 @@ class Reads:
                 self.unread[read] = unread
                 if unread.is_lost:
                     self._lost[read.endpoint] = unread
+
+
+@overload
+def known(read: Callable[[], Fact]) -> Fact | None: ...
+@overload
+def known(read: Callable[[], Fact], otherwise: Fact) -> Fact: ...
+def known(read: Callable[[], Fact], otherwise: Fact | None = None) -> Fact | None:
+    """Return the fact that `read` returns; `otherwise` if it can't be read."""
+    try:
+        return read()
+    except NotRead:
+        return otherwise
 
 
 def _answered(read: Read, call: Callable[[], Any]) -> Any:

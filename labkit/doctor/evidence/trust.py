@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from labkit.policy import Decision, Policy, evaluate_trust, resource_tags
 from labkit.policy.arn import Arn
@@ -28,45 +29,26 @@ CLAIMS = ("sub", "aud")
 PROVIDER_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/\S+", re.ASCII)
 
 
+@dataclass(eq=False)
 class Trust:
     """A role's trust policy, evaluated for one service account's token. Without a role, the policy is empty."""
 
-    def __init__(
-        self,
-        document: object,
-        *,
-        role_name: str,
-        provider_arn: str,
-        subject: str,
-        audience: str,
-        tags: Mapping[str, str],
-    ):
-        """
-        Args:
-            document: the trust policy. If it isn't a dict, it admits no one.
-            provider_arn: the OIDC provider of the cluster's issuer.
-            subject: the token's `sub`.
-            audience: the token's `aud`.
-            tags: the role's tags.
-        """
-        self.document = document if isinstance(document, dict) else {}
-        self._role_name = role_name
-        self._provider_arn = provider_arn
-        self._subject = subject
-        self._audience = audience
-        self._tags = tags
-        self._policy = self._read(self.document)
+    document: dict[str, Any]
+    """The trust policy. If it isn't a dict, it admits no one."""
+    role_name: str
+    provider_arn: str
+    """The OIDC provider of the cluster's issuer."""
+    subject: str
+    """The token's `sub`."""
+    audience: str
+    """The token's `aud`."""
+    tags: Mapping[str, str]
+    """The role's tags."""
 
-    def changed(self, document: dict[str, object]) -> "Trust":
-        """Return a `Trust` for the same role and token, with another trust policy."""
-        return Trust(
-            document,
-            role_name=self._role_name,
-            provider_arn=self._provider_arn,
-            subject=self._subject,
-            audience=self._audience,
-            tags=self._tags,
-        )
+    def __post_init__(self) -> None:
+        if not isinstance(cast("object", self.document), dict):
+            self.document = {}
+        self._policy = self._read(self.document)
 
     @property
     def statements(self) -> list[StatementDocument]:
@@ -105,7 +87,9 @@ class Trust:
         if self.admits:
             return []
         likely = {number: self._if_let_in(each) for number, each in enumerate(self.statements)}
-        if not self.changed({**self.document, "Statement": [each for each in likely.values() if each]}).admits:
+        if not replace(
+            self, document={**self.document, "Statement": [each for each in likely.values() if each]}
+        ).admits:
             return []
         return [
             condition
@@ -152,11 +136,11 @@ class Trust:
     def is_own(self, statement: StatementDocument) -> bool:
         """Whether an Allow statement is for this service account alone. With a pattern for `sub`, it isn't."""
         subjects = [condition for condition in conditions_of(statement) if condition.claim == "sub"]
-        if not subjects or any(each.values != (self._subject,) or not each.is_literal for each in subjects):
+        if not subjects or any(each.values != (self.subject,) or not each.is_literal for each in subjects):
             return False
         if principals_of(statement, "AWS") or principals_of(statement, "Service") or statement.get("Principal") == "*":
             return False
-        return all(arn == self._provider_arn or _never_holds(statement, arn) for arn in federated_of(statement))
+        return all(arn == self.provider_arn or _never_holds(statement, arn) for arn in federated_of(statement))
 
     def is_meant(self, statement: StatementDocument) -> bool:
         """Whether an Allow statement would admit the service account, if its other conditions held.
@@ -175,10 +159,10 @@ class Trust:
 
     def holds(self, condition: WrittenCondition) -> bool:
         """Whether the token meets the condition. For `sub` and `aud`, the issuer in the key doesn't matter."""
-        key = f"{name_of(self._provider_arn)}:{condition.claim}" if condition.claim in CLAIMS else condition.key
+        key = f"{name_of(self.provider_arn)}:{condition.claim}" if condition.claim in CLAIMS else condition.key
         statement: StatementDocument = {
             "Effect": "Allow",
-            "Principal": {"Federated": self._provider_arn},
+            "Principal": {"Federated": self.provider_arn},
             "Action": WEB_IDENTITY,
             "Condition": {condition.operator: {key: list(condition.values)}},
         }
@@ -187,7 +171,7 @@ class Trust:
     def names_subject(self, statement: StatementDocument) -> bool:
         """Whether a condition on `sub` names the service account, with any operator and for any issuer."""
         return any(
-            condition.claim == "sub" and any(wildcard(value)(self._subject) for value in condition.values)
+            condition.claim == "sub" and any(wildcard(value)(self.subject) for value in condition.values)
             for condition in conditions_of(statement)
         )
 
@@ -215,7 +199,7 @@ class Trust:
         for arn in federated_of(statement):
             if _never_holds(statement, arn):
                 continue
-            if arn != self._provider_arn:
+            if arn != self.provider_arn:
                 names.append(name_of(arn) or arn)
             else:
                 names += self._other_subjects(statement)
@@ -233,7 +217,7 @@ class Trust:
         values = [
             value for each in subjects for value in each.values if not (each.is_literal and {*value} & {"*", "?"})
         ]
-        names = [EVERYBODY if wildcard(value)(STRANGER) else value for value in values if value != self._subject]
+        names = [EVERYBODY if wildcard(value)(STRANGER) else value for value in values if value != self.subject]
         return [name if "*" not in name and name != EVERYBODY else name + but for name in names]
 
     def _nearness(self, statement: StatementDocument) -> tuple[bool, int, bool, int]:
@@ -243,9 +227,9 @@ class Trust:
     def _trusted(self, statement: StatementDocument) -> int:
         """Rank the statement by the similarity between its principal and the cluster's OIDC provider."""
         federated = federated_of(statement)
-        if self._provider_arn in federated:
+        if self.provider_arn in federated:
             return 3
-        last = name_of(self._provider_arn).rpartition("/")[2]
+        last = name_of(self.provider_arn).rpartition("/")[2]
         if any(name_of(arn).rpartition("/")[2] == last for arn in federated):
             return 2
         return 1 if federated else 0
@@ -254,14 +238,14 @@ class Trust:
         return self._read({**self.document, "Statement": [statement]})
 
     def _read(self, document: dict[str, Any]) -> Policy:
-        return Policy.read(document, kind="trust", name=self._role_name)
+        return Policy.read(document, kind="trust", name=self.role_name)
 
     def _decide(self, policy: Policy, subject: str = "", audience: str = "") -> Decision:
-        issuer = name_of(self._provider_arn)
-        claims = {f"{issuer}:sub": subject or self._subject, f"{issuer}:aud": audience or self._audience}
-        account = {"aws:ResourceAccount": Arn.parse(self._provider_arn).account}
-        context = {**resource_tags(self._tags, "iam"), **account, **claims}
-        return evaluate_trust(policy, provider_arn=self._provider_arn, action=WEB_IDENTITY, context=context)
+        issuer = name_of(self.provider_arn)
+        claims = {f"{issuer}:sub": subject or self.subject, f"{issuer}:aud": audience or self.audience}
+        account = {"aws:ResourceAccount": Arn.parse(self.provider_arn).account}
+        context = {**resource_tags(self.tags, "iam"), **account, **claims}
+        return evaluate_trust(policy, provider_arn=self.provider_arn, action=WEB_IDENTITY, context=context)
 
 
 def account_of(subject: str) -> str:

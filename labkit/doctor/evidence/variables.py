@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from labkit.doctor.evidence import pod_spec
 from labkit.doctor.evidence.evidence import Evidence
 from labkit.doctor.evidence.probe import ProbedToken
-from labkit.doctor.evidence.reading import Document, NotRead
+from labkit.doctor.evidence.reading import Document, NotRead, known
 from labkit.tokens import NotAToken, read_jwt
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -237,11 +237,8 @@ def works_by_hand(evidence: Evidence) -> list[pod_spec.Container]:
     Return [] if one of the containers with a role can't do so, or if something can't be read. Containers without a
     role don't count.
     """
-    try:
-        with_role = [container for container in evidence.pod.containers if container.has_role]
-        return with_role if all(_works_by_hand(evidence, container) for container in with_role) else []
-    except NotRead:
-        return []
+    with_role = known(lambda: [container for container in evidence.pod.containers if container.has_role]) or []
+    return with_role if known(lambda: all(_works_by_hand(evidence, each) for each in with_role), False) else []
 
 
 def invalid_session_name(_: Evidence, container: pod_spec.Container) -> Wrong | None:
@@ -352,12 +349,8 @@ def _works_by_hand(evidence: Evidence, container: pod_spec.Container) -> bool:
 
 
 def _seen_token(evidence: Evidence, container: pod_spec.Container) -> ProbedToken | None:
-    if not evidence.pod.probe_allowed or evidence.pod.probe.container is not container:
-        return None
-    try:
-        return evidence.pod.probe.token
-    except NotRead:
-        return None
+    is_probed = evidence.pod.probe_allowed and evidence.pod.probe.container is container
+    return known(lambda: evidence.pod.probe.token) if is_probed else None
 
 
 def _copy(evidence: Evidence, container: pod_spec.Container) -> tuple[str, Document] | None:

@@ -10,7 +10,7 @@ from labkit.doctor.evidence import accounts
 from labkit.doctor.evidence.evidence import Evidence
 from labkit.doctor.evidence.objects import ObjectMeta, PodDocument, PodSpecDocument, Workload
 from labkit.doctor.evidence.pod_spec import ROLE, service_account_of
-from labkit.doctor.evidence.reading import NotRead
+from labkit.doctor.evidence.reading import NotRead, known
 
 # The end of a generated name: https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go
 SUFFIX = "-[bcdfghjklmnpqrstvwxz2456789]{5}"
@@ -28,10 +28,7 @@ def jobs_of_account(evidence: Evidence) -> list[str]:
 
     https://kubernetes.io/docs/concepts/workloads/controllers/job/
     """
-    try:
-        jobs = evidence.cluster.api.jobs(evidence.parameters.namespace)
-    except NotRead:
-        return []
+    jobs = known(lambda: evidence.cluster.api.jobs(evidence.parameters.namespace)) or []
     mine = evidence.parameters.service_account
     return [called(each) for each in jobs if service_account_of(_pod_spec(each)) == mine]
 
@@ -79,11 +76,7 @@ def that_made(evidence: Evidence, pod_name: str) -> Workload | None:
 
 def are_known(evidence: Evidence) -> bool:
     """Whether the workloads can be listed."""
-    try:
-        evidence.cluster.api.workloads(evidence.parameters.namespace)
-    except NotRead:
-        return False
-    return True
+    return known(lambda: evidence.cluster.api.workloads(evidence.parameters.namespace)) is not None
 
 
 def was_made_by_a_controller(pod_name: str) -> bool:
@@ -191,10 +184,7 @@ def _refers(part: Any, config_map: str) -> bool:
 
 
 def _all(evidence: Evidence) -> list[Workload]:
-    try:
-        return evidence.cluster.api.workloads(evidence.parameters.namespace)
-    except NotRead:
-        return []
+    return known(lambda: evidence.cluster.api.workloads(evidence.parameters.namespace)) or []
 
 
 def _pod_spec(workload: Workload) -> PodSpecDocument:
@@ -215,10 +205,7 @@ def _names(workload: Workload) -> set[str]:
 
 
 def _sets_role(evidence: Evidence, workload: Workload) -> bool:
-    try:
-        role_arn = evidence.expected.role_arn
-    except NotRead:
-        return False
+    role_arn = known(lambda: evidence.expected.role_arn, "")
     spec = _pod_spec(workload)
     there = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
     variables = [variable for container in there for variable in container.get("env") or []]

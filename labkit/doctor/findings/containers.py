@@ -4,7 +4,7 @@ https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.
 """
 
 from labkit.doctor import stages
-from labkit.doctor.evidence import Evidence, NotRead, kinds, variables, workloads
+from labkit.doctor.evidence import Evidence, NotRead, kinds, known, variables, workloads
 from labkit.doctor.evidence.objects import ObjectMeta, PodDocument, Workload
 from labkit.doctor.evidence.pod_spec import ROLE, Container, PodSpec
 from labkit.doctor.evidence.reading import NOBODY, Document, Read
@@ -268,10 +268,7 @@ def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
 
 
 def _static_keys_read(evidence: Evidence, container: Container) -> variables.Wrong | None:
-    try:
-        return variables.static_keys(evidence, container)
-    except NotRead:
-        return None
+    return known(lambda: variables.static_keys(evidence, container))
 
 
 def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
@@ -303,10 +300,7 @@ def _answer_to_keys(evidence: Evidence) -> str:
         return ""
     if not caller.arn:
         return caller.error if ASSUME not in caller.error and any(code in caller.error for code in NOBODY) else ""
-    try:
-        exchange = evidence.pod.probe.exchange
-    except NotRead:
-        exchange = None
+    exchange = known(lambda: evidence.pod.probe.exchange)
     # STS accepts the token, but the SDK hasn't used the token.
     is_other = exchange is not None and bool(exchange.arn) and not evidence.expected.role_is_assumed
     return caller.arn if is_other or ":user/" in caller.arn else ""

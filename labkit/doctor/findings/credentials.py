@@ -1,11 +1,11 @@
 """The pod's credentials: does STS accept the pod's token, and as which identity does AWS know the pod?"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from labkit.doctor import stages
-from labkit.doctor.evidence import Evidence, accounts, kinds
+from labkit.doctor.evidence import Evidence, accounts, kinds, missed_role
 from labkit.doctor.evidence.cluster import AUDIENCE_KEY
 from labkit.doctor.evidence.objects import TokenProjection
 from labkit.doctor.evidence.pod_spec import TOKEN_FILE, Container
@@ -16,7 +16,7 @@ from labkit.doctor.findings import containers
 from labkit.doctor.repairs import advice, pod_commands
 from labkit.doctor.repairs.manifest import containers_of
 from labkit.doctor.repairs.repair import Repair
-from labkit.doctor.repairs.words import listed, name_of_account, said
+from labkit.doctor.repairs.words import listed, said
 from labkit.documents import AUDIENCE
 from labkit.tokens import NotAToken, read_jwt
 
@@ -95,7 +95,7 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
         for call in evidence.aws.account.calls(ASSUME)
         if call.get("errorCode") in EXPIRED
         and evidence.expected.role_arn in str(call.get("requestParameters"))
-        and (call.get("eventTime") or "") >= _made(evidence)
+        and (call.get("eventTime") or "") >= missed_role.made_at(evidence)
     ]
     if not late:
         return None
@@ -143,23 +143,21 @@ def too_new(evidence: Evidence) -> Symptom | None:
     )
 
 
-def denied_by(policy: str, summary: str, advice: str) -> Cause:
+def denied_by(policy: str, summary: str, repair: Callable[[Evidence], str]) -> Cause:
     """Return a `Cause` that finds an AWS error about a policy of the type `policy`, e.g. a "VPC endpoint policy".
-
-    The finding has the summary `summary`. Its repair is the text `advice`.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
     named = re.compile(rf"explicit deny in an? {policy}|no {policy} allows", re.IGNORECASE)
 
     def look(evidence: Evidence) -> Symptom | None:
-        said = next(((text, source) for text, source in _refusals(evidence) if named.search(text)), None)
-        if said is None:
+        refusal = next(((text, source) for text, source in _refusals(evidence) if named.search(text)), None)
+        if refusal is None:
             return None
-        (actual, source), expected = said, f"no {policy} that denies the call"
+        (actual, source), expected = refusal, f"no {policy} that denies the call"
         if policy.endswith("control policy"):
             actual = f"{actual}; {evidence.aws.control_policies(policy.upper().replace(' ', '_'))}"
-        return Symptom(summary, expected, actual, source, repair=f"# {advice}".format(evidence=evidence))
+        return Symptom(summary, expected, actual, source, repair=repair(evidence))
 
     name = policy.lower().replace(" ", "-")
     return cause(f"denied-by-{name}", stages.EXCHANGE, LEARN, reads=(kinds.CALLER,))(look)
@@ -168,22 +166,20 @@ def denied_by(policy: str, summary: str, advice: str) -> Cause:
 denied_by_service_control_policy = denied_by(
     "service control policy",
     "A service control policy of the organization keeps the pod from its role.",
-    "only the organization's administrators can change the policy. In their account, this lists the policies:\n"
-    "# aws organizations list-policies-for-target --target-id {evidence.expected.role_account_id} "
-    "--filter SERVICE_CONTROL_POLICY",
+    lambda evidence: advice.organization_stays(evidence, "SERVICE_CONTROL_POLICY"),
 )
 denied_by_resource_control_policy = denied_by(
     "resource control policy",
     "A resource control policy of the organization keeps the pod from its role.",
-    "only the organization's administrators can change the policy. In their account, this lists the policies:\n"
-    "# aws organizations list-policies-for-target --target-id {evidence.expected.role_account_id} "
-    "--filter RESOURCE_CONTROL_POLICY",
+    lambda evidence: advice.organization_stays(evidence, "RESOURCE_CONTROL_POLICY"),
 )
 denied_by_vpc_endpoint_policy = denied_by(
     "VPC endpoint policy",
     "The pod reaches STS through a VPC endpoint, and the endpoint's policy keeps the pod from its role.",
-    "only whoever runs the cluster's network can change the policy. This lists the endpoints and their policies:\n"
-    "# aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'",
+    lambda _: said(
+        "only whoever runs the cluster's network can change the policy. This lists the endpoints and their policies:",
+        "aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'",
+    ),
 )
 
 DENIED_BY_OTHERS = (denied_by_service_control_policy, denied_by_resource_control_policy, denied_by_vpc_endpoint_policy)
@@ -284,7 +280,7 @@ def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
     account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
     lines = []
     if evidence.cluster.annotations.get(AUDIENCE_KEY) == audience:
-        lines.append(said(f"After this, new pods of {name_of_account(evidence.expected.subject)} get tokens for STS:"))
+        lines.append(said(f"After this, new pods of {evidence.expected.account} get tokens for STS:"))
         lines.append(f"{kubectl} annotate {account} --overwrite {AUDIENCE_KEY}-")
     lines += [
         said(
@@ -322,7 +318,7 @@ def _sent(container: Container) -> TokenProjection | None:
 def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
     """Make containers send STS the second token in `volume`, not the first token.
 
-    The first token's path is `path`. The second token's path is `path` with `BESIDE` at the end. Only containers that
+    The first token's path is `path`. The second token's path is `path` with `FOR_STS` at the end. Only containers that
     mount the volume and send the first token are changed.
     """
     senders = {each.name for each in evidence.pod.containers if (_sent(each) or {}).get("path") == path}
@@ -370,13 +366,9 @@ def _refused_exchange(evidence: Evidence) -> Exchange | None:
     return exchange if exchange and exchange.code else None
 
 
-def _made(evidence: Evidence) -> str:
-    return ((evidence.pod.document or {}).get("metadata") or {}).get("creationTimestamp") or ""
-
-
 def _was_renewed(evidence: Evidence, claims: Document) -> bool:
     """Whether the node has renewed the pod's token, and the pod's first token has expired."""
-    made = _made(evidence).replace("Z", "+00:00")
+    made = missed_role.made_at(evidence).replace("Z", "+00:00")
     issued, expires = claims.get("iat"), claims.get("exp")
     if not made or not isinstance(issued, int) or not isinstance(expires, int):
         return False

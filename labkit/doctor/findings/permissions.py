@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from labkit.doctor import stages
-from labkit.doctor.evidence import Evidence, NotRead, kinds
+from labkit.doctor.evidence import Evidence, kinds, known
 from labkit.doctor.finding import Symptom, cause
 from labkit.doctor.repairs import advice, policies, words
 from labkit.doctor.repairs.commands import Commands
@@ -101,10 +101,7 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
         expected=f"{evidence.expected.action} on {evidence.expected.resource} allowed by the organization",
         found=f"AllowedByOrganizations: false; {evidence.aws.control_policies('SERVICE_CONTROL_POLICY')}",
         source="iam:SimulatePrincipalPolicy, OrganizationsDecisionDetail",
-        repair="# only the organization's administrators can change the policy. "
-        "In their account, this lists the policies:\n"
-        f"# aws organizations list-policies-for-target --target-id {evidence.expected.role_account_id} "
-        "--filter SERVICE_CONTROL_POLICY",
+        repair=advice.organization_stays(evidence, "SERVICE_CONTROL_POLICY"),
     )
 
 
@@ -143,10 +140,7 @@ def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
         expected=f"no resource control policy that denies {evidence.expected.action} on {evidence.expected.resource}",
         found="; ".join(f"{name}: {statement}" for name, statement in denying.items()),
         source="organizations:ListPoliciesForTarget, organizations:DescribePolicy",
-        repair="# only the organization's administrators can change the policy. "
-        "In their account, this lists the policies:\n"
-        f"# aws organizations list-policies-for-target --target-id {evidence.expected.role_account_id} "
-        "--filter RESOURCE_CONTROL_POLICY",
+        repair=advice.organization_stays(evidence, "RESOURCE_CONTROL_POLICY"),
     )
 
 
@@ -485,10 +479,8 @@ def _is_of_the_role_s_account(evidence: Evidence) -> bool:
     if account or not (bucket := _bucket(evidence)):
         return account in ("", evidence.expected.role_account_id)
     # A bucket's ARN doesn't name an account, but the account lists its buckets.
-    try:
-        return bucket in evidence.aws.role_account.buckets
-    except NotRead:
-        return True  # the same policy may also forbid listing them
+    # The same policy may also forbid listing them.
+    return known(lambda: bucket in evidence.aws.role_account.buckets, True)
 
 
 def _is_known(statement: dict[str, Any]) -> bool:

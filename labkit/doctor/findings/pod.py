@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from labkit.doctor import stages
-from labkit.doctor.evidence import Evidence, NotRead, kinds, missed_role, workloads
+from labkit.doctor.evidence import Evidence, kinds, known, missed_role, workloads
 from labkit.doctor.evidence.objects import Event, PodDocument, PodSpecDocument, Workload
 from labkit.doctor.evidence.pod import FAILED
 from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
@@ -306,10 +306,7 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: 
 def _failed_creation(evidence: Evidence, workload: Workload) -> str:
     """Return the API server's reason for not creating a workload's pod."""
     name = workload["metadata"]["name"]
-    try:
-        failed = evidence.pod.failed_creations
-    except NotRead:
-        return ""
+    failed = known(lambda: evidence.pod.failed_creations) or []
     return next((each["message"] for each in failed if _is_one_of(each, [name]) and each.get("message")), "")
 
 

@@ -1,7 +1,7 @@
 """The IAM role: did IAM refuse its last trust policy, does it exist, and does the pod try to assume it twice?"""
 
 from labkit.doctor import stages
-from labkit.doctor.evidence import Evidence, NotRead, kinds
+from labkit.doctor.evidence import Evidence, kinds, known
 from labkit.doctor.evidence.account import PastCall, document
 from labkit.doctor.evidence.pod_spec import AwsConfig, PodSpec
 from labkit.doctor.finding import Symptom, any_finding, cause
@@ -196,9 +196,4 @@ def _renamed(evidence: Evidence) -> str:
 
 
 def _trusting(evidence: Evidence) -> list[str]:
-    if evidence.expected.role_is_known:
-        return []
-    try:
-        return evidence.expected.roles_that_trust_it
-    except NotRead:
-        return []
+    return [] if evidence.expected.role_is_known else known(lambda: evidence.expected.roles_that_trust_it) or []

@@ -3,12 +3,11 @@
 import re
 
 from labkit.doctor import stages
-from labkit.doctor.evidence import Evidence, NotRead, accounts, kinds, variables
+from labkit.doctor.evidence import Evidence, NotRead, accounts, kinds, known, variables
 from labkit.doctor.evidence.account import ROLE_ARN
 from labkit.doctor.evidence.candidates import made_by_eksctl
 from labkit.doctor.evidence.objects import Workload
 from labkit.doctor.evidence.pod_spec import service_account_of
-from labkit.doctor.evidence.probe import CallerIdentity
 from labkit.doctor.finding import Severity, Symptom, cause
 from labkit.doctor.repairs import advice, pod_commands, words
 from labkit.doctor.repairs.commands import ROLE_NAME, Commands, annotate
@@ -131,7 +130,7 @@ def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
         or is_role_of_its_own(evidence)
     ):
         return None
-    named, account = f"the role {Arn.parse(arn).name}", words.name_of_account(evidence.expected.subject)
+    named, account = f"the role {Arn.parse(arn).name}", evidence.expected.account
     if (account_id := Arn.parse(arn).account) != evidence.connection.account_id:
         named += f" of the account {account_id}"
     right = (
@@ -200,11 +199,7 @@ def eksctl_role(evidence: Evidence) -> Symptom | None:
     """
     if not _is_bare(evidence):
         return None
-    try:
-        roles = [evidence.expected.role_arn] if _role_is_decided(evidence) else evidence.expected.roles_that_trust_it
-        made = [arn for arn in roles if arn and made_by_eksctl(evidence.aws.account, evidence.parameters, arn)]
-    except NotRead:
-        return None
+    made = known(lambda: _made_by_eksctl(evidence)) or []
     if len(made) != 1:
         return None
     return Symptom(
@@ -224,7 +219,7 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     """
     if evidence.cluster.service_account is None or not (ids := accounts.associations(evidence)):
         return None
-    named, caller = f"the association {', '.join(ids)}", _caller(evidence)
+    named, caller = f"the association {', '.join(ids)}", known(lambda: evidence.pod.caller)
     actual = f"{named}; in the pod {evidence.pod.name}: {caller.identity}" if caller else named
     if accounts.uses_pod_identity(evidence):
         is_refused = caller is not None and not caller.arn
@@ -250,14 +245,10 @@ def is_role_of_its_own(evidence: Evidence) -> bool:
     An unexpected role seems right if its trust policy names the service account, and IAM lacks the expected role.
     """
     arn = evidence.cluster.annotation
-    try:
-        return (
-            evidence.aws.role is None
-            and arn != evidence.expected.role_arn
-            and arn in evidence.expected.roles_that_trust_it
-        )
-    except NotRead:
-        return False
+    expected = evidence.expected
+    return known(
+        lambda: evidence.aws.role is None and arn != expected.role_arn and arn in expected.roles_that_trust_it, False
+    )
 
 
 def _place(arn: str) -> tuple[str, str]:
@@ -294,19 +285,12 @@ def _in_own_account(evidence: Evidence) -> str | None:
     try:
         evidence.aws.role_account.role(evidence.expected.role_name)
     except NotRead:
-        if _is_its_role(evidence):
+        if known(lambda: evidence.expected.role_is_assumed, False):
             return None
         if role := evidence.expected.namesake(evidence.expected.role_name):
             return str(role["Arn"])
         raise
     return None
-
-
-def _is_its_role(evidence: Evidence) -> bool:
-    try:
-        return evidence.expected.role_is_assumed
-    except NotRead:
-        return False
 
 
 def _and_is_named(evidence: Evidence) -> str:
@@ -325,12 +309,10 @@ def _wanted(evidence: Evidence) -> str:
     If the role is unknown, return the ARNs of roles with a trust policy or a tag for the service account, joined
     with `or`. If no such role is found, return `<ROLE_NAME>`.
     """
-    if evidence.expected.role_arn:
-        return evidence.expected.role_arn
-    try:
-        return " or ".join(evidence.expected.role_candidates or evidence.expected.roles_that_admit_it) or ROLE_NAME
-    except NotRead:
-        return ROLE_NAME
+    expected = evidence.expected
+    if expected.role_arn:
+        return expected.role_arn
+    return " or ".join(known(lambda: expected.role_candidates or expected.roles_that_admit_it) or []) or ROLE_NAME
 
 
 def _is_bare(evidence: Evidence) -> bool:
@@ -345,24 +327,18 @@ def _is_bare(evidence: Evidence) -> bool:
         and not evidence.cluster.annotation
         and not evidence.cluster.misspelt_key
     )
-    return is_bare and not variables.works_by_hand(evidence) and not _is_associated(evidence)
+    return is_bare and not variables.works_by_hand(evidence) and not known(lambda: _is_associated(evidence), False)
 
 
 def _is_associated(evidence: Evidence) -> bool:
-    try:
-        if evidence.pod.document is None:
-            return bool(accounts.associations(evidence))
-        return accounts.uses_pod_identity(evidence)
-    except NotRead:
-        return False
+    if evidence.pod.document is None:
+        return bool(accounts.associations(evidence))
+    return accounts.uses_pod_identity(evidence)
 
 
-def _caller(evidence: Evidence) -> CallerIdentity | None:
-    """Return the pod's identity according to AWS; None if it isn't known."""
-    try:
-        return evidence.pod.caller
-    except NotRead:
-        return None
+def _made_by_eksctl(evidence: Evidence) -> list[str]:
+    roles = [evidence.expected.role_arn] if _role_is_decided(evidence) else evidence.expected.roles_that_trust_it
+    return [arn for arn in roles if arn and made_by_eksctl(evidence.aws.account, evidence.parameters, arn)]
 
 
 def _not_found(evidence: Evidence) -> str:
@@ -402,13 +378,13 @@ def _meant(evidence: Evidence, role_arn: str) -> str:
 
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
     """Return the repair that annotates the service account, and removes the annotation with the key `without`."""
-    known = _meant(evidence, role_arn)
-    named = Repair.of(annotate(evidence, known, without=without))
+    meant = _meant(evidence, role_arn)
+    named = Repair.of(annotate(evidence, meant, without=without))
     # A pod gets its role only when it's created.
     try:
         pod = evidence.pod.document
         if pod and service_account_of(pod["spec"]) == evidence.parameters.service_account:
-            return Repair.of(named, pod_commands.replaced(evidence) if known else "# then create the pods again")
+            return Repair.of(named, pod_commands.replaced(evidence) if meant else "# then create the pods again")
     except NotRead:
         pass
     return named

@@ -38,7 +38,7 @@ def refuses(evidence: Evidence) -> Symptom | None:
     reason = evidence.aws.trust.decision.reason
     return symptom(
         evidence,
-        f"The trust policy doesn't admit {account_of(evidence.expected.subject)}: {reason}.",
+        f"The trust policy doesn't admit {evidence.expected.account}: {reason}.",
         expected=f"{evidence.expected.subject} is admitted",
         found=reason,
     )
@@ -146,7 +146,7 @@ def _undecided(evidence: Evidence, outcome: str) -> Symptom:
     answer = "and STS refuses the request" if outcome == "refused" else "and the doctor can't see the pod's request"
     return symptom(
         evidence,
-        f"The trust policy's decision about {account_of(evidence.expected.subject)} depends on {named}, {answer}.",
+        f"The trust policy's decision about {evidence.expected.account} depends on {named}, {answer}.",
         expected=f"a request by {evidence.expected.subject} that meets these conditions",
         found=named,
         severity="error" if outcome == "refused" else "warning",

@@ -280,7 +280,7 @@ def wrong_subject(id: str, mistake: str, why: str) -> Cause:
         condition = _wrong_subject(evidence)
         if condition is None or _mistake(evidence, condition) != mistake:
             return None
-        admitted, mine = few([*map(account_of, condition.values)]), account_of(evidence.expected.subject)
+        admitted, mine = few([*map(account_of, condition.values)]), evidence.expected.account
         summary = f"The trust policy admits {admitted}, not {mine}{why}."
         repair = Repair.of(advice.roles_by_a_pattern(evidence), Commands(evidence).admit())
         return symptom(evidence, summary, expected=evidence.expected.subject, found=_shown(condition), repair=repair)

@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from labkit.doctor import stages
-from labkit.doctor.evidence import Evidence, NotRead, kinds, missed_role, opt_out, pod_spec, variables
+from labkit.doctor.evidence import Evidence, NotRead, kinds, known, missed_role, opt_out, pod_spec, variables
 from labkit.doctor.evidence.objects import Webhook, Workload
 from labkit.doctor.evidence.reading import Read
 from labkit.doctor.finding import Symptom, any_finding, cause
@@ -226,10 +226,7 @@ def may_be_left_out(evidence: Evidence) -> str:
 
 def gives_role_now(evidence: Evidence) -> bool:
     """Whether a dry run shows that the webhook gives the role to a pod like this one; False without a dry run."""
-    try:
-        return evidence.pod.dry_run.gives_role
-    except NotRead:
-        return False
+    return known(lambda: evidence.pod.dry_run.gives_role, False)
 
 
 def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[Webhook]) -> str:
@@ -394,7 +391,7 @@ def _again(evidence: Evidence) -> Repair:
     try:
         spec = evidence.pod.spec
         if spec is not None and evidence.cluster.annotation and not spec.was_changed:
-            return Repair.of(pod_commands.replaced(evidence))
+            return pod_commands.replaced(evidence)
     except NotRead:
         pass
     return Repair.of()

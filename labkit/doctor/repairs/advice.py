@@ -6,9 +6,9 @@ The advice says which object stays unchanged, and how to find out who needs the 
 import json
 import shlex
 
-from labkit.doctor.evidence import Evidence, NotRead, accounts
+from labkit.doctor.evidence import Evidence, accounts, known
 from labkit.doctor.evidence.probe import CallerIdentity
-from labkit.doctor.repairs.words import listed, name_of_account, said, shown
+from labkit.doctor.repairs.words import listed, said, shown
 from labkit.documents import ROLE_ANNOTATION
 from labkit.policy.arn import Arn
 from labkit.policy.written import WrittenCondition
@@ -48,7 +48,7 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
         return said(
             f"If the account {role.account} is right, its owner has to create the role and the OIDC provider there."
         )
-    account = name_of_account(evidence.expected.subject)
+    account = evidence.expected.account
     return said(f"The role {role.name} stays unchanged. If it is the right role, its owner has to admit {account}.")
 
 
@@ -61,13 +61,10 @@ def roles_by_a_pattern(evidence: Evidence) -> str:
 
     The comment has no command, because a pattern (`shop:*`) doesn't show which service account a role was made for.
     """
-    try:
-        arns = evidence.expected.roles_that_admit_it if evidence.expected.is_only_annotated else []
-    except NotRead:
-        return ""
+    arns = known(lambda: evidence.expected.roles_that_admit_it if evidence.expected.is_only_annotated else []) or []
     if not arns:
         return ""
-    account, named = name_of_account(evidence.expected.subject), listed([Arn.parse(arn).name for arn in arns])
+    account, named = evidence.expected.account, listed([Arn.parse(arn).name for arn in arns])
     others, one = (f"role {named}", "this role") if len(arns) == 1 else (f"roles {named}", "one of these roles")
     admit = "admits" if len(arns) == 1 else "admit"
     return said(
@@ -144,9 +141,8 @@ def workloads_stay(evidence: Evidence, names: list[str]) -> str:
 
 def _lost_with(evidence: Evidence) -> list[str]:
     """Return a list with a sentence about what a workload of `default` would lose; empty if it would lose nothing."""
-    try:
-        lost = accounts.lost_bindings(evidence)
-    except NotRead:
+    lost = known(lambda: accounts.lost_bindings(evidence))
+    if lost is None:
         return [
             "It may lose permissions in the cluster: the doctor could not list RoleBindings and ClusterRoleBindings."
         ]
@@ -196,7 +192,7 @@ def length_stays() -> str:
 def too_long(evidence: Evidence, size: int, quota: int) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
     expected = evidence.expected
-    account = name_of_account(expected.subject)
+    account = expected.account
     return said(
         f"With {account}, the trust policy of {expected.role_name} would have {size} characters. IAM allows {quota}.",
         f"Give {account} a role of its own, or ask for a higher quota:",
@@ -211,7 +207,7 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, WrittenCondit
     """
     return said(
         f"The trust policy of {evidence.expected.role_name} has a restriction that keeps "
-        f"{name_of_account(evidence.expected.subject)} out.",
+        f"{evidence.expected.account} out.",
         *(
             f"Statement {position} has the condition "
             f"{condition.operator} {condition.key} = {', '.join(condition.values)}."
@@ -321,12 +317,21 @@ def administrator_stays(evidence: Evidence, policies: list[str]) -> str:
     )
 
 
+def organization_stays(evidence: Evidence, policy_type: str) -> str:
+    """https://docs.aws.amazon.com/organizations/latest/APIReference/API_ListPoliciesForTarget.html"""
+    return said(
+        "only the organization's administrators can change the policy. In their account, this lists the policies:",
+        f"aws organizations list-policies-for-target --target-id {evidence.expected.role_account_id} "
+        f"--filter {policy_type}",
+    )
+
+
 def config_map_stays(evidence: Evidence, name: str, keys: list[str], users: list[str]) -> str:
     """https://kubernetes.io/docs/concepts/configuration/configmap/"""
     return said(
         f"The ConfigMap {name} is not changed: {listed(users)} may also use it.",
         f"Ask the owner of the ConfigMap to change or remove {listed(keys)}.",
-        f"Or give the pods of {name_of_account(evidence.expected.subject)} a corrected copy of the ConfigMap.",
+        f"Or give the pods of {evidence.expected.account} a corrected copy of the ConfigMap.",
     )
 
 

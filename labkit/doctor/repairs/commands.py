@@ -6,16 +6,17 @@ Run `eval "$(labkit env)"` in the shell first.
 import json
 import re
 import shlex
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
+from dataclasses import replace
 from itertools import chain, count
 from typing import Any
 
 from labkit import documents
 from labkit.connection import ENTRANCE
-from labkit.doctor.evidence import Evidence, NotRead, workloads
+from labkit.doctor.evidence import Evidence, known, workloads
 from labkit.doctor.evidence.account import run_of
 from labkit.doctor.evidence.reading import Document
-from labkit.doctor.evidence.trust import Trust
+from labkit.doctor.evidence.trust import Trust, account_of
 from labkit.doctor.repairs import advice, policies, words
 from labkit.doctor.repairs.repair import Lines, Repair
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
@@ -57,10 +58,10 @@ class Commands:
         self._pod = documents.pod(parameters, connection.image)
         self._pod["metadata"]["name"] = _name_of_new_pod(evidence)
         is_removed = self.is_of_run or connection.takes_untagged
-        if not is_removed and _known(lambda: evidence.aws.role_run, None) != parameters.run:
+        if not is_removed and known(lambda: evidence.aws.role_run) != parameters.run:
             # Resources that belong to no run aren't removed with a run.
             del self._service_account["metadata"]["labels"], self._pod["metadata"]["labels"]
-        self._role_is_there = _known(lambda: evidence.aws.role is not None, True)
+        self._role_is_there = known(lambda: evidence.aws.role is not None, True)
 
     def create_provider(self) -> Lines:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-open-id-connect-provider.html"""
@@ -127,7 +128,7 @@ class Commands:
         https://docs.aws.amazon.com/cli/latest/reference/iam/update-assume-role-policy.html
         """
         before = self._evidence.aws.trust
-        after = before.changed(trust_policy)
+        after = replace(before, document=trust_policy)
         if not after.admits:
             return advice.restriction_stays(self._evidence)
         quota = advice.QUOTA if before.size <= advice.QUOTA else advice.LONGEST
@@ -167,7 +168,7 @@ class Commands:
 
     def attach_policy(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/attach-role-policy.html"""
-        is_of_run = _known(lambda: self._evidence.aws.role_is_of_run, self.is_of_run)
+        is_of_run = known(lambda: self._evidence.aws.role_is_of_run, self.is_of_run)
         policy = shlex.quote(self.parameters.policy_arn) if is_of_run else "<POLICY_ARN>"
         line = f"aws iam attach-role-policy --role-name {self._role} --policy-arn {policy}"
         name = f"policy {Arn.parse(self.parameters.policy_arn).name}" if is_of_run else "policy that its pods need"
@@ -199,7 +200,7 @@ class Commands:
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         """
         name = re.sub(r"[^A-Za-z0-9]+", "-", action).strip("-")
-        taken = _known(lambda: self._evidence.aws.inline_policies, {})
+        taken = known(lambda: self._evidence.aws.inline_policies) or {}
         name = _free([name], name, taken)
         statement = {"Effect": "Allow", "Action": [action], "Resource": resource}
         document = {"Version": "2012-10-17", "Statement": [statement]}
@@ -305,7 +306,7 @@ class Commands:
 
     @property
     def _account(self) -> str:
-        return words.name_of_account(self.parameters.subject)
+        return account_of(self.parameters.subject)
 
     def _admitted(self, before: Trust) -> list[str]:
         """Return sentences about a repair that adds the service account to the trust policy `before`.
@@ -346,7 +347,7 @@ class Commands:
         `by_role_account` says whether `lines` must run with credentials for the role's account. If the role doesn't
         exist or can't be read, it counts as a role without other callers.
         """
-        others = _known(lambda: self._evidence.aws.trust.others if self._evidence.aws.role else [], [])
+        others = known(lambda: self._evidence.aws.trust.others if self._evidence.aws.role else []) or []
         if others:
             comment = words.said(
                 f"{words.accounts(others)} can use {self.parameters.role_name}, too, and would get new permissions.",
@@ -397,8 +398,8 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
         f"-n {evidence.parameters.namespace} --overwrite {removed}{ROLE_ANNOTATION}="
     )
     if role_arn:
-        account, role = words.name_of_account(evidence.expected.subject), Arn.parse(role_arn).name
-        present = _known(lambda: evidence.cluster.service_account, None)
+        account, role = evidence.expected.account, Arn.parse(role_arn).name
+        present = known(lambda: evidence.cluster.service_account)
         comment = words.said(
             f"This annotates the service account {account}. Pods that you create after that get the role {role}.",
             *words.managed(present["metadata"] if present else {}),
@@ -445,7 +446,7 @@ def _roles_to_choose_from(evidence: Evidence) -> list[str]:
     account = f"{evidence.parameters.namespace}/{evidence.parameters.service_account}"
     put = f"put the role's name in place of {ROLE_NAME}"
     # A role that admits by a pattern isn't proposed, though it may be the right one.
-    candidates = _known(lambda: evidence.expected.role_candidates or evidence.expected.roles_that_admit_it, [])
+    candidates = known(lambda: evidence.expected.role_candidates or evidence.expected.roles_that_admit_it) or []
     if not candidates:
         return [f"# nothing says which role {account} should have: {put}"]
     return [f"# these roles may be meant for {account}; choose one, and {put}:", *(f"#   {arn}" for arn in candidates)]
@@ -464,29 +465,22 @@ def _is_run_of_lab(evidence: Evidence) -> bool:
     parameters = evidence.parameters
     if not evidence.connection.takes_untagged or not parameters.is_usual:
         return False
-    role = _known(lambda: evidence.aws.account.role(parameters.role_name), None)
+    role = known(lambda: evidence.aws.account.role(parameters.role_name))
     return run_of(role) in (None, parameters.run)
 
 
 def _name_of_new_pod(evidence: Evidence) -> str:
     """Return the name of the examined pod. If no pod is found, return a name that no listed pod has."""
-    pods = _known(lambda: evidence.cluster.api.pods(evidence.parameters.namespace), [])
+    pods = known(lambda: evidence.cluster.api.pods(evidence.parameters.namespace)) or []
     taken = {each["metadata"]["name"] for each in pods}
     own = f"{evidence.parameters.service_account}-pod"
     free = _free([POD_NAME, own], own, taken)
-    return _known(lambda: evidence.pod.name, "") or free
+    return known(lambda: evidence.pod.name, "") or free
 
 
 def _free(names: list[str], base: str, taken: Container[str]) -> str:
     numbered = (f"{base}-{number}" for number in count(2))
     return next(name for name in chain(names, numbered) if name not in taken)
-
-
-def _known(read: Callable[[], Any], otherwise: Any) -> Any:
-    try:
-        return read()
-    except NotRead:
-        return otherwise
 
 
 def _quoted(document: Mapping[str, Any]) -> str:

@@ -7,14 +7,14 @@ import shlex
 from collections.abc import Callable
 from contextlib import suppress
 
-from labkit.doctor.evidence import Evidence, NotRead, accounts, opt_out, pod_spec, variables, workloads
+from labkit.doctor.evidence import Evidence, NotRead, accounts, known, opt_out, pod_spec, variables, workloads
 from labkit.doctor.evidence.objects import Workload
 from labkit.doctor.evidence.reading import Document
 from labkit.doctor.repairs import advice
 from labkit.doctor.repairs.commands import Commands, applied, patch_config_map
 from labkit.doctor.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.doctor.repairs.repair import Lines, Repair
-from labkit.doctor.repairs.words import changes_in, listed, managed, name_of_account, said, shown
+from labkit.doctor.repairs.words import changes_in, listed, managed, said, shown
 from labkit.documents import ROLE_ANNOTATION
 
 Change = Callable[[Evidence, Document], None]
@@ -56,7 +56,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     owner = spec.owner
     template = ((owner or {}).get("spec") or {}).get("template")
     if not _is_free(evidence, name := pod_spec.service_account_of(spec.document["spec"])):
-        other = f"Use --pod to name a pod of {name_of_account(evidence.expected.subject)}."
+        other = f"Use --pod to name a pod of {evidence.expected.account}."
         return Repair.of(f"{advice.account_stays(evidence, f'the pod {spec.name}', name)}\n{said(other)}")
     if owner and template and not _is_free(evidence, name := pod_spec.service_account_of(template.get("spec") or {})):
         return Repair.of(advice.account_stays(evidence, workloads.called(owner), name))
@@ -93,10 +93,7 @@ def _is_free(evidence: Evidence, service_account: str) -> bool:
     """Return whether a repair may let pods of this service account run as the examined one."""
     if service_account != accounts.DEFAULT or evidence.parameters.service_account == accounts.DEFAULT:
         return service_account == evidence.parameters.service_account
-    try:
-        return not (accounts.default_has_a_role(evidence) or accounts.lost_bindings(evidence))
-    except NotRead:
-        return False
+    return known(lambda: not (accounts.default_has_a_role(evidence) or accounts.lost_bindings(evidence)), False)
 
 
 def with_the_annotation(evidence: Evidence) -> Repair:
@@ -106,10 +103,9 @@ def with_the_annotation(evidence: Evidence) -> Repair:
     if a new pod would get the role of a Pod Identity association instead.
     """
     again = replaced(evidence, without_identity)
-    with suppress(NotRead):
-        if ids := accounts.associations(evidence):
-            consequence = f"{BY_ASSOCIATION} {listed(ids)}, not the role that the annotation names."
-            return Repair((Lines(shown(consequence, "# If that is right, run:", str(again))),), waits=True)
+    if ids := known(lambda: accounts.associations(evidence)) or []:
+        consequence = f"{BY_ASSOCIATION} {listed(ids)}, not the role that the annotation names."
+        return Repair((Lines(shown(consequence, "# If that is right, run:", str(again))),), waits=True)
     if evidence.aws.is_annotated_rightly:
         return again
     return Repair((Lines(shown(NOT_YET, "# When the annotation is right:", str(again))),), waits=True)
@@ -138,10 +134,7 @@ def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
     """
-    try:
-        is_held = evidence.aws.role is None and evidence.pod.document is not None
-    except NotRead:
-        is_held = False
+    is_held = known(lambda: evidence.aws.role is None and evidence.pod.document is not None, False)
     return Repair.of(repair, replaced(evidence)) if is_held else repair
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from labkit.doctor.evidence import Evidence, NotRead, accounts, opt_out
+from labkit.doctor.evidence import Evidence, NotRead, accounts, known, opt_out
 from labkit.doctor.evidence.objects import WebhookConfiguration
 from labkit.doctor.evidence.opt_out import ON_EKS, Requirement, Subject, labels_of
 from labkit.doctor.evidence.pod_spec import service_account_of
@@ -192,9 +192,8 @@ def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] |
     if not names:
         return names
     after = _after(before, operations)
-    try:
-        labels = _labels_of_pods(evidence, names)
-    except NotRead:
+    labels = known(lambda: _labels_of_pods(evidence, names))
+    if labels is None:
         return names
     return [
         name

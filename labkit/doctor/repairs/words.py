@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from labkit.doctor.evidence.objects import ObjectMeta
+from labkit.doctor.evidence.trust import account_of
 
-SUBJECT = "system:serviceaccount:"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 # The tools by the labels and annotations that they put on their objects.
 # https://argo-cd.readthedocs.io/en/stable/user-guide/resource_tracking/
@@ -70,17 +70,12 @@ def managed(metadata: ObjectMeta) -> list[str]:
     ]
 
 
-def name_of_account(subject: str) -> str:
-    """Return the short form of `system:serviceaccount:shop:cart`: shop:cart."""
-    return subject.removeprefix(SUBJECT)
-
-
 def accounts(names: Sequence[str]) -> str:
     """Return the service accounts as text.
 
     If there are more than `MANY`, the text names only the first few, and says how many more there are.
     """
-    shown = [name_of_account(name) for name in names]
+    shown = [account_of(name) for name in names]
     return listed(shown if len(shown) <= MANY else [*shown[: MANY - 1], f"{len(shown) - MANY + 1} more"])
 
 
