@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -326,15 +325,11 @@ def _is_banner(cell: NotebookNode) -> bool:
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     # papermill starts the kernel with the environment of its own process.
-    kept = dict(os.environ)
-    try:
+    with simulator.environment.restored():
         os.environ.clear()
         # Executed notebooks are stored and compared, so they have placeholders where a learner sees live values.
         os.environ.update({name: value for name, value in variables.items() if name != showing.LIVE})
         yield
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)
 
 
 @contextmanager
@@ -364,7 +359,7 @@ def _first_line(source: str) -> str:
 
 def _interrupted(output: Path, parameters: Parameters) -> Interrupted:
     given = parameters.given
-    named = "".join(f" -p {shlex.quote(f'{name}={value}')}" for name, value in given.items() if name != "confirm")
+    named = "".join(f" -p {quote(f'{name}={value}')}" for name, value in given.items() if name != "confirm")
     return Interrupted(
         "The run was interrupted, or its kernel ended. Everything that the run created until then still exists.",
         where=f"{output}; everything that the run created carries the tag labkit:run={parameters.run}",

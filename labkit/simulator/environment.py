@@ -1,7 +1,8 @@
 """The closed environment: variables and files with which programs reach only the lab's AWS and Kubernetes."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from labkit.simulator import aws_cli
@@ -62,6 +63,17 @@ def write_aws_files(folder: Folder, region: str, keys: Mapping[str, tuple[str, s
         for name, (key_id, secret) in keys.items()
     )
     folder.write_private(folder.aws_credentials, credentials.encode())
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """At the end of this block, give this process the environment variables that it had at the beginning."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def with_programs(path: str, programs: Path) -> str:

@@ -166,10 +166,18 @@ def refused(what: str, code: str, answer: str) -> Comparison:
     return Comparison(what, f"refused: {code}", answer, answer.startswith(code))
 
 
-def exchange(place: "Workspace", account: str = "", **options: Any) -> str:
-    """Return "admitted", or the text of the refusal. The arguments are those of `credentials`."""
+def exchange(
+    place: "Workspace",
+    account: str = "",
+    *,
+    namespace: str = "",
+    audience: str = AUDIENCE,
+    role_arn: str = "",
+    seconds: int = HOUR,
+) -> str:
+    """Exchange a service account's token for the role. Return "admitted", or the text of the refusal."""
     try:
-        credentials(place, account, **options)
+        credentials(place, account, namespace=namespace, audience=audience, role_arn=role_arn, seconds=seconds)
     except (ClientError, ApiException) as error:
         return refusal(error)
     return ADMITTED

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit.course.contents import NOTEBOOKS
 from labkit.course.widgets import live
 from labkit.runs.fleet import rows, running, workers
 from labkit.runs.fleet.report import MARKS, RUNS, Report
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
     import ipywidgets
 
-PACKAGE = Path(__file__).parents[2]
-# A wheel carries the notebooks inside the package; in a checkout they are beside the package.
-NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
 EVERY = 0.5  # seconds between two updates
 
 

@@ -21,6 +21,7 @@ from labkit.errors import LabError
 from labkit.runs.fleet.results import Result, Results
 from labkit.runs.fleet.rows import Row
 from labkit.showing import stable
+from labkit.simulator import environment
 
 TRIES = 3
 # Errors that may not occur on a second try: AWS's codes, botocore's errors, and the end of a kernel.
@@ -272,21 +273,16 @@ def _environment(job: Job) -> Iterator[None]:
     `LABKIT_HOME` names the job's lab. Other variables make the block use the AWS credentials of the job's row (see
     `credentials`). The credentials aren't written to a file. Raises `LabError`.
     """
-    before = dict(os.environ)
-    try:
+    with environment.restored():
         os.environ["LABKIT_HOME"] = job.home or str(_own_lab(job.out))
         with credentials(job.row):
             yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextmanager
 def credentials(row: Row) -> Iterator[None]:
     """Use the row's credentials in this block. Raises `LabError` if the caller can't assume the row's role."""
-    before = dict(os.environ)
-    try:
+    with environment.restored():
         if row.is_in_an_account:
             for name, value in PATIENT.items():
                 os.environ.setdefault(name, value)
@@ -298,9 +294,6 @@ def credentials(row: Row) -> Iterator[None]:
             os.environ.update(_assumed(row.assume_role, row.parameters.region))
             os.environ.pop("AWS_PROFILE", None)
         yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _assumed(role_arn: str, region: str) -> dict[str, str]:

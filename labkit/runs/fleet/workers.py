@@ -286,13 +286,9 @@ def _ctrl_c_later() -> Iterator[None]:
 @contextmanager
 def _safe_path() -> Iterator[None]:
     """Set `PYTHONSAFEPATH` during the block. New Python processes then load no modules from the current folder."""
-    before = dict(os.environ)
-    os.environ[SAFE_PATH] = "1"
-    try:
+    with simulator.environment.restored():
+        os.environ[SAFE_PATH] = "1"
         yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextmanager
