@@ -139,7 +139,8 @@ def fault(request: AwsRequest, name: str, reason: str, *, message: str = "", **f
     query_code, json_code, usual = FAULTS[name]
     by_query = request.api.is_query_compatible or request.family in ("query", "ec2", "rest-xml")
     forbidden = request.family == "rest-json" or (by_query and query_code != "IncompleteSignature")
-    return Refusal(403 if forbidden else 400, query_code if by_query else json_code, message or usual, reason)
+    code = (request.api.denied if name == "denied" else "") or (query_code if by_query else json_code)
+    return Refusal(403 if forbidden else 400, code, message or usual, reason)
 
 
 def invalid_parameter(message: str) -> Refusal:

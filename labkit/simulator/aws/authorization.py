@@ -256,7 +256,7 @@ def _on_anything(control: Control) -> Control:
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
     """Return the policies, with a ``fault`` in each statement that the lab can't evaluate."""
-    known, service = permission.known, permission.action.partition(":")[0] + ":"
+    known, service = permission.known, permission.action.partition(":")[0].lower() + ":"
     if known is None:
         return policies
     unknown = {key for policy in policies for key in _keys(policy) if key.startswith(service)} - known

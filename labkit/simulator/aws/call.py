@@ -137,6 +137,8 @@ class Api:
     """Whether the lab checks each parameter against the service's model. Otherwise, only moto does."""
     invalid: str = "ValidationException"
     """The error code for an invalid parameter."""
+    denied: str = ""
+    """The error code for a call that policies don't allow; empty for the protocol's code."""
     reserved_tag: str = ""
     """The error code for a tag that only AWS may set; empty if the lab doesn't check tags."""
     reworded: Callable[[str], tuple[str, str] | None] = lambda _: None

@@ -30,11 +30,11 @@ def unlisted_keys(action: str) -> frozenset[str]:
     The keys are in lower case; a tag's key ends with ``/``. Keys that the reference lists for no action aren't among
     them. The result is empty if the reference lacks the action.
     """
-    service, _, name = action.partition(":")
+    service, _, name = action.lower().partition(":")
     if not _DATA.services.service_exists(service) or not _DATA.actions.action_exists(service, name):
         return frozenset()
     listed = _listed(service)
-    return frozenset().union(*listed.values()) - listed[name.lower()]
+    return frozenset().union(*listed.values()) - listed[name]
 
 
 def key_name(key: str) -> str:

@@ -193,7 +193,9 @@ def not_allowed(call, other):
         call.headers["X-Amz-Target"] = "secretsmanager.GetRandomPassword"
     elif call.service == "dynamodb":
         call.headers["X-Amz-Target"] = "DynamoDB_20120810.DescribeLimits"
-    # The lab can't yet authorize any call to SNS, KMS or SSM, so it refuses the unchanged call.
+    elif call.service == "sns":
+        call.body = b"Action=CreateTopic&Name=new&Version=2010-03-31"
+    # The lab can't yet authorize any call to KMS or SSM, so it refuses the unchanged call.
 
 
 def unsigned_header(call, other):

@@ -146,17 +146,17 @@ def test_no_header_leads_into_another_account(aws, other, header):
 def test_a_role_with_a_deny_no_longer_counts_as_its_account_s_administrator(aws, other):
     other.iam.put_role_policy(
         RoleName=ENTRANCE,
-        PolicyName="no-sns",
-        PolicyDocument=document({"Effect": "Deny", "Action": "sns:*", "Resource": "*"}),
+        PolicyName="no-ses",
+        PolicyDocument=document({"Effect": "Deny", "Action": "ses:*", "Resource": "*"}),
     )
-    with pytest.raises(ClientError, match="the lab cannot yet authorize sns:ListTopics"):
-        other.client("sns").list_topics()
+    with pytest.raises(ClientError, match="the lab cannot yet authorize ses:ListIdentities"):
+        other.client("ses").list_identities()
 
 
 def test_an_administrator_reaches_no_other_account_by_an_unsupported_action(aws, other):
-    topic = aws.client("sns").create_topic(Name="ours")["TopicArn"]
-    with pytest.raises(ClientError, match="the lab cannot yet authorize sns:Publish"):
-        other.client("sns").publish(TopicArn=topic, Message="x")
+    key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    with pytest.raises(ClientError, match="the lab cannot yet authorize kms:DescribeKey"):
+        other.client("kms").describe_key(KeyId=key)
 
 
 # Buckets of another account: both sides have to allow

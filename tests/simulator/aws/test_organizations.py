@@ -261,13 +261,13 @@ def test_a_condition_in_a_service_control_policy_spares_the_role_it_names(aws, m
 
 
 def test_a_deny_counts_by_its_action_if_the_lab_cannot_know_the_resource(aws, managing):
-    sns = aws.client("sns")
-    topic = sns.create_topic(Name="topic")["TopicArn"]
-    managing.attach(ACCOUNT, statement(action="sns:Publish", resource="arn:aws:sns:*:*:another"), name="on one")
-    sns.list_topics()
+    ses = aws.client("ses")
+    denied = statement(action="ses:VerifyEmailIdentity", resource="arn:aws:ses:*:*:identity/another")
+    managing.attach(ACCOUNT, denied, name="on one")
+    ses.list_identities()
     refused(
-        lambda: sns.publish(TopicArn=topic, Message="x"),
-        403, "AccessDenied", f"User: {ADMIN_ARN} is not authorized to perform: sns:Publish {EXPLICIT}",
+        lambda: ses.verify_email_identity(EmailAddress="ann@example.com"),
+        403, "AccessDenied", f"User: {ADMIN_ARN} is not authorized to perform: ses:VerifyEmailIdentity {EXPLICIT}",
     )  # fmt: skip
 
 

@@ -197,8 +197,8 @@ def test_a_trust_policy_shows_the_old_id_of_a_user_that_was_created_again(aws, a
 def test_the_lab_says_what_it_cannot_do_for_a_user(aws, ann):
     refused(ann.client("sts").get_session_token, 501, "NotImplemented", "The lab does not emulate sts:GetSessionToken.")
     ann.iam.attach_user_policy(UserName="ann", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
-    said = f"User: {ARN} is not authorized to perform this call: the lab cannot yet authorize sns:ListTopics"
-    refused(ann.client("sns").list_topics, 403, "AccessDenied", said)
+    said = f"User: {ARN} is not authorized to perform this call: the lab cannot yet authorize ses:ListIdentities"
+    refused(ann.client("ses").list_identities, 403, "AccessDenied", said)
     refused(
         lambda: ann.iam.create_user(UserName="administrator"),
         409, "EntityAlreadyExists", "User with name administrator already exists.",

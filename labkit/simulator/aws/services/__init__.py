@@ -14,9 +14,10 @@ from labkit.simulator.aws.services.eks import Eks
 from labkit.simulator.aws.services.eks_auth import EksAuth
 from labkit.simulator.aws.services.iam import Iam
 from labkit.simulator.aws.services.organizations import Organizations
-from labkit.simulator.aws.services.others import CloudFront, Kms, Lambda, Route53, Sns, Tagging
+from labkit.simulator.aws.services.others import CloudFront, Kms, Lambda, Route53, Tagging
 from labkit.simulator.aws.services.s3 import S3
 from labkit.simulator.aws.services.secretsmanager import SecretsManager
+from labkit.simulator.aws.services.sns import Sns
 from labkit.simulator.aws.services.sqs import Sqs
 from labkit.simulator.aws.services.ssm import Ssm
 from labkit.simulator.aws.services.sts import Sts

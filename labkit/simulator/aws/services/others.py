@@ -32,21 +32,6 @@ class Route53(Service):
     api = Api("route53", protocol="rest-xml")
 
 
-class Sns(Service):
-    """SNS."""
-
-    api = Api(
-        "sns",
-        version="2010-03-31",
-        namespace="http://sns.amazonaws.com/doc/2010-03-31/",
-        is_checked=True,
-        invalid="ValidationError",
-    )
-    stores = ("sns",)
-    resource_types = {"topicArn": "AWS::SNS::Topic"}
-    data_events = re.compile("Publish")
-
-
 class Tagging(Service):
     """The Resource Groups Tagging API. It has no state of its own."""
 
