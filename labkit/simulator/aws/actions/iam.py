@@ -11,7 +11,7 @@ from labkit.policy import resource_tags
 from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.backend import Backend, find, get_service_model, service_linked_role
 from labkit.simulator.aws.call import CannotDerive, Context, ParsedRequest, Permission, as_dict, pass_role, tag_keys
-from labkit.simulator.aws.reference import unlisted_keys
+from labkit.simulator.aws.reference import actions_on, unlisted_keys
 
 # The parameters that name a resource, and the resource's kind. If an operation has several, the first one here counts.
 KINDS = {
@@ -38,12 +38,6 @@ LISTS = {
     "ListServerCertificates": "server-certificate",
     "ListUsers": "user",
 }
-ON_NOTHING = {
-    "CreateAccountAlias", "DeleteAccountAlias", "DeleteAccountPasswordPolicy", "GenerateCredentialReport",
-    "GetAccountAuthorizationDetails", "GetAccountPasswordPolicy", "GetAccountSummary",
-    "GetContextKeysForCustomPolicy", "GetCredentialReport", "ListAccountAliases", "ListPolicies",
-    "ListVirtualMFADevices", "SimulateCustomPolicy", "UpdateAccountPasswordPolicy",
-}  # fmt: skip
 # Operations that create a resource. IAM's denial shows the ARN that the resource would have.
 MADE = {"CreateGroup", "CreateInstanceProfile", "CreateRole", "CreateUser"}
 BOUNDARY = "iam:permissionsboundary"
@@ -78,7 +72,7 @@ def permissions(request: ParsedRequest, backend: Backend) -> list[Permission]:
         return [_permission(operation, "*", {}, f"policy path {parameters.get('PathPrefix', '/')}")]
     if operation in LISTS:
         return [_permission(operation, f"{account}{LISTS[operation]}{parameters.get('PathPrefix', '/')}", {})]
-    if operation in ON_NOTHING:
+    if operation in actions_on("iam", ""):
         return [_permission(operation, "*", {})]
     if operation == "CreateServiceLinkedRole":
         return [_service_linked(account, parameters)]

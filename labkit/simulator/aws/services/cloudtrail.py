@@ -26,6 +26,7 @@ from labkit.connection import Record
 from labkit.policy.arn import Arn
 from labkit.simulator.aws.answers import Refusal, respond
 from labkit.simulator.aws.call import Api, AwsRequest, CannotDerive, ParsedRequest, Permission, Response
+from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.aws.service import Service
 from labkit.simulator.aws.sessions import Caller
 from labkit.simulator.aws.trail import Trail
@@ -39,10 +40,6 @@ ATTRIBUTES = (
 Event = dict[str, Any]
 
 
-# No policy can limit these operations to a resource.
-EVENT_OPERATIONS = {"DescribeTrails", "ListTrails", "LookupEvents"}
-
-
 class CloudTrail(Service):
     """CloudTrail."""
 
@@ -51,7 +48,7 @@ class CloudTrail(Service):
 
     def permissions(self, request: ParsedRequest) -> list[Permission]:
         """https://docs.aws.amazon.com/service-authorization/latest/reference/list_awscloudtrail.html"""
-        if request.operation not in EVENT_OPERATIONS:
+        if request.operation not in actions_on("cloudtrail", ""):
             raise CannotDerive(f"cloudtrail:{request.operation}")
         return [Permission(f"cloudtrail:{request.operation}", "*", known=frozenset(), shown="")]
 

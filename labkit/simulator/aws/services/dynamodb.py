@@ -16,17 +16,10 @@ from typing import Any
 from labkit.policy import resource_tags
 from labkit.simulator.aws.backend import Backend, partition_keys
 from labkit.simulator.aws.call import Api, CannotDerive, Context, ParsedRequest, Permission, as_dict, tag_keys
+from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.aws.service import Service
 
 LONGEST_CALL = 16 * 1024 * 1024
-ON_NOTHING = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListExports", "ListImports"}
-ON_TABLE = {
-    "CreateBackup", "CreateTable", "DeleteItem", "DeleteTable", "DescribeContinuousBackups",
-    "DescribeContributorInsights", "DescribeKinesisStreamingDestination", "DescribeTable", "DescribeTimeToLive",
-    "DisableKinesisStreamingDestination", "EnableKinesisStreamingDestination", "GetItem", "PutItem", "Query", "Scan",
-    "UpdateContinuousBackups", "UpdateContributorInsights", "UpdateItem", "UpdateKinesisStreamingDestination",
-    "UpdateTable", "UpdateTimeToLive",
-}  # fmt: skip
 # The operations whose resource is an ARN in a parameter, and this parameter.
 ON_ARN = {
     "DeleteBackup": "BackupArn",
@@ -36,6 +29,8 @@ ON_ARN = {
     "DescribeImport": "ImportArn",
     "ExportTableToPointInTime": "TableArn",
     "GetResourcePolicy": "ResourceArn",
+    "ListExports": "TableArn",
+    "ListImports": "TableArn",
     "ListTagsOfResource": "ResourceArn",
     "PutResourcePolicy": "ResourceArn",
     "TagResource": "ResourceArn",
@@ -72,8 +67,8 @@ class DynamoDb(Service):
         operation, parameters = request.operation, request.parameters
         tables = _Tables(request, self.backend)
         match operation:
-            case "ListTables":
-                return [Permission("dynamodb:ListTables", f"{tables.prefix}*", {}, KNOWN)]
+            case "ListExports" | "ListImports" | "ListTables" if "TableArn" not in parameters:
+                return [Permission(f"dynamodb:{operation}", f"{tables.prefix}*", {}, KNOWN)]
             case "BatchGetItem":
                 return [
                     tables.items("BatchGetItem", name, wanted, wanted["Keys"])
@@ -87,11 +82,11 @@ class DynamoDb(Service):
             case "TransactGetItems" | "TransactWriteItems":
                 parts = [pair for item in parameters["TransactItems"] for pair in item.items()]
                 return [tables.transacted(member, part) for member, part in parts]
-        if operation in ON_NOTHING:
+        if operation in actions_on("dynamodb", ""):
             return [Permission(f"dynamodb:{operation}", "*", {}, KNOWN)]
         if operation in ON_ARN:
             return [tables.by_arn(operation, parameters[ON_ARN[operation]])]
-        if operation not in ON_TABLE:
+        if operation not in actions_on("dynamodb", "table"):
             raise CannotDerive(f"dynamodb:{operation}")
         items = [parameters[member] for member in ("Key", "Item") if member in parameters]
         needed = [tables.items(operation, parameters["TableName"], parameters, items)]

@@ -28,21 +28,13 @@ from labkit.policy import Decision, MalformedPolicy, Policy
 from labkit.policy.validation import listed
 from labkit.policy.wildcards import wildcard
 from labkit.simulator.aws import call
-from labkit.simulator.aws.actions.s3 import (
-    BUCKET_READS,
-    NOT_ALLOWED,
-    NOT_WRITTEN,
-    ON_BUCKET,
-    ON_OBJECT,
-    UnknownCall,
-    derive,
-    timed,
-)
+from labkit.simulator.aws.actions.s3 import NOT_ALLOWED, UnknownCall, derive, timed
 from labkit.simulator.aws.answers import PROLOG, Refusal, fault, not_emulated, render, xml
 from labkit.simulator.aws.authorization import Grant, administers, denial, stored_policy, underivable, with_reference
 from labkit.simulator.aws.backend import Backend, FakeBucket, FakeDeleteMarker
 from labkit.simulator.aws.call import AwsRequest, Call, CannotDerive, Permission, Response, copy_source
 from labkit.simulator.aws.iam_validation import missing_principals
+from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.aws.s3_requests import MALFORMED, check_complete, check_digest, check_names
 from labkit.simulator.aws.service import Service
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session
@@ -63,29 +55,6 @@ NOT_KNOWN_TO_MOTO = {
 } | {"DeleteBucketInventoryConfiguration", "GetObjectRetention"}
 MOST_KEYS = 1000  # of DeleteObjects
 XML = "http://s3.amazonaws.com/doc/2006-03-01/"
-# The actions on a bucket, in lower case.
-BUCKETS = {
-    f"s3:{name}".lower()
-    for name in (
-        *(f"Get{action or operation}" for operation, action in BUCKET_READS.values()),
-        *(f"Put{action or operation}" for key, (operation, action) in BUCKET_READS.items() if key not in NOT_WRITTEN),
-        *(action for _, action in ON_BUCKET.values()),
-        "CreateBucket", "CreateBucketMetadataTableConfiguration", "DeleteBucketMetadataTableConfiguration",
-        "DeleteBucketPolicy", "DeleteBucketWebsite", "GetBucketAbac", "GetBucketMetadataTableConfiguration",
-        "ListTagsForResource", "PutBucketAbac", "TagResource", "UntagResource",
-        "UpdateBucketMetadataInventoryTableConfiguration", "UpdateBucketMetadataJournalTableConfiguration",
-    )
-}  # fmt: skip
-# The actions on an object, in lower case.
-OBJECTS = {
-    f"s3:{name}".lower()
-    for name in (
-        *(action.format(word) for _, *needed in ON_OBJECT.values() for action in needed for word in ("", "Version")),
-        "BypassGovernanceRetention", "GetObjectTorrent", "GetObjectVersionForReplication", "GetObjectVersionTorrent",
-        "InitiateReplication", "ObjectOwnerOverrideToBucketOwner", "PutObject", "ReplicateDelete", "ReplicateObject",
-        "ReplicateTags", "UpdateObjectEncryption",
-    )
-}  # fmt: skip
 # The operations that CloudTrail knows by another name.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/cloudtrail-logging-s3-info.html
 EVENT_NAMES = {"ListObjectsV2": "ListObjects"} | {
@@ -420,7 +389,9 @@ def _check_policy(document: str, bucket: str, backend: Backend) -> None:
 
 def _check_action(action: str, statement: dict[str, Any]) -> None:
     covers = wildcard(action.lower())
-    on_buckets, on_objects = any(map(covers, BUCKETS)), any(map(covers, OBJECTS))
+    on_buckets, on_objects = (
+        any(covers(f"s3:{name}".lower()) for name in actions_on("s3", resource)) for resource in ("bucket", "object")
+    )
     if not on_buckets and not on_objects:
         raise _malformed("Policy has invalid action", f"S3 has no action {action} on a bucket or an object")
     resources = listed(statement.get("Resource", []))

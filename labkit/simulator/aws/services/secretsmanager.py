@@ -28,10 +28,10 @@ from labkit.simulator.aws.call import (
     pass_role,
     tag_keys,
 )
+from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.aws.service import Service
 from labkit.simulator.aws.sessions import Caller
 
-ON_NOTHING = {"GetRandomPassword", "ListSecrets"}
 # Condition keys that have the value of a request's parameter, by the parameter's name.
 FROM_PARAMETERS = {
     "BlockPublicPolicy": "secretsmanager:BlockPublicPolicy",
@@ -66,17 +66,15 @@ class SecretsManager(Service):
     def permissions(self, request: ParsedRequest) -> list[Permission]:
         """Return the permissions that an operation of Secrets Manager needs."""
         operation, parameters = request.operation, request.parameters
-        if operation in ON_NOTHING:
-            return [_permission(operation, "*", {}, shown="")]
-        if operation == "CreateSecret":
-            return _create(request)
         if operation == "BatchGetSecretValue":
             if "SecretIdList" not in parameters or "Filters" in parameters:
                 raise CannotDerive("secretsmanager:BatchGetSecretValue by filters")
-            values = [
-                _on_secret("GetSecretValue", secret, request, self.backend) for secret in parameters["SecretIdList"]
-            ]
+            values = [_on_secret("GetSecretValue", each, request, self.backend) for each in parameters["SecretIdList"]]
             return [_permission(operation, "*", {}, shown=""), *values]
+        if operation in actions_on("secretsmanager", ""):
+            return [_permission(operation, "*", {}, shown="")]
+        if operation == "CreateSecret":
+            return _create(request)
         needed = [_on_secret(operation, parameters["SecretId"], request, self.backend)]
         return needed + _to_rotate(needed[0], parameters) if operation == "RotateSecret" else needed
 
