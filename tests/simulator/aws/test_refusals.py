@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from labkit.simulator.aws.service import Service
+from labkit.simulator.aws.services import SERVICES as EVERY
 from labkit.simulator.aws.web_identity import GENERIC
 from labkit.simulator.certificates import Authority
 from tests.simulator.aws import bad_requests as bad
@@ -370,7 +372,7 @@ def test_iam_refuses_an_invalid_request(aws, irsa, private, row):
 
 SERVICES = {"s3": ["s3"], "query": ["sts", "iam", "sqs", "sns"], "json": ["dynamodb", "kms", "ssm", "secretsmanager"]}
 # The lab can't authorize a session's calls to these services, and says so. It answers the administrator's.
-UNAUTHORIZED = ("kms", "ssm")
+UNAUTHORIZED = [name for name in SERVICES["json"] if EVERY[name].permissions is Service.permissions]
 DENIED = {"sns": "AuthorizationError"}  # in place of AccessDenied
 PERMITTED = {
     "Effect": "Allow",

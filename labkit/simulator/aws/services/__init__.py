@@ -13,8 +13,9 @@ from labkit.simulator.aws.services.ec2 import Ec2
 from labkit.simulator.aws.services.eks import Eks
 from labkit.simulator.aws.services.eks_auth import EksAuth
 from labkit.simulator.aws.services.iam import Iam
+from labkit.simulator.aws.services.kms import Kms
 from labkit.simulator.aws.services.organizations import Organizations
-from labkit.simulator.aws.services.others import CloudFront, Kms, Lambda, Route53, Tagging
+from labkit.simulator.aws.services.others import CloudFront, Lambda, Route53, Tagging
 from labkit.simulator.aws.services.s3 import S3
 from labkit.simulator.aws.services.secretsmanager import SecretsManager
 from labkit.simulator.aws.services.sns import Sns

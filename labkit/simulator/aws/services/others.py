@@ -12,13 +12,6 @@ class CloudFront(Service):
     api = Api("cloudfront", protocol="rest-xml")
 
 
-class Kms(Service):
-    """KMS."""
-
-    api = Api("kms", target="TrentService", is_checked=True)
-    stores = ("kms",)
-
-
 class Lambda(Service):
     """Lambda."""
 
