@@ -47,8 +47,7 @@ def at_first_use(package: str, places: Mapping[str, Sequence[str]]) -> Callable[
 
 
 _PLACES = {
-    "course.contents": ["contents"],
-    "course.widgets.check": ["Check"],
+    "course": ["Check", "contents"],
     "doctor": ["Evidence", "Finding", "doctor", "explain"],
     "errors": ["LabError", "errors", "expect_denied"],
     "lab": ["Lab"],

@@ -10,13 +10,9 @@ from itertools import chain
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from labkit import steps, targets
+from labkit import course, steps, targets
 from labkit.connection import Connection
-from labkit.course import capabilities, exercises, lessons, progress
-from labkit.course.exercises import the_problem
-from labkit.course.widgets.check import Check
-from labkit.course.widgets.kernel import shorten_errors
-from labkit.course.widgets.question import Questions
+from labkit.course import Check, Questions, capabilities, exercises, lessons, progress, shorten_errors
 from labkit.doctor import Evidence, checks
 from labkit.errors import LabError, answering
 from labkit.run_parameters import Parameters
@@ -24,13 +20,8 @@ from labkit.showing import doing, say, show
 from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
-    from labkit.course.examination import Examination
-    from labkit.course.faults.report import MendReport
-    from labkit.course.widgets.journey import Journey
-    from labkit.course.widgets.token import TokenView
-    from labkit.course.widgets.trail import Calls, Watch
-    from labkit.course.widgets.who_gets_in import WhoGetsIn
-    from labkit.doctor.report import Diagnosis
+    from labkit.course import Calls, Examination, Journey, MendReport, TokenView, Watch, WhoGetsIn
+    from labkit.doctor import Diagnosis
 
 
 class Lab(Workspace):
@@ -112,7 +103,7 @@ class Lab(Workspace):
                 where="lab.ready",
                 next='lab.ready(before="iam_role")',
             )
-        from labkit.course.faults import breaking
+        from labkit.course import breaking
 
         self._note()
         with answering(self.parameters.namespace), doing("Preparing the lab"):
@@ -120,7 +111,7 @@ class Lab(Workspace):
             for _ in exercises.close_all(self) if self.connection.is_embedded else ():
                 pass
             breaking.mend_what_was_left(self)
-            the_problem.detach_from_the_node(self)
+            course.detach_from_the_node(self)
             if account:
                 steps.empty(self.in_account(account))
             for line in steps.ready_before(self, before) if before else steps.ready_through(self, through):
@@ -178,7 +169,7 @@ class Lab(Workspace):
 
         "Checked and right" means that the step was right when this notebook last checked it with `lab.check`.
         """
-        from labkit.course.widgets import journey
+        from labkit.course import journey
 
         self._note_the_doctor()
         with answering(self.parameters.namespace), doing("Looking at each step"):
@@ -189,7 +180,7 @@ class Lab(Workspace):
 
         Raises `LabError` if the text isn't a token.
         """
-        from labkit.course.widgets import token as tokens
+        from labkit.course import token as tokens
 
         claims = tokens.parse_token(token)
 
@@ -207,7 +198,7 @@ class Lab(Workspace):
 
         Raises `LabError` if the role can't be read.
         """
-        from labkit.course.widgets import who_gets_in
+        from labkit.course import who_gets_in
 
         with answering(self.parameters.namespace):
             write = partial(who_gets_in.write_trust_policy, self) if self.takes_untagged else None
@@ -290,7 +281,7 @@ class Lab(Workspace):
         With a `seed`, always start a new examination; the same seed chooses the same faults. Raises `LabError`, and
         changes nothing, if the target isn't moto.
         """
-        from labkit.course.examination import Examination
+        from labkit.course import Examination
 
         capabilities.require_exercises(self)
         with answering(self.parameters.namespace):
@@ -318,8 +309,7 @@ class Lab(Workspace):
         earlier fault is mended first. Raises `LabError` if the fault doesn't exist, or if the cluster isn't the lab's
         own.
         """
-        from labkit.course import faults
-        from labkit.course.faults import breaking
+        from labkit.course import breaking, faults
 
         if fault and seed is not None:
             raise LabError(
@@ -338,17 +328,17 @@ class Lab(Workspace):
 
         `diagnose` says why an object is broken. Raises `LabError` if the run has no fault.
         """
-        from labkit.course.faults import breaking, report
+        from labkit.course import breaking
 
         capabilities.require_own_cluster(self)
         with answering(self.parameters.namespace):
             if breaking.faults_in(self):
                 say("Asking AWS in the pod")
-            return report.of(self)
+            return course.mend_report(self)
 
     def mend(self) -> None:
         """Mend all faults, so that the run is exactly as before the first fault. Print the mended objects."""
-        from labkit.course.faults import breaking
+        from labkit.course import breaking
 
         capabilities.require_own_cluster(self)
         self._note()
@@ -382,18 +372,18 @@ class Lab(Workspace):
 
         If the target records no calls, show how to find them in AWS CloudTrail.
         """
-        from labkit.course.widgets.trail import NoCalls, calls
+        from labkit.course import trail
 
         if no_trail := capabilities.no_trail(self):
-            return NoCalls([], no_trail)
-        return calls(self.connection, self._seen).only(event=event, who=who, decision=decision, last=last)
+            return trail.NoCalls([], no_trail)
+        return trail.calls(self.connection, self._seen).only(event=event, who=who, decision=decision, last=last)
 
     def watch(self) -> "Watch":
         """Show the calls to AWS as arrows between you, the pod and AWS. A running notebook adds each new call.
 
         If the target records no calls, show how to find them in AWS CloudTrail.
         """
-        from labkit.course.widgets.trail import Calls, Watch
+        from labkit.course import Calls, Watch
 
         return Watch(
             self.connection.trail,

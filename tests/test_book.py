@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import sync_playwright
 
-from labkit.course.widgets import flow
+from labkit.course import flow
 from tests.conftest import lacking
 
 ROOT = Path(__file__).parent.parent

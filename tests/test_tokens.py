@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.course.widgets.token import compare
+from labkit.course import token as shown
 from labkit.policy import Policy
 from labkit.tokens import Claims, NotAToken, refused
 
@@ -45,7 +45,7 @@ def trust(sub=SUBJECT, operator="StringEquals", issuer=PROVIDER):
 
 def rows(claims=None, url=PROVIDER, client_ids=("sts.amazonaws.com",), policy=None, now=NOW):
     claims = claims or Claims.parse(token())
-    return compare(claims, url, list(client_ids), policy or trust(), ARN, now=now)
+    return shown.compare(claims, url, list(client_ids), policy or trust(), ARN, now=now)
 
 
 def row(field, compared):
@@ -156,12 +156,12 @@ def test_a_missing_expiry_does_not_match_and_a_huge_one_is_shown_as_a_number():
 
 
 def test_without_a_trust_policy_or_a_time_there_are_no_rows_for_them():
-    compared = compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], None, ARN)
+    compared = shown.compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], None, ARN)
     assert [comparison.field for comparison in compared] == ["iss", "aud"]
 
 
 def test_another_provider_in_the_trust_policy_does_not_match():
-    compared = compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], trust(), ARN + "0")
+    compared = shown.compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], trust(), ARN + "0")
     assert not row("provider", compared).matches
 
 

@@ -110,16 +110,16 @@ def doctor(
             context=context,
         )
         # Import only now: these modules load slow packages.
+        from labkit import doctor
         from labkit.cli import doctor_output, doctor_repair
-        from labkit.doctor import survey
-        from labkit.doctor.examination import diagnose
+        from labkit.doctor import diagnose
 
         if everything:
-            subjects = survey.Survey(connection, parameters, namespace, probe=probe)
+            subjects = doctor.Survey(connection, parameters, namespace, probe=probe)
             code = doctor_output.show_all(subjects, namespace, connection.commands_after, as_json=as_json)
         else:
             if namespace and not service_account:
-                service_account = survey.meant_account(connection, parameters, pod)
+                service_account = doctor.meant_account(connection, parameters, pod)
             look = partial(
                 diagnose,
                 namespace=parameters.namespace,
@@ -243,11 +243,11 @@ def _print_error(error: LabError, as_json: bool) -> None:
 
 
 def _print_explanations(text: str, as_json: bool, names: dict[str, str]) -> None:
-    from labkit.doctor import explanations
+    from labkit import doctor
 
     if text == "-":
         text = sys.stdin.read()
-    errors = explanations.explain(text, **{kind: name for kind, name in names.items() if name})
+    errors = doctor.explain(text, **{kind: name for kind, name in names.items() if name})
     if not errors:
         raise LabError(
             "The doctor doesn't recognise this error.",

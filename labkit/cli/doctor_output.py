@@ -8,9 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from labkit.cli.terminal import unprotected
-from labkit.doctor.finding import MARKS, Finding
-from labkit.doctor.report import Diagnosis, unread_lines
-from labkit.doctor.survey import Survey
+from labkit.doctor import MARKS, Diagnosis, Finding, Survey, unread_lines
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "right": "green", "not looked at": "dim"}
 RESULTS = {**MARKS, "right": "✓", "not looked at": "·"}

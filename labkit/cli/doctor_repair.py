@@ -17,8 +17,7 @@ from labkit.simulator import environment
 
 if TYPE_CHECKING:
     from labkit.connection import Connection
-    from labkit.doctor.finding import Finding
-    from labkit.doctor.report import Diagnosis
+    from labkit.doctor import Diagnosis, Finding
 
 STARTS_WITHIN = 60  # seconds until a pod that a repair created runs
 STARTING = "pod-not-running"

@@ -32,8 +32,7 @@ def break_(
     cluster: ClusterName = "blue",
 ) -> None:
     """Put a fault into a run of the lab. If the run's resources don't exist, create them first."""
-    from labkit.course import examination, faults
-    from labkit.course.faults import breaking
+    from labkit.course import breaking, examination, faults
 
     if listed:
         _list()
@@ -62,8 +61,7 @@ def mend(
     cluster: ClusterName = "blue",
 ) -> None:
     """Take all faults out of a run of the lab. The run is then exactly as before the first fault."""
-    from labkit.course import examination
-    from labkit.course.faults import breaking
+    from labkit.course import breaking, examination
 
     with _opened(namespace, service_account, role, cluster) as lab:
         examination.note_the_lab(lab)

@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.course.contents import NOTEBOOKS
+from labkit.course import NOTEBOOKS
 from labkit.errors import LabError
 from labkit.showing import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from labkit.runs.fleet.rows import Row
-    from labkit.runs.fleet.running import Fleet
-    from labkit.runs.fleet.workers import Scheduler
-
-INTERRUPTED = 130
+    from labkit.runs.fleet import Fleet, Row, Scheduler
 
 
 def fleet(
@@ -81,14 +77,13 @@ def fleet(
 
     Exit code 0: every row succeeded; 1: a row failed; 2: nothing ran.
     """
-    from labkit.runs.fleet import rows
+    from labkit.runs import fleet as fleets
+    from labkit.runs.fleet import Fleet, NothingRan, makes
     from labkit.runs.fleet import workers as on
-    from labkit.runs.fleet.running import Fleet, makes
-    from labkit.runs.fleet.table import NothingRan
 
     if sum((plan, remove, doctor)) > 1:
         raise NothingRan("--plan, --remove and --doctor: choose one.", next="labkit fleet FLEET_FILE --plan")
-    read = rows.read(file, makes=not doctor and makes(notebook))
+    read = fleets.read(file, makes=not doctor and makes(notebook))
     out = out or Path("runs") / "fleet" / file.stem
     if plan:
         raise typer.Exit(_plan(read))
@@ -114,8 +109,7 @@ def fleet(
 
 def _run(runs: "Fleet", file: Path, out: Path, count: int, existing: "Scheduler | None") -> int:
     from labkit.cli import fleet_output
-    from labkit.runs.fleet import running, workers
-    from labkit.runs.fleet.report import Report
+    from labkit.runs.fleet import INTERRUPTED, Report, run_rows, workers
 
     started = time.monotonic()
     with runs.results.opened(resume=runs.resume):
@@ -128,7 +122,7 @@ def _run(runs: "Fleet", file: Path, out: Path, count: int, existing: "Scheduler 
                     else workers.local(min(count, len(runs.rows)), runs.out / "workers.log") as client,
                     fleet_output.shown(runs) as tell,
                 ):
-                    outcomes = running.run(runs, client, tell)
+                    outcomes = run_rows(runs, client, tell)
             except KeyboardInterrupt:
                 outcomes = runs.interrupted()
         took = time.monotonic() - started
@@ -138,14 +132,14 @@ def _run(runs: "Fleet", file: Path, out: Path, count: int, existing: "Scheduler 
     if report.exit_code:
         again = shlex.join(["labkit", *(part for part in sys.argv[1:] if part != "--resume"), "--resume"])
         typer.echo(f"{runs.stopped_by and f'The fleet ended early: {runs.stopped_by}. '}Run the rest:\n  {again}")
-    return INTERRUPTED if runs.stopped_by == running.INTERRUPTED else report.exit_code
+    return 130 if runs.stopped_by == INTERRUPTED else report.exit_code
 
 
 def _plan(rows: "Sequence[Row]") -> int:
-    from labkit.runs.fleet import looking
+    from labkit.runs.fleet import plans
 
     failed = 0
-    for row, plan in looking.plans(rows):
+    for row, plan in plans(rows):
         failed += isinstance(plan, LabError)
         typer.echo(f"{row.place}: {row.run}\n{_indented(str(plan))}")
     typer.echo(f"{counted(len(rows), 'row')}. Nothing was changed.")
@@ -153,13 +147,12 @@ def _plan(rows: "Sequence[Row]") -> int:
 
 
 def _remove(rows: "Sequence[Row]", out: Path, yes: bool) -> int:
-    from labkit.runs.fleet import looking
-    from labkit.runs.fleet.results import Results
+    from labkit.runs.fleet import Results, removals
 
     shows_only = not yes and any(row.is_in_an_account for row in rows)
     results, failed = Results(out), 0
     had = [row for row in rows if results.of(row)]
-    for row, said in looking.removals(rows, shows_only=shows_only, out=out):
+    for row, said in removals(rows, shows_only=shows_only, out=out):
         failed += isinstance(said, LabError)
         typer.echo(f"{row.run}\n{_indented(str(said) if isinstance(said, LabError) else chr(10).join(said))}")
     if shows_only:
@@ -179,22 +172,22 @@ def _remove(rows: "Sequence[Row]", out: Path, yes: bool) -> int:
 
 def _doctor(rows: "Sequence[Row]", file: Path, out: Path) -> int:
     from labkit.cli import fleet_output
-    from labkit.runs.fleet import looking, report, results
+    from labkit.runs.fleet import DOCTOR, Report, examinations, writing
 
-    with results.writing(out):
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     started, outcomes = time.monotonic(), []
-    for outcome in looking.examinations(rows):
+    for outcome in examinations(rows):
         outcomes.append(outcome)
-        typer.echo(fleet_output.line(outcome, report.DOCTOR))
-    diagnoses = report.Report(file.name, "the doctor", outcomes, time.monotonic() - started, words=report.DOCTOR)
+        typer.echo(fleet_output.line(outcome, DOCTOR))
+    diagnoses = Report(file.name, "the doctor", outcomes, time.monotonic() - started, words=DOCTOR)
     diagnoses.write(out, "doctor")
     typer.echo(f"\n{diagnoses.headline}\nThe report: {out / 'doctor.html'}")
     return diagnoses.exit_code
 
 
 def _require_yes(rows: "Sequence[Row]", yes: bool) -> None:
-    from labkit.runs.fleet.table import NothingRan
+    from labkit.runs.fleet import NothingRan
 
     accounts = sorted({row.parameters.account_id for row in rows if row.is_in_an_account})
     if accounts and not yes:

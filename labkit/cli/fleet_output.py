@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from labkit.cli.terminal import printable, unprotected
-from labkit.runs.fleet.report import MARKS, RUNS
+from labkit.runs.fleet import MARKS, RUNS
 from labkit.showing import counted
 
 if TYPE_CHECKING:
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from labkit.runs.fleet.results import State
-    from labkit.runs.fleet.running import Fleet, RowOutcome
+    from labkit.runs.fleet import Fleet, RowOutcome, State
 
 LAST = 8  # the most ended rows that the table shows
 COLOURS = {"succeeded": "green", "failed": "red", "not run": "dim"}

@@ -17,7 +17,7 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 from tornado.web import HTTPError
 from traitlets import default
 
-from labkit.course.widgets.live import VIEW
+from labkit.course import live
 
 GIVE_UP = 10  # seconds
 ANSWERS_WITHIN = 2  # seconds that a page waits for a kernel which is still starting or hangs
@@ -88,8 +88,8 @@ class LearnerFiles(AsyncLargeFileManager):
         if model["type"] == "notebook" and model["content"] and (saved := _with_widget(model["content"])):
             existing = await self._widgets(path.strip("/"))
             for output in saved:
-                if output[VIEW]["model_id"] not in existing:
-                    del output[VIEW]
+                if output[live.VIEW]["model_id"] not in existing:
+                    del output[live.VIEW]
         return model
 
     async def _widgets(self, path: str) -> Collection[str]:
@@ -115,7 +115,7 @@ class LearnerFiles(AsyncLargeFileManager):
 def _with_widget(notebook: Any) -> list[dict[str, Any]]:
     """Return the data of the outputs that hold a widget and HTML."""
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
-    return [output["data"] for output in outputs if {VIEW, "text/html"} <= output.get("data", {}).keys()]
+    return [output["data"] for output in outputs if {live.VIEW, "text/html"} <= output.get("data", {}).keys()]
 
 
 def _without_node(command: str, *_: object) -> str:

@@ -78,7 +78,7 @@ def trail(
     refused: Annotated[bool, typer.Option("--refused", help="Only calls that ended with an error.")] = False,
 ) -> None:
     """Show each call to AWS with its caller, decision and reason. Real AWS doesn't show the reason."""
-    from labkit.course.widgets import trail as shown
+    from labkit.course import trail as shown
     from labkit.simulator import Trail
 
     folder = Folder.find()

@@ -16,9 +16,8 @@ import typer
 
 from labkit.cli.lab import command, variables
 from labkit.cli.up import start
-from labkit.course import contents
+from labkit.course import NOTEBOOKS, contents
 from labkit.course import progress as progress_of
-from labkit.course.contents import NOTEBOOKS
 from labkit.errors import LabError
 from labkit.showing import LIVE
 from labkit.simulator import environment

@@ -16,7 +16,7 @@ from labkit.cli.fleet import fleet
 from labkit.cli.run import diff, run
 from labkit.cli.terminal import protected
 from labkit.cli.up import up
-from labkit.course.contents import MANUAL, NOTEBOOKS
+from labkit.course import MANUAL, NOTEBOOKS
 from labkit.errors import LabError, by_the_cluster
 
 # The pages of the manual, each with the commands whose help names it.

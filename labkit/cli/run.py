@@ -16,7 +16,7 @@ import typer
 from labkit.cli.given import FromFile, Given, named
 from labkit.cli.lab import command
 from labkit.cli.terminal import unprotected
-from labkit.course.contents import NOTEBOOKS
+from labkit.course import NOTEBOOKS
 from labkit.errors import LabError
 from labkit.simulator import Folder
 

@@ -25,9 +25,7 @@ from labkit.course import faults, progress
 from labkit.course.exercises import asking
 from labkit.course.faults import Fault, breaking, report
 from labkit.course.widgets.check import Check
-from labkit.doctor.checks import Comparison
-from labkit.doctor.evidence import Evidence
-from labkit.doctor.examination import examine
+from labkit.doctor import Comparison, Evidence, examine
 from labkit.errors import LabError
 from labkit.run_parameters import label_value
 from labkit.showing import doing, is_live, left_aligned, stable, table
@@ -336,7 +334,7 @@ def _ids(lab: "Workspace") -> dict[str, str]:
 
 
 def _rows(lab: "Workspace") -> Iterator[Comparison]:
-    mended = report.of(lab)
+    mended = report.mend_report(lab)
     yield Comparison("the pod and its role", "mended", "mended" if mended else "not mended yet")
     if not mended:
         return

@@ -7,6 +7,9 @@ shell. `checks` compares a step's expected and found values.
 
 `examination` examines one service account, and `survey` all service accounts of a cluster. `report` defines the result,
 a `Diagnosis`. `explanations` explains an error's text.
+
+This module is the door: everybody else imports from here alone. `diagnose` examines one service account, `Survey` all.
+`Evidence`, `Finding`, `Comparison` and `Diagnosis` are what they work with. A name is imported at its first use.
 """
 
 from typing import TYPE_CHECKING
@@ -14,16 +17,31 @@ from typing import TYPE_CHECKING
 from labkit import at_first_use
 
 if TYPE_CHECKING:
-    from labkit.doctor.evidence import Evidence
+    from labkit.doctor import checks
+    from labkit.doctor.checks import Comparison
+    from labkit.doctor.evidence import Evidence, Reads
+    from labkit.doctor.evidence.account import tags_of
+    from labkit.doctor.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
+    from labkit.doctor.evidence.cluster_api import ClusterApi
+    from labkit.doctor.evidence.pod_spec import API_MOUNT_PATH, API_VOLUME, PodSpec, service_account_of
     from labkit.doctor.examination import diagnose, examine, examine_pods, examine_run
     from labkit.doctor.explanations import explain
-    from labkit.doctor.finding import Finding
-    from labkit.doctor.report import Diagnosis
+    from labkit.doctor.finding import MARKS, Finding
+    from labkit.doctor.repairs.manifest import NODE_TROUBLE
+    from labkit.doctor.report import Diagnosis, unread_lines
+    from labkit.doctor.survey import Survey, meant_account
 else:
     __getattr__ = at_first_use(__name__, {
-        "evidence": ["Evidence"],
+        "checks": ["Comparison", "checks"],
+        "evidence": ["Evidence", "Reads"],
+        "evidence.account": ["tags_of"],
+        "evidence.candidates": ["EKSCTL_CLUSTER", "EKSCTL_NAME"],
+        "evidence.cluster_api": ["ClusterApi"],
+        "evidence.pod_spec": ["API_MOUNT_PATH", "API_VOLUME", "PodSpec", "service_account_of"],
         "examination": ["diagnose", "examine", "examine_pods", "examine_run"],
         "explanations": ["explain"],
-        "finding": ["Finding"],
-        "report": ["Diagnosis"],
+        "finding": ["MARKS", "Finding"],
+        "repairs.manifest": ["NODE_TROUBLE"],
+        "report": ["Diagnosis", "unread_lines"],
+        "survey": ["Survey", "meant_account"],
     })  # fmt: skip

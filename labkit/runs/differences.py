@@ -8,9 +8,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from labkit.run_parameters import INJECTED, read_cells
-from labkit.runs import normalize
 from labkit.runs.fleet.table import NothingRan
 from labkit.runs.fleet.workers import NO_EXTRA
+from labkit.runs.notebook_run import normalize
 
 TEXT = "text/plain"
 

@@ -17,16 +17,14 @@ import nbformat
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from labkit import showing, simulator, targets
-from labkit.course.contents import LIST_NOTEBOOKS
-from labkit.course.widgets import check as checks
+from labkit import course, showing, simulator, targets
+from labkit.course import LIST_NOTEBOOKS
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 
 if TYPE_CHECKING:
     from labkit.connection import Connection
-    from labkit.doctor.evidence import Reads
-    from labkit.doctor.report import Diagnosis
+    from labkit.doctor import Diagnosis, Reads
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # Without this, a kernel warns in the terminal that its messages aren't encrypted (they stay on this machine), and
@@ -165,7 +163,7 @@ def examined(
     Raises `LabError` if the target can't be reached. Also raises `LabError` if the service account doesn't exist, and
     neither a pod nor a role names it.
     """
-    from labkit.doctor.examination import examine_run
+    from labkit.doctor import examine_run
 
     return examine_run(parameters, connection or targets.look(parameters), reads=reads)
 
@@ -204,7 +202,7 @@ def read_run(executed: NotebookNode, output: Path, parameters: Parameters) -> Ru
     return Run(
         output=output,
         parameters=parameters,
-        checks=[bundle[checks.MIME] for bundle in data if checks.MIME in bundle],
+        checks=[bundle[course.CHECK_MIME] for bundle in data if course.CHECK_MIME in bundle],
         answers=[bundle[showing.MIME] for bundle in data if showing.MIME in bundle],
     )
 

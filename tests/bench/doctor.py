@@ -28,7 +28,7 @@ def one() -> str:
 
 def every() -> str:
     """Measure `labkit doctor --all`, without the start of the command."""
-    from labkit.doctor.survey import Survey
+    from labkit.doctor import Survey
 
     with folder() as home:
         lab = _lab(home)

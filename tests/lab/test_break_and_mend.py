@@ -6,7 +6,7 @@ import pytest
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab
-from labkit.course.faults import drawn
+from labkit.course import faults
 from labkit.errors import LabError
 from labkit.steps import pod
 
@@ -76,12 +76,12 @@ def test_mend_restores_a_deleted_role_without_adding_a_description(lab, iam):
 
 def test_a_random_fault_is_described_but_not_named_until_it_is_mended(lab, capsys):
     lab.break_(seed=SEED)
-    assert capsys.readouterr().out.startswith(f"What happened: {drawn(SEED).description}\n")
+    assert capsys.readouterr().out.startswith(f"What happened: {faults.drawn(SEED).description}\n")
     report = repr(lab.mended())
-    assert drawn(SEED).id not in report and drawn(SEED).finding not in report
+    assert faults.drawn(SEED).id not in report and faults.drawn(SEED).finding not in report
     assert capsys.readouterr().out == "Asking AWS in the pod …\n"
     lab.mend()
-    assert capsys.readouterr().out.startswith(f"Mended: {drawn(SEED).id}.\n")
+    assert capsys.readouterr().out.startswith(f"Mended: {faults.drawn(SEED).id}.\n")
 
 
 def test_a_random_fault_that_is_chosen_twice_is_not_named(lab, capsys):
@@ -89,8 +89,8 @@ def test_a_random_fault_that_is_chosen_twice_is_not_named(lab, capsys):
     capsys.readouterr()
     lab.break_(seed=SEED)
     said = capsys.readouterr().out
-    assert said.startswith(f"The earlier fault is mended first.\nWhat happened: {drawn(SEED).description}\n")
-    assert drawn(SEED).id not in said
+    assert said.startswith(f"The earlier fault is mended first.\nWhat happened: {faults.drawn(SEED).description}\n")
+    assert faults.drawn(SEED).id not in said
 
 
 def test_ready_mends_a_fault_that_was_left_in_the_run(lab, capsys):

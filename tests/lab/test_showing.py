@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from labkit import expect_denied
-from labkit.course.widgets.check import Check
-from labkit.course.widgets.trail import Calls
-from labkit.doctor.checks import Comparison
+from labkit.course import Calls, Check
+from labkit.doctor import Comparison
 from labkit.errors import LabError, NotDenied, UnknownName
 from labkit.showing import as_text, show, stable
 

@@ -15,7 +15,7 @@ from kubernetes import client, config
 
 from labkit import Lab
 from labkit.connection import thumbprint
-from labkit.course.faults import CATALOGUE, breaking
+from labkit.course import CATALOGUE, breaking
 from labkit.simulator import process, replacement, snapshot_file, snapshots
 from labkit.simulator.folder import Folder
 from labkit.simulator.joined_folder import JoinedFolder

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from labkit.course.copies import EXAMINED, TAG
+from labkit.course import copies
 from labkit.run_parameters import Parameters
 from tests import test_pages
 from tests.notebooks.books import FOLDER, NAMES, changes, code, commands, fences, printed, prose, read
@@ -55,7 +55,7 @@ def test_a_notebook_has_format_4_5_and_no_unneeded_metadata(name):
 
 
 def tag(cell):
-    return EXAMINED if cell.id.startswith("fault-") else TAG
+    return copies.EXAMINED if cell.id.startswith("fault-") else copies.TAG
 
 
 @pytest.mark.parametrize("name", NAMES)

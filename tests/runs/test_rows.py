@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.course.contents import LIST_NOTEBOOKS
+from labkit.course import LIST_NOTEBOOKS
 from labkit.runs.fleet import rows
 from tests.commands import labkit
 from tests.runs import notebooks

@@ -15,9 +15,10 @@ from distributed import Client, LocalCluster
 from jupyter_client.launcher import launch_kernel
 from jupyter_client.provisioning import local_provisioner
 
-from labkit import runs, targets
+from labkit import targets
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
+from labkit.runs import notebook_run
 from labkit.runs.fleet import live, looking, running, task
 from labkit.runs.fleet.report import Report
 from labkit.runs.fleet.results import Result, Results
@@ -274,7 +275,7 @@ def test_the_doctor_looks_at_each_row_by_its_own_kubeconfig_context(monkeypatch)
     def examined(_: Parameters, connection: str, __: object) -> None:
         raise LabError(connection)
 
-    monkeypatch.setattr(runs, "examined", examined)
+    monkeypatch.setattr(notebook_run, "examined", examined)
     rows = [Row(n, "", Parameters.checked(role_name=name, context=name)) for n, name in enumerate("ab", 1)]
     assert [outcome.result.error for outcome in looking.examinations(rows)] == ["a", "b"]
 

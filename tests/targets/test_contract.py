@@ -17,7 +17,7 @@ from kubernetes.client import CoreV1Api, WellKnownApi
 
 import labkit
 from labkit import steps, targets
-from labkit.course.capabilities import CAPABILITIES
+from labkit.course import capabilities
 from labkit.errors import LabError
 from labkit.run_parameters import LAB_TAG, RUN_LABEL, RUN_TAG, Parameters
 from labkit.simulator import Folder
@@ -155,7 +155,7 @@ def test_opening_the_lab_again_finds_the_same_issuer_and_account(target, lab):
 
 
 def test_a_missing_capability_is_explained(target, lab, capsys):
-    for capability in CAPABILITIES:
+    for capability in capabilities.CAPABILITIES:
         if capability in target.has:
             lab.needs(capability)
             continue

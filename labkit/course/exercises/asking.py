@@ -20,7 +20,7 @@ from kubernetes.client.exceptions import ApiException
 
 from labkit import documents, execution
 from labkit.connection import core_api
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.documents import AUDIENCE, POD_NAME
 from labkit.errors import said_by_the_cluster, without_session
 from labkit.policy.arn import Arn

@@ -8,7 +8,7 @@ from labkit.course import faults
 from labkit.course.exercises.asking import caller, injected, only_cart, refuses
 from labkit.course.exercises.exercise import Exercise, make_account
 from labkit.course.faults import live
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.workspace import Workspace
 
 # With each of these, STS answers: Not authorized to perform sts:AssumeRoleWithWebIdentity.

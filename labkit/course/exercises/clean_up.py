@@ -4,7 +4,7 @@ from botocore.exceptions import ClientError
 
 from labkit.course.exercises.asking import refusal, refused
 from labkit.course.exercises.exercise import Exercise, allow, make_role
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.workspace import Workspace
 
 ATTACHED = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"

@@ -5,7 +5,7 @@ from uuid import uuid4
 from labkit import documents
 from labkit.course.exercises.asking import ALLOWED, admits, call, credentials, newcomers, refuses
 from labkit.course.exercises.exercise import Exercise, allow, make_account, make_role
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.steps import bucket, iam_role, oidc_provider
 from labkit.workspace import Workspace
 

@@ -3,7 +3,7 @@
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ADMITTED, HOUR, exchange, refused, refuses, token_life
 from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.workspace import Workspace
 
 DAY = 24 * HOUR

@@ -13,7 +13,7 @@ from typing import Any
 from labkit import documents, targets
 from labkit.connection import core_api
 from labkit.course import lessons
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.errors import LabError
 from labkit.policy.written import PolicyDocument
 from labkit.run_parameters import Parameters

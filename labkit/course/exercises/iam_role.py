@@ -3,7 +3,7 @@
 from labkit import documents
 from labkit.course.exercises.asking import admits, newcomers, only_cart, refuses
 from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.workspace import Workspace
 
 

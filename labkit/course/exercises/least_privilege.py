@@ -5,7 +5,7 @@ from typing import Any
 from labkit import documents
 from labkit.course.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected, newcomers, reads_only
 from labkit.course.exercises.exercise import Exercise, allow, ensure_account, make_account, make_role
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.steps import bucket
 from labkit.workspace import Workspace
 

@@ -2,7 +2,7 @@
 
 from labkit.course.exercises.asking import admits, exchange, refused
 from labkit.course.exercises.exercise import Exercise, make_role
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.steps import service_account
 from labkit.workspace import Workspace
 

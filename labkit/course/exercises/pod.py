@@ -10,10 +10,7 @@ from labkit.connection import as_document, awaited, core_api
 from labkit.course.exercises.asking import injected
 from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
 from labkit.course.faults.kubernetes import is_rolled_out
-from labkit.doctor.checks import Comparison
-from labkit.doctor.evidence.cluster_api import ClusterApi
-from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, PodSpec, service_account_of
-from labkit.doctor.evidence.reading import Reads
+from labkit.doctor import ClusterApi, Comparison, PodSpec, Reads, service_account_of
 from labkit.steps import oidc_provider
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
@@ -68,13 +65,13 @@ def _role_of(place: Workspace, pod: Any, name: str) -> str:
     container = next((each for each in spec.containers if each.name == name), None)
     if container is None:
         return "no such container"
-    file = container.value(TOKEN_FILE)
+    file = container.value("AWS_WEB_IDENTITY_TOKEN_FILE")
     token = container.token_at(file) if file else None
     if token is None or token.get("audience") != documents.AUDIENCE:
         return NONE
     if (account := service_account_of(spec.spec)) != place.parameters.service_account:
         return f"{NONE}: its service account is {account}"
-    return container.value(ROLE) or NONE
+    return container.value("AWS_ROLE_ARN") or NONE
 
 
 def _pods(place: Workspace) -> list[dict[str, Any]]:

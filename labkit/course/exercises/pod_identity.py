@@ -5,7 +5,7 @@ import json
 from labkit.connection import AGENT_URL
 from labkit.course.exercises.asking import agent, pod_identity
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.policy.written import PolicyDocument
 from labkit.workspace import Workspace
 

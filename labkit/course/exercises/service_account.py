@@ -3,7 +3,7 @@
 from labkit import documents
 from labkit.course.exercises.asking import admits, injected, refuses
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.steps import oidc_provider
 from labkit.workspace import Workspace
 

@@ -6,7 +6,7 @@ from labkit import terraform
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ADMITTED, admits, elsewhere, exchange, injected, refuses
 from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 

@@ -10,7 +10,7 @@ from labkit import simulator
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ALLOWED, Credentials, refusal, simulated
 from labkit.course.exercises.exercise import Exercise
-from labkit.doctor.checks import Comparison
+from labkit.doctor import Comparison
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 

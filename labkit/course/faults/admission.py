@@ -4,8 +4,7 @@ import copy
 from typing import Any
 
 from labkit import documents, simulator
-from labkit.doctor.evidence.pod_spec import API_VOLUME
-from labkit.doctor.repairs.manifest import NODE_TROUBLE
+from labkit.doctor import API_VOLUME, NODE_TROUBLE
 from labkit.webhook import AccountSettings
 from labkit.webhook.review import VOLUME, pod_patch
 

@@ -17,7 +17,7 @@ from labkit.connection import thumbprint
 from labkit.course.faults import CATALOGUE, live
 from labkit.course.faults.fault import Fault
 from labkit.course.faults.situation import ROLE_ARN, Document, Situation
-from labkit.doctor.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
+from labkit.doctor import EKSCTL_CLUSTER, EKSCTL_NAME
 from labkit.errors import LabError
 from labkit.execution import execute
 from labkit.policy.arn import Arn

@@ -2,7 +2,7 @@
 
 from labkit.course.faults.fault import rows
 from labkit.course.faults.situation import ANOTHER_ACCOUNT, ROLE_ARN, Situation
-from labkit.doctor.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
+from labkit.doctor import EKSCTL_CLUSTER, EKSCTL_NAME
 
 
 def _annotate(situation: Situation, annotations: dict[str, str]) -> None:

@@ -6,8 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from labkit.course.faults import CATALOGUE, breaking
-from labkit.doctor.evidence import Evidence
-from labkit.doctor.examination import examine
+from labkit.doctor import Evidence, examine
 from labkit.errors import LabError
 from labkit.showing import RIGHT, WRONG, Code, stable, table
 
@@ -76,7 +75,7 @@ class MendReport:
         return [(command, stable(answer)) for command, answer in self.answers]
 
 
-def of(lab: "Workspace") -> MendReport:
+def mend_report(lab: "Workspace") -> MendReport:
     """Return the report on a run. Raises `LabError` if the run has no fault.
 
     This function runs AWS commands in the pod, but mends nothing.

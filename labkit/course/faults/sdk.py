@@ -5,8 +5,9 @@ import json
 
 from labkit.course.faults.fault import rows
 from labkit.course.faults.situation import Situation
-from labkit.doctor.evidence.pod_spec import API_MOUNT_PATH, MOUNT_PATH
+from labkit.doctor import API_MOUNT_PATH
 from labkit.documents import AUDIENCE
+from labkit.webhook.review import MOUNT_PATH
 
 # The claims of a token that was valid on 1 January 2025, in seconds since 1970.
 LAST_YEAR = {"iat": 1735689600, "exp": 1735776000}

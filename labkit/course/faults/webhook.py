@@ -3,7 +3,7 @@
 import copy
 
 from labkit.course.faults.situation import WEBHOOK, Situation
-from labkit.doctor.evidence.pod_spec import MOUNT_PATH
+from labkit.webhook.review import MOUNT_PATH
 
 
 def webhook_registration_deleted(situation: Situation) -> None:

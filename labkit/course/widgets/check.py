@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from labkit.doctor.checks import Comparison
-from labkit.doctor.findings import Finding
+from labkit.doctor import Comparison, Finding
 from labkit.showing import RIGHT, WRONG, Code, Html, left_aligned, table
 
-MIME = "application/vnd.labkit.check+json"
+CHECK_MIME = "application/vnd.labkit.check+json"
 ISSUER_ID = re.compile(r"\b[0-9A-F]{32}\b")
 WORD = re.compile(r"[^:/\s-]+|[:/\s-]")
 
@@ -74,7 +73,7 @@ class Check:
         }
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        bundle = {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_()), MIME: self.as_json()}
+        bundle = {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_()), CHECK_MIME: self.as_json()}
         if (again := self.again) is None:
             return bundle
         from labkit.course.widgets import live

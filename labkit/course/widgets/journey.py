@@ -12,7 +12,7 @@ from labkit.doctor import checks
 from labkit.showing import left_aligned, table
 
 if TYPE_CHECKING:
-    from labkit.doctor.evidence import Evidence
+    from labkit.doctor import Evidence
 
 
 # The numbers of the IRSA steps, from 1 to 11, that each part of the journey covers.

@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from labkit.course.widgets import who_gets_in
-from labkit.doctor.evidence.account import tags_of
+from labkit.doctor import tags_of
 from labkit.errors import LabError
 from labkit.policy import Policy, Principal, Request, evaluate_trust
 from labkit.policy.conditions import quoted
@@ -20,7 +20,7 @@ from labkit.showing import RIGHT, WRONG, Code, left_aligned, stable, table
 from labkit.tokens import Claims, NotAToken
 
 if TYPE_CHECKING:
-    from labkit.doctor.evidence import Evidence
+    from labkit.doctor import Evidence
 
 SIGNATURE = "This view doesn't check the signature. STS does, with the key that the issuer publishes."
 TRUST_POLICY = "trust policy"

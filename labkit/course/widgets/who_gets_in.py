@@ -15,7 +15,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from labkit.course.widgets.check import ISSUER_ID
-from labkit.doctor.evidence.account import tags_of
+from labkit.doctor import tags_of
 from labkit.errors import LabError, answering
 from labkit.policy import (
     Decision,
@@ -34,7 +34,7 @@ from labkit.tokens import LATEST, NO_JWT, Claims, refused
 if TYPE_CHECKING:
     import ipywidgets
 
-    from labkit.doctor.evidence import Evidence
+    from labkit.doctor import Evidence
     from labkit.workspace import Workspace
 
 ADMITTED, REFUSED = "✓ admitted", "✗ refused"

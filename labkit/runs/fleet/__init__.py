@@ -9,14 +9,28 @@ A notebook calls `fleet.read(file)`, `fleet.plans(rows)`, `fleet.run(file, out)`
 `fleet.removals(rows, …)`.
 """
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-# A worker needs only `task`, so the others are imported at their first use.
-_WHERE = {"examinations": "looking", "plans": "looking", "read": "rows", "removals": "looking", "run": "live"}
+from labkit import at_first_use
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'labkit.runs.fleet' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"labkit.runs.fleet.{_WHERE[name]}"), name)
+if TYPE_CHECKING:
+    from labkit.runs.fleet import workers
+    from labkit.runs.fleet.live import run
+    from labkit.runs.fleet.looking import examinations, plans, removals
+    from labkit.runs.fleet.report import DOCTOR, MARKS, RUNS, Report
+    from labkit.runs.fleet.results import Result, Results, State, writing
+    from labkit.runs.fleet.rows import Row, read
+    from labkit.runs.fleet.running import INTERRUPTED, Fleet, RowOutcome, makes, run_rows
+    from labkit.runs.fleet.table import NothingRan
+    from labkit.runs.fleet.workers import Scheduler
+else:
+    __getattr__ = at_first_use(__name__, {
+        "live": ["run"],
+        "looking": ["examinations", "plans", "removals"],
+        "report": ["DOCTOR", "MARKS", "RUNS", "Report"],
+        "results": ["Result", "Results", "State", "writing"],
+        "rows": ["Row", "read"],
+        "running": ["INTERRUPTED", "Fleet", "RowOutcome", "makes", "run_rows"],
+        "table": ["NothingRan"],
+        "workers": ["Scheduler", "workers"],
+    })  # fmt: skip

@@ -7,8 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.course.contents import NOTEBOOKS
-from labkit.course.widgets import live
+from labkit.course import NOTEBOOKS, live
 from labkit.runs.fleet import rows, running, workers
 from labkit.runs.fleet.report import MARKS, RUNS, Report
 from labkit.runs.fleet.running import Fleet, RowOutcome
@@ -43,7 +42,7 @@ def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, 
     started = time.monotonic()
     with fleet.results.opened(resume=resume):
         with workers.local(count, fleet.out / "workers.log") as client, FleetProgress(fleet).shown() as progress:
-            outcomes = running.run(fleet, client, progress.tell)
+            outcomes = running.run_rows(fleet, client, progress.tell)
         report = Report(file.name, notebook.name, outcomes, time.monotonic() - started, fleet.stopped_by)
         report.write(fleet.out)
     return report

@@ -5,7 +5,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labkit import runs, steps, targets
+from labkit import steps, targets
 from labkit.connection import NotThereYet
 from labkit.errors import LabError, answering
 from labkit.run_parameters import Parameters
@@ -18,7 +18,7 @@ from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
     from labkit.connection import Connection
-    from labkit.doctor.evidence import Reads
+    from labkit.doctor import Reads
 
 
 def plans(rows: Iterable[Row]) -> Iterator[tuple[Row, str | LabError]]:
@@ -60,7 +60,7 @@ def removals(
 
 def examinations(rows: Iterable[Row]) -> Iterator[RowOutcome]:
     """Yield each row with the doctor's findings on the row's service account. Change nothing."""
-    from labkit.doctor.evidence import Reads
+    from labkit.doctor import Reads
 
     known: dict[object, tuple[Connection, Reads]] = {}
     for row in rows:
@@ -135,7 +135,9 @@ def _shown(workspace: Workspace) -> list[str]:
 
 
 def _examined(row: Row, connection: "Connection", reads: "Reads") -> Result:
-    diagnosis = runs.examined(row.parameters, connection, reads.shared())
+    from labkit.runs import notebook_run  # loads nbformat, which a plan does not need
+
+    diagnosis = notebook_run.examined(row.parameters, connection, reads.shared())
     findings = [finding.as_json() for finding in diagnosis.findings]
     if diagnosis.exit_code == 0:
         return Result("succeeded", findings=findings)

@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, cast
 
-from labkit.course.contents import LIST_NOTEBOOKS
+from labkit.course import LIST_NOTEBOOKS
 from labkit.runs.fleet import task, workers
 from labkit.runs.fleet.results import Result, Results
 from labkit.runs.fleet.rows import Row
@@ -213,7 +213,7 @@ class ClusterQueue:
         self._alone.discard(row.cluster)
 
 
-def run(fleet: Fleet, client: "Client", tell: Callable[[RowOutcome], None]) -> list[RowOutcome]:
+def run_rows(fleet: Fleet, client: "Client", tell: Callable[[RowOutcome], None]) -> list[RowOutcome]:
     """Run a fleet. Pass each outcome to `tell` as its row ends. Return all outcomes in the order of the rows."""
     outcomes = fleet.earlier()
     for outcome in fleet.run(client):

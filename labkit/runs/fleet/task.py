@@ -182,12 +182,12 @@ def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
 
 
 def _run(job: Job, draft: Path, until: float) -> Ended | None:
-    from labkit import runs
+    from labkit.runs import notebook_run
 
     with _time_limit(until - time.monotonic()) as was_reached:
         try:
-            done = runs.run(job.notebook, draft, job.row.parameters.given)
-        except runs.RunFailed as failed:
+            done = notebook_run.run(job.notebook, draft, job.row.parameters.given)
+        except notebook_run.RunFailed as failed:
             return Ended(_error_text(job.row, failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
         except LabError as error:
             if was_reached.is_set():
@@ -216,10 +216,10 @@ def _findings(done: "object") -> tuple[Mapping[str, object], ...]:
 
 
 def _doctor(row: Row) -> list[Mapping[str, object]]:
-    from labkit import runs
+    from labkit.runs import notebook_run
 
     try:
-        return [finding.as_json() for finding in runs.examined(row.parameters).findings]
+        return [finding.as_json() for finding in notebook_run.examined(row.parameters).findings]
     except LabError:
         return []
 

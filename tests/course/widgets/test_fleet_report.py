@@ -7,10 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from labkit.run_parameters import Parameters
-from labkit.runs.fleet.report import Report
-from labkit.runs.fleet.results import Result
-from labkit.runs.fleet.rows import Row
-from labkit.runs.fleet.running import RowOutcome
+from labkit.runs.fleet import Report, Result, Row, RowOutcome
 
 pytestmark = pytest.mark.browser
 RESULTS = [

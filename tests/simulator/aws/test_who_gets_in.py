@@ -5,9 +5,10 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from labkit.course.widgets.who_gets_in import SimulatedCaller, WhoGetsIn, of_region_and_role
+from labkit.course import WhoGetsIn, who_gets_in
 from tests.simulator.aws.conftest import ACCOUNT, AUDIENCE, ISSUER, ISSUER_HOST, REGION, SUBJECT, trust_policy
 
+SimulatedCaller = who_gets_in.SimulatedCaller
 NAME = ISSUER.removeprefix("https://")
 OTHER = f"https://{ISSUER_HOST}/id/{'F' * 32}"
 CALLERS = [
@@ -64,7 +65,7 @@ def simulated(irsa):
             lambda issuer: [AUDIENCE] if issuer.removeprefix("https://") == NAME else None,
             irsa.aws.clock.now,
             again=lambda: None,
-            context=of_region_and_role(REGION, {"team": "shop"}),
+            context=who_gets_in.of_region_and_role(REGION, {"team": "shop"}),
         )
 
     return judge
