@@ -29,12 +29,12 @@ def is_available() -> bool:
     """Whether the kernel names the user of a connection. It doesn't on macOS, for example."""
     if not OVERFLOW_UID.exists() or os.geteuid() == int(OVERFLOW_UID.read_text()):
         return False
-    with (
-        socket.create_server(("127.0.0.1", 0)) as trial,
-        socket.create_connection(trial.getsockname()),
-        trial.accept()[0] as connection,
-    ):
-        return peer_uid(connection) == os.geteuid()
+    with socket.create_server(("127.0.0.1", 0)) as trial, socket.create_connection(trial.getsockname()) as caller:
+        while True:
+            connection, address = trial.accept()
+            with connection:
+                if address == caller.getsockname():  # another user may have been faster
+                    return peer_uid(connection) == os.geteuid()
 
 
 def peer_uid(connection: socket.socket) -> int | None:

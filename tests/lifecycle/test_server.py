@@ -15,6 +15,7 @@ import pytest
 
 from labkit import Lab
 from labkit.errors import LabError
+from labkit.simulator.folder import Folder
 from labkit.simulator.process import State
 from tests import commands
 from tests.lifecycle.processes import gone, run_a_pod, server
@@ -315,30 +316,64 @@ def test_other_users_cannot_read_the_lab_s_files(lab):
     assert {"clock", "pods", "server.log", "server.sock"} <= {path.name for path in own}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_another_user_gets_nothing_from_the_ports_without_authentication(lab):
-    lab("up")
-    ports = lab.folder.read_json("ports.json")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+OTHER = ("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups")
+CLOSED = {35, 52, 56}  # curl's exit codes for a connection that ends before an answer
+
+
+def asked(folder: Folder, *before: str) -> dict[str, int]:
+    """Return curl's exit code for the ports that ask for no key, with a command before curl."""
+    ports = folder.read_json("ports.json")
     urls = {
         "metadata": f"http://127.0.0.1:{ports['blue/metadata']}/latest/api/token",
         "agent": f"http://127.0.0.1:{ports['blue/pod-identity-agent']}/v1/credentials",
         "webhook": f"https://127.0.0.1:{ports['blue/webhook']}/healthz",
         "issuer": f"https://127.0.0.1:{ports['issuer/us-east-1']}/",  # it's public
     }
-    curl = ("curl", "--noproxy", "*", "--insecure", "--silent", "--max-time", "60")
+    curl = [*before, "curl", "--noproxy", "*", "--insecure", "--silent", "--max-time", "60"]
+    return {name: subprocess.run([*curl, url], capture_output=True).returncode for name, url in urls.items()}
 
-    def codes(*before: str) -> dict[str, int]:
-        return {
-            name: subprocess.run([*before, *curl, url], capture_output=True).returncode for name, url in urls.items()
-        }
 
-    assert codes() == dict.fromkeys(urls, 0)
-    closed = {35, 52, 56}  # curl's codes for a connection that ends before an answer
-    other = codes("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups")
+@needs_root
+def test_another_user_gets_nothing_from_the_ports_of_roots_lab(lab):
+    lab("up")
+    assert set(asked(lab.folder).values()) == {0}
+    other = asked(lab.folder, *OTHER)
     assert other.pop("issuer") == 0
-    assert set(other.values()) <= closed, other
+    assert set(other.values()) <= CLOSED, other
     assert "callers   checked: " in lab("status")
     assert "- callers: checked" in lab("status", "--report")
+
+
+@needs_root
+def test_an_ordinary_users_pod_gets_the_nodes_role_and_root_gets_nothing(tmp_path):
+    folder = Folder(tmp_path / "lab")
+    os.chown(tmp_path, 1234, 1234)
+    # The tests' Python may be in root's home.
+    user = (*OTHER, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", commands.LABKIT)
+    environment = os.environ | {"HOME": str(tmp_path), "LABKIT_HOME": str(folder.path)}
+    subprocess.run([*user, "up"], env=environment, cwd=tmp_path, check=True, capture_output=True)
+    try:
+        assert "assumed-role/blue-node-role/" in said_by_a_pod(folder, "aws sts get-caller-identity")
+        assert set(asked(folder, *OTHER).values()) == {0}
+        root = asked(folder)
+        assert root.pop("issuer") == 0
+        assert set(root.values()) <= CLOSED, root
+    finally:
+        subprocess.run([*user, "down"], env=environment, cwd=tmp_path, check=True, capture_output=True)
+
+
+def said_by_a_pod(folder: Folder, command: str) -> str:
+    """Run a shell command in a new pod, and return what it prints."""
+    from kubernetes import client, config, watch
+
+    api = client.CoreV1Api(config.new_client_from_config(str(folder.kubeconfig)))
+    container = {"name": "c", "image": "amazon/aws-cli", "command": ["sh", "-c", f"{command} 2>&1"]}
+    spec = {"containers": [container], "restartPolicy": "Never"}
+    api.create_namespaced_pod("default", {"metadata": {"name": "says"}, "spec": spec})
+    events = watch.Watch().stream(api.list_namespaced_pod, "default", field_selector="metadata.name=says")
+    next(event for event in events if event["object"].status.phase in ("Succeeded", "Failed"))
+    return api.read_namespaced_pod_log("says", "default")
 
 
 def test_every_port_is_on_loopback_and_refuses_foreign_hosts_and_web_pages(lab):

@@ -104,6 +104,17 @@ def test_a_connection_that_was_closed_before_is_nobodys(listening, resets):
         listening.accept()
 
 
+def test_another_caller_cannot_make_the_trial_fail(monkeypatch):
+    connect = socket.create_connection
+
+    def after_another(address):
+        connect(address).close()
+        return connect(address)
+
+    monkeypatch.setattr(socket, "create_connection", after_another)
+    assert is_available()
+
+
 def test_without_an_answer_from_the_kernel_nobody_is_known(listening, monkeypatch):
     with socket.create_connection(listening.getsockname()), listening.accept()[0] as connection:
         monkeypatch.setattr("labkit.simulator.peer_credentials.SOCK_DIAG_BY_FAMILY", 999)
