@@ -61,7 +61,7 @@ def test_the_solution_of_05_b_works_with_the_lab_s_clock_ahead(lab):
 def test_each_exercise_has_three_near_misses_and_two_right_answers():
     for exercise in EXERCISES:
         tries = [bool(each.said) for each in ATTEMPTS if each.exercise == exercise.id]
-        assert (tries.count(True), tries.count(False)) >= (3, 2), exercise.id
+        assert (tries.count(True), tries.count(False)) >= (3, 2), f"{exercise.id} in tests/course/attempts/"
 
 
 def test_an_exercise_opened_again_discards_the_earlier_solution(lab):
