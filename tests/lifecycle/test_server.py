@@ -363,6 +363,14 @@ def test_an_ordinary_users_pod_gets_the_nodes_role_and_root_gets_nothing(tmp_pat
         subprocess.run([*user, "down"], env=environment, cwd=tmp_path, check=True, capture_output=True)
 
 
+def test_the_report_says_that_the_kernel_names_no_callers(lab):
+    folder = lab.folder
+    facts = dict.fromkeys(("account_id", "region", "endpoint_url", "access_key_id", "secret_access_key"), "")
+    State(**facts, pid=1, issuers={}, ca_file=folder.ca_file, kubeconfig=folder.kubeconfig).write(folder)
+    with folder.lock("server.lock"):
+        assert "- callers: unchecked" in commands.labkit("status", "--report", LABKIT_HOME=str(folder.path)).stdout
+
+
 def said_by_a_pod(folder: Folder, command: str) -> str:
     """Run a shell command in a new pod, and return what it prints."""
     from kubernetes import client, config, watch
