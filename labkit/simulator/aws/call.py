@@ -147,8 +147,8 @@ class Api:
     """The longest body, in bytes; 0 for the usual limit."""
     longest_presigned: int = 0
     """The seconds for which any presigned URL is valid; 0 if the URL itself says it."""
-    operation_at: Callable[["Call"], str] = lambda _: ""
-    """Return the operation of a REST call, from its method and path; empty for an unknown operation."""
+    is_rest: bool = False
+    """Whether a call's method and path name its operation, as in the service's model."""
 
 
 S3 = Api("s3", protocol="s3")

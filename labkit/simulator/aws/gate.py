@@ -250,7 +250,10 @@ class Gate:
 
     def _parse(self, service: Service, request: AwsRequest, caller: Caller | WebIdentity) -> AwsRequest:
         """Return ``request`` with the call's parameters or, for S3, with the operation and the needed permissions."""
-        return requests.with_parameters(request) if isinstance(caller, WebIdentity) else service.read(request, caller)
+        if isinstance(caller, WebIdentity):
+            return requests.with_parameters(request)
+        requests.check_path(request)
+        return service.read(request, caller)
 
     async def _authorize(self, service: Service, request: AwsRequest, caller: Caller | WebIdentity) -> Grant:
         if isinstance(caller, WebIdentity):

@@ -43,7 +43,7 @@ MALFORMED = "The XML you provided was not well-formed or did not validate agains
 def check_names(request: AwsRequest) -> None:
     """Refuse a bucket or a key with an invalid name. A new bucket's name must follow more rules."""
     name = request.bucket
-    if not name or request.call.path.startswith(S3_CONTROL):
+    if request.call.path == "/" or request.call.path.startswith(S3_CONTROL):
         return
     is_new = request.call.method == "PUT" and not request.key and not request.call.query.keys() - {"x-id"}
     reserved = name.startswith(RESERVED) or name.endswith(RESERVED_ENDS)

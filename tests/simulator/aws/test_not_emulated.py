@@ -23,7 +23,7 @@ SENTENCE = "The lab does not emulate {}, or not with these parameters."
     ("eks", "list_addons", {"clusterName": "blue"}, SENTENCE.format("eks:ListAddons")),
     ("account", "get_contact_information", {}, SENTENCE.format("account:GetContactInformation")),
     ("organizations", "leave_organization", {}, SENTENCE.format("organizations:LeaveOrganization")),
-    ("route53", "list_cidr_collections", {}, SENTENCE.format("GET /2013-04-01/cidrcollection of route53")),
+    ("route53", "list_cidr_collections", {}, SENTENCE.format("route53:ListCidrCollections")),
     ("ec2", "describe_vpc_endpoint_services", {}, SENTENCE.format("ec2:DescribeVpcEndpointServices")),
     ("sts", "assume_root",
      {"TargetPrincipal": ACCOUNT, "TaskPolicyArn": {"arn": "arn:aws:iam::aws:policy/root-task/IAMAudit"}},
@@ -39,7 +39,7 @@ def test_the_lab_says_which_call_it_does_not_emulate(aws, service, method, param
 
 def test_a_call_that_is_not_emulated_is_refused_in_the_service_s_own_format(aws):
     # moto knows the last path only with another method, and answers this one with an empty 404.
-    for service, path in (("eks", "/clusters/blue/addons"), ("eks", "/nonsense"), ("ses", "/v2/email/identities")):
+    for service, path in (("eks", "/clusters/blue/addons"), ("ses", "/nonsense"), ("ses", "/v2/email/identities")):
         content_type = "application/json"
         request = AWSRequest("GET", aws.endpoint + path)
         SigV4Auth(

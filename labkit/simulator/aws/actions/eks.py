@@ -3,16 +3,13 @@
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelastickubernetesservice.html
 """
 
-import re
-from functools import cache
 from typing import Any
 
 from labkit.policy import resource_tags
 from labkit.policy.arn import Arn
 from labkit.simulator.aws.access_entries import entry_arn
-from labkit.simulator.aws.backend import Backend, get_service_model
+from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import (
-    Call,
     CannotDerive,
     Context,
     ParsedRequest,
@@ -26,10 +23,6 @@ from labkit.simulator.aws.identity_provider_configs import config_arn
 from labkit.simulator.aws.pod_identity import association_arn
 from labkit.simulator.aws.reference import actions_on
 
-# The paths that the lab itself answers.
-OWN_PATH = re.compile(
-    r"/access-policies|/clusters(/{name}(/(access-entries|identity-provider-configs|pod-identity-associations)(/.*)?)?)?"
-)
 ON_IDENTITY_PROVIDER_CONFIG = {"DescribeIdentityProviderConfig", "DisassociateIdentityProviderConfig"}
 # Only an administrator may call these: they also pass a role, to services that the lab doesn't know.
 NOT_DERIVED = {"CreateCapability", "RegisterCluster"}
@@ -183,24 +176,6 @@ def _from_parameters(operation: str, parameters: dict[str, Any]) -> Context:
     if "principalArn" in parameters:
         context["eks:accessEntryType"] = parameters.get("type", "STANDARD")
     return context
-
-
-def operation_at(call: Call) -> str:
-    """Return the operation of a call, by its method and path; empty for an operation that the lab leaves to moto."""
-    return next(
-        (name for method, path, name in _routes() if method == call.method and path.fullmatch(call.raw_path)), ""
-    )
-
-
-@cache
-def _routes() -> list[tuple[str, re.Pattern[str], str]]:
-    service, routes = get_service_model("eks"), []
-    for name in service.operation_names:
-        http = service.operation_model(name).http
-        if OWN_PATH.fullmatch(http["requestUri"]):
-            path = re.sub(r"\{\w+\}", "[^/]+", http["requestUri"])
-            routes.append((http["method"], re.compile(f"{path}/?" if path == "/clusters" else path), name))
-    return routes
 
 
 def cluster_of(arn: str, region: str, account_id: str) -> str:

@@ -6,10 +6,12 @@ https://smithy.io/2.0/aws/protocols/index.html
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from botocore.model import OperationNotFoundError
 from botocore.serialize import create_serializer
@@ -35,6 +37,9 @@ from labkit.simulator.aws.call import (
     protocol,
 )
 
+LABEL = re.compile(r"\\\{(\w+)(\\\+)?\\\}")
+# A control character, invalid UTF-8 or encoding, nothing but spaces, an empty part, or a step to another folder.
+NOT_IN_PATH = re.compile(r"[\0-\x1f\x7f-\x9f\ufffd]|%(?![0-9A-Fa-f]{2})|^\s*$|^/|//|/$|^\.\.?$")
 FORM = "application/x-www-form-urlencoded"
 MOST_VALUES = 20_000  # in a JSON body
 KEPT = ("host", "content-type", "x-amz-target")
@@ -73,7 +78,23 @@ def named(call: Call, api: Api) -> str:
             return call.headers.get("x-amz-target", "").rpartition(".")[2]
         case "query" | "ec2":
             return call.form.get("Action", "")
-    return api.operation_at(call) or f"{call.method} {call.path}"
+    route = _route(call, api.name) if api.is_rest else None
+    return route[0] if route else f"{call.method} {call.path}"
+
+
+def check_path(request: AwsRequest) -> None:
+    """Raise `Refusal` if no operation of a REST service has the call's path, or if a name in the path is invalid.
+
+    moto would decode the path, and find another operation or another name in it.
+    """
+    if not request.api.is_rest:
+        return
+    if (route := _route(request.call, request.service)) is None:
+        raise _unknown(f"{request.call.method} {request.call.path}", "rest-json")
+    for name, encoded in route[1].items():
+        text = unquote(encoded)
+        if NOT_IN_PATH.search(text) or ("%2F" in encoded.upper() and not text.startswith("arn:")):
+            raise Refusal(400, request.api.invalid, f"The value of {name} is not valid.", f"{name} is {text!r}")
 
 
 def require_emulated(request: AwsRequest) -> ParsedRequest:
@@ -96,6 +117,26 @@ def required(request: ParsedRequest) -> list[str]:
     """Return the names of the parameters that the operation requires."""
     shape = get_service_model(request.service).operation_model(request.operation).input_shape
     return shape.required_members if shape else []
+
+
+def _route(call: Call, service: str) -> tuple[str, dict[str, str]] | None:
+    """Return the operation with the call's method and path, and the path's names, encoded. None: no such operation."""
+    for method, path, query, name in _routes(service):
+        if method == call.method and query.items() <= call.query.items() and (match := path.fullmatch(call.raw_path)):
+            return name, match.groupdict()
+    return None
+
+
+@cache
+def _routes(service: str) -> list[tuple[str, re.Pattern[str], dict[str, str], str]]:
+    """Return the method, path, query and name of each operation. The most exact path and query come first."""
+    model, routes = get_service_model(service), []
+    for name in model.operation_names:
+        http = model.operation_model(name).http
+        path, _, query = http["requestUri"].partition("?")
+        pattern = LABEL.sub(lambda label: f"(?P<{label[1]}>{'.+' if label[2] else '[^/]+'})", re.escape(path))
+        routes.append((http["method"], re.compile(pattern), dict(parse_qsl(query, keep_blank_values=True)), name))
+    return sorted(routes, key=lambda route: (route[1].groups, -len(route[1].pattern), -len(route[2])))
 
 
 def _parsed(request: AwsRequest) -> ParsedRequest:

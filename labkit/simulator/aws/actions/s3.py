@@ -168,12 +168,13 @@ def derive(request: AwsRequest, deleted_keys: list[tuple[str, str | None]]) -> A
         raise CannotDerive("S3 calls on a bucket with an invalid name")
     if call.path.startswith(S3_CONTROL):
         return _on_account(request)
+    if not bucket and (call.method != "GET" or _subresources(call)):
+        fields = {"Method": call.method, "ResourceType": "SERVICE"}
+        raise Refusal(405, "MethodNotAllowed", NOT_ALLOWED, fields=fields)
     if call.method in ("POST", "PUT") and call.headers.get("content-type", "").lower().startswith(_FORMS):
         raise CannotDerive("S3 calls with a form as the body")
     subresource = _subresource(call, BUCKET_SUBRESOURCES if not key else OBJECT_SUBRESOURCES)
     if not bucket:
-        if call.method != "GET" or subresource:
-            raise CannotDerive(f"the S3 call {call.method} /")
         return replace(request, operation="ListBuckets", needed=(_permission(call, "ListAllMyBuckets", "*", shown=""),))
     if not key:
         operation, needed = _on_bucket(call, f"arn:aws:s3:::{bucket}", subresource, deleted_keys)
@@ -340,10 +341,14 @@ def _permission(call: Call, action: str, resource: str, shown: str | None = None
 def _subresource(call: Call, known: set[str]) -> str:
     if len(call.query) < len(call.query_pairs):
         raise CannotDerive(f"the S3 call {call.method} with a parameter given twice")
-    names = [name for name, _ in call.query_pairs if name not in OPTIONS and not name.lower().startswith("x-amz-")]
+    names = _subresources(call)
     if len(names) > 1 or any(name not in known for name in names):
         raise UnknownCall(f"the S3 call {call.method} with the query {'&'.join(sorted(names))}")
     return names[0] if names else ""
+
+
+def _subresources(call: Call) -> list[str]:
+    return [name for name, _ in call.query_pairs if name not in OPTIONS and not name.lower().startswith("x-amz-")]
 
 
 def _context(call: Call) -> Context:

@@ -23,7 +23,7 @@ from typing import Any
 
 from labkit.policy import names_service
 from labkit.simulator.aws import access_entries
-from labkit.simulator.aws.actions.eks import cluster_of, operation_at, permissions, tags_of
+from labkit.simulator.aws.actions.eks import cluster_of, permissions, tags_of
 from labkit.simulator.aws.answers import (
     Refusal,
     invalid_parameter,
@@ -55,7 +55,7 @@ class Eks(Service):
         is_checked=True,
         invalid="InvalidParameterException",
         reserved_tag="InvalidParameterException",
-        operation_at=operation_at,
+        is_rest=True,
     )
     stores = ("eks",)
     resource_types = {

@@ -11,7 +11,6 @@ https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIde
 https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
 """
 
-import re
 import uuid
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +23,6 @@ from labkit.simulator.aws.backend import Role
 from labkit.simulator.aws.call import (
     Api,
     AwsRequest,
-    Call,
     CannotDerive,
     Context,
     ParsedRequest,
@@ -40,7 +38,6 @@ from labkit.simulator.aws.sessions import Caller, Session
 from labkit.simulator.aws.web_identity import Provider, parse_token, verify
 from labkit.tokens import Claims
 
-PATH = re.compile(r"POST /clusters/[^/]+/assume-role-for-pod-identity")
 DURATION = 6 * 3600
 LONGEST_NAME = 64  # of a session
 INVALID_TOKEN = "The specified Kubernetes service account token is invalid."  # noqa: S105
@@ -59,14 +56,10 @@ class PodClaims:
     uid: str
 
 
-def _operation_at(call: Call) -> str:
-    return "AssumeRoleForPodIdentity" if PATH.fullmatch(f"{call.method} {call.raw_path}") else ""
-
-
 class EksAuth(Service):
     """EKS Auth's only operation, AssumeRoleForPodIdentity."""
 
-    api = Api("eks-auth", is_checked=True, invalid="InvalidParameterException", operation_at=_operation_at)
+    api = Api("eks-auth", is_checked=True, invalid="InvalidParameterException", is_rest=True)
     stores = ()
 
     def permissions(self, request: ParsedRequest) -> list[Permission]:

@@ -9,20 +9,20 @@ from labkit.simulator.aws.service import Service
 class CloudFront(Service):
     """CloudFront."""
 
-    api = Api("cloudfront", protocol="rest-xml")
+    api = Api("cloudfront", protocol="rest-xml", is_rest=True)
 
 
 class Lambda(Service):
     """Lambda."""
 
-    api = Api("lambda")
+    api = Api("lambda", is_rest=True)
     data_events = re.compile("Invoke")
 
 
 class Route53(Service):
     """Route 53."""
 
-    api = Api("route53", protocol="rest-xml")
+    api = Api("route53", protocol="rest-xml", is_rest=True)
 
 
 class Tagging(Service):

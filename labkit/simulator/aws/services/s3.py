@@ -28,11 +28,12 @@ from labkit.policy import Decision, MalformedPolicy, Policy
 from labkit.policy.validation import listed
 from labkit.policy.wildcards import wildcard
 from labkit.simulator.aws import call
+from labkit.simulator.aws.actions.requests import check_path
 from labkit.simulator.aws.actions.s3 import NOT_ALLOWED, UnknownCall, derive, timed
 from labkit.simulator.aws.answers import PROLOG, Refusal, fault, not_emulated, render, xml
 from labkit.simulator.aws.authorization import Grant, administers, denial, stored_policy, underivable, with_reference
 from labkit.simulator.aws.backend import Backend, FakeBucket, FakeDeleteMarker
-from labkit.simulator.aws.call import AwsRequest, Call, CannotDerive, Permission, Response, copy_source
+from labkit.simulator.aws.call import S3_CONTROL, Api, AwsRequest, Call, CannotDerive, Permission, Response, copy_source
 from labkit.simulator.aws.iam_validation import missing_principals
 from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.aws.s3_requests import MALFORMED, check_complete, check_digest, check_names
@@ -77,6 +78,10 @@ NOT_RECORDED = {
 NOT_APPLICABLE = "Action does not apply to any resource(s) in statement"
 
 
+# The model of S3 Control. Its calls are signed for S3.
+CONTROL = Api("s3control", protocol="s3", is_rest=True, invalid="InvalidRequest")
+
+
 class S3(Service):
     """S3."""
 
@@ -93,6 +98,8 @@ class S3(Service):
         """
         _check_checksum(request.call)
         check_names(request)
+        if request.call.path.startswith(S3_CONTROL):
+            check_path(replace(request, api=CONTROL))
         try:
             request = derive(request, [(key, version) for key, version, _ in _keys_to_delete(request.call)])
             request = replace(request, needed=tuple(map(with_reference, request.needed)))
