@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from labkit.course.contents import LIST_NOTEBOOKS, MANUAL, NOTEBOOKS
     from labkit.course.examination import Examination
     from labkit.course.exercises.the_problem import detach_from_the_node
-    from labkit.course.faults import CATALOGUE, Situation, breaking
+    from labkit.course.faults import CATALOGUE, breaking
     from labkit.course.faults.report import MendReport, mend_report
     from labkit.course.widgets import flow, journey, live, token, trail, who_gets_in
     from labkit.course.widgets.check import CHECK_MIME, Check
@@ -36,7 +36,7 @@ else:
         "examination": ["Examination", "examination"],
         "exercises": ["exercises"],
         "exercises.the_problem": ["detach_from_the_node"],
-        "faults": ["CATALOGUE", "Situation", "faults"],
+        "faults": ["CATALOGUE", "faults"],
         "faults.breaking": ["breaking"],
         "faults.report": ["MendReport", "mend_report"],
         "lessons": ["lessons"],

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from labkit.doctor.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
     from labkit.doctor.evidence.cluster_api import ClusterApi
     from labkit.doctor.evidence.pod_spec import API_MOUNT_PATH, API_VOLUME, PodSpec, service_account_of
-    from labkit.doctor.examination import diagnose, examine, examine_pods, examine_run
+    from labkit.doctor.examination import diagnose, examine, examine_run
     from labkit.doctor.explanations import explain
     from labkit.doctor.finding import MARKS, Finding
     from labkit.doctor.repairs.manifest import NODE_TROUBLE
@@ -38,7 +38,7 @@ else:
         "evidence.candidates": ["EKSCTL_CLUSTER", "EKSCTL_NAME"],
         "evidence.cluster_api": ["ClusterApi"],
         "evidence.pod_spec": ["API_MOUNT_PATH", "API_VOLUME", "PodSpec", "service_account_of"],
-        "examination": ["diagnose", "examine", "examine_pods", "examine_run"],
+        "examination": ["diagnose", "examine", "examine_run"],
         "explanations": ["explain"],
         "finding": ["MARKS", "Finding"],
         "repairs.manifest": ["NODE_TROUBLE"],

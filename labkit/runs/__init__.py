@@ -13,12 +13,10 @@ from labkit import at_first_use
 
 if TYPE_CHECKING:
     from labkit.runs import differences, fleet
-    from labkit.runs.notebook_run import Interrupted, Run, RunFailed, examined, main, normalize, read_run, refresh, run
+    from labkit.runs.notebook_run import Run, RunFailed, examined, main, run
 else:
     __getattr__ = at_first_use(__name__, {
         "differences": ["differences"],
         "fleet": ["fleet"],
-        "notebook_run": [
-            "Interrupted", "Run", "RunFailed", "examined", "main", "normalize", "read_run", "refresh", "run",
-        ],
+        "notebook_run": ["Run", "RunFailed", "examined", "main", "run"],
     })  # fmt: skip

@@ -11,21 +11,6 @@ used.
   terminal), `client_context` and `Authority` (TLS), `Trail` (the calls).
 - Clusters: `ensure_cluster`, `active_cluster`, and the names and tags that the lab gives them.
 - What the API server does with a document, without a server: `with_defaults`, `object_selector`.
-
-The modules, from the top down:
-
-- server.py: the process itself (``python -m labkit.simulator``). It starts every listener.
-- pytest_plugin.py: fixtures for other projects' tests. in_tests.py: the lab of one test session.
-- cluster.py: the lab's own clusters. joined_cluster.py: a cluster that joined the lab (the kind target).
-- snapshots.py: the lab's state in one file.
-- running_lab.py: the parts that all clusters share, such as the ports and the public issuer.
-- cluster_folder.py: a cluster's files in the lab's folder. joined_folder.py: the files about clusters that joined.
-- clients.py: clients of a running lab's AWS and clusters. sessions.py: the AWS sessions of these clients.
-- process.py: start a lab's server, find it again and end it.
-- control.py: the requests that commands send to the server.
-- aws/ and kubernetes/: the simulator's two halves. Neither half imports the other.
-- folder.py, listener.py, clock.py, certificates.py, identifiers.py, open_files.py, database.py: the basis for all
-  other modules.
 """
 
 from typing import TYPE_CHECKING
@@ -52,7 +37,6 @@ if TYPE_CHECKING:
     from labkit.simulator.kubernetes.objects.defaults import with_defaults
     from labkit.simulator.kubernetes.objects.selectors import object_selector
     from labkit.simulator.lab_network import NETWORK_WEBHOOK
-    from labkit.simulator.listener import bind
     from labkit.simulator.names import NODE_POLICIES, node_role_name
     from labkit.simulator.open_files import allow_open_files
     from labkit.simulator.process import ACCOUNT_ID, TARGET_TAG, State, forget, silent, start, stop, unreachable
@@ -73,7 +57,6 @@ else:
         "kubernetes.objects.defaults": ["with_defaults"],
         "kubernetes.objects.selectors": ["object_selector"],
         "lab_network": ["NETWORK_WEBHOOK"],
-        "listener": ["bind"],
         "names": ["NODE_POLICIES", "node_role_name"],
         "open_files": ["allow_open_files"],
         "process": ["ACCOUNT_ID", "TARGET_TAG", "State", "forget", "silent", "start", "stop", "unreachable"],

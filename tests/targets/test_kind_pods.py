@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import labkit
 from labkit import doctor, simulator
 from labkit.execution import execute
 from labkit.run_parameters import Parameters
-from labkit.simulator import Folder, bind
+from labkit.simulator import Folder
 from labkit.steps.ownership import NotThisRuns
 from labkit.steps.pod import ImageNotPulled, build, wait_until_running
 from labkit.targets import kind
@@ -62,7 +63,7 @@ def test_lab_network_skips_own_variables_opted_out_pods_and_kube_system(lab, exi
 def test_the_lab_listens_only_on_loopback_and_on_the_aws_host(empty, existing):
     own = "127.0.0.2"  # loopback, too, but not the usual address
     try:
-        bind(0, own).close()
+        socket.create_server((own, 0)).close()
     except OSError:
         pytest.skip("this machine has no second loopback address")
     connection = kind.up(Parameters.checked(**existing.parameters), aws_host=own)
