@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labkit.errors import LabError
-from labkit.simulator.aws.clusters import CLUSTER_NAME
 from labkit.simulator.folder import Folder
-from labkit.simulator.names import file_name
+from labkit.simulator.names import CLUSTER_NAME, file_name
 from labkit.simulator.process import REGION, context
 
 RECORD = "cluster.json"

@@ -1,14 +1,11 @@
 """The lab's clusters, as EKS's answers describe them. The Kubernetes half of the lab runs the clusters."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from labkit.simulator.aws.access_entries import AccessEntries
 from labkit.simulator.aws.identity_provider_configs import IdentityProviderConfigs
 from labkit.simulator.aws.pod_identity import PodIdentityAssociations
-
-CLUSTER_NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 
 
 @dataclass(frozen=True)

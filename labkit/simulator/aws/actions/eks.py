@@ -18,10 +18,11 @@ from labkit.simulator.aws.call import (
     pass_role,
     tag_keys,
 )
-from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts
+from labkit.simulator.aws.clusters import ClusterFacts
 from labkit.simulator.aws.identity_provider_configs import config_arn
 from labkit.simulator.aws.pod_identity import association_arn
 from labkit.simulator.aws.reference import actions_on
+from labkit.simulator.names import CLUSTER_NAME
 
 ON_IDENTITY_PROVIDER_CONFIG = {"DescribeIdentityProviderConfig", "DisassociateIdentityProviderConfig"}
 # Only an administrator may call these: they also pass a role, to services that the lab doesn't know.

@@ -35,11 +35,12 @@ from labkit.simulator.aws.answers import (
 from labkit.simulator.aws.authorization import stored_policy
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import Api, AwsRequest, Call, ParsedRequest, Permission, Response
-from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts
+from labkit.simulator.aws.clusters import ClusterFacts
 from labkit.simulator.aws.pod_identity import SERVICE
 from labkit.simulator.aws.service import Parts, Service
 from labkit.simulator.aws.sessions import Caller, Session
 from labkit.simulator.database import NotWritten
+from labkit.simulator.names import CLUSTER_NAME
 
 CONFIG_MAP = "CONFIG_MAP"
 # Operations with one of these words in their names are on a part of a cluster. The last word is Pod Identity's.

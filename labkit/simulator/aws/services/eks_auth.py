@@ -30,12 +30,13 @@ from labkit.simulator.aws.call import (
     Response,
     as_dict,
 )
-from labkit.simulator.aws.clusters import CLUSTER_NAME, ClusterFacts
+from labkit.simulator.aws.clusters import ClusterFacts
 from labkit.simulator.aws.pod_identity import SERVICE
 from labkit.simulator.aws.service import Service
 from labkit.simulator.aws.session_tags import SessionTags
 from labkit.simulator.aws.sessions import Caller, Session
 from labkit.simulator.aws.web_identity import Provider, parse_token, verify
+from labkit.simulator.names import CLUSTER_NAME
 from labkit.tokens import Claims
 
 DURATION = 6 * 3600
