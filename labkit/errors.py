@@ -308,7 +308,6 @@ def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
 
 
 def _endpoint(error: Exception) -> str:
-    """Return the request or the endpoint that the error names."""
     if isinstance(error, LabError):
         return error.what
     if url := getattr(error, "kwargs", {}).get("endpoint_url"):

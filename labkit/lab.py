@@ -418,7 +418,6 @@ class Lab(Workspace):
         return self
 
     def _note(self) -> None:
-        """Record that a lab command changes this run. An examination reads this record."""
         from labkit.course import examination
 
         if self.connection.is_embedded:

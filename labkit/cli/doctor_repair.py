@@ -109,7 +109,6 @@ def _ids(diagnosis: "Diagnosis") -> list[str]:
 
 
 def _environment(connection: "Connection") -> dict[str, str]:
-    """Return the environment variables for a repair's commands."""
     # The targets moto and kind have a running lab.
     if connection.commands_after:
         return environment.closed(os.environ) | lab.variables()

@@ -82,7 +82,6 @@ def _list() -> None:
 
 
 def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "Lab":
-    """Open the running lab for the run with these names."""
     from labkit.run_parameters import Parameters
 
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}

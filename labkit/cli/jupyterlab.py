@@ -113,7 +113,6 @@ class LearnerFiles(AsyncLargeFileManager):
 
 
 def _with_widget(notebook: Any) -> list[dict[str, Any]]:
-    """Return the data of the outputs that hold a widget and HTML."""
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
     return [output["data"] for output in outputs if {live.VIEW, "text/html"} <= output.get("data", {}).keys()]
 

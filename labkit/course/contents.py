@@ -193,7 +193,6 @@ def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
 
 
 def _next(chapters: Sequence[Chapter], last: str) -> str:
-    """Return the learner's next task as a line of Markdown."""
     numbers = [each.name.partition("-")[0] for each in chapters]
     steps = {step: number for number, step in STEPS.items()}
     number = steps.get(last, last.partition("-")[0])

@@ -280,7 +280,6 @@ def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
 
 
 def _cause(lab: "Workspace", fault: Fault) -> str:
-    """Return the summary of the doctor's finding about this fault."""
     bucket = f"arn:{lab.connection.partition}:s3:::{lab.parameters.bucket}"
     evidence = Evidence(
         lab.parameters, lab.connection, action="s3:ListBucket", resource=bucket, probe=fault.needs_probe

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from labkit.doctor.evidence import Evidence, Reads
     from labkit.doctor.evidence.account import tags_of
     from labkit.doctor.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
-    from labkit.doctor.evidence.cluster_api import ClusterApi
+    from labkit.doctor.evidence.cluster_api import ClusterApi, call_api
     from labkit.doctor.evidence.pod_spec import API_MOUNT_PATH, API_VOLUME, PodSpec, service_account_of
     from labkit.doctor.examination import diagnose, examine, examine_run
     from labkit.doctor.explanations import explain
@@ -36,7 +36,7 @@ else:
         "evidence": ["Evidence", "Reads"],
         "evidence.account": ["tags_of"],
         "evidence.candidates": ["EKSCTL_CLUSTER", "EKSCTL_NAME"],
-        "evidence.cluster_api": ["ClusterApi"],
+        "evidence.cluster_api": ["ClusterApi", "call_api"],
         "evidence.pod_spec": ["API_MOUNT_PATH", "API_VOLUME", "PodSpec", "service_account_of"],
         "examination": ["diagnose", "examine", "examine_run"],
         "explanations": ["explain"],

@@ -315,7 +315,6 @@ def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> StageResult:
 
 
 def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
-    """Return one diagnosis for all pods of a service account."""
     first, last = diagnoses[0], diagnoses[-1]
     return Diagnosis(
         subject=first.subject,
@@ -331,7 +330,6 @@ def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
 
 
 def _check_of_all(checks: list[StageResult]) -> StageResult:
-    """Return one stage's `StageResult` for several pods, with the worst result."""
     return StageResult(
         min((each.result for each in checks), key=RESULTS.index),
         list(dict.fromkeys(read for each in checks for read in each.read)),
@@ -414,7 +412,6 @@ def _owner(metadata: ObjectMeta) -> tuple[str, str]:
 
 
 def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> Connection:
-    """Return a connection that uses the given AWS session and Kubernetes client."""
     # Import only now: these modules load boto3, which takes long.
     from labkit.targets import eks
     from labkit.targets.eks import cluster as eks_cluster

@@ -250,7 +250,6 @@ def _merged(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _sort_key(finding: Finding) -> tuple[int, int, int]:
-    """Return a finding's sort key, made from the severity, the repair and the stage."""
     stage, repair = STAGES.index(finding.stage), finding.repaired_by
     when = 2 if stage > STAGES.index(WEBHOOK) else 1 if repair.makes_pods else 0
     return SEVERITIES.index(finding.severity), 3 if repair.waits else when, stage

@@ -52,7 +52,6 @@ def _exchange(evidence: Evidence) -> Result:
 
 
 def _is_refused(evidence: Evidence) -> bool:
-    """Whether STS refused the pod's token when the doctor sent the token."""
     exchange = known(lambda: evidence.pod.probe.exchange)
     return bool(exchange and exchange.code)
 

@@ -139,7 +139,6 @@ class Survey:
             self.reads.know(read, policy["PolicyDocument"])
 
     def _annotated(self, account_id: str) -> set[str]:
-        """Return the role names in the service accounts' annotations, without roles of other AWS accounts."""
         accounts = self.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         named = filter(None, map(Arn.find, arns))

@@ -283,7 +283,6 @@ def _require_notebook(file: Path) -> None:
 
 
 def _tidied(output: Path) -> NotebookNode:
-    """Normalize the notebook that papermill has written, and return the notebook."""
     try:
         executed = normalize(nbformat.read(output, as_version=4))
     except (OSError, nbformat.reader.NotJSONError):

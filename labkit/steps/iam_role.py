@@ -95,7 +95,6 @@ def delete(iam: Any, name: str) -> None:
 
 
 def _set_policies(iam: Any, role_name: str, wanted: list[str]) -> None:
-    """Attach exactly these managed policies to the role, and delete its inline policies."""
     attached = iam.list_attached_role_policies(RoleName=role_name)["AttachedPolicies"]
     present = [policy["PolicyArn"] for policy in attached]
     for name in iam.list_role_policies(RoleName=role_name)["PolicyNames"]:

@@ -147,7 +147,6 @@ def _await_role(lab: "Workspace", pod: Any) -> None:
 
 
 def _scheduler_says(pod: Any) -> str:
-    """Return the scheduler's reason why no node accepts the pod."""
     conditions = [one for one in pod.status.conditions or [] if (one.type, one.status) == ("PodScheduled", "False")]
     return f"{conditions[0].reason}: {conditions[0].message or ''}".rstrip(": ") if conditions else ""
 

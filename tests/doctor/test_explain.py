@@ -9,7 +9,7 @@ import pytest
 
 from labkit.doctor import explanations
 from labkit.doctor import explanations as families
-from labkit.doctor.explanations.family import read
+from labkit.doctor.explanations import read
 from labkit.errors import LabError
 from tests.commands import labkit
 

@@ -348,7 +348,6 @@ def token_life(place: "Workspace", account: str = "") -> int:
 
 
 def _variable(place: "Workspace", account: str, name: str) -> str:
-    """Return a variable's value in a new pod of the service account."""
     made = _tried_out(place, account)
     if isinstance(made, str):
         return made

@@ -106,7 +106,6 @@ def _annotations_of(pod: Document) -> dict[str, str]:
 
 
 def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the pod without the webhook's additions."""
     bare = copy.deepcopy(pod)
     volumes = bare["spec"].pop("volumes", [])
     if volumes and volumes[0]["name"] == VOLUME and "projected" in volumes[0]:
@@ -122,7 +121,6 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """Return the container without the variables and the mount that the webhook added."""
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}
     kept_mounts = mounts[:-1] if mounts and mounts[-1]["name"] == VOLUME else mounts

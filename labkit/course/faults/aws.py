@@ -99,7 +99,6 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
 
 
 def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
-    """Return the run's roles by ARN."""
     roles = {}
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:

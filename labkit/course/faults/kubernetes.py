@@ -4,6 +4,7 @@ If a pod's spec has to change, the pod is deleted and created again.
 """
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from labkit.connection import awaited
 from labkit.course.faults import admission
 from labkit.course.faults.situation import ROLE_ARN, WEBHOOK, Document, Situation, key_of
+from labkit.doctor import call_api
 from labkit.errors import LabError
 from labkit.run_parameters import RUN_LABEL
 from labkit.steps.pod import HOPELESS
@@ -84,7 +86,6 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
 
 
 def _objects(lab: "Workspace") -> dict[str, Document]:
-    """Return the run's objects by kind and name."""
     namespace, account = lab.parameters.namespace, lab.parameters.service_account
     keys = [f"Namespace {namespace}", f"ServiceAccount {namespace}/{account}", WEBHOOK]
     objects = [present for key in keys if (present := _get(lab, key))]
@@ -219,18 +220,7 @@ def _wait(is_so: Callable[[], bool], otherwise: str) -> None:
 
 
 def _call(lab: "Workspace", method: str, path: str, body: Document | None = None, **query: str) -> Any:
-    api: Any = lab.kubernetes
-    request = api.param_serialize(
-        method,
-        path,
-        query_params=list(query.items()),
-        header_params={"Content-Type": "application/json", "Accept": "application/json"},
-        body=body,
-        auth_settings=["BearerToken"],
-    )
-    response = api.call_api(*request)
-    response.read()
-    return api.response_deserialize(response, dict.fromkeys(("200", "201", "202"), "object")).data
+    return json.loads(call_api(lab.kubernetes, method, path, body, **query))
 
 
 def _collection(key: str) -> str:

@@ -91,30 +91,7 @@ BAND, LANE = 24, 32
 ROW = BAND + LANE
 HEIGHT = HEAD + ROW * len(STEPS) + 8
 
-STYLE = """
-.irsa-flow { --page: #ffffff; --band: #eef1f4; --ink: #1f2328; --faint: #c3cad1; --own: #0550ae; --own-band: #dbeafe;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; font-size: 14px; }
-@media (prefers-color-scheme: dark) { .irsa-flow { --page: #161b22; --band: #262d36; --ink: #e6edf3; --faint: #4a535d;
-  --own: #79c0ff; --own-band: #17365c; } }
-.irsa-flow text { fill: var(--ink); }
-.irsa-flow .page { fill: var(--page); stroke: var(--faint); }
-.irsa-flow .life { stroke: var(--faint); }
-.irsa-flow .band { fill: var(--band); }
-.irsa-flow .party { font-size: 12px; font-weight: 600; text-anchor: middle; }
-.irsa-flow .carries { font-size: 12px; text-anchor: middle;
-  paint-order: stroke; stroke: var(--page); stroke-width: 4px; stroke-linejoin: round; }
-.irsa-flow .number { font-size: 11px; text-anchor: middle; }
-.irsa-flow .circle { fill: var(--page); stroke: var(--ink); }
-.irsa-flow .line { stroke: var(--ink); stroke-width: 1.5px; fill: none; }
-.irsa-flow .tip { fill: var(--ink); }
-.irsa-flow .own .band { fill: var(--own-band); }
-.irsa-flow .own .bar, .irsa-flow .own .circle { fill: var(--own); stroke: none; }
-.irsa-flow .own .says { font-weight: 600; }
-.irsa-flow .own .number { fill: var(--page); font-weight: 700; }
-.irsa-flow .own .line { stroke: var(--own); stroke-width: 3px; }
-.irsa-flow .own .tip { fill: var(--own); }
-.irsa-flow .here { font-size: 12px; text-anchor: end; }
-"""
+STYLE = Path(__file__).with_name("flow.css").read_text(encoding="utf-8")
 
 
 def svg(own: Collection[int] = ()) -> str:
@@ -133,7 +110,7 @@ def svg(own: Collection[int] = ()) -> str:
             f'height="{HEIGHT}" role="img" aria-labelledby="irsa-flow-title irsa-flow-desc">',
             '<title id="irsa-flow-title">The eleven steps of IRSA</title>',
             f'<desc id="irsa-flow-desc">{escape(described(own))}</desc>',
-            f"<style>{STYLE}</style>",
+            f"<style>\n{STYLE}</style>",
             f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8"/>',
             *_head(),
             *(line for number, step in enumerate(STEPS, start=1) for line in _row(number, step, number in own)),

@@ -230,7 +230,6 @@ class _Cell:
             patience = LOOKS_EVERY
 
     def _line(self, thread: int) -> str:
-        """Return the line of the cell that this thread is running."""
         # The outermost line says more than a line in one of the cell's functions.
         for frame, number in reversed([*traceback.walk_stack(sys._current_frames()[thread])]):
             if line := line_of(self._compiler, frame, number)[1]:

@@ -84,7 +84,6 @@ class TokenView:
 
     @property
     def _about(self) -> str:
-        """The token's namespace, service account, pod and node."""
         names = {"namespace": self.claims.kubernetes.get("namespace")}
         for kind in ("serviceaccount", "pod", "node"):
             thing = self.claims.kubernetes.get(kind)

@@ -117,7 +117,6 @@ def _trust(role: "RoleTypeDef", parameters: Parameters, provider_arn: str) -> Tr
 
 
 def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """Return the ARNs of the roles with tags that name the service account."""
     details = account.authorization_details["RoleDetailList"]
     naming = {role["RoleName"] for role in details if _are_for(tags_of(role), parameters, role["RoleName"])}
     roles = [role for role in account.roles if role["RoleName"] in naming]

@@ -1,6 +1,7 @@
 """The facts of a Kubernetes cluster: service accounts, pods and their owners, and the webhook's registration."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -110,12 +111,12 @@ class ClusterApi:
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         """
-        made: objects.PodDocument = json.loads(self._call("POST", _path("pods", namespace), pod, dryRun="All"))
+        made: objects.PodDocument = json.loads(call_api(self._api, "POST", _path("pods", namespace), pod, dryRun="All"))
         return made
 
     def raw(self, path: str) -> str:
         """Return the text of a path such as `/metrics`, which holds no objects. Raises `ApiException`."""
-        return self._call("GET", path)
+        return call_api(self._api, "GET", path)
 
     # How the objects are read.
 
@@ -150,26 +151,32 @@ class ClusterApi:
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
         """
-        document: Document = json.loads(self._call("GET", path))
+        document: Document = json.loads(call_api(self._api, "GET", path))
         return document
 
-    def _call(self, method: str, path: str, body: Document | None = None, **query: str) -> str:
-        request = self._api.param_serialize(
-            method,
-            path,
-            query_params=[*query.items()],
-            header_params={"Content-Type": "application/json"} if body else {},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        answer = self._api.call_api(*request)
-        answer.read()
-        text = str(answer.data.decode())
-        if answer.status not in (200, 201):
-            from kubernetes.client.exceptions import ApiException
 
-            raise ApiException.from_response(http_resp=answer, body=text, data=None)
-        return text
+def call_api(api: "ApiClient", method: str, path: str, body: Mapping[str, object] | None = None, **query: str) -> str:
+    """Call the API server with a client, without the client's models. Return the answer's text. Raises `ApiException`.
+
+    https://kubernetes.io/docs/reference/using-api/api-concepts/
+    """
+    client: Any = api  # its declared types want a model
+    request = client.param_serialize(
+        method,
+        path,
+        query_params=[*query.items()],
+        header_params={"Content-Type": "application/json"} if body else {},
+        body=body,
+        auth_settings=["BearerToken"],
+    )
+    answer = client.call_api(*request)
+    answer.read()
+    text = str(answer.data.decode())
+    if not 200 <= answer.status <= 299:
+        from kubernetes.client.exceptions import ApiException
+
+        raise ApiException.from_response(http_resp=answer, body=text, data=None)
+    return text
 
 
 def _path(kind: str, namespace: str = "") -> str:

@@ -5,6 +5,21 @@ A type without a link is on the page that a type above it links to.
 
 from typing import Any, TypedDict
 
+BindingSubject = dict[str, str]
+"""Its keys are `kind`, `name` and `namespace`."""
+KeyReference = dict[str, str]
+"""A reference to a value: a key of a ConfigMap or Secret (`name` and `key`), or a field of the pod (`fieldPath`).
+
+With `name` only, it's a reference to all keys of the ConfigMap or Secret.
+"""
+VolumeMount = dict[str, str]
+"""Its keys are `name`, `mountPath` and `subPath`."""
+ServiceReference = dict[str, str]
+"""https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/
+
+Its keys are `namespace` and `name`.
+"""
+
 
 class OwnerReference(TypedDict, total=False):
     """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/"""
@@ -34,12 +49,6 @@ class ServiceAccountDocument(TypedDict, total=False):
     metadata: ObjectMeta
 
 
-class BindingSubject(TypedDict, total=False):
-    kind: str
-    name: str
-    namespace: str
-
-
 class Binding(TypedDict, total=False):
     """A RoleBinding, or a ClusterRoleBinding: its metadata has no namespace.
 
@@ -60,39 +69,16 @@ class PodStatusDocument(TypedDict, total=False):
     initContainerStatuses: list[dict[str, Any]]
 
 
-class KeyReference(TypedDict, total=False):
-    """A reference to a value: a key of a ConfigMap or Secret (`name` and `key`), or a field of the pod (`fieldPath`).
-
-    With `name` only, it's a reference to all keys of the ConfigMap or Secret.
-    """
-
-    name: str
-    key: str
-    fieldPath: str
-
-
-class EnvVarSource(TypedDict, total=False):
-    configMapKeyRef: KeyReference
-    secretKeyRef: KeyReference
-    fieldRef: KeyReference
-
-
 class EnvVar(TypedDict, total=False):
     name: str
     value: str
-    valueFrom: EnvVarSource
+    valueFrom: dict[str, KeyReference]
 
 
 class EnvFromSource(TypedDict, total=False):
     prefix: str
     configMapRef: KeyReference
     secretRef: KeyReference
-
-
-class VolumeMount(TypedDict, total=False):
-    name: str
-    mountPath: str
-    subPath: str
 
 
 class ContainerDocument(TypedDict, total=False):
@@ -105,13 +91,6 @@ class ContainerDocument(TypedDict, total=False):
     volumeMounts: list[VolumeMount]
 
 
-class KeyToPath(TypedDict):
-    """https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/#KeyToPath"""
-
-    key: str
-    path: str
-
-
 class Files(TypedDict, total=False):
     """A `configMap` or a `secret` in the definition of a volume.
 
@@ -120,7 +99,7 @@ class Files(TypedDict, total=False):
 
     name: str
     secretName: str
-    items: list[KeyToPath]
+    items: list[dict[str, str]]
 
 
 class TokenProjection(TypedDict, total=False):
@@ -135,13 +114,9 @@ class VolumeProjection(TypedDict, total=False):
     secret: Files
 
 
-class ProjectedVolume(TypedDict, total=False):
-    sources: list[VolumeProjection]
-
-
 class Volume(TypedDict, total=False):
     name: str
-    projected: ProjectedVolume
+    projected: dict[str, list[VolumeProjection]]
     configMap: Files
     secret: Files
 
@@ -162,19 +137,6 @@ class PodDocument(TypedDict, total=False):
     status: PodStatusDocument
 
 
-class PodTemplate(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-template-v1/#PodTemplateSpec"""
-
-    metadata: ObjectMeta
-    spec: PodSpecDocument
-
-
-class JobTemplate(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/cron-job-v1/#CronJobSpec"""
-
-    spec: "WorkloadSpec"
-
-
 class WorkloadSpec(TypedDict, total=False):
     """The spec of a Deployment or of another workload.
 
@@ -184,8 +146,8 @@ class WorkloadSpec(TypedDict, total=False):
     replicas: int
     paused: bool
     selector: "LabelSelector"
-    template: PodTemplate
-    jobTemplate: JobTemplate
+    template: PodDocument
+    jobTemplate: "dict[str, WorkloadSpec]"
     """A CronJob has this field instead of `template`."""
 
 
@@ -209,13 +171,6 @@ class LabelRequirement(TypedDict, total=False):
 class LabelSelector(TypedDict, total=False):
     matchLabels: dict[str, str]
     matchExpressions: list[LabelRequirement]
-
-
-class ServiceReference(TypedDict, total=False):
-    """https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/"""
-
-    namespace: str
-    name: str
 
 
 class ClientConfig(TypedDict, total=False):

@@ -255,8 +255,6 @@ def _static_keys_of(evidence: Evidence, workload: Workload) -> Symptom | None:
 
 
 def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
-    """Return a change that hides the access keys in `wrong` from the SDK."""
-
     def change(_: Evidence, manifest: Document) -> None:
         for container in containers_of(manifest["spec"]):
             keys = wrong[container["name"]].variables if container["name"] in wrong else ()
@@ -333,7 +331,6 @@ def _keys_not_read(evidence: Evidence, container: Container, reason: str, hidden
 
 
 def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
-    """Add STS's host to NO_PROXY in the containers that would reach STS through a proxy."""
     wrong = {each.name: each for each in evidence.pod.containers if variables.proxied(evidence, each)}
     for container in containers_of(manifest["spec"]):
         if mistake := wrong.get(container["name"]):
@@ -364,7 +361,6 @@ def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) 
 
 
 def _longest(evidence: Evidence, settings: dict[str, str]) -> int:
-    """Return the maximum duration of a session, in seconds, for an AWS profile with these `settings`."""
     if "source_profile" in settings or "credential_source" in settings:
         return CHAINED_FOR
     arn = settings.get("role_arn") or evidence.expected.role_arn

@@ -246,7 +246,6 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
 
 
 def _audience(evidence: Evidence) -> str | None:
-    """Return the audience of the token that the pod sends to STS."""
     for container in evidence.pod.containers:
         token = _sent(container)
         if token and token.get("audience"):
@@ -255,8 +254,6 @@ def _audience(evidence: Evidence) -> str | None:
 
 
 def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
-    """Return the repair that gives the pod a token for STS."""
-
     shared = _shared_volumes(evidence, audience)
 
     def with_audience(_: Evidence, manifest: Document) -> None:
@@ -359,7 +356,6 @@ def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _refused_exchange(evidence: Evidence) -> Exchange | None:
-    """Return STS's answer to the pod's token, if STS refuses the token."""
     if evidence.expected.role_is_assumed:
         return None
     exchange = evidence.pod.probe.exchange

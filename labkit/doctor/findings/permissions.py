@@ -444,7 +444,6 @@ def _steps(one: str, other: str, i: int, j: int) -> list[tuple[int, int]]:
 
 
 def _bucket(evidence: Evidence) -> str:
-    """Return the name of the bucket that the pod uses."""
     if evidence.expected.action:
         named = Arn.find(evidence.expected.resource) if evidence.expected.action.lower().startswith("s3:") else None
         return named.resource.partition("/")[0] if named else ""
@@ -452,7 +451,6 @@ def _bucket(evidence: Evidence) -> str:
 
 
 def _requests(evidence: Evidence, bucket: str) -> list[Request]:
-    """Return the requests for which the doctor evaluates the role's permissions."""
     partition, name = Arn.parse(evidence.expected.role_arn).partition, evidence.expected.role_name
     session = f"arn:{partition}:sts::{evidence.expected.role_account_id}:assumed-role/{name}/session"
     principal = Principal.role_session(session, evidence.expected.role_arn)

@@ -233,7 +233,6 @@ def _nobody(evidence: Evidence, actual: str, repair: Repair, severity: Severity 
 
 
 def _missing_by_name(evidence: Evidence) -> Symptom:
-    """Return the symptom of a requested pod that doesn't exist."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     maker, actual = workloads.that_made(evidence, evidence.pod.name), "no such pod"
     repair: str | Lines = _created(evidence)
@@ -266,7 +265,6 @@ def _created(evidence: Evidence) -> str | Lines:
 
 
 def _missing_of_workload(evidence: Evidence, own: list[Workload]) -> Symptom:
-    """Return the symptom that the service account's workloads have no pods."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     stopped = [each for each in own if each["spec"].get("replicas") == 0]
     lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]
@@ -304,7 +302,6 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: 
 
 
 def _failed_creation(evidence: Evidence, workload: Workload) -> str:
-    """Return the API server's reason for not creating a workload's pod."""
     name = workload["metadata"]["name"]
     failed = known(lambda: evidence.pod.failed_creations) or []
     return next((each["message"] for each in failed if _is_one_of(each, [name]) and each.get("message")), "")

@@ -166,7 +166,6 @@ def _trusts_itself(evidence: Evidence) -> bool:
 
 
 def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, profile: str) -> Repair:
-    """Return the repair that removes a profile's settings for assuming a role."""
     kept, inside = [], False
     for line in spec.config_map(config.config_map)[config.key].splitlines(keepends=True):
         if line.lstrip().startswith("["):

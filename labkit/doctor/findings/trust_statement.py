@@ -320,7 +320,6 @@ def aud_mismatch(evidence: Evidence) -> Symptom | None:
 
 
 def _failed(evidence: Evidence, claim: str) -> list[WrittenCondition]:
-    """Return the conditions on `claim` that the service account's token doesn't meet."""
     if refusing(evidence) is None:
         return []
     return [c for c in evidence.aws.trust.conditions(claim) if c.compares_text and not evidence.aws.trust.holds(c)]

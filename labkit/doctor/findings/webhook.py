@@ -266,7 +266,6 @@ def _was_passed_over(evidence: Evidence) -> bool:
 
 
 def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
-    """Return the reason why the pod got no role from the webhook, and the repair."""
     may_be = may_be_left_out(evidence)
     again, spec = pod_commands.with_the_annotation(evidence), evidence.pod.spec
     if spec and spec.is_mutated:
@@ -294,7 +293,6 @@ def _actual_label(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 
 
 def _label_against(evidence: Evidence, requirement: opt_out.Requirement) -> str:
-    """Return the label that makes the webhook skip the pod."""
     key = requirement.key
     return f"{key}={opt_out.labels_of(evidence, requirement.subject)[key]}" if requirement.values else key
 
@@ -313,8 +311,6 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | R
 
 
 def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]]) -> Repair:
-    """Return the repair that adds `labels` to the namespace and to the pod's manifest."""
-
     def with_labels(_: Evidence, manifest: dict[str, Any]) -> None:
         manifest["metadata"]["labels"] = {**(manifest["metadata"].get("labels") or {}), **labels.get("pod", {})}
 
@@ -354,7 +350,6 @@ def _has_pods(owner: Workload) -> bool:
 
 
 def _restored(evidence: Evidence) -> Repair:
-    """Return the repair that registers the webhook again."""
     by_target = evidence.connection.webhook_restored_by
     if by_target.startswith("#"):
         return _left_to_others(

@@ -426,7 +426,6 @@ def _difference(before: Document, after: Document) -> Document:
 
 
 def _config_map_lines(evidence: Evidence) -> list[str]:
-    """Return the commands that delete superfluous variables from ConfigMaps."""
     return [
         said(
             f"The ConfigMap {name} is not changed: {listed(users)} may need it. "

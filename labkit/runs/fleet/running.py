@@ -125,7 +125,6 @@ class Fleet:
             yield RowOutcome(row, result)
 
     def _wait(self, client: "Client", ended: "as_completed") -> None:
-        """Wait until a row has ended."""
         since = time.monotonic()
         while not ended.has_ready():
             with ended.thread_condition:
@@ -159,7 +158,6 @@ class Fleet:
         return _in_order([*earlier, *self._left({outcome.row.number for outcome in earlier})])
 
     def _left(self, done: set[int]) -> Iterator[RowOutcome]:
-        """Yield an outcome for each row that isn't in `done`."""
         self.running = []
         for row in self.rows:
             if row.number not in done:

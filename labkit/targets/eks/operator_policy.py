@@ -152,7 +152,6 @@ def _look() -> list[dict[str, Any]]:
 
 
 def _count() -> dict[str, Any]:
-    """Return the permission with which the plan counts the nodes."""
     return _rule(["list"], ["nodes"])
 
 

@@ -102,7 +102,6 @@ def tried(api: "ApiClient", image: str) -> Trial:
 
 
 def _asking(image: str) -> dict[str, Any]:
-    """Return the manifest of a pod that calls AWS once, unsigned."""
     call = (
         "aws sts get-caller-identity --no-sign-request --region us-east-1 --cli-connect-timeout 5 --cli-read-timeout 5"
     )

@@ -89,7 +89,6 @@ def _is_of(way: Way, kept: JoinedFolder) -> bool:
 
 
 def _made(folder: Folder, kept: JoinedFolder, parameters: "Parameters", aws_host: str) -> Facts:
-    """Create a kind cluster and return its facts."""
     from labkit.targets.kind import program as kind_program
 
     program, name = kind_program.KindProgram(), kind_program.name_of(parameters.cluster, parameters.region)
