@@ -1,7 +1,11 @@
 """The minimum permissions to run `irsa.ipynb` in an account and a cluster, and to clean up."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from string import Template
 from typing import Any
+
+import yaml
 
 from labkit.errors import LabError
 from labkit.policy.arn import Arn
@@ -10,8 +14,10 @@ from labkit.webhook.server import NAME as WEBHOOK
 
 GROUP = "irsa-lab"
 """The Kubernetes group of the people who run the lab."""
-LISTS = ("iam:ListRoles", "iam:ListPolicies", "iam:ListOpenIDConnectProviders", "s3:ListAllMyBuckets")
-TAGS_OF_IAM = ("iam:ListRoleTags", "iam:ListPolicyTags", "iam:ListOpenIDConnectProviderTags")
+FILE = Path(__file__).with_name("operator_policy.yaml")
+# With this rule, the plan counts the nodes.
+COUNT_NODES = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}
+MAKE_NAMESPACE = {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create", "delete"]}
 
 
 class AnotherPartition(LabError):
@@ -30,47 +36,16 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
     """
     require_partition(parameters, partition)
     iam = f"arn:{partition}:iam::{account_id}:"
-    role = f"{iam}role/{parameters.role_name}"
-    # EKS's issuers in the region. For tagging a provider, IAM names only the provider's host, without the path.
-    issuers = f"{iam}oidc-provider/{issuer_host(parameters.region, partition)}"
-    providers = [issuers, f"{issuers}/*"]
-    bucket = f"arn:{partition}:s3:::{parameters.bucket}"
-    cluster = f"arn:{partition}:eks:{parameters.region}:{account_id}:cluster/{parameters.cluster}"
-    gives_tag = {f"aws:RequestTag/{RUN_TAG}": parameters.run}
-    has_tag = {f"aws:ResourceTag/{RUN_TAG}": parameters.run}
-    statements = [
-        _allow("FindTheCluster", ["eks:DescribeCluster"], cluster),
-        _allow("ListWhatIsThere", LISTS, "*"),
-        _allow("ReadWhoseItIs", TAGS_OF_IAM, [f"{iam}role/*", f"{iam}policy/*", f"{iam}oidc-provider/*"]),
-        _allow("ReadTheProvider", ["iam:GetOpenIDConnectProvider"], providers),
-        _allow("ReadTheRolesPolicy", ["iam:GetPolicy"], parameters.policy_arn),
-        _allow("ReadTheRole", ["iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies"], role),
-        _allow(
-            "RegisterTheIssuer",
-            ["iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider"],
-            providers,
-            {"StringEquals": gives_tag},
-        ),
-        _allow("MakeTheRole", ["iam:CreateRole", "iam:TagRole"], role, {"StringEquals": gives_tag}),
-        _allow(
-            "GiveTheRoleItsPolicy",
-            ["iam:AttachRolePolicy", "iam:DetachRolePolicy"],
-            role,
-            {"StringEquals": has_tag, "ArnEquals": {"iam:PolicyARN": parameters.policy_arn}},
-        ),
-        _allow(
-            "RemoveByTheTag",
-            ["iam:DeleteRole", "iam:DeleteOpenIDConnectProvider"],
-            [role, *providers],
-            {"StringEquals": has_tag},
-        ),
-        _allow(
-            "MakeAndRemoveTheBucket",
-            ["s3:CreateBucket", "s3:PutBucketTagging", "s3:GetBucketTagging", "s3:ListBucket", "s3:DeleteBucket"],
-            bucket,
-        ),
-        _allow("FillAndEmptyTheBucket", ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"], f"{bucket}/*"),
-    ]
+    statements = _needed(
+        iam=iam,
+        role=f"{iam}role/{parameters.role_name}",
+        # EKS's issuers in the region. For tagging a provider, IAM names only the provider's host, without the path.
+        issuers=f"{iam}oidc-provider/{issuer_host(parameters.region, partition)}",
+        policy=parameters.policy_arn,
+        bucket=f"arn:{partition}:s3:::{parameters.bucket}",
+        cluster=f"arn:{partition}:eks:{parameters.region}:{account_id}:cluster/{parameters.cluster}",
+        run=parameters.run,
+    )["account"]
     return {"Version": "2012-10-17", "Statement": statements}
 
 
@@ -111,9 +86,10 @@ def in_the_cluster(parameters: Parameters) -> list[dict[str, object]]:
     namespace = parameters.namespace
     rbac, group = "rbac.authorization.k8s.io", {"kind": "Group", "name": GROUP, "apiGroup": "rbac.authorization.k8s.io"}
     manifests: list[dict[str, Any]] = []
+    needed = _needed()
     for kind, metadata, rules in (
-        ("ClusterRole", {"name": GROUP}, [*_look(), _count()]),
-        ("Role", {"name": GROUP, "namespace": namespace}, _change()),
+        ("ClusterRole", {"name": GROUP}, [*needed["cluster"], COUNT_NODES]),
+        ("Role", {"name": GROUP, "namespace": namespace}, needed["namespace"]),
     ):
         role: dict[str, Any] = {"apiVersion": f"{rbac}/v1", "kind": kind, "metadata": metadata}
         binding = role | {"kind": f"{kind}Binding", "subjects": [group]}
@@ -128,8 +104,9 @@ def needed_in_the_cluster(parameters: Parameters, *, makes_namespace: bool) -> I
 
     https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/self-subject-access-review-v1/
     """
-    make = [_rule(["create", "delete"], ["namespaces"])] if makes_namespace else []
-    for namespace, rules in (("", [*_look(), *make]), (parameters.namespace, _change())):
+    needed = _needed()
+    make = [MAKE_NAMESPACE] if makes_namespace else []
+    for namespace, rules in (("", [*needed["cluster"], *make]), (parameters.namespace, needed["namespace"])):
         for rule in rules:
             for whole in rule["resources"]:
                 resource, _, subresource = whole.partition("/")
@@ -144,32 +121,7 @@ def needed_in_the_cluster(parameters: Parameters, *, makes_namespace: bool) -> I
                     }
 
 
-def _look() -> list[dict[str, Any]]:
-    return [
-        _rule(["list"], ["namespaces", "serviceaccounts", "pods"]),
-        _rule(["get"], ["mutatingwebhookconfigurations"], [WEBHOOK], group="admissionregistration.k8s.io"),
-    ]
-
-
-def _count() -> dict[str, Any]:
-    return _rule(["list"], ["nodes"])
-
-
-def _change() -> list[dict[str, Any]]:
-    return [
-        _rule(["get"], ["namespaces"]),
-        _rule(["get", "create", "delete"], ["serviceaccounts"]),
-        _rule(["get", "watch", "create", "delete"], ["pods"]),
-        # A WebSocket starts with a GET. From Kubernetes 1.35 on, the caller also needs the permission to create.
-        _rule(["get", "create"], ["pods/exec"]),
-    ]
-
-
-def _rule(verbs: list[str], resources: list[str], names: list[str] | None = None, *, group: str = "") -> dict[str, Any]:
-    rule = {"apiGroups": [group], "resources": resources, "verbs": verbs}
-    return rule | ({"resourceNames": names} if names else {})
-
-
-def _allow(sid: str, actions: Any, resource: Any, condition: Any = None) -> dict[str, Any]:
-    statement = {"Sid": sid, "Effect": "Allow", "Action": [*actions], "Resource": resource}
-    return statement | ({"Condition": condition} if condition else {})
+def _needed(**names: str) -> Any:
+    """Return the content of the file, with these names in it."""
+    text = FILE.read_text(encoding="utf-8")
+    return yaml.safe_load(Template(text).safe_substitute(names, tag=RUN_TAG, webhook=WEBHOOK))
