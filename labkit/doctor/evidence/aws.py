@@ -1,5 +1,6 @@
 """What AWS says about the service account's role: the OIDC provider, the trust policy and the permissions."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,19 +20,22 @@ if TYPE_CHECKING:
     )
 
 
+@dataclass(eq=False)
 class AwsReading:
     """The facts that AWS has about the role that the service account should have, and about its account.
 
     None stands for something that doesn't exist. Every property raises `NotRead` if a fact that it needs can't be read.
     """
 
-    def __init__(self, parameters: Parameters, accounts: AwsAccounts, cluster: ClusterReading, expected: Expected):
-        self.account = accounts.own
+    parameters: Parameters
+    accounts: AwsAccounts
+    cluster: ClusterReading
+    expected: Expected
+
+    @property
+    def account(self) -> Account:
         """The cluster's account."""
-        self._parameters = parameters
-        self._accounts = accounts
-        self._cluster = cluster
-        self._expected = expected
+        return self.accounts.own
 
     @cached_property
     def role_account(self) -> Account:
@@ -39,7 +43,7 @@ class AwsReading:
 
         Raises `NotRead` if there are no credentials for the role's account.
         """
-        return self._accounts.of(self._expected.role_account_id)
+        return self.accounts.of(self.expected.role_account_id)
 
     @property
     def provider_arns(self) -> list[str]:
@@ -49,7 +53,7 @@ class AwsReading:
     @property
     def provider(self) -> "GetOpenIDConnectProviderResponseTypeDef | None":
         """The OIDC provider of the cluster's issuer, in the role's account; None if the provider doesn't exist."""
-        return self.role_account.provider(self._expected.provider_arn)
+        return self.role_account.provider(self.expected.provider_arn)
 
     @property
     def role(self) -> "RoleTypeDef | None":
@@ -57,11 +61,11 @@ class AwsReading:
 
         Raises `NotRead` if nothing says which role that is.
         """
-        if not self._expected.role_name:
+        if not self.expected.role_name:
             raise NotRead(
                 Read("iam:GetRole", of="AWS"), "nothing says which role the service account should have", "--role NAME"
             )
-        return self.role_account.role(self._expected.role_name)
+        return self.role_account.role(self.expected.role_name)
 
     @property
     def role_run(self) -> str | None:
@@ -80,18 +84,18 @@ class AwsReading:
         - The role doesn't exist, and the parameters name the notebooks' own service account.
         - The role doesn't exist, and the parameters belong to a run (`is_of_run`).
         """
-        if self._cluster.is_of_lab or not self._expected.role_is_known:
-            return self._cluster.is_of_lab
-        owners = (None, self._parameters.run) if self._parameters.is_usual else (self._parameters.run,)
-        return (self.role is None and self._expected.is_of_run) or self.role_run in owners
+        if self.cluster.is_of_lab or not self.expected.role_is_known:
+            return self.cluster.is_of_lab
+        owners = (None, self.parameters.run) if self.parameters.is_usual else (self.parameters.run,)
+        return (self.role is None and self.expected.is_of_run) or self.role_run in owners
 
     @property
     def is_annotated_rightly(self) -> bool:
         """Whether the annotation is the role's ARN in IAM. If the role can't be read, a well-formed ARN is enough."""
         try:
-            return self.role is not None and self.role["Arn"] == self._cluster.annotation
+            return self.role is not None and self.role["Arn"] == self.cluster.annotation
         except NotRead:
-            return ROLE_ARN.fullmatch(self._cluster.annotation) is not None
+            return ROLE_ARN.fullmatch(self.cluster.annotation) is not None
 
     @property
     def has_only_the_name(self) -> bool:
@@ -100,11 +104,11 @@ class AwsReading:
         The role's ARN isn't the annotated ARN, and the role's trust policy and tags don't point to the service account.
         Such a role may be another team's.
         """
-        role = self.role if self._expected.is_only_annotated else None
-        if role is None or role["Arn"] == self._cluster.annotation:
+        role = self.role if self.expected.is_only_annotated else None
+        if role is None or role["Arn"] == self.cluster.annotation:
             return False
-        is_about = candidates.is_about(role, self._parameters, self._expected.provider_arn)
-        return not is_about and not candidates.is_of_namespace(role, self._parameters.namespace)
+        is_about = candidates.is_about(role, self.parameters, self.expected.provider_arn)
+        return not is_about and not candidates.is_of_namespace(role, self.parameters.namespace)
 
     @property
     def trust_policy(self) -> Document:
@@ -116,28 +120,28 @@ class AwsReading:
         """The trust policy, evaluated for the service account's tokens."""
         return Trust(
             self.trust_policy,
-            role_name=self._parameters.role_name,
-            provider_arn=self._expected.provider_arn,
-            subject=self._expected.subject,
-            audience=self._expected.audience,
+            role_name=self.parameters.role_name,
+            provider_arn=self.expected.provider_arn,
+            subject=self.expected.subject,
+            audience=self.expected.audience,
             tags=tags_of(self.role),
         )
 
     @property
     def simulated(self) -> "EvaluationResultTypeDef":
         """IAM's answer: may the role use the expected action on the expected resource?"""
-        expected = self._expected
+        expected = self.expected
         return self.role_account.simulated(expected.role_arn, expected.action, expected.resource)
 
     @property
     def attached_policies(self) -> list[str]:
         """The ARNs of the role's managed policies."""
-        return self.role_account.attached_policies(self._expected.role_name)
+        return self.role_account.attached_policies(self.expected.role_name)
 
     @property
     def inline_policies(self) -> dict[str, Any]:
         """The role's inline policies, by name."""
-        return self.role_account.inline_policies(self._expected.role_name)
+        return self.role_account.inline_policies(self.expected.role_name)
 
     def control_policies(self, policy_type: str) -> str:
         """Return a phrase with the names of the organization's policies that apply to the role's account.

@@ -54,6 +54,6 @@ class Evidence:
             role_is_known=role_is_known,
             is_of_run=is_of_run,
             action=action,
-            resource=resource,
+            resource=resource or "*",
         )
         self.aws = AwsReading(parameters, accounts, self.cluster, self.expected)

@@ -1,6 +1,7 @@
 """What one service account should have: its role, and the values that follow from the role and the cluster."""
 
 import re
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,39 +21,29 @@ if TYPE_CHECKING:
     from types_boto3_iam.type_defs import RoleTypeDef
 
 
+@dataclass(eq=False)
 class Expected:
     """The values that a service account, its role and its pod should have.
 
     A value comes from the doctor's caller, or else from what the cluster, the pod and AWS say.
     """
 
-    def __init__(
-        self,
-        parameters: Parameters,
-        connection: Connection,
-        accounts: AwsAccounts,
-        cluster: ClusterReading,
-        pod: PodReading,
-        *,
-        role_is_known: bool,
-        is_of_run: bool,
-        action: str,
-        resource: str,
-    ):
-        self.role_is_known = role_is_known
-        self.is_of_run = is_of_run
-        self.action = action
-        self.resource = resource or "*"
-        self.issuer = connection.issuer
-        self.subject = parameters.subject
+    parameters: Parameters
+    connection: Connection
+    accounts: AwsAccounts
+    cluster: ClusterReading
+    pod: PodReading
+    role_is_known: bool
+    is_of_run: bool
+    action: str
+    resource: str
+
+    def __post_init__(self) -> None:
+        self.issuer = self.connection.issuer
+        self.subject = self.parameters.subject
         """The subject (`sub`) of the service account's tokens."""
         self.account = account_of(self.subject)
         """The service account, such as `shop:cart`."""
-        self._parameters = parameters
-        self._connection = connection
-        self._accounts = accounts
-        self._cluster = cluster
-        self._pod = pod
 
     @cached_property
     def audience(self) -> str:
@@ -64,8 +55,8 @@ class Expected:
         https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
         """
         try:
-            if own := self._cluster.annotations.get(AUDIENCE_KEY):
-                provider = self._accounts.of(self.role_account_id).provider(self.provider_arn)
+            if own := self.cluster.annotations.get(AUDIENCE_KEY):
+                provider = self.accounts.of(self.role_account_id).provider(self.provider_arn)
                 if provider and own in provider["ClientIDList"]:
                     return own
         except NotRead:
@@ -86,7 +77,7 @@ class Expected:
     def region(self) -> str:
         """The cluster's region. The webhook writes it into the pods' variables."""
         of_eks = re.match(r"https://oidc\.eks\.([a-z0-9-]+)\.", self.issuer)
-        return of_eks[1] if of_eks else self._parameters.region
+        return of_eks[1] if of_eks else self.parameters.region
 
     @cached_property
     def role_arn(self) -> str:
@@ -126,13 +117,13 @@ class Expected:
     @property
     def wanted_role_name(self) -> str:
         """The role's name; for an unknown role, the name in the parameters."""
-        return self.role_name or self._parameters.role_name
+        return self.role_name or self.parameters.role_name
 
     @property
     def role_account_id(self) -> str:
         """The id of the role's account (12 digits); the cluster's account if the role is unknown."""
         role_arn = known(lambda: self.role_arn, "")
-        return Arn.parse(role_arn).account if role_arn else self._connection.account_id
+        return Arn.parse(role_arn).account if role_arn else self.connection.account_id
 
     @property
     def is_only_annotated(self) -> bool:
@@ -141,8 +132,8 @@ class Expected:
         True if the annotation is a role's ARN, the doctor's caller named no role, and the service account carries no
         run's label.
         """
-        is_named = self.role_is_known or self._cluster.role_of_run
-        return not is_named and ROLE_ARN.fullmatch(self._cluster.annotation) is not None
+        is_named = self.role_is_known or self.cluster.role_of_run
+        return not is_named and ROLE_ARN.fullmatch(self.cluster.annotation) is not None
 
     @property
     def belongs_to_run(self) -> bool:
@@ -150,12 +141,12 @@ class Expected:
 
         True if the service account carries a run's label, or if both `role_is_known` and `is_of_run` are true.
         """
-        return self._cluster.is_of_lab or (self.role_is_known and self.is_of_run)
+        return self.cluster.is_of_lab or (self.role_is_known and self.is_of_run)
 
     @property
     def role_is_assumed(self) -> bool:
         """Whether the pod acts in AWS as the role that it should have."""
-        caller = self._pod.caller_if_known
+        caller = self.pod.caller_if_known
         if caller is None or caller.role_name != self.wanted_role_name:
             return False
         # A session's ARN has the role's partition and account, and not its path.
@@ -170,12 +161,12 @@ class Expected:
 
         Raises `NotRead`.
         """
-        return candidates.candidates(self._accounts.own, self._parameters, self._connection.provider_arn)
+        return candidates.candidates(self.accounts.own, self.parameters, self.connection.provider_arn)
 
     @cached_property
     def roles_that_trust_it(self) -> list[str]:
         """The ARNs of the roles with a trust policy that names the service account. Raises `NotRead`."""
-        return candidates.trusting(self._accounts.own, self._parameters, self._connection.provider_arn)
+        return candidates.trusting(self.accounts.own, self.parameters, self.connection.provider_arn)
 
     @cached_property
     def roles_that_admit_it(self) -> list[str]:
@@ -183,7 +174,7 @@ class Expected:
 
         Raises `NotRead`.
         """
-        return candidates.admitting(self._accounts.own, self._parameters, self._connection.provider_arn)
+        return candidates.admitting(self.accounts.own, self.parameters, self.connection.provider_arn)
 
     def namesake(self, role_name: str) -> "RoleTypeDef | None":
         """Return the role with this name in the cluster's account.
@@ -191,22 +182,22 @@ class Expected:
         Return None if the role doesn't exist or can't be read, or if its trust policy neither admits nor names the
         service account.
         """
-        role = known(lambda: self._accounts.own.role(role_name))
+        role = known(lambda: self.accounts.own.role(role_name))
         if role is None:
             return None
-        is_mine = candidates.admits(role, self._parameters, self._connection.provider_arn)
+        is_mine = candidates.admits(role, self.parameters, self.connection.provider_arn)
         return role if is_mine or candidates.names(role, self.subject) else None
 
     @property
     def _named_role_arn(self) -> str:
         """The ARN of the role that the pod should get, even if IAM doesn't have the role."""
         if self.role_is_known:
-            return self._connection.role_arn(self._parameters.role_name)
-        if name := self._cluster.role_of_run:
-            return self._connection.role_arn(name)
+            return self.connection.role_arn(self.parameters.role_name)
+        if name := self.cluster.role_of_run:
+            return self.connection.role_arn(name)
         # An annotation with a misspelt key also names the role that is wanted.
-        misspelt = self._cluster.annotations.get(self._cluster.misspelt_key, "")
-        for annotation in (self._cluster.annotation, misspelt):
+        misspelt = self.cluster.annotations.get(self.cluster.misspelt_key, "")
+        for annotation in (self.cluster.annotation, misspelt):
             if ROLE_ARN.fullmatch(annotation):
                 return annotation
         if arn := self._role_by_hand():
@@ -217,11 +208,11 @@ class Expected:
     def _role_by_hand(self) -> str:
         """Return the ARN of the role that the pod's author set in containers with a projected token."""
         try:
-            containers = self._pod.containers
+            containers = self.pod.containers
             by_hand = [each for each in containers if each.has_role and (each.is_by_hand or each.declares_role)]
             arns = {each.value(ROLE) for each in by_hand if each.token_at(each.value(TOKEN_FILE))}
             arn = arns.pop() if len(arns) == 1 else ""
-            role = self._accounts.own.role(Arn.parse(arn).name) if ROLE_ARN.fullmatch(arn) else None
+            role = self.accounts.own.role(Arn.parse(arn).name) if ROLE_ARN.fullmatch(arn) else None
         except NotRead:
             return ""
         return arn if role and role["Arn"] == arn else ""
@@ -230,12 +221,12 @@ class Expected:
         """Return the role with this ARN, or else the role of the same name in the cluster's account."""
         named = Arn.parse(arn)
         try:
-            role = self._accounts.of(named.account).role(named.name)
+            role = self.accounts.of(named.account).role(named.name)
         except NotRead:
-            if not self._pod.is_refused:
+            if not self.pod.is_refused:
                 return None
             role = None
-        if role is None and named.account != self._connection.account_id:
+        if role is None and named.account != self.connection.account_id:
             return self.namesake(named.name)
         return role
 
@@ -244,7 +235,7 @@ class Expected:
         try:
             if role is None:
                 return self.role_candidates if self._is_wrong_account(arn) else None
-            if candidates.is_about(role, self._parameters, self._provider_arn_in(Arn.parse(role["Arn"]).account)):
+            if candidates.is_about(role, self.parameters, self._provider_arn_in(Arn.parse(role["Arn"]).account)):
                 return None
             return self.role_candidates or None
         except NotRead:
@@ -252,10 +243,10 @@ class Expected:
 
     def _is_wrong_account(self, arn: str) -> bool:
         named = Arn.parse(arn)
-        if named.account == self._connection.account_id:
+        if named.account == self.connection.account_id:
             return False
-        account = self._accounts.of(named.account)
+        account = self.accounts.of(named.account)
         return account.role(named.name) is None and account.provider(self._provider_arn_in(named.account)) is None
 
     def _provider_arn_in(self, account_id: str) -> str:
-        return self._connection.provider_arn.replace(f":{self._connection.account_id}:", f":{account_id}:", 1)
+        return self.connection.provider_arn.replace(f":{self.connection.account_id}:", f":{account_id}:", 1)

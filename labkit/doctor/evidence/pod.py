@@ -1,5 +1,6 @@
 """What one pod of the service account shows: its spec, why it doesn't run, and its identity in AWS."""
 
+from dataclasses import dataclass
 from functools import cached_property
 
 from labkit.connection import Connection
@@ -13,40 +14,32 @@ from labkit.run_parameters import Parameters
 FAILED = "FailedCreate"  # the reason in the event about a rejected pod
 
 
+@dataclass(eq=False)
 class PodReading:
     """The facts about the examined pod. Every property raises `NotRead` if a fact that it needs can't be read."""
 
-    def __init__(
-        self,
-        name: str,
-        parameters: Parameters,
-        connection: Connection,
-        cluster: ClusterReading,
-        reads: Reads,
-        *,
-        probe_allowed: bool,
-    ):
-        self.probe_allowed = probe_allowed
-        self._name = name
-        self._parameters = parameters
-        self._connection = connection
-        self._cluster = cluster
-        self._reads = reads
+    named: str
+    """The pod that the doctor's caller named; empty for the newest one."""
+    parameters: Parameters
+    connection: Connection
+    cluster: ClusterReading
+    reads: Reads
+    probe_allowed: bool
 
     @property
     def name(self) -> str:
         """The name of the examined pod; empty if no pod runs as the service account."""
-        return self._name or next((pod["metadata"]["name"] for pod in self._cluster.pods), "")
+        return self.named or next((pod["metadata"]["name"] for pod in self.cluster.pods), "")
 
     @property
     def document(self) -> PodDocument | None:
         """The pod as the API server returns it; None if it doesn't exist."""
-        return self._cluster.api.pod(self._parameters.namespace, self.name) if self.name else None
+        return self.cluster.api.pod(self.parameters.namespace, self.name) if self.name else None
 
     @cached_property
     def spec(self) -> PodSpec | None:
         """The pod's spec, with its containers' variables and mounts; None without a pod."""
-        return PodSpec(self.document, self._cluster.api) if self.document else None
+        return PodSpec(self.document, self.cluster.api) if self.document else None
 
     @property
     def containers(self) -> list[Container]:
@@ -101,20 +94,20 @@ class PodReading:
         """The events about rejected pods in the namespace, the newest first; empty if the examined pod exists."""
         if self.document is not None:
             return []
-        events = self._cluster.api.events(self._parameters.namespace)
+        events = self.cluster.api.events(self.parameters.namespace)
         failed = [event for event in events if event["reason"] == FAILED]
         return sorted(failed, key=lambda event: event.get("lastTimestamp") or "", reverse=True)
 
     @cached_property
     def dry_run(self) -> DryRun:
         """A dry run that creates a pod like the examined pod. It shows what the webhook would do to such a pod now."""
-        return DryRun(self.spec, self._cluster.api, self._reads, allowed=self.probe_allowed)
+        return DryRun(self.spec, self.cluster.api, self.reads, allowed=self.probe_allowed)
 
     @cached_property
     def probe(self) -> Probe:
         """The commands that the doctor runs in the pod, and its call to STS with the pod's token."""
-        region, allowed = self._parameters.region, self.probe_allowed
-        return Probe(self.spec, self._connection, self._reads, region=region, allowed=allowed)
+        region, allowed = self.parameters.region, self.probe_allowed
+        return Probe(self.spec, self.connection, self.reads, region=region, allowed=allowed)
 
     @property
     def caller(self) -> CallerIdentity | None:
@@ -148,7 +141,7 @@ class PodReading:
         return bool(exchange and exchange.code)
 
     def _newest_event(self, reason: str) -> str:
-        events = known(lambda: self._cluster.api.events(self._parameters.namespace)) or []
+        events = known(lambda: self.cluster.api.events(self.parameters.namespace)) or []
         mine = [each for each in events if each["involvedObject"].get("name") == self.name]
         with_reason = [each for each in mine if each.get("reason") == reason]
         newest = max(

@@ -106,21 +106,18 @@ class Exchange:
     message: str = ""
 
 
+@dataclass(eq=False)
 class Probe:
     """The commands that the doctor runs in the pod. Every property raises `NotRead` if probing isn't allowed."""
 
-    def __init__(self, pod: PodSpec | None, connection: Connection, reads: Reads, *, region: str, allowed: bool):
-        """
-        Args:
-            region: the region of the STS endpoint if the container sets no region.
-            allowed: whether the doctor may run commands in the pod.
-        """
-        self.allowed = allowed
-        self._pod = pod
-        self._connection = connection
-        self._reads = reads
-        self._region = region
-        self._secret = ""
+    pod: PodSpec | None
+    connection: Connection
+    reads: Reads
+    region: str
+    """The region of the STS endpoint if the container sets no region."""
+    allowed: bool
+    """Whether the doctor may run commands in the pod."""
+    _secret = ""
 
     @property
     def caller(self) -> CallerIdentity | None:
@@ -165,14 +162,14 @@ class Probe:
     @cached_property
     def container(self) -> Container | None:
         """The container to probe: the first with the role's variables, else the first."""
-        running = [container for container in self._pod.containers if not container.is_init] if self._pod else []
+        running = [container for container in self.pod.containers if not container.is_init] if self.pod else []
         return next(filter(_has_role, running), next(iter(running), None))
 
     # How the doctor probes.
 
     @property
     def _running(self) -> PodSpec | None:
-        return self._pod if self._pod and self._pod.phase == "Running" else None
+        return self.pod if self.pod and self.pod.phase == "Running" else None
 
     def _with_new_session(self) -> Executed:
         done = self._execute(["sh", "-c", ANEW, "sh", *WHO_AM_I])
@@ -207,8 +204,8 @@ class Probe:
 
         # Answers keep the claims, but not the token. If it wasn't read just now, read it again.
         token = self._secret or self._cat(container).output
-        region = next(filter(None, map(container.value, REGIONS)), self._region)
-        sts = self._connection.aws.client("sts", region_name=region, config=Config(signature_version=UNSIGNED))
+        region = next(filter(None, map(container.value, REGIONS)), self.region)
+        sts = self.connection.aws.client("sts", region_name=region, config=Config(signature_version=UNSIGNED))
         try:
             answer = sts.assume_role_with_web_identity(
                 RoleArn=container.value(ROLE), RoleSessionName="labkit-doctor", WebIdentityToken=token
@@ -219,9 +216,9 @@ class Probe:
         return {"arn": answer["AssumedRoleUser"]["Arn"], "code": "", "message": ""}
 
     def _execute(self, command: list[str]) -> Executed:
-        pod, container, api = self._pod, self.container, self._connection.kubernetes
+        pod, container, api = self.pod, self.container, self.connection.kubernetes
         if pod is None or container is None or api is None:
-            raise LabError("The doctor has no pod in which to run commands.", where=self._connection.issuer)
+            raise LabError("The doctor has no pod in which to run commands.", where=self.connection.issuer)
         try:
             return execute(api, pod.name, pod.namespace, command, container=container.name)
         except NotAllowed as refusal:
@@ -231,13 +228,14 @@ class Probe:
         read = self._named(what)
         if not self.allowed:
             raise NotRead(read, "the pod was not probed", "--probe")
-        return read, self._reads.once(read, call)
+        return read, self.reads.once(read, call)
 
     def _named(self, what: str) -> Read:
-        name, namespace = (self._pod.name, self._pod.namespace) if self._pod else ("", "")
+        name, namespace = (self.pod.name, self.pod.namespace) if self.pod else ("", "")
         return Read(f"{what} in pod", name, f"-n {namespace}", "the pod")
 
 
+@dataclass(eq=False)
 class DryRun:
     """The dry run of a pod like the examined one.
 
@@ -245,11 +243,10 @@ class DryRun:
     the API server refuses.
     """
 
-    def __init__(self, pod: PodSpec | None, cluster: ClusterApi, reads: Reads, *, allowed: bool):
-        self._pod = pod
-        self._cluster = cluster
-        self._reads = reads
-        self._allowed = allowed
+    pod: PodSpec | None
+    cluster: ClusterApi
+    reads: Reads
+    allowed: bool
 
     @property
     def gives_role(self) -> bool:
@@ -282,13 +279,13 @@ class DryRun:
     @cached_property
     def _made(self) -> Document:
         """The dry run's result, with the keys `has_role`, `has_pod_identity` and `refused`."""
-        pod = self._pod
+        pod = self.pod
         read = Read("create pod --dry-run=server, like", pod.name if pod else "", f"-n {pod.namespace if pod else ''}")
-        if not self._allowed or pod is None:
+        if not self.allowed or pod is None:
             raise NotRead(read, "the doctor did not test what the webhook does to a pod like this", "--probe")
         with suppress(NotRead):
             self._counters("")
-        made: Document = self._reads.once(read, lambda: self._tried(pod))
+        made: Document = self.reads.once(read, lambda: self._tried(pod))
         return made
 
     def _tried(self, pod: PodSpec) -> Document:
@@ -298,7 +295,7 @@ class DryRun:
         spec = {key: value for key, value in pod.spec.items() if key not in LEFT_OUT}
         manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         try:
-            made = PodSpec(self._cluster.created_as_dry_run(pod.namespace, manifest), self._cluster)
+            made = PodSpec(self.cluster.created_as_dry_run(pod.namespace, manifest), self.cluster)
         except ApiException as error:
             said = said_by_the_cluster(error)
             if error.status != 500 or NOT_CALLED not in said:
@@ -308,8 +305,8 @@ class DryRun:
 
     def _counters(self, time: str) -> dict[str, float]:
         read = self._metrics(time)
-        counters: dict[str, float] | None = self._reads.once(
-            read, lambda: {counter: float(value) for counter, value in COUNTED.findall(self._cluster.raw(METRICS))}
+        counters: dict[str, float] | None = self.reads.once(
+            read, lambda: {counter: float(value) for counter, value in COUNTED.findall(self.cluster.raw(METRICS))}
         )
         if counters is None:
             raise NotRead(read, "the API server has no such page")

@@ -8,6 +8,7 @@ import binascii
 import ipaddress
 import socket
 import ssl
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 WITHIN = 5  # seconds to wait for an answer
 
 
+@dataclass(eq=False)
 class Registration:
     """Tests of the webhook's `clientConfig`. A `clientConfig` has a URL or a service, and a CA bundle."""
 
-    def __init__(self, api: "ApiClient | None", cluster: ClusterApi, reads: Reads):
-        self._api = api
-        self._cluster = cluster
-        self._reads = reads
+    api: "ApiClient | None"
+    cluster: ClusterApi
+    reads: Reads
 
     def fault(self, client: ClientConfig) -> str:
         """Return a fault in `client`, such as an expired certificate; empty if `client` has no fault."""
@@ -54,22 +55,22 @@ class Registration:
             return ""
         try:
             read = Read("its webhook", f"get {url.partition('?')[0]}", of="a host")
-            said = self._reads.once(read, lambda: _handshake(url, client["caBundle"]))
+            said = self.reads.once(read, lambda: _handshake(url, client["caBundle"]))
         except NotRead:
             return ""
         return f"{url}: {said}" if said else ""
 
     @property
     def _is_here(self) -> bool:
-        host = self._api.configuration.host if self._api else ""
-        return self._api is None or _is_loopback(urlsplit(host).hostname or "")
+        host = self.api.configuration.host if self.api else ""
+        return self.api is None or _is_loopback(urlsplit(host).hostname or "")
 
     def _service_silence(self, service: ServiceReference) -> str:
         namespace, name = service.get("namespace", ""), service.get("name", "")
         try:
-            if self._cluster.get("service", name, namespace) is None:
+            if self.cluster.get("service", name, namespace) is None:
                 return f"no service {name} in namespace {namespace}"
-            endpoints = self._cluster.get("endpoints", name, namespace) or {}
+            endpoints = self.cluster.get("endpoints", name, namespace) or {}
         except NotRead:
             return ""
         ready = any(subset.get("addresses") for subset in endpoints.get("subsets") or [])
