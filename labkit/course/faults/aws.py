@@ -212,17 +212,19 @@ def _make_bucket_policy(lab: "Workspace", policy: Document | None) -> None:
 
 
 def _associations(lab: "Workspace") -> list[Document]:
-    eks, parameters = lab.aws.client("eks"), lab.parameters
-    listed = eks.list_pod_identity_associations(
-        clusterName=parameters.cluster, namespace=parameters.namespace, serviceAccount=parameters.service_account
-    )["associations"]
-    described = [
-        eks.describe_pod_identity_association(
-            clusterName=parameters.cluster, associationId=association["associationId"]
-        )["association"]
-        for association in listed
-    ]
+    describe = lab.aws.client("eks").describe_pod_identity_association
+    described = [describe(**each)["association"] for each in _listed_associations(lab)]
     return [{"roleArn": association["roleArn"], "tags": association["tags"]} for association in described]
+
+
+def _listed_associations(lab: "Workspace") -> list[dict[str, str]]:
+    listed = lab.aws.client("eks").list_pod_identity_associations(**_subject(lab))["associations"]
+    return [{"clusterName": each["clusterName"], "associationId": each["associationId"]} for each in listed]
+
+
+def _subject(lab: "Workspace") -> dict[str, str]:
+    names = lab.parameters
+    return {"clusterName": names.cluster, "namespace": names.namespace, "serviceAccount": names.service_account}
 
 
 def _identity_provider_configs(lab: "Workspace") -> list[Document]:
@@ -241,28 +243,22 @@ def associate(lab: "Workspace", wanted: Situation) -> None:
     Call this function last, after the pods are created: a pod that is created after its association gets Pod
     Identity's variables instead of IRSA's. The existing associations have been deleted before, by `make`.
     """
-    eks, parameters = lab.aws.client("eks"), lab.parameters
-    subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}
+    eks = lab.aws.client("eks")
     for association in wanted.associations:
         with suppress(eks.exceptions.InvalidParameterException):
-            eks.create_pod_identity_association(clusterName=parameters.cluster, **subject, **association)
+            eks.create_pod_identity_association(**_subject(lab), **association)
 
 
 def _make_eks(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    eks, parameters = lab.aws.client("eks"), lab.parameters
-    subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}
-    if now.associations:
-        listed = eks.list_pod_identity_associations(clusterName=parameters.cluster, **subject)["associations"]
-        for association in listed:
-            eks.delete_pod_identity_association(
-                clusterName=parameters.cluster, associationId=association["associationId"]
-            )
+    eks, cluster = lab.aws.client("eks"), lab.parameters.cluster
+    for association in _listed_associations(lab) if now.associations else []:
+        eks.delete_pod_identity_association(**association)
     if now.identity_provider_configs != wanted.identity_provider_configs:
         for config in now.identity_provider_configs:
             reference = {"type": "oidc", "name": config["identityProviderConfigName"]}
-            eks.disassociate_identity_provider_config(clusterName=parameters.cluster, identityProviderConfig=reference)
+            eks.disassociate_identity_provider_config(clusterName=cluster, identityProviderConfig=reference)
         for config in wanted.identity_provider_configs:
-            eks.associate_identity_provider_config(clusterName=parameters.cluster, oidc=config)
+            eks.associate_identity_provider_config(clusterName=cluster, oidc=config)
 
 
 def _published(lab: "Workspace") -> dict[str, Document]:
