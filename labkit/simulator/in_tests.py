@@ -212,10 +212,7 @@ class LabInTests:
 
         pod = {
             "metadata": {"name": f"as-{service_account}"[:63].rstrip("-.")},
-            "spec": {
-                "serviceAccountName": service_account,
-                "containers": [{"name": "main", "image": "scratch"}],
-            },
+            "spec": {"serviceAccountName": service_account, "containers": [{"name": "main", "image": "scratch"}]},
         }
         try:
             core_api(self.kubernetes).read_namespaced_service_account(service_account, namespace)

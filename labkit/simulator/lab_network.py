@@ -54,16 +54,12 @@ def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[s
     if wrong := malformed(admission_review):
         return refusal(admission_review, wrong)
     spec = admission_review["request"]["object"].get("spec") or {}
-    return patched(admission_review, pod_patch(spec, added))
-
-
-def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[Operation]:
-    """Return the JSON patch that adds the variables ``added`` to the containers of a pod with this ``spec``."""
-    return [
+    patch: list[Operation] = [
         {"op": "add", "path": f"/spec/{kind}", "value": [_led(container, added) for container in spec[kind]]}
         for kind in ("containers", "initContainers")
         if spec.get(kind)
     ]
+    return patched(admission_review, patch)
 
 
 def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict[str, object]:

@@ -146,10 +146,7 @@ def _protocols(peers: dict[tuple[str, int], Peer]) -> tuple[type, type]:
             peers.pop(self._address, None)
             super().connection_lost(error)
 
-    return (
-        type("Http", (Remembering, _Bounded), {}),
-        type("WebSocket", (Remembering, WebSocketsSansIOProtocol), {}),
-    )
+    return type("Http", (Remembering, _Bounded), {}), type("WebSocket", (Remembering, WebSocketsSansIOProtocol), {})
 
 
 class _Bounded(HttpToolsProtocol):

@@ -211,7 +211,7 @@ def _warnings(texts: Iterable[str]) -> Iterator[str]:
         length += len(text[:LONGEST_WARNING])
 
 
-def _soon(task: Callable[[], None]) -> None:
+def _soon(task: Callable[[], object]) -> None:
     def run() -> None:
         try:
             task()

@@ -76,7 +76,7 @@ class Controllers:
                 self.later(lambda: self._empty(stored.namespace))
         elif change.type == "ADDED" and writes.is_over(kind, metadata):
             # The server was killed between removing the last finalizer and removing the object.
-            self.later(partial(self._finish, kind, stored))
+            self.later(partial(self.storage.remove, kind, stored))
         elif "deletionTimestamp" in metadata and {*writes.CASCADES.values()} & {*(metadata.get("finalizers") or ())}:
             self.later(lambda: self._cascade(kind, stored))
         elif change.type == "ADDED" and "ownerReferences" in metadata and not self._has_owner(stored):
@@ -184,9 +184,6 @@ class Controllers:
         current = self.storage.find(kind, stored.namespace, stored.name)
         if current is not None and current.uid == stored.uid and "deletionTimestamp" not in current.metadata:
             writes.delete(self.storage, kind, current, {"propagationPolicy": policy})
-
-    def _finish(self, kind: Kind, stored: Stored) -> None:
-        self.storage.remove(kind, stored)
 
     def _has_owner(self, stored: Stored) -> bool:
         # An owner of a kind that isn't served here counts as existing.
@@ -305,10 +302,7 @@ def _blocks(dependent: Stored, uid: str) -> bool:
 # The reason and the message of each condition of a deleted namespace if nothing is wrong.
 FINE = {
     "NamespaceDeletionDiscoveryFailure": ("ResourcesDiscovered", "All resources successfully discovered"),
-    "NamespaceDeletionGroupVersionParsingFailure": (
-        "ParsedGroupVersions",
-        "All legacy kube types successfully parsed",
-    ),
+    "NamespaceDeletionGroupVersionParsingFailure": ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
     "NamespaceDeletionContentFailure": (
         "ContentDeleted",
         "All content successfully deleted, may be waiting on finalization",

@@ -43,22 +43,19 @@ class Reaper:
         with (self._folder / "reaper.lock").open("w") as lock:
             # Wait for the old reaper, which holds the lock: it would also end the new pods' processes.
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-            await self._spawn(lock.fileno())
-
-    async def _spawn(self, lock: int) -> None:
-        _let_programs_be_interrupted()
-        self._process = await asyncio.create_subprocess_exec(
-            SHELL,
-            HERE / "reaper.sh",
-            self._folder,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=TOOLS,
-            cwd="/",
-            pass_fds=[lock],
-            start_new_session=True,
-        )
+            _let_programs_be_interrupted()
+            self._process = await asyncio.create_subprocess_exec(
+                SHELL,
+                HERE / "reaper.sh",
+                self._folder,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=TOOLS,
+                cwd="/",
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+            )
 
     def add(self, group: int) -> None:
         self._say(f"add {group}\n")

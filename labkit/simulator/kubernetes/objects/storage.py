@@ -34,7 +34,7 @@ TABLES = """
 """
 OF_TOKENS = "kubernetes.io/service-account-token"
 KIND_OF = {kind.resource: kind for kind in KINDS}
-Later = Callable[[Callable[[], None]], None]  # calls a function soon, but never immediately
+Later = Callable[[Callable[[], object]], None]  # calls a function soon, but never immediately
 
 
 class Stored:
