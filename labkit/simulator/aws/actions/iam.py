@@ -8,10 +8,10 @@ from functools import cache, partial
 from typing import Any
 
 from labkit.policy import resource_tags
+from labkit.policy.reference import actions_on, unlisted_keys
 from labkit.simulator.aws.answers import Refusal
 from labkit.simulator.aws.backend import Backend, find, get_service_model, service_linked_role
 from labkit.simulator.aws.call import CannotDerive, Context, ParsedRequest, Permission, as_dict, pass_role, tag_keys
-from labkit.simulator.aws.reference import actions_on, unlisted_keys
 
 # The parameters that name a resource, and the resource's kind. If an operation has several, the first one here counts.
 KINDS = {

@@ -24,9 +24,9 @@ from typing import Any
 
 from labkit.connection import Record
 from labkit.policy.arn import Arn
+from labkit.policy.reference import actions_on
 from labkit.simulator.aws.answers import Refusal, respond
 from labkit.simulator.aws.call import Api, AwsRequest, CannotDerive, ParsedRequest, Permission, Response
-from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.aws.service import Service
 from labkit.simulator.aws.sessions import Caller
 from labkit.simulator.aws.trail import Trail

