@@ -31,7 +31,7 @@ from labkit.simulator.kubernetes.api.streams import STREAMED, Kubelets
 from labkit.simulator.kubernetes.controllers.controllers import Controllers
 from labkit.simulator.kubernetes.controllers.token_secrets import TokenSecrets
 from labkit.simulator.kubernetes.objects.defaults import with_defaults
-from labkit.simulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, Object
+from labkit.simulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, SERVICE, Object
 from labkit.simulator.kubernetes.objects.status import ApiError, bad_request, forbidden, too_large
 from labkit.simulator.kubernetes.objects.storage import Storage, dump
 from labkit.webhook.body import ClientDisconnect, TooLong, whole
@@ -175,10 +175,10 @@ def _ensure_first_objects(storage: Storage, address: str) -> None:
             storage.create(BY_NAME["ClusterRole"], roles.cluster_role(role))
         for role in roles.CLUSTER_BINDINGS:
             storage.create(BY_NAME["ClusterRoleBinding"], roles.cluster_binding(role))
-        storage.create(BY_NAME["Service"], _service(address))
-    elif service := storage.find(BY_NAME["Service"], "default", "kubernetes"):
+        storage.create(SERVICE, _service(address))
+    elif service := storage.find(SERVICE, "default", "kubernetes"):
         spec = service.object["spec"] | _service(address)["spec"]
-        storage.replace(BY_NAME["Service"], service, {**service.object, "spec": spec}, service.managers)
+        storage.replace(SERVICE, service, {**service.object, "spec": spec}, service.managers)
 
 
 def _service(address: str) -> Object:

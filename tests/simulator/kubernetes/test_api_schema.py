@@ -1,13 +1,15 @@
 """The decoders of protobuf and JSON bodies, which survive any input, and strategic merge patches."""
 
 import contextlib
+import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies
 
 from labkit.simulator.kubernetes.api import protobuf
 from labkit.simulator.kubernetes.api.patches import strategic_merge_patch
-from labkit.simulator.kubernetes.objects import schema
+from labkit.simulator.kubernetes.objects import defaults, schema
 
 # `kubectl create token app --audience sts.amazonaws.com --duration 10m`, as it goes over the wire.
 SPEC = b"\x0a\x11sts.amazonaws.com\x20\xd8\x04"
@@ -22,6 +24,13 @@ def test_kubectls_protobuf_token_request_is_decoded():
     assert (version, kind) == ("authentication.k8s.io/v1", "TokenRequest")
     spec = protobuf.decode("authentication.TokenRequest", raw)["spec"]
     assert spec == {"audiences": ["sts.amazonaws.com"], "expirationSeconds": 600}
+
+
+def test_each_default_is_of_a_field_of_its_type():
+    file = Path(defaults.__file__).with_name("defaults.toml")
+    for group, types in tomllib.loads(file.read_text()).items():
+        for name, values in types.items():
+            assert set(values) <= set(schema.struct(f"{group}.{name}").fields), f"{file.name}: {group}.{name}"
 
 
 @given(strategies.binary(max_size=200))

@@ -35,14 +35,16 @@ class Review:
 
     kind: Kind
     operation: str
-    name: str
-    namespace: str
     user: User
     obj: Object = field(default_factory=dict)
     old: Object = field(default_factory=dict)
     subresource: str = ""
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        metadata = (self.obj or self.old)["metadata"]
+        self.name, self.namespace = str(metadata.get("name", "")), str(metadata.get("namespace", ""))
 
 
 def with_service_account(storage: Storage, pod: Object) -> Object:

@@ -33,19 +33,10 @@ def version() -> Object:
     earlier = str(int(minor) - 1)
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return {
-        "major": major,
-        "minor": minor,
-        "emulationMajor": major,
-        "emulationMinor": minor,
-        "minCompatibilityMajor": major,
-        "minCompatibilityMinor": earlier,
-        "gitVersion": f"v{VERSION}.0-labkit",
-        "gitCommit": "",
-        "gitTreeState": "clean",
-        "buildDate": "2026-01-01T00:00:00Z",
-        "goVersion": "",
-        "compiler": "",
-        "platform": f"linux/{machine}",
+        **{"major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor},
+        **{"minCompatibilityMajor": major, "minCompatibilityMinor": earlier},
+        **{"gitVersion": f"v{VERSION}.0-labkit", "gitCommit": "", "gitTreeState": "clean"},
+        **{"buildDate": "2026-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": f"linux/{machine}"},
     }
 
 
@@ -160,14 +151,13 @@ def _aggregated_resources(name: str) -> list[Object]:
         if below:
             subresource = {"subresource": below, "responseKind": kind, "verbs": row["verbs"]}
             made[parent].setdefault("subresources", []).append(subresource)
-            continue
-        made[parent] = {
-            "resource": parent,
-            "responseKind": kind,
-            "scope": "Namespaced" if row["namespaced"] else "Cluster",
-            "singularResource": row["singularName"],
-            **{key: row[key] for key in ("verbs", "shortNames", "categories") if key in row},
-        }
+        else:
+            scope: Object = {
+                "scope": "Namespaced" if row["namespaced"] else "Cluster",
+                "singularResource": row["singularName"],
+            }
+            listed: Object = {key: row[key] for key in ("verbs", "shortNames", "categories") if key in row}
+            made[parent] = {"resource": parent, "responseKind": kind, **scope, **listed}
     return list(made.values())
 
 
@@ -244,48 +234,56 @@ _UNIONS = {
 }
 
 
+# The operations on a collection and on an object, by HTTP method: the action, and the parameters that kubectl reads.
+_WRITE = ("dryRun", "fieldManager", "fieldValidation")
+_DELETION = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
+_OPERATIONS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
+    "": {"get": ("list", ()), "post": ("post", _WRITE)},
+    "/{name}": {
+        "get": ("get", ()),
+        "put": ("put", _WRITE),
+        "delete": ("delete", _DELETION),
+        "patch": ("patch", (*_WRITE, "force")),
+    },
+}
+
+
 def _paths(kind: Kind) -> Object:
     """Return the OpenAPI operations on a kind's objects, by path."""
-    gvk = {"group": kind.group, "kind": kind.kind, "version": kind.version}
+    whole = {"*/*": {"schema": _schema(kind.type)}}
+    bodies = {
+        "post": whole,
+        "put": whole,
+        "delete": {"*/*": {"schema": _schema(DELETE_OPTIONS)}},
+        "patch": {f"application/{name}": {"schema": {"type": "object"}} for name in PATCHES},
+    }
     answer = {"description": "OK", "content": {"application/json": {"schema": _schema(kind.type)}}}
-    # `untyped`: a list has a type of its own, and the answer to a delete is an object or a Status.
+    # A list has a type of its own, and the answer to a delete is an object or a Status.
     untyped = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
-    responses = {**untyped, "200": answer}
-    made = {**responses, "201": {**answer, "description": "Created"}}
+    made = {**untyped, "200": answer, "201": {**answer, "description": "Created"}}
+    responses = {"list": untyped, "get": {**untyped, "200": answer}, "delete": untyped}
 
-    def operation(action: str, responses: Object, *names: str, body: Object | None = None) -> Object:
+    def operation(action: str, names: tuple[str, ...]) -> Object:
         schema = {"type": "string", "uniqueItems": True}
+        body = {"content": bodies.get(action), "required": action != "delete"}
         return {
             "operationId": f"{action}_{kind.group or 'core'}_{kind.kind}",
             "parameters": [{"name": name, "in": "query", "schema": schema} for name in names],
-            **({"requestBody": {"content": body, "required": action != "delete"}} if body else {}),
-            "responses": responses,
+            **({"requestBody": body} if action in bodies else {}),
+            "responses": responses.get(action, made),
             "x-kubernetes-action": action,
-            "x-kubernetes-group-version-kind": gvk,
+            "x-kubernetes-group-version-kind": {"group": kind.group, "kind": kind.kind, "version": kind.version},
         }
 
-    def placed(*names: str) -> list[Object]:
-        parameters = ["namespace"] * kind.namespaced + [*names]
-        return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters]
-
-    # kubectl reads these parameters.
-    write = ("dryRun", "fieldManager", "fieldValidation")
-    deletion = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
-    namespace = "/namespaces/{namespace}" if kind.namespaced else ""
-    collection = f"{kind.path}{namespace}/{kind.plural}"
-    whole, options = {"*/*": {"schema": _schema(kind.type)}}, {"*/*": {"schema": _schema(DELETE_OPTIONS)}}
-    changes = {f"application/{name}": {"schema": {"type": "object"}} for name in PATCHES}
+    collection = f"{kind.path}{'/namespaces/{namespace}' if kind.namespaced else ''}/{kind.plural}"
     return {
-        collection: {
-            "get": operation("list", untyped),
-            "post": operation("post", made, *write, body=whole),
-            "parameters": placed(),
-        },
-        f"{collection}/{{name}}": {
-            "get": operation("get", responses),
-            "put": operation("put", made, *write, body=whole),
-            "delete": operation("delete", untyped, *deletion, body=options),
-            "patch": operation("patch", made, *write, "force", body=changes),
-            "parameters": placed("name"),
-        },
+        collection + below: {
+            **{method: operation(*called) for method, called in methods.items()},
+            "parameters": [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in ("namespace", "name")
+                if f"{{{name}}}" in collection + below
+            ],
+        }
+        for below, methods in _OPERATIONS.items()
     }

@@ -25,8 +25,8 @@ from labkit.simulator.kubernetes.api.requests import (
 from labkit.simulator.kubernetes.api.tables import table
 from labkit.simulator.kubernetes.api.validation import validate, validate_update
 from labkit.simulator.kubernetes.api.watches import Selection, WatchStream
-from labkit.simulator.kubernetes.objects import defaults, schema, services, writes
-from labkit.simulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind, Object
+from labkit.simulator.kubernetes.objects import defaults, schema, writes
+from labkit.simulator.kubernetes.objects.kinds import NAMESPACE, POD, SERVICE, Kind, Object
 from labkit.simulator.kubernetes.objects.selectors import field_selector, label_selector
 from labkit.simulator.kubernetes.objects.status import (
     ApiError,
@@ -48,6 +48,9 @@ from labkit.simulator.kubernetes.objects.storage import Storage, Stored, dump, w
 OWN = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 KEPT = (*OWN, "generateName", "selfLink")
 NOT_GIVEN = (*OWN, "managedFields")
+NO_ROUTE = (
+    "this lab has no Service network: nothing answers at a Service's address; find a pod's ports at 127.0.0.1 instead"
+)
 PROPAGATION = ["Foreground", "Background", "Orphan", "nil"]
 
 
@@ -129,21 +132,13 @@ class Resources:
         if kind.namespaced:
             self._require_namespace(kind, metadata)
         sent = obj
-        review = Review(
-            kind,
-            "CREATE",
-            metadata.get("name", ""),
-            metadata.get("namespace", ""),
-            request.user,
-            defaults.with_defaults(kind.kind, obj),
-            dry_run=dry_run,
-            warnings=request.warnings,
-        )
+        obj = defaults.with_defaults(kind.kind, obj)
+        review = Review(kind, "CREATE", request.user, obj, dry_run=dry_run, warnings=request.warnings)
         # A real server, too, generates a name only after admission.
         obj = self._named(await self.admission.admit(review))
-        if kind is services.SERVICE:
-            obj = services.with_address(self.storage, obj)
-            request.warnings.append(services.NO_ROUTE)
+        if kind is SERVICE:
+            obj = writes.with_address(self.storage, obj, {})
+            request.warnings.append(NO_ROUTE)
         size = len(request.body)
         await in_thread_if_large(size, validate, kind, obj)
         writer, now = self._writer(kind, request), self.storage.now()
@@ -264,21 +259,12 @@ class Resources:
             cause = forbidden_field("metadata.finalizers", f"{why} {sorted(new)}")
             raise invalid(kind.kind, kind.group, before.name, [cause])
         obj = self._parts(kind, request.subresource, {**obj, "metadata": metadata}, before)
-        review = Review(
-            kind,
-            "UPDATE",
-            before.name,
-            before.namespace,
-            request.user,
-            defaults.with_defaults(kind.kind, obj),
-            before.object,
-            request.subresource,
-            dry_run,
-            request.warnings,
-        )
+        obj = defaults.with_defaults(kind.kind, obj)
+        sub = request.subresource
+        review = Review(kind, "UPDATE", request.user, obj, before.object, sub, dry_run, request.warnings)
         obj = await self.admission.admit(review)
-        if kind is services.SERVICE:
-            obj = services.with_kept_address(obj, before.object)
+        if kind is SERVICE:
+            obj = writes.with_address(self.storage, obj, before.object)
         await in_thread_if_large(size, validate_update, kind, obj, before.object)
         # The keys in the old order, so that an unchanged object has the same JSON.
         metadata = {key: obj["metadata"][key] for key in before.metadata if key in obj["metadata"]}
@@ -333,7 +319,7 @@ class Resources:
 
     async def _delete(self, kind: Kind, stored: Stored, options: Object, request: KubeRequest) -> tuple[Stored, bool]:
         dry_run = bool(options.get("dryRun"))
-        review = Review(kind, "DELETE", stored.name, stored.namespace, request.user, old=stored.object, dry_run=dry_run)
+        review = Review(kind, "DELETE", request.user, old=stored.object, dry_run=dry_run)
         await self.admission.admit(review)
         current = self.storage.get(kind, stored.namespace, stored.name)
         return writes.delete(self.storage, kind, current, options, dry_run=dry_run)

@@ -155,3 +155,4 @@ GROUPS = tuple(dict.fromkeys([kind.group for kind in KINDS] + [sub.group for sub
 POD, NODE, NAMESPACE = BY_NAME["Pod"], BY_NAME["Node"], BY_NAME["Namespace"]
 SERVICE_ACCOUNT, CONFIG_MAP, SECRET = BY_NAME["ServiceAccount"], BY_NAME["ConfigMap"], BY_NAME["Secret"]
 EVENT, DEPLOYMENT, REPLICA_SET = BY_NAME["Event"], BY_NAME["Deployment"], BY_NAME["ReplicaSet"]
+SERVICE = BY_NAME["Service"]

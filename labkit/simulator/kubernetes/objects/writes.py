@@ -1,11 +1,11 @@
-"""Change objects, delete objects, and assign pods to nodes. Finalizers and grace periods are handled here.
+"""Change and delete objects, and assign nodes and addresses. Finalizers and grace periods are handled here.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
 https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
 """
 
 from labkit.simulator.clock import rfc3339
-from labkit.simulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind, Object
+from labkit.simulator.kubernetes.objects.kinds import NAMESPACE, POD, SERVICE, Kind, Object
 from labkit.simulator.kubernetes.objects.pods import condition, has_ended
 from labkit.simulator.kubernetes.objects.status import conflict
 from labkit.simulator.kubernetes.objects.storage import Storage, Stored
@@ -72,6 +72,23 @@ def bind(storage: Storage, pod: Stored, node: str) -> Stored:
     """Assign the pod to the node, and return the pod's new version."""
     bound = {**pod.object, "spec": {**pod.object["spec"], "nodeName": node}}
     return storage.replace(POD, pod, _scheduled(storage, bound, {"status": "True"}), pod.managers)
+
+
+def with_address(storage: Storage, service: Object, before: Object) -> Object:
+    """Return the service with its own address, with that of ``before``, or with a free one of the form 10.100.x.x.
+
+    A service of the type ExternalName has no address.
+    https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/
+    """
+    spec, metadata = service["spec"], service["metadata"]
+    if spec["type"] == "ExternalName":
+        return service
+    if not (address := spec.get("clusterIP") or before.get("spec", {}).get("clusterIP")):
+        taken = {other.object["spec"].get("clusterIP") for other in storage.list(SERVICE)}
+        number = int(storage.identifiers.hex("service", f"{metadata.get('namespace')}/{metadata.get('name')}", 4), 16)
+        while (address := f"10.100.{number // 256 % 256}.{number % 256}") in taken:
+            number += 1
+    return {**service, "spec": {**spec, "clusterIP": address, "clusterIPs": [address]}}
 
 
 def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
