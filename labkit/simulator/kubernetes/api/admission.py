@@ -8,6 +8,7 @@ import binascii
 import json
 import ssl
 import uuid
+from functools import partial
 from typing import cast
 
 import httpx
@@ -89,33 +90,31 @@ class Admission:
         return any(matches(obj["metadata"].get("labels") or {}) for obj in (review.obj, review.old) if obj)
 
     async def _call(self, webhook: Object, review: Review) -> None:
-        name, counted = webhook["name"], self.counters
+        name = webhook["name"]
+        count = partial(self.counters.called, name, review.operation)
         try:
             response = await self._post(webhook, _request(review))
         except _CallFailed as failure:
             is_open = webhook.get("failurePolicy") == "Ignore"
-            counted.called(name, review.operation, failure.code, rejected=not is_open)
+            count(failure.code, rejected=not is_open, error_type=counters.CALLING)
             if is_open:
-                counted.failed_open(name)
+                self.counters.failed_open(name)
                 return
-            counted.rejected(name, review.operation, counters.CALLING, failure.code)
             raise internal(f'failed calling webhook "{name}": {failure}') from failure
         review.warnings += response.get("warnings") or ()
         if not response.get("allowed"):
             denial = _denied(name, response.get("status") or {})
-            counted.called(name, review.operation, denial.code, rejected=True)
-            counted.rejected(name, review.operation, counters.NONE, denial.code)
+            count(denial.code, rejected=True)
             raise denial
         if patch := response.get("patch"):
             document = {"kind": review.kind.kind, "apiVersion": review.kind.api_version, **review.obj}
             try:
                 patched = _patched(document, patch)
             except ApiError:
-                counted.called(name, review.operation, 0, rejected=True)
-                counted.rejected(name, review.operation, counters.WITHIN, 0)
+                count(0, rejected=True, error_type=counters.WITHIN)
                 raise
             review.obj = {key: value for key, value in patched.items() if key not in ("kind", "apiVersion")}
-        counted.called(name, review.operation, 200, rejected=False)
+        count(200, rejected=False)
 
     async def _post(self, webhook: Object, request: Object) -> Object:
         config, seconds = webhook["clientConfig"], webhook.get("timeoutSeconds", 10)

@@ -39,23 +39,20 @@ class Counters:
         self._started = time.time()
         self._counted: Counter[tuple[str, Labels]] = Counter()
 
-    def called(self, webhook: str, operation: str, code: int, *, rejected: bool) -> None:
-        """Count a call to a webhook. ``rejected`` says whether the write was refused.
+    def called(self, webhook: str, operation: str, code: int, *, rejected: bool, error_type: str = NONE) -> None:
+        """Count a call to a webhook. ``rejected`` says whether the write was refused, and ``error_type`` why.
 
         ``code`` is an HTTP status code: 200 if the webhook allowed the write, and 0 if the webhook's patch can't be
         applied.
         """
-        labels = {"code": _code(code), "name": webhook, "operation": operation, "rejected": str(rejected).lower()}
-        self._count(REQUESTS, **labels)
+        labels = {"name": webhook, "operation": operation}
+        self._count(REQUESTS, **labels, code=_code(code), rejected=str(rejected).lower())
+        if rejected:
+            self._count(REJECTION, **labels, error_type=error_type, rejection_code=_code(code))
 
     def failed_open(self, webhook: str) -> None:
         """Count a write that went on although the call to the webhook failed."""
         self._count(FAIL_OPEN, name=webhook)
-
-    def rejected(self, webhook: str, operation: str, error_type: str, code: int) -> None:
-        """Count a write that was refused, because the webhook refused it or because the call to the webhook failed."""
-        labels = {"error_type": error_type, "name": webhook, "operation": operation, "rejection_code": _code(code)}
-        self._count(REJECTION, **labels)
 
     def text(self) -> bytes:
         """Return the page for `/metrics`."""

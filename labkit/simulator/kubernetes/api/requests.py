@@ -281,28 +281,23 @@ class KubeRequest:
             media = f"{JSON}, {YAML}, {PROTOBUF}"
             message = f"the body of the request was in an unknown format - accepted media types include: {media}"
             raise ApiError(415, "UnsupportedMediaType", message)
+
+        def unrecognized(why: str) -> ApiError:
+            what = f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind"
+            return bad_request(f"{what}; json parse error: {why} ({_summary(self.body)})")
+
         try:
             value, repeated = parse(self.body, yaml_too=self.content_type == YAML)
         except ValueError as error:
-            raise bad_request(
-                f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind;"
-                f" json parse error: {error} ({_summary(self.body)})"
-            ) from error
-        unrecognized = (
-            f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse"
-            " error: json: cannot unmarshal"
-        )
+            raise unrecognized(str(error)) from error
         if not isinstance(value, dict):
-            raise bad_request(
-                f'{unrecognized} {schema.json_type(value)} into Go value of type struct {{ APIVersion string "json:'
-                f'\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }} ({_summary(self.body)})'
-            )
+            fields = r'APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\""'
+            of = schema.json_type(value)
+            raise unrecognized(f"json: cannot unmarshal {of} into Go value of type struct {{ {fields} }}")
         for key in ("apiVersion", "kind"):
             if not isinstance(given := value.get(key, ""), str | None):
-                raise bad_request(
-                    f"{unrecognized} {schema.json_type(given)} into Go struct field .{key} of type string"
-                    f" ({_summary(self.body)})"
-                )
+                of = schema.json_type(given)
+                raise unrecognized(f"json: cannot unmarshal {of} into Go struct field .{key} of type string")
         return value.get("apiVersion") or "", value.get("kind") or "", value, repeated
 
 
