@@ -187,6 +187,13 @@ def test_a_service_gets_an_address_and_keeps_it(admin: httpx.Client, namespace: 
     assert admin.delete(f"{services}/web").json()["kind"] == "Service"
 
 
+def test_a_service_that_was_an_external_name_gets_an_address(admin: httpx.Client, namespace: str):
+    services = f"/api/v1/namespaces/{namespace}/services"
+    external = SERVICE | {"spec": {"type": "ExternalName", "externalName": "example.com"}}
+    assert "clusterIP" not in admin.post(services, json=external).json()["spec"]
+    assert admin.put(f"{services}/web", json=SERVICE).json()["spec"]["clusterIP"].startswith("10.100.")
+
+
 @pytest.mark.parametrize(("spec", "field"), [
     ({}, "spec.ports"),
     ({"type": "Other", "ports": [{"port": 80}]}, "spec.type"),
