@@ -45,46 +45,38 @@ class TrailParameters:
     @classmethod
     def of(cls, request: AwsRequest) -> "TrailParameters":
         """Return the parameters that the service's model has."""
-        reading = _Reading()
-        if request.family == "query":
-            reading.secrets += [value for name, value in request.call.form.items() if SECRET_NAMES.search(name)]
         parameters: dict[str, Any] = {}
+        secrets: list[str] = []
+        if request.family == "query":
+            secrets += [value for name, value in request.call.form.items() if SECRET_NAMES.search(name)]
         if request.parsed and is_short(request):
             # A call is answered even if its record can't be made.
             with contextlib.suppress(Exception):
                 shape = get_service_model(request.service).operation_model(request.parsed.operation).input_shape
-                parameters = reading.shown(shape, request.parsed.parameters)
-        return cls(parameters, reading.secrets)
+                parameters = _shown(shape, request.parsed.parameters, secrets)
+        return cls(parameters, secrets)
 
 
-class _Reading:
-    """Parameters being read, and the secrets among them."""
+def _shown(shape: Shape, value: Any, secrets: list[str], name: str = "") -> Any:
+    """Return a parameter's value as the trail shows it. Add the hidden values to ``secrets``."""
+    kind = shape.type_name
+    if shape.metadata.get("sensitive") or kind == "blob" or shape.name in SECRET_SHAPES or SECRET_NAMES.search(name):
+        secrets += _texts(value)
+        return HIDDEN
+    match kind:
+        case "structure" if isinstance(value, dict):
+            return {
+                member[0].lower() + member[1:]: _shown(shape.members[member], part, secrets, member)
+                for member, part in value.items()
+                if member in shape.members and part is not None
+            }
+        case "list" if isinstance(value, list):
+            return [_shown(shape.member, part, secrets, name) for part in value]
+        case "map" if isinstance(value, dict):
+            return {key: _shown(shape.value, part, secrets, key) for key, part in value.items()}
+    return value
 
-    def __init__(self) -> None:
-        self.secrets: list[str] = []
 
-    def shown(self, shape: Shape, value: Any, name: str = "") -> Any:
-        kind = shape.type_name
-        secret = shape.metadata.get("sensitive") or kind == "blob" or shape.name in SECRET_SHAPES
-        if secret or SECRET_NAMES.search(name):
-            self._hide(value)
-            return HIDDEN
-        match kind:
-            case "structure" if isinstance(value, dict):
-                return {
-                    member[0].lower() + member[1:]: self.shown(shape.members[member], part, member)
-                    for member, part in value.items()
-                    if member in shape.members and part is not None
-                }
-            case "list" if isinstance(value, list):
-                return [self.shown(shape.member, part, name) for part in value]
-            case "map" if isinstance(value, dict):
-                return {key: self.shown(shape.value, part, key) for key, part in value.items()}
-        return value
-
-    def _hide(self, value: Any) -> None:
-        if isinstance(value, str):
-            self.secrets.append(value)
-        elif isinstance(value, dict | list):
-            for part in value.values() if isinstance(value, dict) else value:
-                self._hide(part)
+def _texts(value: Any) -> list[str]:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [value] if isinstance(value, str) else [text for part in parts for text in _texts(part)]
