@@ -8,13 +8,18 @@ Only one process uses a file. So the file may be on a network file system
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from labkit.errors import LabError
+
+AWS_LAYOUT = 2
+"""The version of the tables and of their contents in the files with AWS's state."""
+PICKLED_LAYOUT = 1
+"""The version in which these files had pickles, which can run programs."""
 
 
 class NotWritten(Exception):
@@ -24,11 +29,14 @@ class NotWritten(Exception):
 class Database:
     """One SQLite file. ``tables`` is the SQL that creates its tables. ``layout`` is the tables' version number.
 
+    A file with the layout ``former`` is opened, too: `is_former` is then true until `renew`.
+
     Raises `LabError` if another version of labkit wrote the file, if the file is damaged, or if it can't be used.
     """
 
-    def __init__(self, file: Path, *, layout: int, tables: str):
+    def __init__(self, file: Path, *, layout: int, tables: str, former: int | None = None):
         self.file = file
+        self._layout, self._tables = layout, tables
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._usable():
             file.touch(mode=0o600)  # SQLite gives the files beside it the same mode
@@ -38,7 +46,8 @@ class Database:
             [(present,)] = self.read("PRAGMA user_version")
             if not present:
                 self._connection.executescript(f"BEGIN; {tables}; PRAGMA user_version = {layout}; COMMIT")
-        if present not in (0, layout):
+        self.is_former = present == former
+        if present not in (0, layout, former):
             raise LabError(
                 f"Another version of labkit made this lab: its state has layout {present}, and this version reads "
                 f"layout {layout}.",
@@ -56,6 +65,22 @@ class Database:
         with _raising_not_written():
             self._connection.execute(sql, values)
 
+    def write_many(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Run one statement for each row of values. Raises `NotWritten` if that fails."""
+        if rows:
+            with _raising_not_written():
+                self._connection.executemany(sql, rows)
+
+    def renew(self, gone: Iterable[str]) -> None:
+        """Give a file of the former layout the present one. The tables ``gone`` lose their rows. Call it in `together`.
+
+        Raises `NotWritten` if that fails.
+        """
+        for statement in (*(f"DROP TABLE {table}" for table in gone), *self._tables.split(";")):
+            self.write(statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+        self.write(f"PRAGMA user_version = {self._layout}")
+        self.is_former = False
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Write all changes of this block, or none of them. Raises `NotWritten` if that fails."""
@@ -71,7 +96,7 @@ class Database:
         """
         try:
             yield
-        except Exception as error:  # unpickling classes of another version can raise anything
+        except Exception as error:  # content of another version can raise anything
             raise LabError(
                 f"{what} cannot be read: {type(error).__name__}: {error}.",
                 where=str(self.file),

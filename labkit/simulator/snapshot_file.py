@@ -22,7 +22,7 @@ from labkit.showing import few
 from labkit.simulator import identifiers
 from labkit.simulator.aws import own_state
 from labkit.simulator.cluster_folder import ClusterFolder
-from labkit.simulator.database import require_tables
+from labkit.simulator.database import AWS_LAYOUT, require_tables
 from labkit.simulator.folder import Folder
 from labkit.simulator.kubernetes.objects import storage
 from labkit.simulator.names import of_file
@@ -170,6 +170,11 @@ def _check_database(file: Path) -> None:
     tables = {"aws.db": kept.TABLES, "aws-own.db": own_state.TABLES, "objects.db": storage.TABLES}
     with _reading(file) as connection:
         require_tables(connection, tables.get(file.name, identifiers.TABLES))
+        # A database with an earlier layout would be read as an earlier version's folder is.
+        if file.name in (*AWS, "aws-own.db") and connection.execute("PRAGMA user_version").fetchall() != [
+            (AWS_LAYOUT,)
+        ]:
+            raise sqlite3.DatabaseError("its layout is another one")
         if connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
             raise sqlite3.DatabaseError("damaged")
 

@@ -422,11 +422,11 @@ def test_up_names_the_unreadable_record_and_its_file_and_suggests_reset(lab):
     for file, change, says in (
         ("clusters/blue/objects.db", unknown, "the object one (gizmos) in ours cannot be read: KeyError: 'gizmos'"),
         ("clusters/blue/objects.db", "DROP TABLE objects", "The lab's state is damaged: no such table: objects"),
-        ("aws-own.db", "UPDATE parts SET state = x'00'", "in this lab cannot be read: UnpicklingError"),
+        ("aws-own.db", "UPDATE parts SET state = x'00'", "in this lab cannot be read: JSONDecodeError"),
         (
             "aws.db",
-            "UPDATE stores SET state = x'00' WHERE service = 'iam'",
-            "the state of iam in this lab cannot be read",
+            "UPDATE objects SET content = x'00' WHERE class = 'iam.models:IAMBackend'",
+            "the AWS state of this lab cannot be read",
         ),
     ):
         kept = lab.folder.path / file

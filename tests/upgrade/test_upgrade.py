@@ -6,8 +6,10 @@
 import importlib.util
 import json
 import os
+import pickle
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -141,6 +143,49 @@ def test_a_snapshot_is_refused_in_one_sentence(tmp_path, monkeypatch):
     assert (done.returncode, (tmp_path / ".lab").exists()) == (1, False)
     assert f"labkit 0.1.0 with moto {version('moto')} made this snapshot, and labkit {version('labkit')}" in done.stderr
     assert "next:  ask for a snapshot that your versions made; or" in done.stderr
+
+
+def test_a_snapshot_is_refused_whose_manifest_claims_another_format(tmp_path, monkeypatch):
+    snapshot = tmp_path / "old.labsnapshot"
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
+    with zipfile.ZipFile(LAB) as old, zipfile.ZipFile(snapshot, "w", zipfile.ZIP_DEFLATED) as changed:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "manifest.json":
+                content = json.dumps(json.loads(content) | {"format": 2}).encode()
+            changed.writestr(name, content)
+    refused = commands.labkit("restore", str(snapshot))
+    assert refused.returncode == 1 and "is not a snapshot of a lab, or is damaged" in refused.stderr
+    assert not [*tmp_path.rglob("*.db")]
+
+
+@pytest.mark.parametrize(("file", "change"), [
+    ("aws.db", "UPDATE stores SET state = ? WHERE service = 'sqs'"),
+    ("aws-own.db", "UPDATE parts SET state = ? WHERE name = 'regions'"),
+])  # fmt: skip
+def test_the_folder_is_refused_if_its_state_runs_a_program(tmp_path, monkeypatch, file, change):
+    home, mark = unpacked(LAB, tmp_path / ".lab"), tmp_path / "mark"
+    monkeypatch.setenv("LABKIT_HOME", str(home))
+    with sqlite3.connect(home / file) as database:
+        database.execute(change, [pickle.dumps(Gadget(str(mark)))])
+    database.close()
+    refused = commands.labkit("up")
+    assert refused.returncode == 1
+    assert "in this lab cannot be read: ValueError: it may not use posix.mkdir" in refused.stderr.replace(
+        "of this", "in this"
+    )
+    assert "next:  labkit reset" in refused.stderr
+    assert not mark.exists()
+
+
+class Gadget:
+    """An object whose pickle makes a folder when it is read."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
 
 
 def test_labkit_lab_leaves_old_notebooks_alone_and_adds_what_is_missing(learn, tmp_path):

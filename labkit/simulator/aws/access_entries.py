@@ -13,7 +13,7 @@ https://docs.aws.amazon.com/eks/latest/userguide/access-entries.html
 import re
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from labkit.policy.arn import Arn
@@ -94,10 +94,15 @@ class AccessEntry:
 
 
 class AccessEntries:
-    """The access entries of one cluster."""
+    """The access entries of one cluster. ``stored`` is what `stored` returned before."""
 
-    def __init__(self) -> None:
-        self._entries: dict[str, AccessEntry] = {}
+    def __init__(self, stored: object = ()) -> None:
+        self._entries = _entries(stored)
+
+    @property
+    def stored(self) -> list[dict[str, object]]:
+        """The entries, as JSON can have them."""
+        return [asdict(entry) for entry in self._entries.values()]
 
     def find(self, principal_id: str) -> AccessEntry | None:
         """Return the entry of the principal with this unique id.
@@ -181,6 +186,14 @@ def access_policies() -> Response:
     https://docs.aws.amazon.com/eks/latest/userguide/access-policy-permissions.html
     """
     return respond({"accessPolicies": [{"name": name, "arn": POLICY_ARN + name} for name in POLICIES]})
+
+
+def _entries(stored: Any) -> dict[str, AccessEntry]:
+    entries = {}
+    for each in stored:
+        policies = {name: Association(**policy) for name, policy in each["policies"].items()}
+        entries[each["principal_arn"]] = AccessEntry(**{**each, "policies": policies})
+    return entries
 
 
 def _entry(principal_arn: str, identifier: str, parameters: dict[str, Any], now: float) -> AccessEntry:

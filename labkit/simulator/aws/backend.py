@@ -6,8 +6,9 @@ was tested with.
 
 When the gate is created, this module replaces these methods of moto:
 
-- `FakeBucket.get_permission`, `FakeAccount.__init__`: see `adopt`.
+- `FakeBucket.get_permission`, `FakeAccount.__init__`, `FakeKey.__del__`, `BaseModel.__new__`: see `adopt`.
 - `AccountSpecificBackend.__getitem__`: see `tell_uses`.
+- the methods that change an object of the classes that the lab keeps: see `state/tracking.py`.
 
 `adopt` also caches `method_names_from_class`, which moto calls for each request.
 
@@ -16,8 +17,8 @@ When the gate is created, this module replaces these methods of moto:
 This module reads or sets these private attributes of moto's objects:
 
 - `BackendDict._instances`: see `place`.
-- `FakeKey._value_buffer`, `FakeKey._max_buffer_size` and the lock beside them: see `without_body` and `give_body`.
-- `_parameters` and `latest_…` of SSM's parameters: see `Backend.forget_empty_parameters` and `own_parameters`.
+- `FakeKey._value_buffer`, `FakeKey._max_buffer_size` and the lock beside them: see `give_body`.
+- `_parameters` and `latest_…` of SSM's parameters: see `Backend.forget_empty_parameters` and `state/encoding.py`.
 - `_arn_format` of an organization's policy: see `name_policy`.
 """
 
@@ -46,6 +47,7 @@ try:
     from moto.backends import get_backend
     from moto.core import responses
     from moto.core.base_backend import AccountSpecificBackend, BackendDict, BaseBackend
+    from moto.core.common_models import BaseModel
     from moto.core.model import OperationModel, ServiceModel, Shape
     from moto.core.parse import PROTOCOL_PARSERS
     from moto.core.request import (
@@ -88,8 +90,8 @@ except ImportError:
 
 # What other modules use of moto.
 __all__ = [
-    "AWSManagedPolicy", "Backend", "BaseBackend", "FakeBucket", "FakeDeleteMarker", "FakeKey", "IAMBackend",
-    "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest", "ServiceModel", "Shape",
+    "AWSManagedPolicy", "Backend", "BackendDict", "BaseBackend", "FakeBucket", "FakeDeleteMarker", "FakeKey",
+    "IAMBackend", "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest", "ServiceModel", "Shape",
     "aws_managed_policies_data", "get_backend", "get_service_model", "get_service_router",
 ]  # fmt: skip
 
@@ -111,9 +113,8 @@ _KEPT_BACK = {
 }  # fmt: skip
 
 
-PARAMETERS = ("moto.ssm.models", "ParameterDict")
-"""The module and the name of moto's class for SSM's parameters. moto loads the class only when a call needs SSM."""
 AWS_PARAMETERS = "/aws/"
+"""The beginning of the names of the parameters that AWS publishes in SSM."""
 _stores_by_region = AccountSpecificBackend.__getitem__
 _method_names = cache(method_names_from_class)
 # The beginnings of the S3 resources whose ARNs have a region.
@@ -155,7 +156,7 @@ class Backend:
         is stuck.
         """
         try:
-            # Run it in the caller's context, in which state/places.py notes the stores that are used.
+            # Run it in the caller's context, which says whether the state may change: see state/kept.py.
             work = partial(function, *arguments)
             result: Result = await self.thread.run(copy_context().run, self.carry_out, work)
             return result
@@ -352,7 +353,7 @@ class Backend:
 
 
 def adopt() -> None:
-    """Replace three of moto's functions, and keep moto from opening connections.
+    """Replace some of moto's functions, and keep moto from opening connections.
 
     Afterwards moto doesn't evaluate bucket policies, and creates accounts with the ids that the lab chooses.
 
@@ -364,6 +365,10 @@ def adopt() -> None:
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
     responses.method_names_from_class = _method_names  # type: ignore[attr-defined]  # imported there
     FakeAccount.__init__ = _enroll  # type: ignore[method-assign, assignment]  # see there
+    # moto's method would change an object that has ended. The file with its content closes itself.
+    FakeKey.__del__ = lambda _: None  # type: ignore[method-assign]  # see above
+    # moto's method would keep each object in memory for ever.
+    BaseModel.__new__ = staticmethod(lambda kind, *_, **__: object.__new__(kind))  # type: ignore[assignment]  # see above
     # moto's list only has access points.
     SERVICE_TYPE_REGION_INFORMATION_ERROR_ASSOCIATIONS["s3"]["valid_starting_values"] = S3_WITH_REGION
 
@@ -386,11 +391,6 @@ def place(backend: BaseBackend) -> tuple[str, str, str]:
     return service, backend.account_id, backend.region_name
 
 
-def without_body(thing: FakeKey) -> dict[str, object]:
-    """Return the attributes of an S3 object, or of an upload's part, except the content."""
-    return {name: value for name, value in thing.__dict__.items() if name not in ("_value_buffer", "lock")}
-
-
 def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
     """Set an S3 object's content to the file that ``opened`` returns.
 
@@ -398,18 +398,6 @@ def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
     """
     thing.lock = threading.Lock()
     thing._value_buffer = opened(thing._max_buffer_size)
-
-
-def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return two dicts: the Python attributes of ``parameters``, and its items.
-
-    ``parameters`` is the dict in which moto keeps SSM parameters. It has attributes of its own.
-
-    The items don't include the parameters that AWS publishes: moto loads those again on demand.
-    """
-    own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
-    unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)
-    return {**parameters.__dict__, **unread}, own
 
 
 def name_policy(policy: FakePolicy, arn: str) -> None:

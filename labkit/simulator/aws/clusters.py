@@ -1,7 +1,7 @@
 """The lab's clusters, as EKS's answers describe them. The Kubernetes half of the lab runs the clusters."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from labkit.simulator.aws.access_entries import AccessEntries
 from labkit.simulator.aws.identity_provider_configs import IdentityProviderConfigs
@@ -29,8 +29,20 @@ class ClusterFacts:
 
     @property
     def associated(self) -> dict[str, object]:
-        """A dict of three fields: `access`, `identity_providers` and `pod_identity`."""
-        return {name: getattr(self, name) for name in ("access", "identity_providers", "pod_identity")}
+        """`access`, `identity_providers` and `pod_identity`, as JSON can have them."""
+        return {name: getattr(self, name).stored for name in ASSOCIATED}
+
+
+ASSOCIATED = {
+    "access": AccessEntries,
+    "identity_providers": IdentityProviderConfigs,
+    "pod_identity": PodIdentityAssociations,
+}
+
+
+def associated(stored: dict[str, object] | None) -> dict[str, Any]:
+    """Return three fields of `ClusterFacts` from the value that `ClusterFacts.associated` had before."""
+    return {name: kind(stored[name]) for name, kind in ASSOCIATED.items()} if stored else {}
 
 
 class EksClusters(Protocol):

@@ -22,7 +22,7 @@ from labkit.simulator.aws.authentication import Body, CallAuthenticator, with_fo
 from labkit.simulator.aws.authorization import Authorization, Grant
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import Api, AwsRequest, Call, Response, split_path
-from labkit.simulator.aws.clusters import EksClusters
+from labkit.simulator.aws.clusters import EksClusters, associated
 from labkit.simulator.aws.issuers import Issuers
 from labkit.simulator.aws.organizations import MANAGEMENT_ID, Organization
 from labkit.simulator.aws.own_state import OwnState
@@ -156,7 +156,7 @@ class Gate:
 
         The keys are those of `ClusterFacts.associated`.
         """
-        return self._own.part(cluster_arn) or {}
+        return associated(self._own.part(cluster_arn))
 
     @property
     def unkept(self) -> list[str]:

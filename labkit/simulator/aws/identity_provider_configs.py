@@ -28,10 +28,15 @@ SAME_AS_ISSUER = (
 
 
 class IdentityProviderConfigs:
-    """The identity provider config of one cluster. A cluster has at most one."""
+    """The identity provider config of one cluster. A cluster has at most one. ``stored`` is what `stored` returned."""
 
-    def __init__(self) -> None:
-        self._config: dict[str, Any] | None = None
+    def __init__(self, stored: object = None) -> None:
+        self._config: dict[str, Any] | None = stored if isinstance(stored, dict) else None
+
+    @property
+    def stored(self) -> object:
+        """The config, as JSON can have it."""
+        return self._config
 
     def tags(self, name: str) -> dict[str, str] | None:
         """The tags of the config with this name; None if it doesn't exist."""

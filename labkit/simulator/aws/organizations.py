@@ -127,18 +127,22 @@ class Organization:
 
     async def answer(self, request: AwsRequest, caller: Caller) -> Response:
         """Return moto's answer. Raises ``Refusal`` if AWS would refuse the call."""
+        # All in one run, so that a call changes everything or nothing.
+        return await self._backend.run(self._answer, request, caller)
+
+    def _answer(self, request: AwsRequest, caller: Caller) -> Response:
         store, operation, given = self._store(), request.operation, require_emulated(request).parameters
         request = _for(request, caller, store)
         if operation == "CreateAccount" and given.get("AccountName") and given.get("Email"):
-            return await self._backend.run(self._create_account, store, given)
+            return self._create_account(store, given)
         if check := CHECKS.get(operation):
-            await self._backend.run(check, store, given)
+            check(store, given)
         if operation == "RemoveAccountFromOrganization" and given.get("AccountId"):
-            return await self._backend.run(self._remove_account, store, given["AccountId"])
-        response = await self._backend.answer(request)
+            return self._remove_account(store, given["AccountId"])
+        response = self._backend.answer_in_thread(request)
         if response.status == 200 and not operation.startswith(READS):
-            await self._backend.run(self._settle, store, operation, given, response)
-            await self._backend.run(self._store)
+            self._settle(store, operation, given, response)
+            self._store()
             self._members.clear()
         return response
 

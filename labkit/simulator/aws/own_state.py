@@ -4,16 +4,16 @@ These are role sessions, EKS's data about clusters, enabled regions, and the thu
 """
 
 import json
-import pickle
 import sqlite3
 from pathlib import Path
 from typing import Any
 
-from labkit.simulator.database import Database
+from labkit.errors import LabError
+from labkit.simulator.aws import pickles
+from labkit.simulator.database import AWS_LAYOUT, PICKLED_LAYOUT, Database, NotWritten
 
-LAYOUT = 1  # the version of the tables and of their contents
 TABLES = """
-    CREATE TABLE parts (name TEXT PRIMARY KEY, state BLOB);
+    CREATE TABLE parts (name TEXT PRIMARY KEY, state TEXT);
     CREATE TABLE sessions (serial INTEGER PRIMARY KEY, key TEXT, session TEXT)
 """
 
@@ -26,21 +26,22 @@ class OwnState:
     """
 
     def __init__(self, file: Path | None):
-        self._database = Database(file, layout=LAYOUT, tables=TABLES) if file else None
+        self._database = Database(file, layout=AWS_LAYOUT, tables=TABLES, former=PICKLED_LAYOUT) if file else None
+        if self._database and self._database.is_former:
+            _convert(self._database)
         rows = self._database.read("SELECT name, state FROM parts") if self._database else []
-        self._parts: dict[str, bytes] = dict(rows)
+        self._parts: dict[str, str] = dict(rows)
 
     def part(self, name: str) -> Any:
-        """Return the object that `keep_part` stored under this name; None if no object is stored."""
+        """Return the JSON value that `keep_part` stored under this name; None if no value is stored."""
         if not self._database or name not in self._parts:
             return None
         with self._database.reading(f"the state of {name} in this lab"):
-            # From the lab's own folder, which only its owner can write.
-            return pickle.loads(self._parts[name])  # noqa: S301
+            return json.loads(self._parts[name])
 
     def keep_part(self, name: str, state: object) -> None:
-        """Keep an object under this name. With None as the ``state``, delete the object. Raises `NotWritten`."""
-        content = None if state is None else pickle.dumps(state)
+        """Keep a JSON value under this name. With None as the ``state``, delete the value. Raises `NotWritten`."""
+        content = None if state is None else json.dumps(state)
         if not self._database or self._parts.get(name) == content:
             return
         if content is None:
@@ -72,6 +73,20 @@ class OwnState:
         """Close the file."""
         if self._database:
             self._database.close()
+
+
+def _convert(database: Database) -> None:
+    """Replace the pickles of version 0.1.0."""
+    pickles.require_owner(database)
+    with database.reading("the state of EKS in this lab"):
+        rows = database.read("SELECT name, state FROM parts")
+        parts = [(name, json.dumps(pickles.own_part(content))) for name, content in rows]
+    try:
+        with database.together():
+            database.renew(["parts"])
+            database.write_many("INSERT INTO parts VALUES (?, ?)", parts)
+    except NotWritten as error:
+        raise LabError(f"{error}.", where=str(database.file), next="make room, then:  labkit up") from error
 
 
 def forget_sessions(file: sqlite3.Connection) -> None:

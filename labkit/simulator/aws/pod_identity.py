@@ -37,10 +37,15 @@ NewId = Callable[[str, str], str]
 
 
 class PodIdentityAssociations:
-    """The associations of one cluster, by their ids."""
+    """The associations of one cluster, by their ids. ``stored`` is what `stored` returned before."""
 
-    def __init__(self) -> None:
-        self._associations: dict[str, dict[str, Any]] = {}
+    def __init__(self, stored: object = None) -> None:
+        self._associations: dict[str, dict[str, Any]] = stored if isinstance(stored, dict) else {}
+
+    @property
+    def stored(self) -> object:
+        """The associations, as JSON can have them."""
+        return self._associations
 
     def tags(self, association_id: str) -> dict[str, str] | None:
         """The tags of an association; None if it doesn't exist."""

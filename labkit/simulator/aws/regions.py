@@ -51,14 +51,15 @@ class Regions:
     def keep(self, own: OwnState) -> None:
         """Store the enabled opt-in regions. If that fails, undo the changes since the last time; raise `NotWritten`."""
         try:
-            own.keep_part(PART, dict(self._enabled))
+            own.keep_part(PART, {account_id: sorted(enabled) for account_id, enabled in self._enabled.items()})
         except NotWritten:
             self.put_back(own)
             raise
 
     def put_back(self, own: OwnState) -> None:
         """Replace the enabled opt-in regions with those that were stored last."""
-        self._enabled = defaultdict(set, own.part(PART) or {})
+        stored = own.part(PART) or {}
+        self._enabled = defaultdict(set, {account_id: set(enabled) for account_id, enabled in stored.items()})
 
     def enable(self, account_id: str, region: str) -> None:
         """Enable a region in an account. On AWS, an administrator must do this before the region's first use."""

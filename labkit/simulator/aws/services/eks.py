@@ -35,7 +35,7 @@ from labkit.simulator.aws.answers import (
 from labkit.simulator.aws.authorization import stored_policy
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import Api, AwsRequest, Call, ParsedRequest, Permission, Response
-from labkit.simulator.aws.clusters import ClusterFacts
+from labkit.simulator.aws.clusters import ASSOCIATED, ClusterFacts, associated
 from labkit.simulator.aws.pod_identity import SERVICE
 from labkit.simulator.aws.service import Parts, Service
 from labkit.simulator.aws.sessions import Caller, Session
@@ -107,9 +107,9 @@ class Eks(Service):
                 account_id = self.backend.account_id
                 own.keep_part(f"arn:aws:eks:{request.region}:{account_id}:cluster/{_cluster(request)}", None)
         except NotWritten:
-            known = (own.part(facts.arn) or {}) if facts else {}
-            for name, part in facts.associated.items() if facts else ():
-                part.__dict__ = known.get(name, type(part)()).__dict__
+            known = associated(own.part(facts.arn)) if facts else {}
+            for name, kind in ASSOCIATED.items() if facts else ():
+                getattr(facts, name).__dict__ = (known.get(name) or kind()).__dict__
             raise
 
     def forget_lost(self) -> None:
@@ -169,6 +169,11 @@ class Eks(Service):
             facts = await self.clusters.create(request.region, name, parameters)
         except BaseException:
             await self.backend.answer(_on(request, "DELETE", name))
+            raise
+        try:
+            await self.parts.write()
+        except BaseException:
+            await self.clusters.delete(request.region, name)
             raise
         # An account that has a cluster in a region must have enabled that region.
         self.parts.regions.enable(request.account_id, request.region)

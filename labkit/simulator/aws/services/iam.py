@@ -122,51 +122,55 @@ class Iam(Service):
 
     async def answer(self, request: AwsRequest, caller: Caller) -> Response:
         """Answer a call that ``authorize`` has checked. The answer comes from moto or from the lab itself."""
-        run, operation = self.backend.run, request.operation
+        # All in one run, so that a call changes everything or nothing.
+        return await self.backend.run(self._answer, request, caller)
+
+    def _answer(self, request: AwsRequest, caller: Caller) -> Response:
+        operation = request.operation
         if operation in simulation.OPERATIONS:
-            return await run(simulation.answer, request, self.backend, self.parts.organization)
+            return simulation.answer(request, self.backend, self.parts.organization)
         iam, parameters = self.backend.entered(request.account_id), request.parameters
         if operation == "GetUser" and (user := _as_user(request, caller, self.parts.organization)):
             return user
-        await self._bring_in(request, iam)
+        self._bring_in(request, iam)
         if operation in PROVIDER_WRITES and (provider := Arn.find(parameters["OpenIDConnectProviderArn"])):
             self.parts.issuers.forget(f"https://{provider.issuer}")
         if operation in BOUNDED:
-            await run(_check_boundary, request, self.backend)
+            _check_boundary(request, self.backend)
         if operation in OWN:
-            return await run(OWN[operation], request, iam)
+            return OWN[operation](request, iam)
         if operation == "CreateUser" and parameters["UserName"] == ADMINISTRATOR:
             raise Refusal(409, "EntityAlreadyExists", MADE[operation][-1].format(ADMINISTRATOR))
         store, parameter = PRINCIPALS_END.get(operation, ("", ""))
         deleted = find(iam, store, parameters[parameter]) if store else None
-        response = await self.backend.answer(request)
+        response = self.backend.answer_in_thread(request)
         if response.status == 200:
-            await self._complete(request, iam, deleted, response)
+            self._complete(request, iam, deleted, response)
         return iam_validation.reworded(response)
 
-    async def _complete(self, request: AwsRequest, iam: IAMBackend, deleted: Any, response: Response) -> None:
+    def _complete(self, request: AwsRequest, iam: IAMBackend, deleted: Any, response: Response) -> None:
         """After a successful call, correct moto's state and the answer in ``response``."""
-        run, operation = self.backend.run, request.operation
+        operation = request.operation
         if deleted:
-            await run(iam_validation.orphan, deleted.arn, deleted.id)
+            iam_validation.orphan(deleted.arn, deleted.id)
         if operation in TAGGED:
-            await run(_fold_tag_keys, request, iam)
+            _fold_tag_keys(request, iam)
         if operation in MADE:
-            response.body = await run(self._renamed, request, iam, response.body)
+            response.body = self._renamed(request, iam, response.body)
         if operation == "CreateUser" and "PermissionsBoundary" in request.parameters:
-            await run(_set_boundary, request, iam)
+            _set_boundary(request, iam)
 
-    async def _bring_in(self, request: AwsRequest, iam: IAMBackend) -> None:
+    def _bring_in(self, request: AwsRequest, iam: IAMBackend) -> None:
         """Load into moto the AWS managed policies that a call names or lists."""
         parameters = request.parameters
         if request.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
-            await self.backend.run(managed_policies.load_all, iam)
+            managed_policies.load_all(iam)
         if request.operation == "GetAccountAuthorizationDetails":
             # The answer only has those policies of AWS that are attached. So unload the others.
-            await self.backend.run(managed_policies.unload, iam)
+            managed_policies.unload(iam)
         for value in parameters.values():
             if isinstance(value, str) and value.startswith(iam_validation.AWS_MANAGED):
-                await self.backend.run(managed_policies.load, iam, value)
+                managed_policies.load(iam, value)
 
     def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
         """Return the ARN of one of the lab's own roles. If the role is missing, create it with these policies."""

@@ -163,7 +163,7 @@ class S3(Service):
         if request.operation in NOT_KNOWN_TO_MOTO:
             raise not_emulated(request, "moto confuses this operation with another one.")
         if request.operation == "DeleteBucket":
-            return await self._delete_bucket(request)
+            return await self.backend.run(self._delete_bucket, request)
         response = await self.backend.answer(request)
         if response.status == 200 and errors:
             response.body = response.body.replace(b"</DeleteResult>", errors.encode() + b"</DeleteResult>")
@@ -194,12 +194,12 @@ class S3(Service):
         """Return a name in place of 404, which is all that an answer to HEAD says."""
         return ("NoSuchKey" if request.key else "NoSuchBucket") if code == "404" else code
 
-    async def _delete_bucket(self, request: AwsRequest) -> Response:
+    def _delete_bucket(self, request: AwsRequest) -> Response:
         """Delete a bucket and its tags. moto would keep the tags."""
-        bucket, response = self.backend.bucket(request.bucket), await self.backend.answer(request)
+        bucket, response = self.backend.bucket(request.bucket), self.backend.answer_in_thread(request)
         if bucket and not self.backend.bucket(request.bucket):
             tagger = self.backend.store("s3", "aws", bucket.account_id).tagger
-            await self.backend.run(tagger.delete_all_tags_for_resource, bucket.arn)
+            tagger.delete_all_tags_for_resource(bucket.arn)
         return response
 
     def _object_tags(self, name: str, key: str) -> dict[str, str]:

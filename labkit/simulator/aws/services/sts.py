@@ -296,8 +296,12 @@ class Sts(Service):
             for each in admitted
         ]
         trust = {"Version": "2012-10-17", "Statement": statements}
-        await self.backend.run(Iam(self.parts).ensure_role, ENTRANCE, trust, [ADMINISTRATOR_ACCESS], account_id)
-        await self.backend.run(self.authorization.organization.enroll, account_id)
+
+        def create() -> None:
+            Iam(self.parts).ensure_role(ENTRANCE, trust, [ADMINISTRATOR_ACCESS], account_id)
+            self.authorization.organization.enroll(account_id)
+
+        await self.backend.run(create)
 
     def _admitted(self, request: AwsRequest, caller: Caller, role: Role, action: str, context: Context) -> str:
         """Return the reason to let the caller take this action on the role."""

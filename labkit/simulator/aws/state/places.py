@@ -1,103 +1,97 @@
-"""Read and replace moto's stores, and find the stores that a call uses.
+"""moto's backends and indexes: the objects that hold all others. A backend is one service in one account and region."""
 
-A store is the state of one service in one account.
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from threading import enumerate as threads
+from typing import Any
 
 from labkit.simulator.aws import managed_policies
 from labkit.simulator.aws.backend import BaseBackend, IAMBackend, get_backend, tell_uses
+from labkit.simulator.aws.state import classes
+from labkit.simulator.aws.state.tracking import Dict, marks
 
-
-class Store(NamedTuple):
-    """The state of one service in one account. It spans all regions, because regions may share objects."""
-
-    service: str
-    account_id: str
-
-
-THREADS = ("table_exports", "table_imports")
-LONGEST_WAIT = 10.0  # seconds
 # moto's indexes across accounts: of bucket names, and of the members of organizations.
 INDEXES = ("bucket_accounts", "master_accounts")
-State = tuple[dict[str, dict[str, Any]], dict[str, dict[str, tuple[str, str]]]]
+LONGEST_WAIT = 10.0  # seconds
 
-_touched: ContextVar[set[Store] | None] = ContextVar("touched", default=None)
+_kept: set[str] = set()
+_used: set[tuple[str, str]] = set()
 
 
-def watch() -> None:
-    """Make moto report the stores that it uses."""
+def watch(kept: Iterable[str]) -> None:
+    """Note which services moto uses, and in which accounts. ``kept`` has moto's names of the services to note."""
+    _kept.update(kept)
     tell_uses(_note)
 
 
-@contextmanager
-def noting(touched: set[Store]) -> Iterator[None]:
-    """While this block runs, ``touched`` gets each store that moto uses because of the block."""
-    token = _touched.set(touched)
-    try:
-        yield
-    finally:
-        _touched.reset(token)
+def roots() -> Iterator[tuple[str, str, str, object]]:
+    """Yield the backends and indexes that were used since `settle`: their service, account, name and object.
+
+    The name is a region, or one of `INDEXES` (then the account is empty).
+    """
+    for service, account_id in list(_used):
+        stores: Any = get_backend(service)  # type: ignore[call-overload]  # any service
+        for region, backend in list(stores[account_id].items()):
+            yield service, account_id, region, backend
+        for name in INDEXES:
+            if hasattr(stores, name):
+                yield service, "", name, _index(stores, name)
 
 
-def backend_at(service: Any, account_id: str, region: str) -> BaseBackend:
-    """Return moto's backend of this service, account and region."""
-    backend: BaseBackend = get_backend(service)[account_id][region]
-    return backend
+def root(service: str, account_id: str, name: str) -> object:
+    """Return a backend or an index by what `roots` says of it. Raises ValueError if moto can't have it."""
+    if service not in _kept:
+        raise ValueError(f"the service {service!r} is not kept")
+    stores: Any = get_backend(service)  # type: ignore[call-overload]  # any service
+    if account_id:
+        return stores[account_id][name]
+    if name not in INDEXES or not hasattr(stores, name):
+        raise ValueError(f"the index {name!r} does not exist")
+    return _index(stores, name)
 
 
-def wait_for_threads(store: Store) -> None:
-    """Wait until moto has finished the exports and imports of a store's DynamoDB tables."""
-    service: Any = store.service
-    for backend in get_backend(service)[store.account_id].values():
-        for name in THREADS:
-            for thread in getattr(backend, name, {}).values():
-                if thread.is_alive():
-                    thread.join(LONGEST_WAIT)
+def settle() -> None:
+    """Note that all used backends were written."""
+    _used.clear()
 
 
-def state_of(store: Store) -> State:
-    """Return a store's state in moto: its backends' fields by region, and its account's entries in moto's `INDEXES`."""
-    service: Any = store.service
-    stores = get_backend(service)
-    regions = {region: _held(backend) for region, backend in stores[store.account_id].items()}
-    indexes = {
-        name: {key: where for key, where in getattr(stores, name).items() if store.account_id in where}
-        for name in INDEXES
-        if hasattr(stores, name)
-    }
-    return regions, indexes
+def empty_new() -> None:
+    """Undo all changes in backends that were never written."""
+    for _, account_id, region, thing in list(roots()):
+        if id(thing) in marks:
+            continue
+        if isinstance(thing, BaseBackend):
+            thing.__dict__ = type(thing)(region, account_id).__dict__
+        elif isinstance(thing, dict):
+            thing.clear()
+    _used.clear()
 
 
-def put_back(store: Store, state: State) -> None:
-    """Replace a store's state in moto with ``state``."""
-    service: Any = store.service
-    regions, indexes = state
-    stores = get_backend(service)
-    for region, backend in list(stores[store.account_id].items()):
-        if region not in regions:
-            backend.__dict__ = type(backend)(region, store.account_id).__dict__
-    for region, held in regions.items():
-        backend_at(service, store.account_id, region).__dict__ = held
-    for name in INDEXES:
-        if (index := getattr(stores, name, None)) is not None:
-            for key in [key for key, where in index.items() if store.account_id in where]:
-                del index[key]
-            index.update(indexes.get(name, {}))
+def load_boundaries() -> None:
+    """Load those of AWS's managed policies that are permissions boundaries. They are used, but not stored."""
+    stores: Any = get_backend("iam")
+    for regions in stores.values():
+        for iam in regions.values():
+            if isinstance(iam, IAMBackend):
+                for arn in managed_policies.boundaries(iam) - {None}:
+                    managed_policies.load(iam, str(arn))
 
 
-def _held(backend: BaseBackend) -> dict[str, Any]:
-    """Return a backend's state, without AWS's unused managed policies, which are loaded on demand."""
-    held = backend.__dict__
-    if isinstance(backend, IAMBackend):
-        policies, of_aws = managed_policies.in_use(backend)
-        return held | {"managed_policies": policies, "aws_managed_policies": of_aws}
-    return held
+def wait_for_threads() -> None:
+    """Wait until moto has finished the exports and imports of DynamoDB tables."""
+    for thread in threads():
+        if type(thread).__module__.startswith("moto."):
+            thread.join(LONGEST_WAIT)
+
+
+def _index(stores: Any, name: str) -> Any:
+    index = getattr(stores, name)
+    if not isinstance(index, Dict):
+        index = Dict(index)
+        setattr(stores, name, index)
+    return index
 
 
 def _note(service: str, account_id: str) -> None:
-    if (touched := _touched.get()) is not None:
-        touched.add(Store(service, account_id))
+    if service in _kept:
+        classes.watch()
+        _used.add((service, account_id))
