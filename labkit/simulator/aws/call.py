@@ -141,6 +141,8 @@ class Api:
     """The error code for a call that policies don't allow; empty for the protocol's code."""
     reserved_tag: str = ""
     """The error code for a tag that only AWS may set; empty if the lab doesn't check tags."""
+    reserved_tag_said: str = "aws: prefixed tag key names are not allowed for external use."
+    """The message of that error. ``{}`` in it stands for the tag's key."""
     reworded: Callable[[str], tuple[str, str] | None] = lambda _: None
     """Return the error code and message for a fault that the service describes in its own words; else None."""
     longest: int = 0

@@ -34,11 +34,15 @@ def check(request: AwsRequest) -> None:
         if isinstance(request.unread, Refusal) and request.unread.status == 400:
             raise request.unread
         return
-    shape = get_service_model(request.service).operation_model(request.parsed.operation).input_shape
+    model = get_service_model(request.service).operation_model(request.parsed.operation)
+    shape = model.input_shape
     if shape is not None and (faults := [*_faults(shape, request.parsed.parameters, "")]):
         raise invalid_parameters(request.api, faults)
-    if request.api.reserved_tag:
-        _check_tags(request.api, request.parsed)
+    if request.api.reserved_tag and (reserved := _reserved_tags(request.parsed)):
+        # EKS has an error of its own for TagResource.
+        own = "BadRequestException" in {error.name for error in model.error_shapes}
+        code = "BadRequestException" if own else request.api.reserved_tag
+        raise Refusal(400, code, request.api.reserved_tag_said.format(reserved[0]))
 
 
 def invalid_parameters(api: Api, faults: list[str]) -> Refusal:
@@ -47,12 +51,12 @@ def invalid_parameters(api: Api, faults: list[str]) -> Refusal:
     return Refusal(400, code, message)
 
 
-def _check_tags(api: Api, request: ParsedRequest) -> None:
-    # EKS's tags are a map, IAM's are a list.
-    keys = [*(request.parameters.get("tags") or ()), *(tag["Key"] for tag in request.parameters.get("Tags") or ())]
-    if any(key.lower().startswith("aws:") for key in keys):
-        code = "BadRequestException" if request.operation == "TagResource" else api.reserved_tag
-        raise Refusal(400, code, "aws: prefixed tag key names are not allowed for external use.")
+def _reserved_tags(request: ParsedRequest) -> list[str]:
+    """Return the keys of the tags in the request that only AWS may set."""
+    # A map, or a list of tags. KMS's tags have a TagKey.
+    tags = [request.parameters.get(name) or () for name in ("tags", "Tags")]
+    keys = [tag if isinstance(tag, str) else tag.get("Key") or tag.get("TagKey", "") for each in tags for tag in each]
+    return [key for key in keys if key.lower().startswith("aws:")]
 
 
 def _faults(shape: Shape, value: Any, where: str) -> Iterator[str]:

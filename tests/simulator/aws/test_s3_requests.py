@@ -121,7 +121,20 @@ def test_s3_refuses_bucket_tags_with_repeated_or_reserved_keys(s3, keys, message
     assert [each["Name"] for each in s3.list_buckets()["Buckets"]] == ["irsa-lab"]
     del tags[1]
     s3.create_bucket(**new)
+    assert s3.get_bucket_tagging(Bucket="tagged-bucket")["TagSet"] == tags
+    s3.create_bucket(Bucket="tagged-bucket")  # in us-east-1, S3 accepts this, and changes nothing
+    assert s3.get_bucket_tagging(Bucket="tagged-bucket")["TagSet"] == tags
     s3.put_bucket_tagging(**tagging)
+
+
+@pytest.mark.parametrize("given", [{}, {"ObjectOwnership": "ObjectWriter"}])
+def test_a_new_bucket_has_ownership_controls(s3, given):
+    s3.create_bucket(Bucket="owned", **given)
+    rules = s3.get_bucket_ownership_controls(Bucket="owned")["OwnershipControls"]["Rules"]
+    assert rules == [{"ObjectOwnership": "BucketOwnerEnforced"} | given]
+    s3.delete_bucket_ownership_controls(Bucket="owned")
+    with pytest.raises(ClientError, match="OwnershipControlsNotFoundError"):
+        s3.get_bucket_ownership_controls(Bucket="owned")
 
 
 @pytest.mark.parametrize(("operation", "on"), [

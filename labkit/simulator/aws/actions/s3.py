@@ -276,7 +276,7 @@ def _on_object(request: AwsRequest, arn: str, subresource: str) -> tuple[str, tu
     version = "" if request.version is None else "Version"
     needed = tuple(_permission(call, action.format(version), arn) for action in actions)
     if operation == "PutObjectTagging":
-        needed = tuple(replace(each, context=each.context | _tags(_tags_in(call.body))) for each in needed)
+        needed = tuple(replace(each, context=each.context | _tags(tags_in(call.body))) for each in needed)
     return operation, needed
 
 
@@ -384,7 +384,8 @@ def _tags(tags: list[tuple[str, str]]) -> Context:
     return context | {"s3:RequestObjectTagKeys": [name for name, _ in tags]}
 
 
-def _tags_in(document: bytes) -> list[tuple[str, str]]:
+def tags_in(document: bytes) -> list[tuple[str, str]]:
+    """Return the keys and values of the tags in a call's body. Raises `Refusal` if a key appears twice."""
     tags = [(tag.findtext("Key") or "", tag.findtext("Value") or "") for tag in _read_xml(document).iter("Tag")]
     if len(dict(tags)) < len(tags):
         raise Refusal(400, "InvalidTag", "Cannot provide multiple Tags with the same key")

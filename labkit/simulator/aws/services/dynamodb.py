@@ -54,7 +54,7 @@ KNOWN = frozenset(
 class DynamoDb(Service):
     """DynamoDB."""
 
-    api = Api("dynamodb", target="DynamoDB", is_checked=True, longest=LONGEST_CALL)
+    api = Api("dynamodb", target="DynamoDB", is_checked=True, reserved_tag="ValidationException", longest=LONGEST_CALL)
     stores = ("dynamodb", "dynamodbstreams")
     resource_types = {"tableName": "AWS::DynamoDB::Table"}
     data_events = re.compile("Batch|DeleteItem|Execute|GetItem|PutItem|Query|Scan|Transact|UpdateItem")

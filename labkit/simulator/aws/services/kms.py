@@ -10,5 +10,5 @@ from labkit.simulator.aws.service import Service
 class Kms(Service):
     """KMS. Only administrators may make calls."""
 
-    api = Api("kms", target="TrentService", is_checked=True)
+    api = Api("kms", target="TrentService", is_checked=True, reserved_tag="TagException")
     stores = ("kms",)

@@ -3,7 +3,7 @@
 What differs from AWS:
 
 - Public access: an unsigned request is always denied, whatever a bucket policy or an ACL says. ACLs and Block Public
-  Access are kept, but not evaluated.
+  Access are kept, but not evaluated. A bucket that disables ACLs (the default) accepts them all the same.
 - Bucket policies: AWS also refuses condition keys that don't exist or that don't fit the actions.
 - Virtual-hosted addresses: not supported. The bucket is always in the path.
 - Uploads by a form (presigned POST): refused.
@@ -30,7 +30,7 @@ from labkit.policy.validation import listed
 from labkit.policy.wildcards import wildcard
 from labkit.simulator.aws import call
 from labkit.simulator.aws.actions.requests import check_path
-from labkit.simulator.aws.actions.s3 import NOT_ALLOWED, UnknownCall, derive, timed
+from labkit.simulator.aws.actions.s3 import NOT_ALLOWED, UnknownCall, derive, tags_in, timed
 from labkit.simulator.aws.answers import PROLOG, Refusal, fault, not_emulated, render, xml
 from labkit.simulator.aws.authorization import Grant, administers, denial, stored_policy, underivable, with_reference
 from labkit.simulator.aws.backend import Backend, FakeBucket, FakeDeleteMarker
@@ -162,6 +162,8 @@ class S3(Service):
         self._check_exists(request)
         if request.operation in NOT_KNOWN_TO_MOTO:
             raise not_emulated(request, "moto confuses this operation with another one.")
+        if request.operation == "CreateBucket":
+            return await self.backend.run(self._create_bucket, request)
         if request.operation == "DeleteBucket":
             return await self.backend.run(self._delete_bucket, request)
         response = await self.backend.answer(request)
@@ -193,6 +195,19 @@ class S3(Service):
     def event_code(cls, request: AwsRequest, code: str) -> str:
         """Return a name in place of 404, which is all that an answer to HEAD says."""
         return ("NoSuchKey" if request.key else "NoSuchBucket") if code == "404" else code
+
+    def _create_bucket(self, request: AwsRequest) -> Response:
+        """Create a bucket with its tags and its object ownership. moto would ignore the tags, and set no ownership.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/userguide/about-object-ownership.html
+        """
+        existed, response = self.backend.bucket(request.bucket), self.backend.answer_in_thread(request)
+        if (bucket := self.backend.bucket(request.bucket)) and not existed:
+            rule: Any = bucket.ownership_rule or "BucketOwnerEnforced"  # moto's type isn't the one that moto uses
+            bucket.ownership_rule = rule
+            if request.call.body.strip() and (tags := dict(tags_in(request.call.body))):
+                self.backend.store("s3", "aws", bucket.account_id).put_bucket_tagging(bucket.name, tags)
+        return response
 
     def _delete_bucket(self, request: AwsRequest) -> Response:
         """Delete a bucket and its tags. moto would keep the tags."""

@@ -59,7 +59,13 @@ KNOWN = frozenset(key.lower() for key in FROM_PARAMETERS.values()) | {
 class SecretsManager(Service):
     """Secrets Manager."""
 
-    api = Api("secretsmanager", target="secretsmanager", is_checked=True)
+    api = Api(
+        "secretsmanager",
+        target="secretsmanager",
+        is_checked=True,
+        reserved_tag="InvalidParameterException",
+        reserved_tag_said="You can't modify system tags. Tag key: '{}'.",
+    )
     stores = ("secretsmanager",)
     resource_types = {"name": "AWS::SecretsManager::Secret", "secretId": "AWS::SecretsManager::Secret"}
 

@@ -30,6 +30,7 @@ class Sns(Service):
         namespace="http://sns.amazonaws.com/doc/2010-03-31/",
         is_checked=True,
         invalid="ValidationError",
+        reserved_tag="InvalidParameter",
         denied="AuthorizationError",
     )
     stores = ("sns",)

@@ -59,6 +59,7 @@ class Sqs(Service):
         takes_queue_paths=True,
         is_checked=True,
         invalid="InvalidParameterValue",
+        reserved_tag="InvalidParameterValue",
         reworded=_missing,
     )
     stores = ("sqs",)

@@ -14,7 +14,7 @@ from labkit.simulator.aws.sessions import Caller
 class Ssm(Service):
     """Systems Manager. Only administrators may make calls."""
 
-    api = Api("ssm", target="AmazonSSM", is_checked=True)
+    api = Api("ssm", target="AmazonSSM", is_checked=True, reserved_tag="ValidationException")
     stores = ("ssm",)
 
     async def answer(self, request: AwsRequest, caller: Caller) -> Response:
