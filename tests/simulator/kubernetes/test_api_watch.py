@@ -34,6 +34,15 @@ def test_a_watch_sends_existing_objects_and_then_each_change(admin: httpx.Client
     assert versions == sorted(set(versions))
 
 
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "HEAD", "PROPFIND"])
+@pytest.mark.parametrize("path", ["", "/kube-root-ca.crt"])
+def test_only_get_watches(admin: httpx.Client, config_maps: str, method: str, path: str):
+    answer = admin.request(method, f"{config_maps}{path}", params={"watch": "1", "timeoutSeconds": 1})
+    assert answer.status_code == 405
+    if method != "HEAD":
+        assert answer.json()["reason"] == "MethodNotAllowed"
+
+
 def test_a_watch_resumes_from_a_resource_version(admin: httpx.Client, config_maps: str):
     version = admin.get(config_maps).json()["metadata"]["resourceVersion"]
     admin.post(config_maps, json={"metadata": {"name": "a"}})

@@ -170,6 +170,8 @@ class KubeRequest:
             return self.method.lower()
         if verb := VERBS.get(self.method):
             return verb if verb != "delete" or self.name else "deletecollection"
+        if self.method not in ("GET", "HEAD"):
+            return ""  # as kube-apiserver has it: only who may do everything gets to know that it isn't allowed
         return "watch" if self.flag("watch") else "get" if self.name else "list"
 
     @property

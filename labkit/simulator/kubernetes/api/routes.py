@@ -64,7 +64,7 @@ class Routes:
                 return self.resources.get(kind, request)
             case "list" if request.method in ("GET", "HEAD"):
                 return self.resources.list(kind, request)
-            case "watch":
+            case "watch" if request.method == "GET":
                 return self.resources.watch(kind, request)
             case "create" if not request.name and (request.namespace or not kind.namespaced):
                 return await self.resources.create(kind, request)
