@@ -26,7 +26,7 @@ from labkit.simulator.identifiers import Identifiers
 from labkit.simulator.kubernetes.server import ApiServer
 from labkit.simulator.listener import Listener, bind
 from tests.simulator.kubernetes.node_kubectl import Kubectl
-from tests.simulator.kubernetes.node_lab import Lab, ended, short_folder, started
+from tests.simulator.kubernetes.node_lab import Host, ended, short_folder, started
 
 ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
 NODE = "ip-10-0-0-1.ec2.internal"
@@ -275,16 +275,16 @@ def base64_text(raw: bytes) -> str:
 
 
 @pytest.fixture(scope="module", params=["private", "mapped"])
-def lab(request) -> Iterator[Lab]:
+def host(request) -> Iterator[Host]:
     """An API server and a node, with private mounts and with mapped paths."""
-    lab = started(short_folder(request.param), request.param)
-    assert lab.mounts == request.param
-    yield lab
-    out = (lab.folder / "out").read_text()
-    ended(lab)
+    host = started(short_folder(request.param), request.param)
+    assert host.mounts == request.param
+    yield host
+    out = (host.folder / "out").read_text()
+    ended(host)
     assert "Traceback" not in out
 
 
 @pytest.fixture(scope="module")
-def kubectl(lab) -> Kubectl:
-    return Kubectl(lab)
+def kubectl(host) -> Kubectl:
+    return Kubectl(host)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pexpect
 
-from tests.simulator.kubernetes.node_lab import Lab
+from tests.simulator.kubernetes.node_lab import Host
 
 PROMPT = r"[#$] $"
 # kubectl before 1.33 logs this line if the API server's first, empty message arrives before kubectl has made its
@@ -20,7 +20,7 @@ OUTRUN = re.compile(r"^E\d{4} [^\n]*Unknown stream id \d, discarding message\r?\
 class Kubectl:
     """``as_user`` is the user that the administrator impersonates."""
 
-    lab: Lab
+    host: Host
     as_user: str = ""
 
     def __call__(self, *arguments: str, given: bytes = b"", code: int = 0) -> subprocess.CompletedProcess:
@@ -54,9 +54,9 @@ class Kubectl:
 
     @property
     def _environment(self) -> dict[str, str]:
-        file = self.lab.folder / "kubeconfig"
+        file = self.host.folder / "kubeconfig"
         if not file.exists():
-            folder, server = self.lab.folder, self.lab.api.api_client.configuration.host
+            folder, server = self.host.folder, self.host.api.api_client.configuration.host
             pem = str(folder / "admin.pem")
             config = {
                 "apiVersion": "v1",
@@ -69,7 +69,7 @@ class Kubectl:
                 "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "admin"}}],
             }
             file.write_text(json.dumps(config))
-        return {"PATH": os.environ["PATH"], "HOME": str(self.lab.folder), "KUBECONFIG": str(file)}
+        return {"PATH": os.environ["PATH"], "HOME": str(self.host.folder), "KUBECONFIG": str(file)}
 
     def _command(self, *arguments: str) -> list[str]:
         return ["kubectl", *(["--as", self.as_user] if self.as_user else []), *arguments]

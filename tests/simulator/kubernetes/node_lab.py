@@ -33,7 +33,7 @@ def until(condition: Callable, what: str = "", seconds: float = 60):
 
 
 @dataclass
-class Lab:
+class Host:
     process: subprocess.Popen
     folder: Path
     mounts: str
@@ -121,7 +121,7 @@ class Done:
     status: dict
 
 
-def started(folder: Path, *arguments: str, **options) -> Lab:
+def started(folder: Path, *arguments: str, **options) -> Host:
     env = {**os.environ, "AWS_PROFILE": "hostile", "AWS_ACCESS_KEY_ID": "AKIAHOSTILE", "HTTPS_PROXY": "http://hostile"}
     out = (folder / "out").open("wb")
     process = subprocess.Popen(
@@ -134,7 +134,7 @@ def started(folder: Path, *arguments: str, **options) -> Lab:
     configuration.host, configuration.ssl_ca_cert = ready["url"], str(folder / "ca.pem")
     configuration.cert_file = configuration.key_file = str(folder / "admin.pem")
     configuration.proxy = None
-    return Lab(process, folder, ready["mounts"], CoreV1Api(ApiClient(configuration)))
+    return Host(process, folder, ready["mounts"], CoreV1Api(ApiClient(configuration)))
 
 
 def short_folder(mode: str) -> Path:
@@ -143,10 +143,10 @@ def short_folder(mode: str) -> Path:
     return folder
 
 
-def ended(lab: Lab) -> None:
-    lab.process.terminate()
-    lab.process.wait(15)
-    shutil.rmtree(lab.folder)
+def ended(host: Host) -> None:
+    host.process.terminate()
+    host.process.wait(15)
+    shutil.rmtree(host.folder)
 
 
 def shell(script: str, **more) -> dict:

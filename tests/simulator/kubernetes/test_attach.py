@@ -37,13 +37,13 @@ def test_kubectl_run_passes_input_from_a_pipe(kubectl):
     assert done.stderr.decode().startswith(HINT)
 
 
-def test_kubectl_run_attached_returns_the_programs_exit_code(lab, kubectl):
+def test_kubectl_run_attached_returns_the_programs_exit_code(host, kubectl):
     # The program waits, because its output before the client attaches is only in the log.
     script = 'until [ -e "$HOME/go" ]; do sleep 0.05; done; echo hello; exit 3'
     with kubectl.started("run", "attached", "--attach", *RUN, "--", "sh", "-c", script) as child:
         assert child.stderr.readline().decode() == HINT
-        home = lab.pod_folder("attached") / "home"
-        until(lambda: _attached(lab, "attached"), "the client has attached")
+        home = host.pod_folder("attached") / "home"
+        until(lambda: _attached(host, "attached"), "the client has attached")
         (home / "go").touch()
         assert child.wait(20) == 3
         assert child.stdout.read() == b"hello\n"
@@ -61,11 +61,11 @@ def test_kubectl_run_reads_the_log_if_the_program_ended_before_it_attached(kubec
     assert done.stdout == b'hi\npod "quick" deleted\n'
 
 
-def _attached(lab, name: str) -> bool:
+def _attached(host, name: str) -> bool:
     """Return whether a client has attached: the kubelet then has an open connection."""
-    [node] = lab.api.list_node().items
+    [node] = host.api.list_node().items
     port = node.status.daemon_endpoints.kubelet_endpoint.port
-    connections = psutil.Process(lab.process.pid).net_connections()
+    connections = psutil.Process(host.process.pid).net_connections()
     return any(c.status == "ESTABLISHED" and c.laddr.port == port for c in connections)
 
 
@@ -85,9 +85,9 @@ def test_a_shell_keeps_running_until_a_client_attaches_again(kubectl):
     assert "is kept." in log
 
 
-def test_all_attached_clients_see_the_same_output(lab, kubectl):
-    lab.create("shared", shell("while read line; do echo got $line; done", stdin=True))
-    lab.running("shared")
+def test_all_attached_clients_see_the_same_output(host, kubectl):
+    host.create("shared", shell("while read line; do echo got $line; done", stdin=True))
+    host.running("shared")
     with kubectl.started("attach", "-i", "shared") as one, kubectl.started("attach", "-i", "shared") as other:
         for child in (one, other):
             # The answer to an empty line shows that its sender is attached. Other clients may also see it.
@@ -102,35 +102,35 @@ def test_all_attached_clients_see_the_same_output(lab, kubectl):
         other.stdin.write(b"more\n")
         assert b"got more\n" in iter(other.stdout.readline, b"")
         other.kill()
-    assert lab.running("shared")
+    assert host.running("shared")
 
 
-def test_with_stdin_once_the_containers_input_ends_with_the_client(lab, kubectl):
-    lab.create("once", shell("cat; echo over", stdin=True, stdinOnce=True))
-    lab.running("once")
+def test_with_stdin_once_the_containers_input_ends_with_the_client(host, kubectl):
+    host.create("once", shell("cat; echo over", stdin=True, stdinOnce=True))
+    host.running("once")
     assert kubectl.out("attach", "-i", "once", given=b"all\n") == "all\nover\n"
-    lab.in_phase("once", "Succeeded")
+    host.in_phase("once", "Succeeded")
 
 
-def test_without_a_client_the_log_has_the_output(lab, kubectl):
-    lab.create("alone", shell("tty; echo out; echo err >&2", tty=True, stdin=True))
-    lab.in_phase("alone", "Succeeded")
+def test_without_a_client_the_log_has_the_output(host, kubectl):
+    host.create("alone", shell("tty; echo out; echo err >&2", tty=True, stdin=True))
+    host.in_phase("alone", "Succeeded")
     device, *lines = kubectl.out("logs", "alone").splitlines()
     assert device.startswith("/dev/pts/")
     assert lines == ["out", "err"]
 
 
-def test_attach_is_refused_if_the_container_ended_is_unknown_or_has_no_tty(lab, kubectl):
-    lab.create("two", shell("exec sleep 600"), {"name": "over", "image": "amazon/aws-cli", "command": ["true"]})
-    until(lambda: any(s.state.terminated for s in lab.read("two").status.container_statuses or ()), "one has ended")
+def test_attach_is_refused_if_the_container_ended_is_unknown_or_has_no_tty(host, kubectl):
+    host.create("two", shell("exec sleep 600"), {"name": "over", "image": "amazon/aws-cli", "command": ["true"]})
+    until(lambda: any(s.state.terminated for s in host.read("two").status.container_statuses or ()), "one has ended")
     assert kubectl.error("attach", "two", "-c", "over").splitlines()[-1] == (
         "error: Internal error occurred: unable to upgrade connection: container over not found in pod two_default"
     )
     assert kubectl.error("attach", "two", "-c", "nope") == (
         "error: cannot attach to the container: container nope not found in pod two\n"
     )
-    lab.create("done", shell("true"))
-    lab.in_phase("done", "Succeeded")
+    host.create("done", shell("true"))
+    host.in_phase("done", "Succeeded")
     assert kubectl.error("attach", "done") == (
         "error: cannot attach a container in a completed pod; current phase is Succeeded\n"
     )
@@ -139,22 +139,22 @@ def test_attach_is_refused_if_the_container_ended_is_unknown_or_has_no_tty(lab, 
     child.close(force=True)
 
 
-def test_port_forward_is_refused_because_ports_are_already_local(lab, kubectl):
-    lab.create("ports", shell("exec sleep 600"))
-    lab.running("ports")
+def test_port_forward_is_refused_because_ports_are_already_local(host, kubectl):
+    host.create("ports", shell("exec sleep 600"))
+    host.running("ports")
     assert kubectl.error("port-forward", "ports", "8080").splitlines()[-1] == (
         "error: error upgrading connection: the lab forwards no ports: containers are processes of this machine,"
         " so use their ports at 127.0.0.1"
     )
 
 
-def test_the_python_client_attaches_to_a_container(lab, kubectl):
-    lab.create("py", shell("while read line; do echo got $line; done", stdin=True, stdinOnce=True))
-    lab.running("py")
+def test_the_python_client_attaches_to_a_container(host, kubectl):
+    host.create("py", shell("while read line; do echo got $line; done", stdin=True, stdinOnce=True))
+    host.running("py")
     own = CoreV1Api(new_client_from_config(kubectl._environment["KUBECONFIG"]))
     wanted = {"stdin": True, "stdout": True, "stderr": True, "tty": False, "_preload_content": False}
     session = stream(own.connect_get_namespaced_pod_attach, "py", "default", **wanted)
     session.write_stdin("one\n")
     assert session.readline_stdout(timeout=20) == "got one"
     session.close()
-    lab.in_phase("py", "Succeeded")
+    host.in_phase("py", "Succeeded")

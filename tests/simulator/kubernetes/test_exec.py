@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.simulator.kubernetes.node_kubectl import PROMPT, Kubectl, end_of
-from tests.simulator.kubernetes.node_lab import Lab, shell, until
+from tests.simulator.kubernetes.node_lab import Host, shell, until
 
 pytestmark = pytest.mark.kubectl
 STARTING = (
@@ -29,23 +29,23 @@ STARTING = (
 
 
 @pytest.fixture(scope="module")
-def sleeper(lab) -> str:
+def sleeper(host) -> str:
     """A pod with a sidecar and two containers: one sleeps, the other has ended."""
-    lab.create(
+    host.create(
         "sleeper",
         shell("exec sleep 600", env=[{"name": "X", "value": "1"}]),
         {"name": "over", "image": "amazon/aws-cli", "command": ["true"]},
         initContainers=[shell("exec sleep 600") | {"name": "side", "restartPolicy": "Always"}],
         terminationGracePeriodSeconds=1,
     )
-    over = lambda: any(status.state.terminated for status in lab.read("sleeper").status.container_statuses or ())  # noqa: E731
-    lab.running("sleeper")
+    over = lambda: any(status.state.terminated for status in host.read("sleeper").status.container_statuses or ())  # noqa: E731
+    host.running("sleeper")
     until(over, "the second container has ended")
     return "sleeper"
 
 
 @pytest.fixture
-def python(lab, kubectl) -> CoreV1Api:
+def python(host, kubectl) -> CoreV1Api:
     """A separate client, because the stream functions change the client that they get."""
     return CoreV1Api(new_client_from_config(kubectl._environment["KUBECONFIG"]))
 
@@ -62,12 +62,12 @@ def test_exec_reports_a_program_ended_by_sigterm_as_exit_code_143(kubectl, sleep
     kubectl("exec", sleeper, "-c", "app", "--", "sh", "-c", "kill -TERM $$", code=143)
 
 
-def test_exec_passes_30_mb_through_without_keeping_it_in_memory(lab, kubectl, sleeper):
+def test_exec_passes_30_mb_through_without_keeping_it_in_memory(host, kubectl, sleeper):
     data = os.urandom(30_000_000)
     kubectl("exec", "-i", sleeper, "-c", "app", "--", "cat", given=data[:1000])
-    before = psutil.Process(lab.process.pid).memory_info().rss
+    before = psutil.Process(host.process.pid).memory_info().rss
     assert kubectl("exec", "-i", sleeper, "-c", "app", "--", "cat", given=data).stdout == data
-    assert psutil.Process(lab.process.pid).memory_info().rss - before < 10_000_000
+    assert psutil.Process(host.process.pid).memory_info().rss - before < 10_000_000
 
 
 def test_exec_accepts_a_command_of_100_000_characters(kubectl, sleeper):
@@ -85,23 +85,23 @@ def test_exec_works_in_a_sidecar(kubectl, sleeper):
     assert kubectl.out("exec", sleeper, "-c", "side", "--", "echo", "side") == "side\n"
 
 
-def test_exec_works_in_an_init_container_while_it_runs(lab, kubectl):
-    lab.create("init", shell("true"), initContainers=[shell("exec sleep 600") | {"name": "first"}])
-    running = lambda: any(s.state.running for s in lab.read("init").status.init_container_statuses or ())  # noqa: E731
+def test_exec_works_in_an_init_container_while_it_runs(host, kubectl):
+    host.create("init", shell("true"), initContainers=[shell("exec sleep 600") | {"name": "first"}])
+    running = lambda: any(s.state.running for s in host.read("init").status.init_container_statuses or ())  # noqa: E731
     until(running, "the init container runs")
     assert kubectl.out("exec", "init", "-c", "first", "--", "echo", "first") == "first\n"
     waits = kubectl.error("exec", "init", "-c", "app", "--", "true")
     assert waits == 'error: Internal error occurred: unable to upgrade connection: container not found ("app")\n'
 
 
-def test_exec_is_refused_for_ended_and_unknown_containers_and_pods(lab, kubectl, sleeper):
+def test_exec_is_refused_for_ended_and_unknown_containers_and_pods(host, kubectl, sleeper):
     over = kubectl.error("exec", sleeper, "-c", "over", "--", "true")
     assert over == 'error: Internal error occurred: unable to upgrade connection: container not found ("over")\n'
     unknown = kubectl.error("exec", sleeper, "-c", "nope", "--", "true")
     assert unknown == "Error from server (BadRequest): container nope is not valid for pod sleeper\n"
     assert kubectl.error("exec", "nope", "--", "true") == 'Error from server (NotFound): pods "nope" not found\n'
-    lab.create("completed", shell("true"))
-    lab.in_phase("completed", "Succeeded")
+    host.create("completed", shell("true"))
+    host.in_phase("completed", "Succeeded")
     completed = kubectl.error("exec", "completed", "--", "true")
     assert completed == "error: cannot exec into a container in a completed pod; current phase is Succeeded\n"
 
@@ -156,28 +156,28 @@ def test_ctrl_c_interrupts_the_program_in_the_container(kubectl, sleeper):
     child.close(force=True)
 
 
-def test_a_client_that_disconnects_ends_the_input_but_not_the_program(lab, kubectl, sleeper):
+def test_a_client_that_disconnects_ends_the_input_but_not_the_program(host, kubectl, sleeper):
     script = 'echo ready; cat >"$HOME/input"; echo over >"$HOME/over"'
     with kubectl.started("exec", "-i", sleeper, "-c", "app", "--", "sh", "-c", script) as child:
         assert child.stdout.readline() == b"ready\n"
         child.stdin.write(b"some")
-        home = lab.pod_folder(sleeper) / "home"
+        home = host.pod_folder(sleeper) / "home"
         until(lambda: (home / "input").exists() and (home / "input").read_text() == "some", "it came through")
         child.kill()
     until((home / "over").exists, "the program went on")
 
 
-def test_a_client_that_disconnects_hangs_up_its_terminal(lab, kubectl, sleeper):
+def test_a_client_that_disconnects_hangs_up_its_terminal(host, kubectl, sleeper):
     script = "trap 'echo over >$HOME/hung-up; exit' HUP; echo ready; while :; do sleep 0.05; done"
     child = kubectl.at_terminal("exec", "-it", sleeper, "-c", "app", "--", "sh", "-c", script)
     child.expect("ready")
     child.close(force=True)
-    until((lab.pod_folder(sleeper) / "home/hung-up").exists, "it was hung up")
+    until((host.pod_folder(sleeper) / "home/hung-up").exists, "it was hung up")
 
 
-def test_clients_that_disconnect_leave_no_open_files_or_processes(lab, kubectl, sleeper):
+def test_clients_that_disconnect_leave_no_open_files_or_processes(host, kubectl, sleeper):
     kubectl("exec", sleeper, "-c", "app", "--", "true")
-    descriptors = lambda: len(list(Path(f"/proc/{lab.process.pid}/fd").iterdir()))  # noqa: E731
+    descriptors = lambda: len(list(Path(f"/proc/{host.process.pid}/fd").iterdir()))  # noqa: E731
     before = descriptors()
     for options in (["-i"], ["-it"]):
         children = [
@@ -192,15 +192,15 @@ def test_clients_that_disconnect_leave_no_open_files_or_processes(lab, kubectl, 
     until(lambda: not _processes("yes"), "who writes to nobody ends")
 
 
-def test_processes_started_by_exec_end_with_their_container(lab, kubectl):
-    lab.create("parent", shell("exec sleep 600"), terminationGracePeriodSeconds=1)
-    lab.running("parent")
+def test_processes_started_by_exec_end_with_their_container(host, kubectl):
+    host.create("parent", shell("exec sleep 600"), terminationGracePeriodSeconds=1)
+    host.running("parent")
     script = "sleep 611 >/dev/null 2>&1 </dev/null & setsid sleep 612 >/dev/null 2>&1 </dev/null & true"
     kubectl("exec", "parent", "--", "sh", "-c", script)
     until(lambda: _processes("sleep", "611") and _processes("sleep", "612"), "they run on")
     with kubectl.started("exec", "parent", "--", "sleep", "613") as child:
         until(lambda: _processes("sleep", "613"), "it runs")
-        lab.api.delete_namespaced_pod("parent", "default")
+        host.api.delete_namespaced_pod("parent", "default")
         assert child.wait(20) == 137
         assert child.stderr.read() == b"command terminated with exit code 137\n"
     until(lambda: not any(_processes("sleep", n) for n in ("611", "612", "613")), "they ended with it")
@@ -215,9 +215,9 @@ def _processes(*arguments: str) -> list[psutil.Process]:
     ]
 
 
-def _may(lab: Lab, name: str, *verbs: str) -> Kubectl:
+def _may(host: Host, name: str, *verbs: str) -> Kubectl:
     """Return kubectl as a user who can read pods and has these verbs on pods/exec."""
-    rbac = client.RbacAuthorizationV1Api(lab.api.api_client)
+    rbac = client.RbacAuthorizationV1Api(host.api.api_client)
     rules = [
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["pods/exec"], "verbs": list(verbs)},
@@ -226,12 +226,12 @@ def _may(lab: Lab, name: str, *verbs: str) -> Kubectl:
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
     subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}
     rbac.create_namespaced_role_binding("default", {"metadata": {"name": name}, "roleRef": role, "subjects": [subject]})
-    return Kubectl(lab, as_user=name)
+    return Kubectl(host, as_user=name)
 
 
-def test_exec_needs_the_create_permission(lab, kubectl, sleeper):
-    assert _may(lab, "creator", "create").out("exec", sleeper, "-c", "app", "--", "echo", "hi") == "hi\n"
-    assert _may(lab, "reader", "get").error("exec", sleeper, "-c", "app", "--", "true") == (
+def test_exec_needs_the_create_permission(host, kubectl, sleeper):
+    assert _may(host, "creator", "create").out("exec", sleeper, "-c", "app", "--", "echo", "hi") == "hi\n"
+    assert _may(host, "reader", "get").error("exec", sleeper, "-c", "app", "--", "true") == (
         'Error from server (Forbidden): pods "sleeper" is forbidden: User "reader" cannot create resource "pods/exec"'
         ' in API group "" in the namespace "default"\n'
     )
@@ -274,12 +274,12 @@ def test_the_python_client_is_told_why_exec_is_refused(python, sleeper):
     )
 
 
-def _frames(lab: Lab, query: str, protocol: str, *sent: bytes | str) -> list[bytes]:
+def _frames(host: Host, query: str, protocol: str, *sent: bytes | str) -> list[bytes]:
     """Send these frames over a bare WebSocket and return the frames that the server sends."""
-    context = ssl.create_default_context(cafile=lab.folder / "ca.pem")
-    context.load_cert_chain(lab.folder / "admin.pem")
-    host = lab.api.api_client.configuration.host.replace("https:", "wss:")
-    url = f"{host}/api/v1/namespaces/default/pods/sleeper/exec?{query}"
+    context = ssl.create_default_context(cafile=host.folder / "ca.pem")
+    context.load_cert_chain(host.folder / "admin.pem")
+    server = host.api.api_client.configuration.host.replace("https:", "wss:")
+    url = f"{server}/api/v1/namespaces/default/pods/sleeper/exec?{query}"
 
     # Not websockets.sync: it reads and writes TLS in two threads at once, and may wait for an answer that has arrived.
     async def talk() -> list[bytes]:
@@ -291,10 +291,10 @@ def _frames(lab: Lab, query: str, protocol: str, *sent: bytes | str) -> list[byt
     return asyncio.run(talk())
 
 
-def test_a_v4_client_gets_the_kubelets_error_as_an_http_answer(lab, sleeper):
+def test_a_v4_client_gets_the_kubelets_error_as_an_http_answer(host, sleeper):
     def refused(query: str) -> tuple[int, bytes]:
         with pytest.raises(InvalidStatus) as caught:
-            _frames(lab, query, "v4.channel.k8s.io")
+            _frames(host, query, "v4.channel.k8s.io")
         return caught.value.response.status_code, caught.value.response.body
 
     assert refused("command=true&stdout=true&container=over") == (500, b'container not found ("over")')
@@ -302,25 +302,25 @@ def test_a_v4_client_gets_the_kubelets_error_as_an_http_answer(lab, sleeper):
     assert refused("command=true&container=app") == (400, nothing)
 
 
-def test_exec_without_a_command_is_refused(lab, sleeper):
-    empty, told = _frames(lab, "stdout=true&container=app", "v5.channel.k8s.io")
+def test_exec_without_a_command_is_refused(host, sleeper):
+    empty, told = _frames(host, "stdout=true&container=app", "v5.channel.k8s.io")
     assert empty == b"\x01"  # says that the stream has begun
     assert "args must not be empty" in json.loads(told[1:])["message"]
 
 
 @pytest.mark.parametrize("command", ["command=%00", "command=/%00", "command=echo&command=a%00b"])
-def test_a_command_with_a_nul_cannot_be_started(lab, sleeper, command):
-    frames = _frames(lab, f"{command}&stdout=true&container=app", "v5.channel.k8s.io")
+def test_a_command_with_a_nul_cannot_be_started(host, sleeper, command):
+    frames = _frames(host, f"{command}&stdout=true&container=app", "v5.channel.k8s.io")
     told = json.loads(frames[-1][1:])
     assert (frames[-1][0], told["status"]) == (3, "Failure")
     assert "unable to start container process: exec" in told["message"]
     assert told["message"].endswith("invalid argument")
 
 
-def test_invalid_frames_are_ignored(lab, sleeper):
+def test_invalid_frames_are_ignored(host, sleeper):
     senseless = (b"", b"\x09", b"\xff", b"\x04{", b"\x04[1]", b'\x04{"Width":"x","Height":-1}', "text")
     frames = _frames(
-        lab,
+        host,
         "command=cat&stdin=true&stdout=true&tty=true&container=app",
         "v5.channel.k8s.io",
         *senseless,
@@ -340,8 +340,8 @@ def test_kubectl_cp_copies_a_file_in_and_out(kubectl, sleeper, tmp_path):
     assert (tmp_path / "back").read_bytes() == (tmp_path / "given").read_bytes()
 
 
-def test_exec_works_with_the_v4_protocol_which_cannot_end_the_input(lab, kubectl):
-    lab.create("single", shell("exec sleep 600"))
-    lab.running("single")
-    done = lab.exec("single", "head", "-n", "1", stdin="hello\nmore\n", protocol="v4.channel.k8s.io")
+def test_exec_works_with_the_v4_protocol_which_cannot_end_the_input(host, kubectl):
+    host.create("single", shell("exec sleep 600"))
+    host.running("single")
+    done = host.exec("single", "head", "-n", "1", stdin="hello\nmore\n", protocol="v4.channel.k8s.io")
     assert (done.stdout, done.status["status"]) == ("hello\n", "Success")

@@ -13,9 +13,9 @@ COUNTS = 'echo >>"$HOME/runs"; n=$(wc -l <"$HOME/runs"); echo run $n; '
 
 
 @pytest.fixture(scope="module")
-def lines(lab) -> str:
-    lab.create("lines", shell("for i in 1 2 3; do echo line $i; done; printf end"))
-    lab.in_phase("lines", "Succeeded")
+def lines(host) -> str:
+    host.create("lines", shell("for i in 1 2 3; do echo line $i; done; printf end"))
+    host.in_phase("lines", "Succeeded")
     return "lines"
 
 
@@ -28,75 +28,75 @@ def test_kubectl_logs_shows_the_whole_log_or_a_part(kubectl, lines):
     assert re.fullmatch(rf"{STAMP} line 3\n{STAMP} end", stamped)
 
 
-def test_kubectl_logs_shows_100_000_lines(lab, kubectl):
-    lab.create("long", shell("seq 100000"))
-    lab.in_phase("long", "Succeeded")
+def test_kubectl_logs_shows_100_000_lines(host, kubectl):
+    host.create("long", shell("seq 100000"))
+    host.in_phase("long", "Succeeded")
     assert kubectl.out("logs", "long").split() == [str(number) for number in range(1, 100_001)]
 
 
-def test_since_filters_lines_by_lab_time(lab, kubectl, lines):
+def test_since_filters_lines_by_lab_time(host, kubectl, lines):
     assert kubectl.out("logs", lines, "--since=1h").startswith("line 1\n")
-    lab.clock.advance(hours=2)
+    host.clock.advance(hours=2)
     try:
         assert kubectl.out("logs", lines, "--since=1h") == ""
         assert kubectl.out("logs", lines, "--since-time=2020-01-01T00:00:00Z").startswith("line 1\n")
     finally:
-        lab.clock.reset()
+        host.clock.reset()
 
 
-def test_a_log_is_followed_to_the_containers_end(lab, kubectl):
+def test_a_log_is_followed_to_the_containers_end(host, kubectl):
     share = [{"name": "share", "mountPath": "/run/share"}]
     script = "mkfifo /run/share/go; echo one; read x </run/share/go; echo $x"
-    lab.create("follows", shell(script, volumeMounts=share), volumes=[{"name": "share", "emptyDir": {}}])
-    lab.running("follows")
+    host.create("follows", shell(script, volumeMounts=share), volumes=[{"name": "share", "emptyDir": {}}])
+    host.running("follows")
     with kubectl.started("logs", "-f", "follows") as child:
         assert child.stdout.readline() == b"one\n"
-        (lab.pod_folder("follows") / "volumes/share/go").write_text("two\n")
+        (host.pod_folder("follows") / "volumes/share/go").write_text("two\n")
         assert child.stdout.read() == b"two\n"
         assert child.wait(20) == 0
 
 
-def test_the_log_stays_readable_after_a_follower_disconnects(lab, kubectl):
-    lab.create("left", shell("echo one; exec sleep 600"))
-    lab.running("left")
+def test_the_log_stays_readable_after_a_follower_disconnects(host, kubectl):
+    host.create("left", shell("echo one; exec sleep 600"))
+    host.running("left")
     with kubectl.started("logs", "-f", "left") as child:
         assert child.stdout.readline() == b"one\n"
         child.kill()
     assert kubectl.out("logs", "left") == "one\n"
 
 
-def test_previous_shows_the_log_of_the_run_before_the_restart(lab, kubectl):
-    lab.create("again", shell(COUNTS + "[ $n = 1 ] || exec sleep 600; exit 1"), restartPolicy="Always")
-    until(lambda: _restarts(lab, "again") == 1 and lab.log("again") == "run 2\n", "it runs again")
+def test_previous_shows_the_log_of_the_run_before_the_restart(host, kubectl):
+    host.create("again", shell(COUNTS + "[ $n = 1 ] || exec sleep 600; exit 1"), restartPolicy="Always")
+    until(lambda: _restarts(host, "again") == 1 and host.log("again") == "run 2\n", "it runs again")
     assert kubectl.out("logs", "again", "--previous") == "run 1\n"
-    lab.create("first", shell("echo first; exec sleep 600"))
-    lab.running("first")
+    host.create("first", shell("echo first; exec sleep 600"))
+    host.running("first")
     assert kubectl.error("logs", "first", "--previous") == (
         'Error from server (BadRequest): previous terminated container "app" in pod "first" not found\n'
     )
 
 
-def test_a_container_in_crash_loop_back_off_shows_the_last_runs_log(lab, kubectl):
-    lab.create("crashes", shell(COUNTS + "exit 1"), restartPolicy="Always")
+def test_a_container_in_crash_loop_back_off_shows_the_last_runs_log(host, kubectl):
+    host.create("crashes", shell(COUNTS + "exit 1"), restartPolicy="Always")
 
     def waiting():
-        [status] = lab.read("crashes").status.container_statuses or [None]
+        [status] = host.read("crashes").status.container_statuses or [None]
         return status and status.state.waiting and status.state.waiting.reason == "CrashLoopBackOff"
 
     until(waiting, "it backs off")
     assert kubectl.out("logs", "crashes") == kubectl.out("logs", "crashes", "--previous") == "run 2\n"
 
 
-def _restarts(lab, name: str) -> int:
-    statuses = lab.read(name).status.container_statuses
+def _restarts(host, name: str) -> int:
+    statuses = host.read(name).status.container_statuses
     return statuses[0].restart_count if statuses else 0
 
 
-def test_kubectl_logs_can_show_one_or_all_containers_of_a_pod(lab, kubectl):
+def test_kubectl_logs_can_show_one_or_all_containers_of_a_pod(host, kubectl):
     other = shell("echo from other") | {"name": "other"}
     first = shell("echo from first") | {"name": "first"}
-    lab.create("several", shell("echo from app"), other, initContainers=[first])
-    lab.in_phase("several", "Succeeded")
+    host.create("several", shell("echo from app"), other, initContainers=[first])
+    host.in_phase("several", "Succeeded")
     done = kubectl("logs", "several")
     assert done.stderr == b'Defaulted container "app" out of: app, other, first (init)\n'
     assert done.stdout == b"from app\n"
@@ -130,11 +130,11 @@ def test_invalid_log_options_are_refused(kubectl, lines, query, code, says):
     ("config", {"envFrom": [{"configMapRef": {"name": "nope"}}]}, "CreateContainerConfigError",
      "CreateContainerConfigError"),
 ])  # fmt: skip
-def test_logs_of_a_waiting_container_say_why_it_waits(lab, kubectl, name, change, reason, says):
-    lab.create(name, shell("true") | change)
+def test_logs_of_a_waiting_container_say_why_it_waits(host, kubectl, name, change, reason, says):
+    host.create(name, shell("true") | change)
 
     def waiting():
-        [status] = lab.read(name).status.container_statuses or [None]
+        [status] = host.read(name).status.container_statuses or [None]
         return status and status.state.waiting and status.state.waiting.reason == reason
 
     until(waiting, reason)
@@ -143,9 +143,9 @@ def test_logs_of_a_waiting_container_say_why_it_waits(lab, kubectl, name, change
     )
 
 
-def test_logs_say_pod_initializing_while_an_init_container_runs(lab, kubectl):
-    lab.create("turn", shell("true"), initContainers=[shell("exec sleep 600") | {"name": "first"}])
-    until(lambda: any(s.state.running for s in lab.read("turn").status.init_container_statuses or ()), "first runs")
+def test_logs_say_pod_initializing_while_an_init_container_runs(host, kubectl):
+    host.create("turn", shell("true"), initContainers=[shell("exec sleep 600") | {"name": "first"}])
+    until(lambda: any(s.state.running for s in host.read("turn").status.init_container_statuses or ()), "first runs")
     assert kubectl.error("logs", "turn", "-c", "app") == (
         'Error from server (BadRequest): container "app" in pod "turn" is waiting to start: PodInitializing\n'
     )

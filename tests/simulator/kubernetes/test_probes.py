@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulator.kubernetes.node_lab import Lab, ended, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import Host, ended, shell, short_folder, started, until
 
 READY = {"exec": {"command": ["cat", "/run/share/ready"]}, "periodSeconds": 1}
 SHARE = {"volumeMounts": [{"name": "share", "mountPath": "/run/share"}]}
@@ -12,63 +12,63 @@ SHARED = [{"name": "share", "emptyDir": {}}]
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    lab = started(short_folder("probes"))
-    yield lab
-    ended(lab)
+def host() -> Iterator[Host]:
+    host = started(short_folder("probes"))
+    yield host
+    ended(host)
 
 
-def create(lab: Lab, name: str, script: str = "exec sleep 600", **more) -> None:
+def create(host: Host, name: str, script: str = "exec sleep 600", **more) -> None:
     container = shell(script, **SHARE, **more)
-    lab.create(name, container, volumes=SHARED, restartPolicy="Always", terminationGracePeriodSeconds=1)
-    lab.running(name)
+    host.create(name, container, volumes=SHARED, restartPolicy="Always", terminationGracePeriodSeconds=1)
+    host.running(name)
 
 
-def status(lab: Lab, name: str):
-    [found] = lab.read(name).status.container_statuses
+def status(host: Host, name: str):
+    [found] = host.read(name).status.container_statuses
     return found
 
 
-def test_readiness_follows_the_probe(lab):
-    create(lab, "ready", readinessProbe={**READY, "failureThreshold": 1})
+def test_readiness_follows_the_probe(host):
+    create(host, "ready", readinessProbe={**READY, "failureThreshold": 1})
     said = "Readiness probe failed: cat: /run/share/ready: No such file or directory\n"
-    until(lambda: ("Unhealthy", said) in lab.events("ready"))
-    found = status(lab, "ready")
+    until(lambda: ("Unhealthy", said) in host.events("ready"))
+    found = status(host, "ready")
     assert (found.started, found.ready) == (True, False)
-    [condition] = [found for found in lab.read("ready").status.conditions if found.type == "Ready"]
+    [condition] = [found for found in host.read("ready").status.conditions if found.type == "Ready"]
     assert (condition.status, condition.reason) == ("False", "ContainersNotReady")
-    file = lab.pod_folder("ready") / "volumes/share/ready"
+    file = host.pod_folder("ready") / "volumes/share/ready"
     file.touch()
-    until(lambda: status(lab, "ready").ready)
+    until(lambda: status(host, "ready").ready)
     file.unlink()
-    until(lambda: not status(lab, "ready").ready)
-    assert status(lab, "ready").restart_count == 0
+    until(lambda: not status(host, "ready").ready)
+    assert status(host, "ready").restart_count == 0
 
 
-def test_a_container_that_fails_its_liveness_probe_is_restarted(lab):
-    create(lab, "alive", "touch /run/share/ready; exec sleep 600", livenessProbe={**READY, "failureThreshold": 2})
-    file = lab.pod_folder("alive") / "volumes/share/ready"
+def test_a_container_that_fails_its_liveness_probe_is_restarted(host):
+    create(host, "alive", "touch /run/share/ready; exec sleep 600", livenessProbe={**READY, "failureThreshold": 2})
+    file = host.pod_folder("alive") / "volumes/share/ready"
     until(file.exists)
     file.unlink()
-    until(lambda: status(lab, "alive").restart_count == 1)
-    until(lambda: ("Killing", "Container app failed liveness probe, will be restarted") in lab.events("alive"))
-    assert status(lab, "alive").last_state.terminated.exit_code == 143
+    until(lambda: status(host, "alive").restart_count == 1)
+    until(lambda: ("Killing", "Container app failed liveness probe, will be restarted") in host.events("alive"))
+    assert status(host, "alive").last_state.terminated.exit_code == 143
 
 
-def test_the_liveness_probe_waits_until_the_startup_probe_succeeds(lab):
+def test_the_liveness_probe_waits_until_the_startup_probe_succeeds(host):
     dead = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
-    create(lab, "slow", startupProbe={**READY, "failureThreshold": 60}, livenessProbe=dead)
-    until(lambda: [m for r, m in lab.events("slow") if r == "Unhealthy" and m.startswith("Startup probe failed: cat")])
-    found = status(lab, "slow")
+    create(host, "slow", startupProbe={**READY, "failureThreshold": 60}, livenessProbe=dead)
+    until(lambda: [m for r, m in host.events("slow") if r == "Unhealthy" and m.startswith("Startup probe failed: cat")])
+    found = status(host, "slow")
     assert (found.started, found.ready, found.restart_count) == (False, False, 0)
-    (lab.pod_folder("slow") / "volumes/share/ready").touch()
-    until(lambda: ("Killing", "Container app failed liveness probe, will be restarted") in lab.events("slow"))
+    (host.pod_folder("slow") / "volumes/share/ready").touch()
+    until(lambda: ("Killing", "Container app failed liveness probe, will be restarted") in host.events("slow"))
 
 
-def test_a_container_that_fails_its_startup_probe_is_restarted(lab):
-    create(lab, "never", startupProbe={**READY, "failureThreshold": 1})
-    until(lambda: ("Killing", "Container app failed startup probe, will be restarted") in lab.events("never"))
-    until(lambda: status(lab, "never").restart_count)
+def test_a_container_that_fails_its_startup_probe_is_restarted(host):
+    create(host, "never", startupProbe={**READY, "failureThreshold": 1})
+    until(lambda: ("Killing", "Container app failed startup probe, will be restarted") in host.events("never"))
+    until(lambda: status(host, "never").restart_count)
 
 
 SERVER = """
@@ -87,11 +87,11 @@ server.serve_forever()
 
 
 @pytest.fixture(scope="module")
-def port(lab) -> int:
+def port(host) -> int:
     container = {"name": "app", "image": "python", "command": ["python", "-c", SERVER], **SHARE}
-    lab.create("server", container, volumes=SHARED, terminationGracePeriodSeconds=1)
-    lab.running("server")
-    file = lab.pod_folder("server") / "volumes/share/port"
+    host.create("server", container, volumes=SHARED, terminationGracePeriodSeconds=1)
+    host.running("server")
+    file = host.pod_folder("server") / "volumes/share/port"
     return int(until(lambda: file.exists() and file.read_text()))
 
 
@@ -115,14 +115,14 @@ def port(lab) -> int:
      "Readiness probe errored and resulted in unknown state: rpc error: code = Unknown desc = failed to exec in "
      'container: exec: "nonesuch": executable file not found in $PATH'),
 ])  # fmt: skip
-def test_each_kind_of_probe_succeeds_or_reports_why_it_failed(lab, port, name, probe, says):
+def test_each_kind_of_probe_succeeds_or_reports_why_it_failed(host, port, name, probe, says):
     name = f"asks-{name}"
     [(kind, asked)] = probe.items()
     probe = {kind: asked if kind == "exec" else {"port": port, **asked}, "periodSeconds": 1}
     ports = [{"name": "web", "containerPort": port}]
-    create(lab, name, readinessProbe=probe, ports=ports)
+    create(host, name, readinessProbe=probe, ports=ports)
     if says:
-        until(lambda: ("Unhealthy", says) in lab.events(name))
-        assert not status(lab, name).ready
+        until(lambda: ("Unhealthy", says) in host.events(name))
+        assert not status(host, name).ready
     else:
-        until(lambda: status(lab, name).ready)
+        until(lambda: status(host, name).ready)
