@@ -7,7 +7,7 @@ from tests import commands
 
 
 @pytest.fixture
-def lab(tmp_path):
+def labkit(tmp_path):
     """Return a function that runs labkit in this test's own lab folder."""
     folder = Folder(tmp_path / ".lab")
 

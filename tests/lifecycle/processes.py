@@ -6,8 +6,8 @@ from tenacity import Retrying, stop_after_delay, wait_fixed
 from labkit.simulator.process import State
 
 
-def server(lab) -> psutil.Process:
-    return psutil.Process(State.read(lab.folder).pid)
+def server(labkit) -> psutil.Process:
+    return psutil.Process(State.read(labkit.folder).pid)
 
 
 def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -16,11 +16,11 @@ def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def run_a_pod(lab, name="sleeper") -> list[psutil.Process]:
+def run_a_pod(labkit, name="sleeper") -> list[psutil.Process]:
     """Start a pod; return every process below the server."""
     from kubernetes import client, config, watch
 
-    api = client.CoreV1Api(config.new_client_from_config(str(lab.folder.kubeconfig)))
+    api = client.CoreV1Api(config.new_client_from_config(str(labkit.folder.kubeconfig)))
     container = {"name": "c", "image": "amazon/aws-cli", "command": ["sh", "-c", "sleep 1000 & sleep 1000"]}
     api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": {"containers": [container]}})
     events = watch.Watch().stream(api.list_namespaced_pod, "default", field_selector=f"metadata.name={name}")
@@ -28,6 +28,6 @@ def run_a_pod(lab, name="sleeper") -> list[psutil.Process]:
     # A pod is Running once its shell has started; the shell's children may take a moment longer.
     for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.05), reraise=True):
         with attempt:
-            processes = server(lab).children(recursive=True)
+            processes = server(labkit).children(recursive=True)
             assert [process.name() for process in processes].count("sleep") == 2
     return processes

@@ -52,13 +52,13 @@ def stranger():
 
 
 @pytest.fixture
-def like_a_server(lab):
+def like_a_server(labkit):
     """Start a process in the place of the lab's server."""
     started = []
 
     def start(does: str) -> subprocess.Popen:
-        lab.folder.create()
-        command = [sys.executable, "-c", LIKE_A_SERVER, lab.folder.path, does]
+        labkit.folder.create()
+        command = [sys.executable, "-c", LIKE_A_SERVER, labkit.folder.path, does]
         started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         assert started[-1].stdout.readline() == "ready\n"
         return started[-1]
@@ -69,114 +69,114 @@ def like_a_server(lab):
         one.communicate()
 
 
-def command(lab, *arguments: str) -> str:
+def command(labkit, *arguments: str) -> str:
     """Run labkit in a process of its own, which must end soon. Return its output."""
-    environment = os.environ | {"LABKIT_HOME": str(lab.folder.path)}
+    environment = os.environ | {"LABKIT_HOME": str(labkit.folder.path)}
     done = subprocess.run([commands.LABKIT, *arguments], env=environment, capture_output=True, text=True, timeout=SOON)
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("away", ["deleted", "moved"])
-def test_a_lab_whose_folder_is_deleted_or_moved_ends_and_up_starts_a_new_one(lab, tmp_path, away):
-    lab("up")
-    old = [server(lab), *run_a_pod(lab)]
+def test_a_lab_whose_folder_is_deleted_or_moved_ends_and_up_starts_a_new_one(labkit, tmp_path, away):
+    labkit("up")
+    old = [server(labkit), *run_a_pod(labkit)]
     if away == "deleted":
-        shutil.rmtree(lab.folder.path)
+        shutil.rmtree(labkit.folder.path)
     else:
-        lab.folder.path.rename(tmp_path / "moved")
-    assert "The lab is up" in command(lab, "up")
+        labkit.folder.path.rename(tmp_path / "moved")
+    assert "The lab is up" in command(labkit, "up")
     assert gone(old) == []
-    assert f"(process {server(lab).pid})" in lab("status")
-    assert "The lab has ended" in command(lab, "down")
+    assert f"(process {server(labkit).pid})" in labkit("status")
+    assert "The lab has ended" in command(labkit, "down")
 
 
 @pytest.mark.parametrize("name", ["server.sock", "server.lock"])
-def test_a_server_ends_when_its_socket_or_lock_file_is_deleted(lab, name):
-    lab("up", "--bare")
-    bare = lab.folder.bare
+def test_a_server_ends_when_its_socket_or_lock_file_is_deleted(labkit, name):
+    labkit("up", "--bare")
+    bare = labkit.folder.bare
     old = psutil.Process(State.read(bare).pid)
     (bare.path / name).unlink()
     assert gone([old]) == []
-    assert "Only an API server is up" in command(lab, "up", "--bare")
-    assert "The lab has ended" in command(lab, "down", "--bare")
+    assert "Only an API server is up" in command(labkit, "up", "--bare")
+    assert "The lab has ended" in command(labkit, "down", "--bare")
 
 
-def test_a_changed_server_file_does_not_mislead_the_commands(lab, stranger):
-    before = json.loads(lab("up", "--json"))
-    lives = server(lab)
-    file = lab.folder.path / "server.json"
+def test_a_changed_server_file_does_not_mislead_the_commands(labkit, stranger):
+    before = json.loads(labkit("up", "--json"))
+    lives = server(labkit)
+    file = labkit.folder.path / "server.json"
     innocent = json.dumps(json.loads(file.read_text()) | {"pid": stranger.pid})
     for content in (None, "", "[]", json.dumps({"pid": stranger.pid}), innocent):
         file.unlink() if content is None else file.write_text(content)
-        assert f"runs (process {lives.pid})" in command(lab, "status")
+        assert f"runs (process {lives.pid})" in command(labkit, "status")
         file.unlink() if content is None else file.write_text(content)
-        assert json.loads(command(lab, "up", "--json")) == before
-        assert server(lab) == lives
+        assert json.loads(command(labkit, "up", "--json")) == before
+        assert server(labkit) == lives
     file.write_text(innocent)
-    assert "The lab has ended" in command(lab, "down")
+    assert "The lab has ended" in command(labkit, "down")
     assert gone([lives]) == []
     file.write_text(innocent)
     for words in ("down", "reset", "status"):
-        command(lab, words)
+        command(labkit, words)
     assert stranger.poll() is None
 
 
-def test_status_and_up_name_a_stopped_server_and_down_ends_it(lab):
-    lab("up")
-    stopped = [server(lab), *run_a_pod(lab)]
+def test_status_and_up_name_a_stopped_server_and_down_ends_it(labkit):
+    labkit("up")
+    stopped = [server(labkit), *run_a_pod(labkit)]
     stopped[0].send_signal(signal.SIGSTOP)
     for words in ("status", "up"):
-        said = command(lab, words)
+        said = command(labkit, words)
         assert f"does not answer: process {stopped[0].pid} was stopped." in said
         assert "labkit down" in said
-    assert "does not answer" in command(lab, "status", "--report")
-    assert "The lab has ended" in command(lab, "down")
+    assert "does not answer" in command(labkit, "status", "--report")
+    assert "The lab has ended" in command(labkit, "down")
     assert gone(stopped) == []
-    assert "was killed" not in lab("up")
+    assert "was killed" not in labkit("up")
 
 
-def test_reset_ends_a_stopped_server(lab):
-    lab("up")
-    stopped = server(lab)
+def test_reset_ends_a_stopped_server(labkit):
+    labkit("up")
+    stopped = server(labkit)
     stopped.send_signal(signal.SIGSTOP)
-    assert "is empty" in command(lab, "reset")
+    assert "is empty" in command(labkit, "reset")
     assert gone([stopped]) == []
 
 
-def test_up_gives_up_on_a_hanging_server_and_down_ends_it(lab, like_a_server, monkeypatch):
+def test_up_gives_up_on_a_hanging_server_and_down_ends_it(labkit, like_a_server, monkeypatch):
     hangs = like_a_server("hangs")
     monkeypatch.setattr(process, "ANSWERS_WITHIN", 1.5)
     monkeypatch.setattr("labkit.cli.status.ANSWERS_WITHIN", 0.5)
-    assert f"process {hangs.pid} hangs, or was stopped. Next:  labkit down" in lab("status")
-    said = lab("up", fails=True)
+    assert f"process {hangs.pid} hangs, or was stopped. Next:  labkit down" in labkit("status")
+    said = labkit("up", fails=True)
     assert "Waiting for an answer from the server of the lab" in said
     assert "next:  labkit down" in said
-    assert "The lab has ended" in lab("down")
+    assert "The lab has ended" in labkit("down")
     assert hangs.wait(10) == -signal.SIGKILL
 
 
-def test_up_replaces_a_server_of_another_labkit_version(lab, like_a_server):
+def test_up_replaces_a_server_of_another_labkit_version(labkit, like_a_server):
     other = like_a_server("answers")
-    assert "Another version of labkit" in lab("status")
-    assert "The lab is up" in lab("up")
+    assert "Another version of labkit" in labkit("status")
+    assert "The lab is up" in labkit("up")
     assert other.wait(10) == 0
 
 
-def test_commands_do_not_wait_forever_for_a_server_lock_without_a_server(lab, monkeypatch):
+def test_commands_do_not_wait_forever_for_a_server_lock_without_a_server(labkit, monkeypatch):
     monkeypatch.setattr(process, "ANSWERS_WITHIN", 0.1)
-    with lab.folder.lock("server.lock"):
-        assert f"The lab in {lab.folder.path} has a server that labkit cannot reach" in lab("status")
+    with labkit.folder.lock("server.lock"):
+        assert f"The lab in {labkit.folder.path} has a server that labkit cannot reach" in labkit("status")
         for words in ("up", "down", "reset"):
-            said = lab(words, fails=True)
-            assert f"The lab in {lab.folder.path} has a server that labkit cannot reach" in said
+            said = labkit(words, fails=True)
+            assert f"The lab in {labkit.folder.path} has a server that labkit cannot reach" in said
             assert "next:  labkit down" in said
 
 
 @pytest.mark.network
-def test_commands_in_another_container_find_and_end_the_lab(lab):
+def test_commands_in_another_container_find_and_end_the_lab(labkit):
     """Each container has its own process ids: the server's id belongs to another program there."""
-    environment = os.environ | {"LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
+    environment = os.environ | {"LABKIT_HOME": str(labkit.folder.path), "LABKIT": str(commands.LABKIT)}
     one = subprocess.Popen(
         [*CONTAINER, "bash", "-c", '"$LABKIT" up >&2 && echo up && exec cat'],
         env=environment,
@@ -197,7 +197,7 @@ def test_commands_in_another_container_find_and_end_the_lab(lab):
 
     try:
         assert one.stdout.readline() == "up\n", one.communicate()
-        assert 0 < State.read(lab.folder).pid < 60
+        assert 0 < State.read(labkit.folder).pid < 60
         assert "runs (in another container)" in in_another('"$LABKIT" status')
         assert "The lab is up" in in_another('"$LABKIT" up')
         said = in_another('ip link set lo up; "$LABKIT" up', "--net")
@@ -211,9 +211,9 @@ def test_commands_in_another_container_find_and_end_the_lab(lab):
 
 
 @pytest.mark.network
-def test_commands_say_to_run_down_in_the_container_whose_server_hangs(lab, like_a_server):
+def test_commands_say_to_run_down_in_the_container_whose_server_hangs(labkit, like_a_server):
     like_a_server("hangs")
-    environment = os.environ | {"LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
+    environment = os.environ | {"LABKIT_HOME": str(labkit.folder.path), "LABKIT": str(commands.LABKIT)}
     run = [*CONTAINER, "bash", "-c", '"$LABKIT" status; "$LABKIT" down']
     done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=SOON)
     assert "a process of another container hangs, or was stopped" in done.stderr
@@ -221,9 +221,9 @@ def test_commands_say_to_run_down_in_the_container_whose_server_hangs(lab, like_
     assert "Next:  labkit down, in that container" in done.stdout
 
 
-def test_a_second_command_names_the_command_that_it_waits_for(lab):
-    environment = os.environ | {"LABKIT_HOME": str(lab.folder.path)}
-    with lab.folder.turn("start.lock", doing="starting the lab", within=0):
+def test_a_second_command_names_the_command_that_it_waits_for(labkit):
+    environment = os.environ | {"LABKIT_HOME": str(labkit.folder.path)}
+    with labkit.folder.turn("start.lock", doing="starting the lab", within=0):
         second = subprocess.Popen([commands.LABKIT, "up"], env=environment, stderr=subprocess.PIPE, text=True)
         said = second.stderr.readline()
     assert f"Waiting for another command: process {os.getpid()} is starting the lab" in said
@@ -231,12 +231,12 @@ def test_a_second_command_names_the_command_that_it_waits_for(lab):
     assert second.returncode == 0
 
 
-def test_commands_do_not_wait_forever_for_a_stopped_command(lab, monkeypatch):
+def test_commands_do_not_wait_forever_for_a_stopped_command(labkit, monkeypatch):
     monkeypatch.setattr(process, "READY_WITHIN", 0.1)
     monkeypatch.setattr(process, "ENDED_WITHIN", 0.1)
-    with lab.folder.turn("start.lock", doing="starting the lab", within=0):
+    with labkit.folder.turn("start.lock", doing="starting the lab", within=0):
         for words in ("up", "down", "reset"):
-            said = lab(words, fails=True)
+            said = labkit(words, fails=True)
             assert f"Another command does not finish: process {os.getpid()} is starting the lab." in said
             assert "next:" in said
 
@@ -310,9 +310,9 @@ def test_a_bare_api_server_starts_in_a_path_too_long_for_a_socket(tmp_path):
         assert "The lab has ended" in commands.labkit("down", "--bare", **home).stdout
 
 
-def test_another_program_on_the_labs_port_is_not_mistaken_for_the_lab(lab):
-    before = json.loads(lab("up", "--json"))
-    killed = server(lab)
+def test_another_program_on_the_labs_port_is_not_mistaken_for_the_lab(labkit):
+    before = json.loads(labkit("up", "--json"))
+    killed = server(labkit)
     killed.kill()
     assert gone([killed]) == []
     called: list[str] = []
@@ -330,9 +330,9 @@ def test_another_program_on_the_labs_port_is_not_mistaken_for_the_lab(lab):
     with ThreadingHTTPServer(("127.0.0.1", port), Stranger) as like_a_lab:
         threading.Thread(target=like_a_lab.serve_forever).start()
         try:
-            assert "No lab runs" in lab("status")
-            assert f"Port {port} was in use" in lab("up")
-            assert "The lab has ended" in lab("down")
+            assert "No lab runs" in labkit("status")
+            assert f"Port {port} was in use" in labkit("up")
+            assert "The lab has ended" in labkit("down")
         finally:
             like_a_lab.shutdown()
     assert called == []

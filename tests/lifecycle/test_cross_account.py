@@ -5,7 +5,6 @@ https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from kubernetes.client import CoreV1Api
@@ -27,43 +26,43 @@ web_identity_token_file = /var/run/secrets/eks.amazonaws.com/serviceaccount/toke
 role_arn = OURS
 """
 
+pytestmark = pytest.mark.lab(namespace=NAMESPACE, service_account="first", role_name="ours", bucket="ours")
 
-@pytest.fixture(scope="module")
-def lab(home: Path) -> Iterator[labkit.Lab]:
+
+@pytest.fixture(scope="module", autouse=True)
+def both_ways(lab: labkit.Lab) -> Iterator[None]:
     """Make a bucket in the other account and, for each of the two ways, its roles and a service account."""
-    with labkit.Lab.open(namespace=NAMESPACE, service_account="first", role_name="ours", bucket="ours") as lab:
-        lab.ready(before="iam_role")
-        entered = lab.aws.client("sts").assume_role(RoleArn=ENTRANCE, RoleSessionName="me")["Credentials"]
-        keys = {
-            "aws_access_key_id": entered["AccessKeyId"],
-            "aws_secret_access_key": entered["SecretAccessKey"],
-            "aws_session_token": entered["SessionToken"],
-        }
-        theirs, s3 = lab.aws.client("iam", **keys), lab.aws.client("s3", **keys)
-        s3.create_bucket(Bucket=BUCKET)
-        s3.put_object(Bucket=BUCKET, Key="hello.txt", Body=b"hello from the other account\n")
-        reads = {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{BUCKET}/*"}
-        ours = lab.connection.role_arn("ours")
+    lab.ready(before="iam_role")
+    entered = lab.aws.client("sts").assume_role(RoleArn=ENTRANCE, RoleSessionName="me")["Credentials"]
+    keys = {
+        "aws_access_key_id": entered["AccessKeyId"],
+        "aws_secret_access_key": entered["SecretAccessKey"],
+        "aws_session_token": entered["SessionToken"],
+    }
+    theirs, s3 = lab.aws.client("iam", **keys), lab.aws.client("s3", **keys)
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_object(Bucket=BUCKET, Key="hello.txt", Body=b"hello from the other account\n")
+    reads = {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{BUCKET}/*"}
+    ours = lab.connection.role_arn("ours")
 
-        provider = theirs.create_open_id_connect_provider(Url=lab.issuer, ClientIDList=["sts.amazonaws.com"])
-        make_role(theirs, "provided", admitting("first", lab, provider["OpenIDConnectProviderArn"]), reads)
-        make_role(lab.aws.client("iam"), "ours", admitting("second", lab, lab.provider_arn),
-                  {"Action": "sts:AssumeRole", "Resource": CHAINED})  # fmt: skip
-        make_role(theirs, "chained", {"Action": "sts:AssumeRole", "Principal": {"AWS": ours}}, reads)
+    provider = theirs.create_open_id_connect_provider(Url=lab.issuer, ClientIDList=["sts.amazonaws.com"])
+    make_role(theirs, "provided", admitting("first", lab, provider["OpenIDConnectProviderArn"]), reads)
+    make_role(lab.aws.client("iam"), "ours", admitting("second", lab, lab.provider_arn),
+              {"Action": "sts:AssumeRole", "Resource": CHAINED})  # fmt: skip
+    make_role(theirs, "chained", {"Action": "sts:AssumeRole", "Principal": {"AWS": ours}}, reads)
 
-        core = CoreV1Api(lab.kubernetes)
-        core.create_namespace({"metadata": {"name": NAMESPACE, "labels": lab.labels}})
-        core.create_namespaced_config_map(
-            NAMESPACE, {"metadata": {"name": "aws"}, "data": {"config": CONFIG.replace("OURS", ours)}}
-        )
-        for name, role in (("first", PROVIDED), ("second", ours)):
-            metadata = {"name": name, "annotations": {"eks.amazonaws.com/role-arn": role}}
-            core.create_namespaced_service_account(NAMESPACE, {"metadata": metadata})
-        yield lab
-        core.delete_namespace(NAMESPACE)
-        lab.aws.client("iam").delete_role_policy(RoleName="ours", PolicyName="inline")
-        lab.aws.client("iam").delete_role(RoleName="ours")
-        lab.remove()
+    core = CoreV1Api(lab.kubernetes)
+    core.create_namespace({"metadata": {"name": NAMESPACE, "labels": lab.labels}})
+    core.create_namespaced_config_map(
+        NAMESPACE, {"metadata": {"name": "aws"}, "data": {"config": CONFIG.replace("OURS", ours)}}
+    )
+    for name, role in (("first", PROVIDED), ("second", ours)):
+        metadata = {"name": name, "annotations": {"eks.amazonaws.com/role-arn": role}}
+        core.create_namespaced_service_account(NAMESPACE, {"metadata": metadata})
+    yield
+    core.delete_namespace(NAMESPACE)
+    lab.aws.client("iam").delete_role_policy(RoleName="ours", PolicyName="inline")
+    lab.aws.client("iam").delete_role(RoleName="ours")
 
 
 def make_role(iam, name: str, trust: dict, permitted: dict) -> None:

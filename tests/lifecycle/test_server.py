@@ -23,43 +23,44 @@ from tests.lifecycle.processes import gone, run_a_pod, server
 KEYS = {"target", "cluster", "region", "account_id", "aws", "kubeconfig", "issuer", "ca_file"}
 
 
-def test_two_ups_at_once_start_one_server(lab):
+def test_two_ups_at_once_start_one_server(labkit):
     with ThreadPoolExecutor(2) as pool:
-        home = {"LABKIT_HOME": str(lab.folder.path)}
+        home = {"LABKIT_HOME": str(labkit.folder.path)}
         done = list(pool.map(lambda _: commands.labkit_process("up", "--json", **home), range(2)))
         answers = [json.loads(each.stdout) for each in done]
     assert answers[0] == answers[1]
     assert set(answers[0]) == KEYS
     assert set(answers[0]["aws"]) == {"endpoint_url", "access_key_id", "secret_access_key"}
-    assert len([p for p in psutil.process_iter(["cmdline"]) if str(lab.folder.path) in (p.info["cmdline"] or [])]) == 1
+    found = [p for p in psutil.process_iter(["cmdline"]) if str(labkit.folder.path) in (p.info["cmdline"] or [])]
+    assert len(found) == 1
 
 
-def test_down_ends_every_process(lab):
-    lab("up")
-    processes = [server(lab), *run_a_pod(lab)]
-    assert "ended" in lab("down")
+def test_down_ends_every_process(labkit):
+    labkit("up")
+    processes = [server(labkit), *run_a_pod(labkit)]
+    assert "ended" in labkit("down")
     assert gone(processes) == []
-    assert "No lab runs" in lab("status")
-    assert "No lab runs" in lab("down")
+    assert "No lab runs" in labkit("status")
+    assert "No lab runs" in labkit("down")
 
 
-def test_a_killed_server_s_processes_end_and_status_and_up_say_it_was_killed(lab):
-    issuer = json.loads(lab("up", "--json"))["issuer"]
-    processes = [server(lab), *run_a_pod(lab)]
+def test_a_killed_server_s_processes_end_and_status_and_up_say_it_was_killed(labkit):
+    issuer = json.loads(labkit("up", "--json"))["issuer"]
+    processes = [server(labkit), *run_a_pod(labkit)]
     processes[0].send_signal(signal.SIGKILL)
     assert gone(processes) == []
-    assert "was killed" in lab("status")
-    said = lab("up")
+    assert "was killed" in labkit("status")
+    said = labkit("up")
     assert "was killed and was started again" in said
     assert "blue" in said
     assert issuer in said
 
 
-def test_a_notebook_reports_that_its_server_was_killed(lab, monkeypatch):
-    monkeypatch.setenv("LABKIT_HOME", str(lab.folder.path))
+def test_a_notebook_reports_that_its_server_was_killed(labkit, monkeypatch):
+    monkeypatch.setenv("LABKIT_HOME", str(labkit.folder.path))
     with Lab.open() as opened:
         opened.ready(through="iam_role")
-        killed = server(lab)
+        killed = server(labkit)
         killed.kill()
         gone([killed])
         for asks in (lambda: opened.check("iam_role"), lambda: opened.ready(through="pod"), opened.diagnose):
@@ -68,134 +69,137 @@ def test_a_notebook_reports_that_its_server_was_killed(lab, monkeypatch):
             assert re.search(r"//127\.0\.0\.1:|the cluster's API server", failure.value.where)
 
 
-def test_up_replaces_a_port_that_is_in_use_and_says_so(lab):
-    before = json.loads(lab("up", "--json"))
-    lab("down")
+def test_up_replaces_a_port_that_is_in_use_and_says_so(labkit):
+    before = json.loads(labkit("up", "--json"))
+    labkit("down")
     taken = int(before["aws"]["endpoint_url"].rpartition(":")[2])
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", taken))
         other.listen()
-        said = lab("up")
+        said = labkit("up")
     assert f"Port {taken} was in use: the lab's gate now listens on" in said
-    assert f"Port {taken} was in use" in lab("status")
-    after = json.loads(lab("up", "--json"))
+    assert f"Port {taken} was in use" in labkit("status")
+    after = json.loads(labkit("up", "--json"))
     assert after["aws"]["endpoint_url"] != before["aws"]["endpoint_url"]
     assert after["issuer"] == before["issuer"]
 
 
-def test_ports_keys_and_ids_are_the_same_after_down_and_up(lab):
-    before = lab("up", "--json", "--cluster", "green")
-    lab("down")
-    assert lab("up", "--json", "--cluster", "green") == before
+def test_ports_keys_and_ids_are_the_same_after_down_and_up(labkit):
+    before = labkit("up", "--json", "--cluster", "green")
+    labkit("down")
+    assert labkit("up", "--json", "--cluster", "green") == before
 
 
-def test_an_issuer_s_replaced_keys_stay_until_the_lab_is_reset(lab):
-    issuer = json.loads(lab("up", "--json"))["issuer"]
-    override = lab.folder.published.override(issuer, "keys")
+def test_an_issuer_s_replaced_keys_stay_until_the_lab_is_reset(labkit):
+    issuer = json.loads(labkit("up", "--json"))["issuer"]
+    override = labkit.folder.published.override(issuer, "keys")
     override.set(403, "")
-    assert "403" in lab("fetch", f"{issuer}/keys", fails=True)
-    lab("down")
-    lab("up")
-    assert "403" in lab("fetch", f"{issuer}/keys", fails=True)
-    lab("reset")
-    lab("up")
+    assert "403" in labkit("fetch", f"{issuer}/keys", fails=True)
+    labkit("down")
+    labkit("up")
+    assert "403" in labkit("fetch", f"{issuer}/keys", fails=True)
+    labkit("reset")
+    labkit("up")
     assert override.get() is None
-    assert json.loads(lab("fetch", f"{issuer}/keys"))["keys"]
+    assert json.loads(labkit("fetch", f"{issuer}/keys"))["keys"]
 
 
 @pytest.mark.parametrize("content", ["[1]", '{"gate": "x", "issuer/us-east-1": null}', '{"gate": 99999}'])
-def test_up_starts_despite_a_damaged_ports_file(lab, content):
-    lab.folder.create()
-    (lab.folder.path / "ports.json").write_text(content)
-    assert "The lab is up" in lab("up")
+def test_up_starts_despite_a_damaged_ports_file(labkit, content):
+    labkit.folder.create()
+    (labkit.folder.path / "ports.json").write_text(content)
+    assert "The lab is up" in labkit("up")
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', '{"pid": 1, "unknown": 2}', "[]"])
-def test_up_starts_despite_stale_files_of_an_old_server(lab, content):
-    lab.folder.create()
-    (lab.folder.path / "server.json").write_text(content)
-    (lab.folder.path / "server.lock").write_text("")
-    (lab.folder.path / "ports.json").write_text("nonsense")
-    assert "The lab is up" in lab("up")
+def test_up_starts_despite_stale_files_of_an_old_server(labkit, content):
+    labkit.folder.create()
+    (labkit.folder.path / "server.json").write_text(content)
+    (labkit.folder.path / "server.lock").write_text("")
+    (labkit.folder.path / "ports.json").write_text("nonsense")
+    assert "The lab is up" in labkit("up")
 
 
-def test_down_while_the_lab_starts_ends_only_the_lab(lab):
+def test_down_while_the_lab_starts_ends_only_the_lab(labkit):
     stranger = subprocess.Popen(["sleep", "100"])
     try:
-        lab.folder.write_json("server.json", {"pid": stranger.pid})
+        labkit.folder.write_json("server.json", {"pid": stranger.pid})
         up = subprocess.Popen(
             [commands.LABKIT, "up"],
-            env={**os.environ, "LABKIT_HOME": str(lab.folder.path)},
+            env={**os.environ, "LABKIT_HOME": str(labkit.folder.path)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        while not lab.folder.is_running():
+        while not labkit.folder.is_running():
             assert up.poll() is None
-        assert "The lab has ended" in lab("down")
+        assert "The lab has ended" in labkit("down")
         assert "Traceback" not in up.communicate()[1]
         assert stranger.poll() is None
-        assert not lab.folder.is_running()
+        assert not labkit.folder.is_running()
     finally:
         stranger.kill()
         stranger.wait()
 
 
-def test_a_server_whose_up_was_interrupted_ends_and_status_says_so(lab):
-    lab("up")
-    lab("down")
+def test_a_server_whose_up_was_interrupted_ends_and_status_says_so(labkit):
+    labkit("up")
+    labkit("down")
     reading, writing = os.pipe()
-    arguments = [sys.executable, "-m", "labkit.simulator", str(lab.folder.path), str(writing)]
-    with lab.folder.log_file.open("w") as log, subprocess.Popen(arguments, pass_fds=[writing], stderr=log) as started:
+    arguments = [sys.executable, "-m", "labkit.simulator", str(labkit.folder.path), str(writing)]
+    with (
+        labkit.folder.log_file.open("w") as log,
+        subprocess.Popen(arguments, pass_fds=[writing], stderr=log) as started,
+    ):
         os.close(writing)
         os.close(reading)
         assert started.wait(60) == 0
-    assert lab.folder.log_file.read_text() == ""
-    assert "The last server was interrupted while it started." in lab("status")
-    assert "The lab's server was interrupted while it started and was started again, with" in lab("up")
+    assert labkit.folder.log_file.read_text() == ""
+    assert "The last server was interrupted while it started." in labkit("status")
+    assert "The lab's server was interrupted while it started and was started again, with" in labkit("up")
 
 
-def test_reset_forgets_everything_except_the_ports(lab):
-    before = json.loads(lab("up", "--json"))
-    lab("clock", "+2h")
-    lab("reset")
-    assert {file.name for file in lab.folder.path.iterdir()} <= {"ports.json", "server.lock", "start.lock"}
-    assert "the machine's time" in lab("clock")
-    after = json.loads(lab("up", "--json"))
+def test_reset_forgets_everything_except_the_ports(labkit):
+    before = json.loads(labkit("up", "--json"))
+    labkit("clock", "+2h")
+    labkit("reset")
+    assert {file.name for file in labkit.folder.path.iterdir()} <= {"ports.json", "server.lock", "start.lock"}
+    assert "the machine's time" in labkit("clock")
+    after = json.loads(labkit("up", "--json"))
     assert (after["aws"]["endpoint_url"], after["issuer"]) == (before["aws"]["endpoint_url"], before["issuer"])
     assert after["aws"]["secret_access_key"] != before["aws"]["secret_access_key"]
 
 
-def test_up_makes_key_files_again_that_a_full_disk_left_empty(lab):
-    lab("up")
-    keys = State.read(lab.folder).secret_access_key
-    lab("down")
+def test_up_makes_key_files_again_that_a_full_disk_left_empty(labkit):
+    labkit("up")
+    keys = State.read(labkit.folder).secret_access_key
+    labkit("down")
     names = ["secret", *(f"{name}.{kind}" for name in ("ca", "clusters/blue/ca") for kind in ("pem", "key"))]
     names.append("clusters/blue/sa.key")
     for name in names:
-        (lab.folder.path / name).write_bytes(b"")
-    assert "The lab is up" in lab("up")
-    assert all((lab.folder.path / name).stat().st_size for name in names)
-    assert len(lab.folder.secret) == 32
-    assert State.read(lab.folder).secret_access_key != keys
-    endpoint = State.read(lab.folder).clusters["blue"]["endpoint"]
+        (labkit.folder.path / name).write_bytes(b"")
+    assert "The lab is up" in labkit("up")
+    assert all((labkit.folder.path / name).stat().st_size for name in names)
+    assert len(labkit.folder.secret) == 32
+    assert State.read(labkit.folder).secret_access_key != keys
+    endpoint = State.read(labkit.folder).clusters["blue"]["endpoint"]
     assert httpx.get(f"{endpoint}/version", verify=False, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("content", ["1e300", "-1e400", "nan", "tomorrow", "9" * 5000])
-def test_a_clock_file_without_a_valid_offset_means_the_machine_s_time(lab, content):
-    lab.folder.create()
-    lab.folder.clock.file.write_text(content)
-    assert "the machine's time" in lab("clock")
+def test_a_clock_file_without_a_valid_offset_means_the_machine_s_time(labkit, content):
+    labkit.folder.create()
+    labkit.folder.clock.file.write_text(content)
+    assert "the machine's time" in labkit("clock")
     if content == "1e300":
-        said = lab("up")
+        said = labkit("up")
         assert "held '1e300', which is not a valid offset. The lab's clock was reset." in said
-        assert float(lab.folder.clock.file.read_text()) == 0
+        assert float(labkit.folder.clock.file.read_text()) == 0
 
 
-def test_up_needs_a_hard_limit_of_256_open_files_and_names_it(lab):
-    arguments = f"cd {lab.folder.path.parent} && LABKIT_HOME={lab.folder.path} {commands.LABKIT} up"
+def test_up_needs_a_hard_limit_of_256_open_files_and_names_it(labkit):
+    arguments = f"cd {labkit.folder.path.parent} && LABKIT_HOME={labkit.folder.path} {commands.LABKIT} up"
     done = subprocess.run(["sh", "-c", f"ulimit -n 64; {arguments}"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     told, where, then, *_ = done.stderr.splitlines()
@@ -206,14 +210,14 @@ def test_up_needs_a_hard_limit_of_256_open_files_and_names_it(lab):
 
 
 @pytest.fixture
-def on_disk(lab):
+def on_disk(labkit):
     """Return a function that runs a shell script with the lab's folder on a disk of a given size."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs a user namespace, for a disk of its own")
-    lab.folder.create()
+    labkit.folder.create()
 
     def run(size: str, script: str) -> subprocess.CompletedProcess:
-        leading = {**os.environ, "LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
+        leading = {**os.environ, "LABKIT_HOME": str(labkit.folder.path), "LABKIT": str(commands.LABKIT)}
         script = f'mount -t tmpfs -o size={size} tmpfs "$LABKIT_HOME" && {script}'
         return subprocess.run(
             ["unshare", "-rm", "sh", "-c", script], env=leading, capture_output=True, text=True, check=False
@@ -222,11 +226,11 @@ def on_disk(lab):
     return run
 
 
-def test_up_on_a_full_disk_says_to_make_room(lab, on_disk):
+def test_up_on_a_full_disk_says_to_make_room(labkit, on_disk):
     done = on_disk("4k", "$LABKIT up")
     assert done.returncode == 1
     assert "no space is left on the disk" in done.stderr
-    assert f"df -h {lab.folder.path}, make room" in done.stderr
+    assert f"df -h {labkit.folder.path}, make room" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -283,10 +287,10 @@ def test_snapshot_and_restore_on_a_full_disk_say_so_and_the_lab_runs_on(on_disk)
     assert "Traceback" not in done.stderr
 
 
-def test_a_server_that_cannot_start_says_why(lab):
-    lab.folder.write_json("ports.json", {})
-    (lab.folder.path / "secret").mkdir()
-    said = lab("up", fails=True)
+def test_a_server_that_cannot_start_says_why(labkit):
+    labkit.folder.write_json("ports.json", {})
+    (labkit.folder.path / "secret").mkdir()
+    said = labkit("up", fails=True)
     assert "did not come up" in said
     assert "next:  labkit up, which tries again and loses nothing" in said
 
@@ -300,18 +304,18 @@ def test_a_server_without_a_library_names_it_and_suggests_no_reset(tmp_path):
     assert "reset" not in done.stderr
 
 
-def test_other_users_cannot_read_the_lab_s_files(lab):
-    before = os.umask(0)
+def test_other_users_cannot_read_the_lab_s_files(labkit):
+    before, folder = os.umask(0), labkit.folder
     try:
-        lab.folder.path.mkdir()
-        lab("up")
-        run_a_pod(lab)
-        lab("clock", "+1h")
-        lab("snapshot", "kept")
+        folder.path.mkdir()
+        labkit("up")
+        run_a_pod(labkit)
+        labkit("clock", "+1h")
+        labkit("snapshot", "kept")
     finally:
         os.umask(before)
-    assert lab.folder.path.stat().st_mode & 0o777 == 0o700
-    own = [path for path in lab.folder.path.rglob("*") if lab.folder.pods not in path.parents and not path.is_symlink()]
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    own = [path for path in folder.path.rglob("*") if folder.pods not in path.parents and not path.is_symlink()]
     assert {path.name: oct(path.stat().st_mode) for path in own if path.stat().st_mode & 0o077} == {}
     assert {"clock", "pods", "server.log", "server.sock"} <= {path.name for path in own}
 
@@ -335,14 +339,14 @@ def asked(folder: Folder, *before: str) -> dict[str, int]:
 
 
 @needs_root
-def test_another_user_gets_nothing_from_the_ports_of_roots_lab(lab):
-    lab("up")
-    assert set(asked(lab.folder).values()) == {0}
-    other = asked(lab.folder, *OTHER)
+def test_another_user_gets_nothing_from_the_ports_of_roots_lab(labkit):
+    labkit("up")
+    assert set(asked(labkit.folder).values()) == {0}
+    other = asked(labkit.folder, *OTHER)
     assert other.pop("issuer") == 0
     assert set(other.values()) <= CLOSED, other
-    assert "callers   checked: " in lab("status")
-    assert "- callers: checked" in lab("status", "--report")
+    assert "callers   checked: " in labkit("status")
+    assert "- callers: checked" in labkit("status", "--report")
 
 
 @needs_root
@@ -363,8 +367,8 @@ def test_an_ordinary_users_pod_gets_the_nodes_role_and_root_gets_nothing(tmp_pat
         subprocess.run([*user, "down"], env=environment, cwd=tmp_path, check=True, capture_output=True)
 
 
-def test_the_report_says_that_the_kernel_names_no_callers(lab):
-    folder = lab.folder
+def test_the_report_says_that_the_kernel_names_no_callers(labkit):
+    folder = labkit.folder
     facts = dict.fromkeys(("account_id", "region", "endpoint_url", "access_key_id", "secret_access_key"), "")
     State(**facts, pid=1, issuers={}, ca_file=folder.ca_file, kubeconfig=folder.kubeconfig).write(folder)
     with folder.lock("server.lock"):
@@ -384,13 +388,13 @@ def said_by_a_pod(folder: Folder, command: str) -> str:
     return api.read_namespaced_pod_log("says", "default")
 
 
-def test_every_port_is_on_loopback_and_refuses_foreign_hosts_and_web_pages(lab):
-    lab("up")
-    listening = [c.laddr for c in server(lab).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+def test_every_port_is_on_loopback_and_refuses_foreign_hosts_and_web_pages(labkit):
+    labkit("up")
+    listening = [c.laddr for c in server(labkit).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     # gate and issuer; the cluster's API server, webhook, kubelet, metadata service and Pod Identity agent
     assert len(listening) == 7
     assert {address.ip for address in listening} == {"127.0.0.1"}
-    issuer = f"oidc.eks.us-east-1.amazonaws.com:{State.read(lab.folder).issuers['oidc.eks.us-east-1.amazonaws.com']}"
+    issuer = f"oidc.eks.us-east-1.amazonaws.com:{State.read(labkit.folder).issuers['oidc.eks.us-east-1.amazonaws.com']}"
     for address in listening:
         own = issuer if issuer.endswith(f":{address.port}") else f"127.0.0.1:{address.port}"
         answers = [

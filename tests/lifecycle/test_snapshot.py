@@ -24,8 +24,8 @@ from tests import commands
 
 
 @pytest.fixture(scope="module")
-def lab(home):
-    """A running lab with a ConfigMap in it, and with a snapshot named `one`."""
+def folder(home):
+    """The folder of a running lab with a ConfigMap in it, and with a snapshot named `one`."""
     assert commands.labkit("up").returncode == 0
     configmaps(home).create_namespaced_config_map("default", {"metadata": {"name": "before"}})
     folder = Folder(home)
@@ -37,8 +37,8 @@ def lab(home):
 
 
 @pytest.fixture(scope="module")
-def one(lab):
-    return lab.path.with_name(".lab-snapshots") / "one.labsnapshot"
+def one(folder):
+    return folder.path.with_name(".lab-snapshots") / "one.labsnapshot"
 
 
 def configmaps(home: Path) -> client.CoreV1Api:
@@ -79,14 +79,14 @@ def altered(one: Path, file: Path, **members: bytes) -> Path:
     ("/dev/null/file", "/dev/null is a file."),
     ("one", "exists. A snapshot is never overwritten."),
 ])  # fmt: skip
-def test_snapshot_refuses_an_invalid_name_or_path(lab, tmp_path, monkeypatch, name, says):
+def test_snapshot_refuses_an_invalid_name_or_path(folder, tmp_path, monkeypatch, name, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     refused("snapshot", name, says=says)
     assert [*tmp_path.rglob("*.labsnapshot"), *tmp_path.rglob(".*")] == []
 
 
-def test_the_next_command_quotes_a_path_with_a_space(lab, tmp_path, monkeypatch):
+def test_the_next_command_quotes_a_path_with_a_space(folder, tmp_path, monkeypatch):
     (tmp_path / "sub dir").mkdir()
     monkeypatch.chdir(tmp_path)
     taken = commands.labkit("snapshot", "sub dir/é.labsnapshot").stdout
@@ -96,32 +96,32 @@ def test_the_next_command_quotes_a_path_with_a_space(lab, tmp_path, monkeypatch)
     )
 
 
-def test_a_snapshot_is_private_and_holds_no_secret_of_the_lab(lab, one):
+def test_a_snapshot_is_private_and_holds_no_secret_of_the_lab(folder, one):
     assert (one.stat().st_mode & 0o777, one.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    secrets = [lab.secret, State.read(lab).secret_access_key.encode()]
+    secrets = [folder.secret, State.read(folder).secret_access_key.encode()]
     secrets += [
-        line for key in lab.path.rglob("*.key") for line in key.read_bytes().splitlines() if b"-----" not in line
+        line for key in folder.path.rglob("*.key") for line in key.read_bytes().splitlines() if b"-----" not in line
     ]
     with zipfile.ZipFile(one) as archive:
         held = b"".join(archive.read(name) for name in archive.namelist())
     assert secrets
     assert [secret for secret in secrets if secret in held] == []
-    assert not [*lab.path.glob(".snapshot.*")]
+    assert not [*folder.path.glob(".snapshot.*")]
 
 
 def test_snapshot_refuses_a_folder_that_never_held_a_lab(tmp_path):
     refused("snapshot", "none", says="holds nothing yet", LABKIT_HOME=str(tmp_path / ".lab"))
 
 
-def test_restore_refuses_a_missing_snapshot(lab, tmp_path):
+def test_restore_refuses_a_missing_snapshot(folder, tmp_path):
     assert "Did you mean 'one'? There are: one." in refused(
         "restore", "onne", says="'onne' is not a snapshot of this lab"
     )
     refused("restore", str(tmp_path / "no.labsnapshot"), says="no.labsnapshot does not exist")
 
 
-def test_restore_refuses_a_foreign_or_damaged_file_and_changes_nothing(lab, one, tmp_path):
-    before, whole = names(lab.path), one.read_bytes()
+def test_restore_refuses_a_foreign_or_damaged_file_and_changes_nothing(folder, one, tmp_path):
+    before, whole = names(folder.path), one.read_bytes()
     at = whole.index(b"aws.db") + 40  # in the compressed content
     file = tmp_path / "bad.labsnapshot"
     for content in (b"", b"text", whole[: len(whole) // 2], whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]):
@@ -131,7 +131,7 @@ def test_restore_refuses_a_foreign_or_damaged_file_and_changes_nothing(lab, one,
     for name in ("manifest.json", "../evil", "/evil", "..\\evil", "secret", "x/aws.db", *twice):
         altered(one, file, **{name: b"[]"})
         refused("restore", str(file), "--force", says="bad.labsnapshot is not a snapshot of a lab, or is damaged.")
-    assert names(lab.path) == before
+    assert names(folder.path) == before
 
 
 RECORD = {"region": "us-east-1", "name": "blue", "issuer_id": "0" * 32, "created_at": 1.0, "request": {}}
@@ -143,16 +143,16 @@ OUTSIDE = "../../../../outside"
     {"region": OUTSIDE}, {"region": "eu-west-1"}, {"region": "us-east-1/.."}, {"issuer_id": OUTSIDE},
     {"issuer_id": "0"}, {"created_at": float("inf")}, {"created_at": "1"}, {"request": []}, {"more": 1},
 ], ids=json.dumps)  # fmt: skip
-def test_restore_refuses_a_cluster_whose_names_lead_elsewhere(lab, one, tmp_path, wrong):
+def test_restore_refuses_a_cluster_whose_names_lead_elsewhere(folder, one, tmp_path, wrong):
     record = json.dumps(RECORD | wrong).encode()
     file = altered(one, tmp_path / "bad.labsnapshot", **{"clusters/blue/cluster.json": record})
-    before = {*lab.path.parent.rglob("*")}
+    before = {*folder.path.parent.rglob("*")}
     refused("restore", str(file), "--force", says="bad.labsnapshot is not a snapshot of a lab, or is damaged.")
-    assert {path.name for path in {*lab.path.parent.rglob("*")} - before if ".key" in path.name} == set()
-    assert names(lab.path)
+    assert {path.name for path in {*folder.path.parent.rglob("*")} - before if ".key" in path.name} == set()
+    assert names(folder.path)
 
 
-def test_restore_refuses_an_archive_that_no_lab_writes(lab, one, tmp_path):
+def test_restore_refuses_an_archive_that_no_lab_writes(folder, one, tmp_path):
     file = tmp_path / "bad.labsnapshot"
     says = "bad.labsnapshot is not a snapshot of a lab, or is damaged."
     wrong = ("clusters/..\\up/cluster.json", "clusters/a b/cluster.json", "clusters/C:/cluster.json", "AWS.DB")
@@ -175,7 +175,7 @@ def test_restore_refuses_an_archive_that_no_lab_writes(lab, one, tmp_path):
     refused("restore", str(file), "--force", says=says)
 
 
-def test_restore_refuses_a_file_that_unpacks_to_more_than_its_limit(lab, one, tmp_path, monkeypatch):
+def test_restore_refuses_a_file_that_unpacks_to_more_than_its_limit(folder, one, tmp_path, monkeypatch):
     monkeypatch.setattr(snapshot_file, "LARGEST", 2**20)
     file = tmp_path / "large.labsnapshot"
     with zipfile.ZipFile(one) as before, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as after:
@@ -189,10 +189,10 @@ def test_restore_refuses_a_file_that_unpacks_to_more_than_its_limit(lab, one, tm
     refused("restore", str(file), "--force", says="large.labsnapshot is not a snapshot of a lab, or is damaged.")
 
 
-def test_snapshot_refuses_a_lab_that_no_snapshot_can_hold(lab, tmp_path, monkeypatch):
+def test_snapshot_refuses_a_lab_that_no_snapshot_can_hold(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(snapshots, "LARGEST", 1000)
     refused("snapshot", str(tmp_path / "one"), says="and a snapshot can have 0 MB")
-    assert not [*tmp_path.iterdir(), *lab.path.glob(".snapshot.*")]
+    assert not [*tmp_path.iterdir(), *folder.path.glob(".snapshot.*")]
 
 
 @pytest.mark.parametrize(("name", "script"), [
@@ -203,7 +203,7 @@ def test_snapshot_refuses_a_lab_that_no_snapshot_can_hold(lab, tmp_path, monkeyp
     ("aws.db", "CREATE TABLE more (one)"),
     ("aws-serials.db", "PRAGMA writable_schema = ON; UPDATE sqlite_master SET rootpage = 2"),
 ])  # fmt: skip
-def test_restore_refuses_a_database_that_no_lab_writes(lab, one, tmp_path, name, script):
+def test_restore_refuses_a_database_that_no_lab_writes(folder, one, tmp_path, name, script):
     with zipfile.ZipFile(one) as archive:
         archive.extract(name, tmp_path)
     with contextlib.closing(sqlite3.connect(tmp_path / name)) as connection:
@@ -233,8 +233,8 @@ def hostile(one, tmp_path):
     return altered(one, tmp_path / "hostile.labsnapshot", **{name: (tmp_path / name).read_bytes()})
 
 
-def test_restore_names_the_programs_of_the_pods_and_needs_a_yes(lab, hostile):
-    before = names(lab.path)
+def test_restore_names_the_programs_of_the_pods_and_needs_a_yes(folder, hostile):
+    before = names(folder.path)
     done = commands.labkit("restore", str(hostile), "--force")
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
@@ -245,12 +245,12 @@ def test_restore_names_the_programs_of_the_pods_and_needs_a_yes(lab, hostile):
     ]
     assert "Without a terminal to ask in, this needs --yes." in done.stderr
     assert f"labkit restore {hostile} --yes --force" in done.stderr
-    assert names(lab.path) == before
-    assert not [*lab.path.glob(".snapshot.*")]
+    assert names(folder.path) == before
+    assert not [*folder.path.glob(".snapshot.*")]
 
 
 @pytest.mark.parametrize(("given", "flag"), [("n\n", None), ("y\n", None), ("", "--yes")])
-def test_restore_asks_in_a_terminal_before_it_changes_anything(lab, hostile, monkeypatch, given, flag):
+def test_restore_asks_in_a_terminal_before_it_changes_anything(folder, hostile, monkeypatch, given, flag):
     terminal = SimpleNamespace(isatty=lambda: True)
     monkeypatch.setattr(
         "labkit.cli.lab.sys", SimpleNamespace(stdin=terminal, stdout=terminal, executable=sys.executable)
@@ -264,7 +264,7 @@ def test_restore_asks_in_a_terminal_before_it_changes_anything(lab, hostile, mon
     assert ("Run them? [y/N]" in done.stdout) == (flag is None)
 
 
-def test_restore_prints_no_control_character_of_a_foreign_manifest(lab, one, tmp_path):
+def test_restore_prints_no_control_character_of_a_foreign_manifest(folder, one, tmp_path):
     manifest = {"format": 2, "labkit": "1\x1b]0;title\x07\x9b1A\r", "moto": "\u202egnorw", "cluster": "\x1b[8m"}
     file = altered(one, tmp_path / "bad.labsnapshot", **{"manifest.json": json.dumps(manifest).encode()})
     says = r"labkit 1\u001b]0;title\u0007\u009b1A\u000d with moto \u202egnorw made this snapshot"
@@ -273,14 +273,14 @@ def test_restore_prints_no_control_character_of_a_foreign_manifest(lab, one, tmp
 
 
 @pytest.mark.parametrize("other", [{"format": 1}, {"moto": "5.1.9"}])
-def test_restore_refuses_a_snapshot_of_another_format_or_moto_version(lab, one, tmp_path, other):
-    before = names(lab.path)
+def test_restore_refuses_a_snapshot_of_another_format_or_moto_version(folder, one, tmp_path, other):
+    before = names(folder.path)
     with zipfile.ZipFile(one) as archive:
         manifest = json.loads(archive.read("manifest.json")) | other
     file = altered(one, tmp_path / "other.labsnapshot", **{"manifest.json": json.dumps(manifest).encode()})
     told = refused("restore", str(file), "--force", says=f"with moto {manifest['moto']} made this snapshot")
     assert "next:  ask for a snapshot that your versions made" in told
-    assert names(lab.path) == before
+    assert names(folder.path) == before
 
 
 def test_restore_accepts_a_snapshot_of_another_labkit_version(one, tmp_path):
@@ -304,12 +304,12 @@ def test_restore_accepts_a_snapshot_of_another_labkit_version(one, tmp_path):
         process.stop(Folder(tmp_path / ".lab"))
 
 
-def test_restore_replaces_a_lab_with_state_only_with_force(lab):
-    configmaps(lab.path).create_namespaced_config_map("default", {"metadata": {"name": "after"}})
-    says = f"The snapshot would replace the state of the lab in {lab.path}. Nothing was changed."
+def test_restore_replaces_a_lab_with_state_only_with_force(folder):
+    configmaps(folder.path).create_namespaced_config_map("default", {"metadata": {"name": "after"}})
+    says = f"The snapshot would replace the state of the lab in {folder.path}. Nothing was changed."
     told = refused("restore", "one", says=says)
     assert "labkit restore one --force" in told
-    assert names(lab.path) == {"before", "after", "kube-root-ca.crt"}
+    assert names(folder.path) == {"before", "after", "kube-root-ca.crt"}
 
 
 def test_restore_puts_kubectl_on_the_cluster_that_it_used_in_the_snapshot(tmp_path):
@@ -409,14 +409,14 @@ def test_a_fault_from_before_the_snapshot_is_mended_with_the_restored_lab_s_cert
         process.stop(Folder(tmp_path / ".lab"))
 
 
-def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(lab, one, tmp_path):
+def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(folder, one, tmp_path):
     with zipfile.ZipFile(one) as archive:
         archive.extract("clusters/serials.db", tmp_path)
     with contextlib.closing(sqlite3.connect(tmp_path / "clusters/serials.db")) as database:
         database.execute("PRAGMA user_version = 99")
     later = (tmp_path / "clusters/serials.db").read_bytes()
     file = altered(one, tmp_path / "later.labsnapshot", **{"clusters/serials.db": later})
-    before, keys = names(lab.path), lab.secret
+    before, keys = names(folder.path), folder.secret
     told = refused(
         "restore",
         str(file),
@@ -425,11 +425,11 @@ def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(lab, o
     )
     assert "Another version of labkit made this lab" in told
     assert commands.labkit("up").returncode == 0
-    assert (names(lab.path), lab.secret) == (before, keys)
-    assert not any((lab.path / name).exists() for name in (replacement.WAITING, replacement.REPLACED))
+    assert (names(folder.path), folder.secret) == (before, keys)
+    assert not any((folder.path / name).exists() for name in (replacement.WAITING, replacement.REPLACED))
 
 
-def test_snapshot_and_restore_refuse_a_lab_that_a_real_cluster_has_joined(lab, monkeypatch):
+def test_snapshot_and_restore_refuse_a_lab_that_a_real_cluster_has_joined(folder, monkeypatch):
     monkeypatch.setattr(JoinedFolder, "joined", lambda _: {"team": None})
     refused("snapshot", "two", says="The cluster team has joined this lab.")
     refused("restore", "one", "--force", says="The cluster team has joined this lab.")

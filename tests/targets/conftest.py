@@ -208,7 +208,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
 
 
 @pytest.fixture
-def lab(empty: Folder, existing: Existing) -> Iterator[labkit.Lab]:
+def joined(empty: Folder, existing: Existing) -> Iterator[labkit.Lab]:
     """The lab that the cluster has joined."""
     with labkit.Lab.open(**existing.parameters) as opened:
         yield opened

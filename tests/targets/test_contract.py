@@ -86,16 +86,16 @@ def on_eks(terminal: dict[str, str]) -> Target:
 
 
 @pytest.fixture
-def lab(target: Target) -> Iterator[labkit.Lab]:
+def opened(target: Target) -> Iterator[labkit.Lab]:
     """The target's lab, opened for a run of its own, whose resources are removed afterwards."""
-    with target.open(namespace="contract", role_name="contract", bucket="contract") as opened:
-        yield opened
-        opened.remove()
+    with target.open(namespace="contract", role_name="contract", bucket="contract") as lab:
+        yield lab
+        lab.remove()
 
 
-def things(lab: labkit.Lab) -> dict[str, Any]:
+def things(opened: labkit.Lab) -> dict[str, Any]:
     """The resources of the account and the cluster, but only the run's pods: others come and go."""
-    iam, s3, core = lab.aws.client("iam"), lab.aws.client("s3"), CoreV1Api(lab.kubernetes)
+    iam, s3, core = opened.aws.client("iam"), opened.aws.client("s3"), CoreV1Api(opened.kubernetes)
     return {
         "providers": sorted(one["Arn"] for one in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]),
         "roles": sorted(one["RoleName"] for one in iam.list_roles()["Roles"]),
@@ -117,17 +117,17 @@ def test_each_targets_module_has_the_same_functions(name):
     assert list(inspect.signature(module.environment).parameters) == ["variables"]
 
 
-def test_the_plan_names_the_cluster_and_creates_nothing(target, lab):
-    before = things(lab)
+def test_the_plan_names_the_cluster_and_creates_nothing(target, opened):
+    before = things(opened)
     assert "cluster" in target.module.plan(target.parameters())
-    assert things(lab) == before
+    assert things(opened) == before
 
 
-def test_the_connection_leads_to_its_own_account_region_and_issuer(lab):
-    connection = lab.connection
+def test_the_connection_leads_to_its_own_account_region_and_issuer(opened):
+    connection = opened.connection
     assert connection.aws.client("sts").get_caller_identity()["Account"] == connection.account_id
-    assert connection.aws.region_name == lab.parameters.region
-    cluster = connection.aws.client("eks").describe_cluster(name=lab.parameters.cluster)["cluster"]
+    assert connection.aws.region_name == opened.parameters.region
+    cluster = connection.aws.client("eks").describe_cluster(name=opened.parameters.cluster)["cluster"]
     assert cluster["identity"]["oidc"]["issuer"] == connection.issuer
     # The API server has to name the same issuer.
     discovery = WellKnownApi(connection.kubernetes).get_service_account_issuer_open_id_configuration()
@@ -140,119 +140,119 @@ def test_the_connection_leads_to_its_own_account_region_and_issuer(lab):
     assert connection.webhook_restored_by
 
 
-def test_connect_finds_the_same_issuer_and_account_and_creates_nothing(target, lab):
-    before = things(lab)
+def test_connect_finds_the_same_issuer_and_account_and_creates_nothing(target, opened):
+    before = things(opened)
     connection = targets.connect(target.parameters(confirm=""))
-    assert (connection.issuer, connection.account_id) == (lab.issuer, lab.account_id)
-    assert things(lab) == before
+    assert (connection.issuer, connection.account_id) == (opened.issuer, opened.account_id)
+    assert things(opened) == before
 
 
-def test_opening_the_lab_again_finds_the_same_issuer_and_account(target, lab):
-    before = things(lab)
+def test_opening_the_lab_again_finds_the_same_issuer_and_account(target, opened):
+    before = things(opened)
     with target.open() as again:
-        assert (again.issuer, again.account_id) == (lab.issuer, lab.account_id)
-    assert things(lab) == before
+        assert (again.issuer, again.account_id) == (opened.issuer, opened.account_id)
+    assert things(opened) == before
 
 
-def test_a_missing_capability_is_explained(target, lab, capsys):
+def test_a_missing_capability_is_explained(target, opened, capsys):
     for capability in capabilities.CAPABILITIES:
         if capability in target.has:
-            lab.needs(capability)
+            opened.needs(capability)
             continue
         with pytest.raises(LabError, match=f"The target {target.name} lacks") as refusal:
-            lab.needs(capability)
+            opened.needs(capability)
         assert refusal.value.next
         capsys.readouterr()
-        assert not lab.has(capability)
+        assert not opened.has(capability)
         assert f"The target {target.name} lacks" in capsys.readouterr().out
 
 
-def test_second_account_clock_and_trail_work_where_the_target_has_them(target, lab):
+def test_second_account_clock_and_trail_work_where_the_target_has_them(target, opened):
     if "other_account" in target.has:
-        theirs = lab.in_account(lab.connection.other_account)
-        assert theirs.aws.client("sts").get_caller_identity()["Account"] == theirs.account_id != lab.account_id
+        theirs = opened.in_account(opened.connection.other_account)
+        assert theirs.aws.client("sts").get_caller_identity()["Account"] == theirs.account_id != opened.account_id
     else:
         with pytest.raises(LabError, match=r"^You can't enter the account 222222222222"):
-            lab.in_account("222222222222")
-    assert all(lab.has(capability) for capability in target.has)
+            opened.in_account("222222222222")
+    assert all(opened.has(capability) for capability in target.has)
     if "clock" in target.has:
-        assert lab.clock.now() > 0
+        assert opened.clock.now() > 0
     if "trail" in target.has:
-        lab.aws.client("iam").list_roles()
-        assert next(lab.connection.trail())["eventName"] == "ListRoles"
-        assert lab.trail(event="ListRoles").records
+        opened.aws.client("iam").list_roles()
+        assert next(opened.connection.trail())["eventName"] == "ListRoles"
+        assert opened.trail(event="ListRoles").records
     else:
-        assert "aws cloudtrail lookup-events" in repr(lab.trail(last=1))
-        assert lab.trail(last=1).records == []
+        assert "aws cloudtrail lookup-events" in repr(opened.trail(last=1))
+        assert opened.trail(last=1).records == []
 
 
-def test_a_session_for_an_account_is_really_in_that_account(lab):
-    enter = lab.connection.account
-    for account_id in (lab.account_id, "222222222222"):
+def test_a_session_for_an_account_is_really_in_that_account(opened):
+    enter = opened.connection.account
+    for account_id in (opened.account_id, "222222222222"):
         session = enter(account_id)
         assert session is None or session.client("sts").get_caller_identity()["Account"] == account_id
 
 
-def test_the_issuer_s_documents_can_be_fetched(lab):
-    discovery = lab.fetch(f"{lab.issuer}/.well-known/openid-configuration")
-    assert discovery["issuer"] == lab.issuer
-    assert lab.fetch(discovery["jwks_uri"])["keys"]
+def test_the_issuer_s_documents_can_be_fetched(opened):
+    discovery = opened.fetch(f"{opened.issuer}/.well-known/openid-configuration")
+    assert discovery["issuer"] == opened.issuer
+    assert opened.fetch(discovery["jwks_uri"])["keys"]
     with pytest.raises(LabError) as refusal:
-        lab.fetch(f"{lab.issuer}/nothing")
+        opened.fetch(f"{opened.issuer}/nothing")
     assert refusal.value.next
 
 
-def test_the_pod_gets_the_role_and_remove_deletes_the_tagged_resources(lab, capsys):
-    before = things(lab)
-    lab.ready(through="pod")
+def test_the_pod_gets_the_role_and_remove_deletes_the_tagged_resources(opened, capsys):
+    before = things(opened)
+    opened.ready(through="pod")
     for step in steps.ORDER:
-        check = lab.check(step)
+        check = opened.check(step)
         assert check, check
-    iam, core = lab.aws.client("iam"), CoreV1Api(lab.kubernetes)
+    iam, core = opened.aws.client("iam"), CoreV1Api(opened.kubernetes)
     for tags in (
         iam.list_role_tags(RoleName="contract")["Tags"],
-        iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=lab.provider_arn)["Tags"],
-        lab.aws.client("s3").get_bucket_tagging(Bucket="contract")["TagSet"],
+        iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=opened.provider_arn)["Tags"],
+        opened.aws.client("s3").get_bucket_tagging(Bucket="contract")["TagSet"],
     ):
-        assert {tag["Key"]: tag["Value"] for tag in tags} == {LAB_TAG: "irsa", RUN_TAG: lab.run}
+        assert {tag["Key"]: tag["Value"] for tag in tags} == {LAB_TAG: "irsa", RUN_TAG: opened.run}
     for made in (
         core.read_namespace("contract"),
         core.read_namespaced_service_account("my-service-account", "contract"),
         core.read_namespaced_pod("my-pod", "contract"),
     ):
-        assert made.metadata.labels[RUN_LABEL] == lab.labels[RUN_LABEL]
+        assert made.metadata.labels[RUN_LABEL] == opened.labels[RUN_LABEL]
     capsys.readouterr()
-    lab.remove()
+    opened.remove()
     said = capsys.readouterr().out
-    assert {name: things(lab)[name] for name in before} == before
+    assert {name: things(opened)[name] for name in before} == before
     assert "removed role contract" in said
     shown = said.partition("\nremoved ")[0]
-    assert ("role contract" in shown) == lab.connection.shows_removal
-    lab.remove()
+    assert ("role contract" in shown) == opened.connection.shows_removal
+    opened.remove()
     assert capsys.readouterr().out == "nothing to remove\n"
 
 
-def test_ready_never_takes_over_another_runs_role(target, lab):
-    lab.ready(through="iam_role")
-    role = lab.aws.client("iam").get_role(RoleName="contract")["Role"]
+def test_ready_never_takes_over_another_runs_role(target, opened):
+    opened.ready(through="iam_role")
+    role = opened.aws.client("iam").get_role(RoleName="contract")["Role"]
     with (
         pytest.raises(RoleOfAnotherRun, match="role-belongs-to-another-run"),
         target.open(namespace="another", role_name="contract", bucket="another") as another,
     ):
         another.ready(before="iam_role")
     # The refused run leaves nothing behind, not even its bucket.
-    assert "another" not in things(lab)["buckets"] + things(lab)["namespaces"]
-    assert lab.aws.client("iam").get_role(RoleName="contract")["Role"]["RoleId"] == role["RoleId"]
+    assert "another" not in things(opened)["buckets"] + things(opened)["namespaces"]
+    assert opened.aws.client("iam").get_role(RoleName="contract")["Role"]["RoleId"] == role["RoleId"]
 
 
-def test_an_untagged_role_of_the_runs_name_is_deleted_only_in_the_lab(lab, capsys):
-    iam = lab.aws.client("iam")
+def test_an_untagged_role_of_the_runs_name_is_deleted_only_in_the_lab(opened, capsys):
+    iam = opened.aws.client("iam")
     trust = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"},'
     iam.create_role(RoleName="contract", AssumeRolePolicyDocument=f'{trust} "Action": "sts:AssumeRole"}}]}}')
     capsys.readouterr()
-    lab.remove()
+    opened.remove()
     left = "left alone role contract: it carries no tag of the lab" in capsys.readouterr().out
-    assert left != lab.takes_untagged
+    assert left != opened.takes_untagged
     if left:
         iam.delete_role(RoleName="contract")
 

@@ -67,7 +67,7 @@ def test_a_kubeconfig_with_insecure_skip_tls_verify_works_without_warnings(empty
     assert not [one for one in recwarn if "Unverified HTTPS" in str(one.message)]
 
 
-def test_a_terminal_finds_the_cluster_by_the_labs_kubeconfig(lab, existing):
+def test_a_terminal_finds_the_cluster_by_the_labs_kubeconfig(joined, existing):
     state = simulator.State.read(Folder.find())
     config = yaml.safe_load(state.kubeconfig.read_text())
     assert config["current-context"] == "blue"
@@ -102,7 +102,7 @@ def test_labkit_up_prints_the_issuer_the_image_and_the_next_commands(empty, exis
         lab.remove()
 
 
-def test_a_later_image_option_changes_the_clusters_image(lab, existing, capsys):
+def test_a_later_image_option_changes_the_clusters_image(joined, existing, capsys):
     up_command.join(cluster="blue", image="example/other")
     assert "image    example/other" in capsys.readouterr().out
     with labkit.Lab.open(**existing.parameters) as again:
@@ -111,7 +111,7 @@ def test_a_later_image_option_changes_the_clusters_image(lab, existing, capsys):
     assert "image example/other" in capsys.readouterr().out
 
 
-def test_status_names_the_joined_cluster_and_its_report_hides_the_path(lab, existing, capsys):
+def test_status_names_the_joined_cluster_and_its_report_hides_the_path(joined, existing, capsys):
     cli.status()
     said = capsys.readouterr().out
     assert f"target kind: context existing of {existing.kubeconfig}" in said
@@ -123,13 +123,13 @@ def test_status_names_the_joined_cluster_and_its_report_hides_the_path(lab, exis
     assert str(existing.kubeconfig) not in report
 
 
-def test_the_plan_says_whether_the_cluster_has_joined_the_lab(lab, existing):
-    assert "which has joined the lab" in kind.plan(lab.parameters)
+def test_the_plan_says_whether_the_cluster_has_joined_the_lab(joined, existing):
+    assert "which has joined the lab" in kind.plan(joined.parameters)
     assert "which has joined the lab" in kind.plan(Parameters.checked(target="kind"))
     assert "registers two webhooks" in kind.plan(Parameters.checked(target="kind", cluster="green"))
 
 
-def test_labkit_fetch_reaches_the_issuer_of_a_joined_cluster_and_no_other_url(lab, capsys):
+def test_labkit_fetch_reaches_the_issuer_of_a_joined_cluster_and_no_other_url(joined, capsys):
     cli.fetch(f"{ISSUER}/.well-known/openid-configuration")
     document = json.loads(capsys.readouterr().out)
     assert document["issuer"] == ISSUER
@@ -246,48 +246,48 @@ def test_the_plan_names_the_cluster_and_starts_no_lab(empty, existing):
 
 
 @pytest.mark.parametrize("capability", ["clock", "node_identity"])
-def test_a_capability_that_the_target_lacks_is_explained(lab, capability):
+def test_a_capability_that_the_target_lacks_is_explained(joined, capability):
     with pytest.raises(LabError, match="The target kind lacks") as refusal:
-        lab.needs(capability)
+        joined.needs(capability)
     assert "skip" in refusal.value.next
-    lab.needs("trail")
+    joined.needs("trail")
 
 
 # AWS knows the cluster.
 
 
-def test_eks_describes_the_joined_cluster(lab, existing):
-    cluster = lab.aws.client("eks").describe_cluster(name="blue")["cluster"]
+def test_eks_describes_the_joined_cluster(joined, existing):
+    cluster = joined.aws.client("eks").describe_cluster(name="blue")["cluster"]
     assert cluster["status"] == "ACTIVE"
-    assert cluster["identity"]["oidc"]["issuer"] == lab.issuer == ISSUER
+    assert cluster["identity"]["oidc"]["issuer"] == joined.issuer == ISSUER
     assert cluster["endpoint"] == existing.api.configuration.host
     assert cluster["tags"] == {"labkit:target": "kind"}
 
 
-def token(lab: labkit.Lab, account: str = "my-service-account", audience: str = "sts.amazonaws.com") -> str:
+def token(joined: labkit.Lab, account: str = "my-service-account", audience: str = "sts.amazonaws.com") -> str:
     wanted = {"spec": {"audiences": [audience]}}
-    return CoreV1Api(lab.kubernetes).create_namespaced_service_account_token(account, "default", wanted).status.token
+    return CoreV1Api(joined.kubernetes).create_namespaced_service_account_token(account, "default", wanted).status.token
 
 
-def exchange(lab: labkit.Lab, web_identity_token: str) -> str:
-    request = {"RoleArn": lab.role_arn, "RoleSessionName": "test", "WebIdentityToken": web_identity_token}
-    return lab.aws.client("sts").assume_role_with_web_identity(**request)["AssumedRoleUser"]["Arn"]
+def exchange(joined: labkit.Lab, web_identity_token: str) -> str:
+    request = {"RoleArn": joined.role_arn, "RoleSessionName": "test", "WebIdentityToken": web_identity_token}
+    return joined.aws.client("sts").assume_role_with_web_identity(**request)["AssumedRoleUser"]["Arn"]
 
 
-def test_sts_refuses_a_wrong_subject_audience_signature_or_unknown_issuer(lab):
-    lab.ready(through="service_account")
-    assert exchange(lab, token(lab)).endswith(":assumed-role/my-role/test")
+def test_sts_refuses_a_wrong_subject_audience_signature_or_unknown_issuer(joined):
+    joined.ready(through="service_account")
+    assert exchange(joined, token(joined)).endswith(":assumed-role/my-role/test")
     with labkit.expect_denied("AccessDenied"):
-        exchange(lab, token(lab, "default"))
+        exchange(joined, token(joined, "default"))
     with labkit.expect_denied("InvalidIdentityToken"):
-        exchange(lab, token(lab, audience="https://kubernetes.default.svc"))
-    head, claims, signature = token(lab).split(".")
+        exchange(joined, token(joined, audience="https://kubernetes.default.svc"))
+    head, claims, signature = token(joined).split(".")
     with labkit.expect_denied("InvalidIdentityToken"):
-        exchange(lab, f"{head}.{claims}.{signature[:-8]}AAAAAAAA")
-    assert "signature" in str(lab.trail(last=1)).lower()
-    lab.aws.client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)
+        exchange(joined, f"{head}.{claims}.{signature[:-8]}AAAAAAAA")
+    assert "signature" in str(joined.trail(last=1)).lower()
+    joined.aws.client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=joined.provider_arn)
     with labkit.expect_denied("InvalidIdentityToken"):
-        exchange(lab, token(lab))
+        exchange(joined, token(joined))
 
 
 def test_sts_reads_the_keys_only_from_the_clusters_api_server(empty, tmp_path):

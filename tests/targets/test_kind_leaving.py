@@ -76,8 +76,8 @@ def test_down_deletes_the_labs_webhooks_even_if_somebody_changed_them(empty, exi
     assert existing.registered() == []
 
 
-def test_eks_delete_cluster_deletes_the_labs_webhooks_from_the_cluster(lab, existing):
-    lab.aws.client("eks").delete_cluster(name="blue")
+def test_eks_delete_cluster_deletes_the_labs_webhooks_from_the_cluster(joined, existing):
+    joined.aws.client("eks").delete_cluster(name="blue")
     assert existing.registered() == []
 
 
@@ -217,8 +217,8 @@ def test_a_removal_deletes_aws_resources_if_the_cluster_does_not_answer(empty, t
         cli.reset()
 
 
-def test_a_later_removal_deletes_the_objects_of_a_cluster_that_answers_again(lab, existing, capsys, monkeypatch):
-    lab.ready(through="pod")
+def test_a_later_removal_deletes_the_objects_of_a_cluster_that_answers_again(joined, existing, capsys, monkeypatch):
+    joined.ready(through="pod")
     with silent(existing.kubeconfig), monkeypatch.context() as quick:
         quick.setattr(kind_cluster, "ANSWERS_WITHIN", (1, 1))
         assert "removed role my-role" in removed(capsys, "target=kind", yes=True)

@@ -31,17 +31,17 @@ def variables(pod: Any) -> dict[str, str]:
     return {variable.name: variable.value for variable in pod.spec.containers[0].env or []}
 
 
-def test_a_pod_finds_the_lab_although_its_manifest_does_not_name_it(lab, existing):
-    lab.ready(through="service_account")
-    made = existing.core.create_namespaced_pod("default", build(lab.parameters))
+def test_a_pod_finds_the_lab_although_its_manifest_does_not_name_it(joined, existing):
+    joined.ready(through="service_account")
+    made = existing.core.create_namespaced_pod("default", build(joined.parameters))
     endpoint = simulator.State.read(Folder.find()).endpoint_url
     assert variables(made)["AWS_ENDPOINT_URL"] == endpoint
     assert variables(made)["AWS_EC2_METADATA_DISABLED"] == "true"
-    assert variables(made)["AWS_ROLE_ARN"] == lab.role_arn
+    assert variables(made)["AWS_ROLE_ARN"] == joined.role_arn
     # With a tag and IfNotPresent, a node pulls the image only once.
     container = made.spec.containers[0]
     assert (container.image.partition(":")[2] != "", container.image_pull_policy) == (True, "IfNotPresent")
-    wait_until_running(lab)
+    wait_until_running(joined)
     done = execute(
         existing.api, "my-pod", "default", ["aws", "s3api", "put-object", "--bucket", "irsa-lab", "--key", "x"]
     )
@@ -53,7 +53,7 @@ def test_a_pod_finds_the_lab_although_its_manifest_does_not_name_it(lab, existin
     ("default", {"labkit/skip-lab-network": "true"}, [], None),
     ("kube-system", {}, [], None),
 ], ids=["a variable of its own", "opted out", "the cluster's own"])  # fmt: skip
-def test_lab_network_skips_own_variables_opted_out_pods_and_kube_system(lab, existing, namespace, labels, env, led):
+def test_lab_network_skips_own_variables_opted_out_pods_and_kube_system(joined, existing, namespace, labels, env, led):
     pod = {"metadata": {"name": "other", "labels": labels}, "spec": {"containers": [{"name": "a", "image": "python"}]}}
     pod["spec"]["containers"][0]["env"] = env
     made = existing.core.create_namespaced_pod(namespace, pod, dry_run="All")
@@ -82,17 +82,19 @@ def test_the_lab_listens_only_on_loopback_and_on_the_aws_host(empty, existing):
 
 
 @pytest.mark.kubectl
-def test_the_printed_command_restores_a_deleted_webhook(lab, existing):
+def test_the_printed_command_restores_a_deleted_webhook(joined, existing):
     registered = existing.webhooks.read_mutating_webhook_configuration("pod-identity-webhook").webhooks[0]
-    (known,) = lab.connection.webhook_registration()["webhooks"]
+    (known,) = joined.connection.webhook_registration()["webhooks"]
     assert known["clientConfig"] == existing.api.sanitize_for_serialization(registered.client_config)
     existing.webhooks.delete_mutating_webhook_configuration("pod-identity-webhook")
-    lab.ready(through="service_account")
-    pod = build(lab.parameters)
+    joined.ready(through="service_account")
+    pod = build(joined.parameters)
     assert "AWS_ROLE_ARN" not in variables(existing.core.create_namespaced_pod("default", pod, dry_run="All"))
     state = simulator.State.read(Folder.find())
-    environment = {**os.environ, "KUBECONFIG": str(state.kubeconfig)}
-    subprocess.run(["sh", "-c", lab.connection.webhook_restored_by], env=environment, check=True, capture_output=True)
+    environment = os.environ | {"KUBECONFIG": str(state.kubeconfig)}
+    subprocess.run(
+        ["sh", "-c", joined.connection.webhook_restored_by], env=environment, check=True, capture_output=True
+    )
     assert "AWS_ROLE_ARN" in variables(existing.core.create_namespaced_pod("default", pod, dry_run="All"))
     kind.down()
     assert existing.registered() == []
@@ -123,8 +125,8 @@ def viewer(existing):
     rbac.delete_cluster_role(VIEWER)
 
 
-def test_the_doctor_finds_an_unreachable_webhook_by_the_api_servers_counters(lab, existing, viewer):
-    lab.ready(through="service_account")
+def test_the_doctor_finds_an_unreachable_webhook_by_the_api_servers_counters(joined, existing, viewer):
+    joined.ready(through="service_account")
     registration = existing.webhooks.read_mutating_webhook_configuration("pod-identity-webhook")
     registration.webhooks[0].client_config.url += "d"
     existing.webhooks.replace_mutating_webhook_configuration("pod-identity-webhook", registration)
@@ -136,11 +138,11 @@ def test_the_doctor_finds_an_unreachable_webhook_by_the_api_servers_counters(lab
     ]
     account.metadata.managed_fields = managed
     existing.core.replace_namespaced_service_account("my-service-account", "default", account)
-    existing.core.create_namespaced_pod("default", build(lab.parameters))
-    wait_until_running(lab)
+    existing.core.create_namespaced_pod("default", build(joined.parameters))
+    wait_until_running(joined)
 
     def diagnosed(**changes):
-        connection = dataclasses.replace(lab.connection, **changes)
+        connection = dataclasses.replace(joined.connection, **changes)
         return doctor.diagnose(
             namespace="default", service_account="my-service-account", connection=connection, probe=True
         )
@@ -164,13 +166,13 @@ def test_an_image_that_cannot_be_pulled_leaves_no_pod(empty, existing):
         lab.remove()
 
 
-def test_another_owners_objects_are_never_taken_over_or_deleted(lab, existing):
+def test_another_owners_objects_are_never_taken_over_or_deleted(joined, existing):
     account = {"metadata": {"name": "my-service-account"}}
     made = existing.core.create_namespaced_service_account("default", account)
     try:
         with pytest.raises(NotThisRuns) as refusal:
-            lab.ready(through="service_account")
-        lab.remove()
+            joined.ready(through="service_account")
+        joined.remove()
         kept = existing.core.read_namespaced_service_account("my-service-account", "default")
     finally:
         existing.core.delete_namespaced_service_account("my-service-account", "default")
@@ -179,7 +181,7 @@ def test_another_owners_objects_are_never_taken_over_or_deleted(lab, existing):
     assert "another namespace or service_account" in refusal.value.next
 
 
-def test_the_break_and_repair_notebook_changes_no_webhook_of_an_existing_cluster(lab, existing):
+def test_the_break_and_repair_notebook_changes_no_webhook_of_an_existing_cluster(joined, existing):
     parameters = "".join(f"\n{name} = {value!r}" for name, value in existing.parameters.items())
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells[2].source += parameters

@@ -309,7 +309,7 @@ def test_an_aws_host_that_no_container_can_call_is_refused(refused, address):
 # A lab that already runs.
 
 
-def test_one_cluster_cannot_join_under_two_names(lab, existing):
+def test_one_cluster_cannot_join_under_two_names(joined, existing):
     with pytest.raises(AnotherCluster, match="AWS could not tell the two clusters' tokens apart") as refusal:
         labkit.Lab.open(**existing.parameters, cluster="green")
     assert "delete-cluster --name blue" in refusal.value.next
@@ -322,26 +322,26 @@ def test_kind_refuses_a_cluster_name_that_belongs_to_moto(empty, existing):
     assert existing.registered() == []
 
 
-def test_moto_refuses_a_cluster_name_that_belongs_to_kind(lab):
+def test_moto_refuses_a_cluster_name_that_belongs_to_kind(joined):
     for look in (labkit.Lab.open, lambda: targets.connect(Parameters.checked())):
         with pytest.raises(LabError, match="belongs to another target: kind"):
             look()
 
 
-def test_two_clusters_cannot_join_under_the_same_name(lab, existing):
+def test_two_clusters_cannot_join_under_the_same_name(joined, existing):
     other = changed(existing, elsewhere)
     with pytest.raises(AnotherCluster, match="is the cluster of context existing") as refusal:
         labkit.Lab.open(target="kind", kubeconfig=other, context="existing")
     assert f"you asked for the cluster of context existing of {other}." in str(refusal.value)
 
 
-def test_a_joined_cluster_cannot_be_opened_by_another_context(lab, existing):
+def test_a_joined_cluster_cannot_be_opened_by_another_context(joined, existing):
     with pytest.raises(AnotherCluster, match="by the context existing, not by stranger") as refusal:
         labkit.Lab.open(**{**existing.parameters, "context": "stranger"})
     assert "labkit down" in refusal.value.next
 
 
-def test_a_joined_cluster_that_stops_answering_is_named_by_the_users_kubeconfig(lab, existing, empty):
+def test_a_joined_cluster_that_stops_answering_is_named_by_the_users_kubeconfig(joined, existing, empty):
     kept = JoinedFolder(empty, "blue", "us-east-1")
     config = yaml.safe_load(kept.kubeconfig.read_text())
     before = kept.kubeconfig.read_bytes()
