@@ -9,12 +9,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 import tests.botocore_data  # noqa: F401  # before labkit is imported
 from tests import forked, forked_commands
+
+if TYPE_CHECKING:
+    from labkit import Lab
+    from labkit.simulator.in_tests import LabInTests
 
 # Loading modules and tests makes hardly any garbage, but collecting it takes a fifth of that time.
 gc.set_threshold(100_000, 50, 50)
@@ -111,6 +116,27 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ["LABKIT_HOME"] = str(path)
     yield path
     emptied(path)
+
+
+@pytest.fixture(scope="module")
+def lab(request: pytest.FixtureRequest, irsa_lab: "LabInTests") -> Iterator["Lab"]:
+    """The session's lab, opened as a notebook opens it; LABKIT_HOME is its folder.
+
+    The module's marker `lab(…)` has the parameters, and with ``through=`` the last step that exists already. A module
+    deletes what it creates beside its run.
+    """
+    from labkit import Lab
+
+    os.environ["LABKIT_HOME"] = str(irsa_lab.folder.path)
+    marker = request.node.get_closest_marker("lab")
+    parameters = {**marker.kwargs} if marker else {}
+    through = parameters.pop("through", None)
+    with Lab.open(**parameters) as opened:
+        if through:
+            opened.ready(through=through)
+        yield opened
+        opened.mend()
+        opened.remove()
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ FORGED = (
     "The web identity token provided could not be validated. "
     "See the AssumeRoleWithWebIdentity documentation for requirements."
 )
+pytestmark = pytest.mark.lab(namespace=NAMESPACE, service_account="reader", role_name="reader", bucket=BUCKET)
 
 
 @dataclass(frozen=True)
@@ -139,23 +140,21 @@ def client(request: pytest.FixtureRequest) -> Client:
     return request.param()
 
 
-@pytest.fixture(scope="module")
-def lab(home: Path) -> Iterator[labkit.Lab]:
-    """A lab with a bucket and two service accounts: `reader`, and `mistrusted`, whose role doesn't trust it."""
-    with labkit.Lab.open(namespace=NAMESPACE, service_account="reader", role_name="reader", bucket=BUCKET) as lab:
-        lab.ready(before="iam_role")
-        s3, core = lab.aws.client("s3"), CoreV1Api(lab.kubernetes)
-        for key in ("open/hello.txt", "closed/secret.txt"):
-            s3.put_object(Bucket=BUCKET, Key=key, Body=BODY.encode())
-        role(lab, "reader", trusts="reader")
-        role(lab, "mistrusted", trusts="another")
-        core.create_namespace({"metadata": {"name": NAMESPACE, "labels": lab.labels}})
-        for name in ("reader", "mistrusted"):
-            annotations = {"eks.amazonaws.com/role-arn": lab.connection.role_arn(name)}
-            core.create_namespaced_service_account(NAMESPACE, {"metadata": {"name": name, "annotations": annotations}})
-        yield lab
-        core.delete_namespace(NAMESPACE)
-        lab.remove()
+@pytest.fixture(scope="module", autouse=True)
+def accounts(lab: labkit.Lab) -> Iterator[None]:
+    """A bucket and two service accounts: `reader`, and `mistrusted`, whose role doesn't trust it."""
+    lab.ready(before="iam_role")
+    s3, core = lab.aws.client("s3"), CoreV1Api(lab.kubernetes)
+    for key in ("open/hello.txt", "closed/secret.txt"):
+        s3.put_object(Bucket=BUCKET, Key=key, Body=BODY.encode())
+    role(lab, "reader", trusts="reader")
+    role(lab, "mistrusted", trusts="another")
+    core.create_namespace({"metadata": {"name": NAMESPACE, "labels": lab.labels}})
+    for name in ("reader", "mistrusted"):
+        annotations = {"eks.amazonaws.com/role-arn": lab.connection.role_arn(name)}
+        core.create_namespaced_service_account(NAMESPACE, {"metadata": {"name": name, "annotations": annotations}})
+    yield
+    core.delete_namespace(NAMESPACE)
 
 
 def role(lab: labkit.Lab, name: str, *, trusts: str) -> None:

@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from labkit import Lab
 from labkit.course.exercises import break_and_repair
 from tests.course.attempts.break_and_repair import the_annotation_and_a_new_pod, the_trust_policy_written_again
 
@@ -13,13 +12,7 @@ SOME = slice(None) if os.environ.get("LABKIT_LESSONS") else slice(1)
 REFUSED = [("09-a", fault, "AccessDenied: Not authorized") for fault in break_and_repair.REFUSED[SOME]]
 NODES = [("09-b", fault, "assumed-role/blue-node-role") for fault in break_and_repair.WITHOUT_ROLE[SOME]]
 SOLUTIONS = {"09-a": the_trust_policy_written_again, "09-b": the_annotation_and_a_new_pod}
-
-
-@pytest.fixture(scope="module")
-def lab(home):
-    with Lab.open() as opened:
-        opened.ready(through="service_account")
-        yield opened
+pytestmark = pytest.mark.lab(through="service_account")
 
 
 @pytest.mark.parametrize(("exercise", "fault", "symptom"), REFUSED + NODES)

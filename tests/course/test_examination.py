@@ -15,15 +15,7 @@ from tests import commands
 DRAWN = ("trust-policy-names-another-namespace", "policy-detached", "role-deleted")
 
 
-@pytest.fixture(scope="module")
-def lab(home):
-    with Lab.open() as opened:
-        yield opened
-        opened.mend()
-        opened.remove()
-
-
-def test_an_examination_judges_each_repair_and_ends_with_a_certificate(lab, home, tmp_path, monkeypatch, capsys):
+def test_an_examination_judges_each_repair_and_ends_with_a_certificate(lab, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("labkit.course.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN])
     monkeypatch.setenv("LABKIT_PROGRESS", str(tmp_path / "progress.jsonl"))
     iam, said = lab.aws.client("iam"), lambda: capsys.readouterr().out
@@ -52,7 +44,7 @@ def test_an_examination_judges_each_repair_and_ends_with_a_certificate(lab, home
     exam.hand_in()
     assert re.search(r"wrong  a write to the bucket +expected  refused\n.+found     allowed", said())
     iam.detach_role_policy(RoleName="my-role", PolicyArn="arn:aws:iam::aws:policy/AmazonS3FullAccess")
-    commands.labkit("doctor", LABKIT_HOME=str(home))
+    commands.labkit("doctor")
     exam.hand_in()
     assert "Fault 3 of 3." in said()
 
@@ -117,11 +109,11 @@ def test_a_repair_by_the_lab_counts_as_given_up_and_recreating_costs_points(lab,
     assert repr(exam.certificate()).splitlines()[0].endswith("17 of 40 points")
 
 
-def test_asking_the_lab_for_the_cause_costs_points_and_reading_does_not(lab, home, monkeypatch):
+def test_asking_the_lab_for_the_cause_costs_points_and_reading_does_not(lab, monkeypatch):
     def read_only():
         with Lab.open(role_name="reader") as other:
             other.check("iam_role")
-        commands.labkit("doctor", "--explain", "InvalidIdentityToken: Incorrect token audience", LABKIT_HOME=str(home))
+        commands.labkit("doctor", "--explain", "InvalidIdentityToken: Incorrect token audience")
         return lab.trail(), lab.who_gets_in()
 
     ways = [read_only, lambda: lab.check("iam_role"), lab.journey, lab.diagnose]

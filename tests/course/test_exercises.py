@@ -7,7 +7,7 @@ import os
 import pytest
 from kubernetes.client import CoreV1Api
 
-from labkit import Lab, documents
+from labkit import documents
 from labkit.course import exercises, lessons
 from labkit.errors import LabError, UnknownName
 from labkit.steps.namespace import until_gone
@@ -25,13 +25,7 @@ TRIED = ATTEMPTS if os.environ.get("LABKIT_LESSONS") else [each for each in ATTE
 QUESTIONS = [
     each for number in lessons.FILES for each in (*lessons.of_notebook(number).predictions, *lessons.recall(number))
 ]
-
-
-@pytest.fixture(scope="module")
-def lab(home):
-    with Lab.open() as opened:
-        opened.ready(through="pod")
-        yield opened
+pytestmark = pytest.mark.lab(through="pod")
 
 
 @pytest.mark.parametrize("attempt", TRIED, ids=lambda attempt: attempt.name)

@@ -1,4 +1,4 @@
-"""A healthy lab of its own for each module of tests, because the doctor also reports other tests' leftovers."""
+"""A healthy lab of its own for each module of tests."""
 
 import os
 import subprocess
@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from labkit import Lab, simulator
+from labkit import Lab
 from labkit.course.faults import Situation, live
-from labkit.simulator import Folder
+from labkit.simulator.in_tests import LabInTests, running
 
 PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The lab, ready through the pod. LABKIT_HOME is its folder while the tests run."""
-    folder = Folder(tmp_path_factory.mktemp("own") / ".lab")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("LABKIT_HOME", str(folder.path))
-        try:
-            with Lab.open() as lab:
-                lab.ready(through="pod")
-                yield lab
-        finally:
-            simulator.stop(folder)
+def irsa_lab() -> Iterator[LabInTests]:
+    """A lab for each module, because the doctor also reports what other tests left."""
+    with running() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def lab(lab: Lab) -> Lab:
+    """The lab, ready through the pod."""
+    lab.ready(through="pod")
+    return lab
 
 
 @pytest.fixture(scope="module")

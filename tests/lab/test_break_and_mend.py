@@ -5,20 +5,12 @@ import dataclasses
 import pytest
 from kubernetes.client import CoreV1Api
 
-from labkit import Lab
 from labkit.course import faults
 from labkit.errors import LabError
 from labkit.steps import pod
 
 SEED = 5
-
-
-@pytest.fixture(scope="module")
-def lab(home):
-    with Lab.open(cluster="break-tests") as opened:
-        opened.ready(through="pod")
-        yield opened
-        opened.remove()
+pytestmark = pytest.mark.lab(cluster="break-tests", through="pod")
 
 
 @pytest.fixture(autouse=True)

@@ -22,12 +22,7 @@ from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.steps.pod import PodDoesNotRun
 from tests.commands import labkit
 
-
-@pytest.fixture(scope="module")
-def lab(home):
-    with Lab.open(cluster="lab-tests") as opened:
-        yield opened
-        opened.remove()
+pytestmark = [pytest.mark.lab(cluster="lab-tests"), pytest.mark.usefixtures("lab")]
 
 
 @pytest.fixture
@@ -384,7 +379,7 @@ def test_the_notebooks_own_role_is_taken_over_even_with_a_mistake_in_its_subject
     assert lab.check("iam_role")
 
 
-def test_a_run_works_in_its_own_namespace_and_remove_deletes_it(home):
+def test_a_run_works_in_its_own_namespace_and_remove_deletes_it():
     with Lab.open(cluster="lab-tests", namespace="team-a", service_account="reader", role_name="reader") as lab:
         lab.ready(through="pod")
         assert all(lab.check(step) for step in ("service_account", "pod", "credentials"))
@@ -420,7 +415,7 @@ def test_now_is_the_labs_time_or_without_a_clock_the_machines_time(lab):
     assert before <= datetime.now(UTC)
 
 
-def test_open_refuses_an_account_id_that_is_not_the_labs(home):
+def test_open_refuses_an_account_id_that_is_not_the_labs():
     refused = "parameter account_id = '210987654321': the account of the target moto is 123456789012"
     with pytest.raises(LabError, match=refused):
         Lab.open(account_id="210987654321")

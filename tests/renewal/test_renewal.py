@@ -7,9 +7,9 @@ import pytest
 from botocore.exceptions import ClientError
 from kubernetes.client import CoreV1Api
 
-import labkit
 from labkit.execution import execute
-from labkit.simulator import Folder, State
+from labkit.simulator import State
+from labkit.simulator.in_tests import running
 from labkit.steps.pod import wait_until_running
 from labkit.tokens import Claims
 
@@ -29,16 +29,24 @@ for call in itertools.count(1):
 """
 
 
-@pytest.fixture
-def lab(home):
-    with labkit.Lab.open(service_account=POD, role_name=POD, bucket="irsa-renewal") as lab:
-        if not State.read(Folder(home)).pod_clock:
+pytestmark = pytest.mark.lab(service_account=POD, role_name=POD, bucket="irsa-renewal")
+
+
+@pytest.fixture(scope="module")
+def irsa_lab():
+    """A lab of this module's own, because its clock goes ahead by days."""
+    with running() as lab:
+        if not State.read(lab.folder).pod_clock:
             pytest.skip("needs libfaketime (Linux on x86-64), by which pods see the lab's clock")
-        lab.clock.reset()
-        lab.ready(before="pod")
         yield lab
-        lab.clock.reset()
-        lab.remove()
+
+
+@pytest.fixture(autouse=True)
+def on_time(lab):
+    lab.clock.reset()
+    lab.ready(before="pod")
+    yield
+    lab.clock.reset()
 
 
 class Program:

@@ -12,7 +12,7 @@ from hashlib import sha1
 import pexpect
 import pytest
 
-from labkit import Lab, documents
+from labkit import documents
 from labkit.errors import NoCredentials
 from labkit.run_parameters import Parameters
 from labkit.runs.fleet import looking
@@ -21,6 +21,7 @@ from labkit.runs.fleet.results import Result
 from labkit.runs.fleet.rows import Row, read
 from labkit.runs.fleet.running import Fleet, RowOutcome
 from labkit.runs.fleet.task import credentials, run_row
+from labkit.simulator.in_tests import running
 from labkit.targets.eks.account import open_session
 from tests.commands import LABKIT, labkit
 from tests.notebooks.test_notebook_format import UNSTABLE
@@ -29,13 +30,14 @@ from tests.runs.reports import report, times
 
 POLICY, ACCOUNT, WORKER = 2, 4, 9  # the rows with a fault, from 0
 WITHIN = 600  # seconds, enough for a busy machine
-pytestmark = pytest.mark.timeout(WITHIN)
+pytestmark = [pytest.mark.timeout(WITHIN), pytest.mark.lab(cluster="c0")]
 
 
 @pytest.fixture(scope="module")
-def lab(home):
-    with Lab.open(cluster="c0") as opened:
-        yield opened
+def irsa_lab():
+    """A lab of this module's own, because a fleet leaves the resources of many runs."""
+    with running() as lab:
+        yield lab
 
 
 @pytest.fixture(scope="module")
@@ -434,14 +436,14 @@ BY_PROFILE = (
 
 @pytest.mark.parametrize(("access", "renew"), [("assume_role", BY_ROLE), ("profile", BY_PROFILE)])
 def test_credentials_that_expire_in_a_run_fail_its_row_and_resume_uses_new_ones(
-    lab, home, account, profile, tmp_path, access, renew
+    lab, irsa_lab, account, profile, tmp_path, access, renew
 ):
     given, role = account
     profile()
     given = Parameters.checked(**given.given, role_name=f"by-{access}")
     row = Row(1, "row 1", given, **{access: role if access == "assume_role" else "theirs"})
     notebook = notebooks.write(tmp_path / "in.ipynb", EXPIRES)
-    fleet = Fleet([row], notebook, tmp_path / "out", home=str(home))
+    fleet = Fleet([row], notebook, tmp_path / "out", home=str(irsa_lab.folder.path))
     with fleet.results.opened(resume=False):
         done = run_row(fleet.job(row))
     assert done.state == "failed"
@@ -460,7 +462,7 @@ def test_credentials_that_expire_in_a_run_fail_its_row_and_resume_uses_new_ones(
     assert [outcome.is_earlier for outcome in again.earlier()] == [True]
 
 
-def test_an_expired_sso_login_is_reported_with_the_login_command(account, home, tmp_path, monkeypatch):
+def test_an_expired_sso_login_is_reported_with_the_login_command(account, irsa_lab, tmp_path, monkeypatch):
     given, _ = account
     cache = tmp_path / ".aws" / "sso" / "cache"
     cache.mkdir(parents=True)
@@ -473,7 +475,7 @@ def test_an_expired_sso_login_is_reported_with_the_login_command(account, home, 
     monkeypatch.setenv("HOME", str(tmp_path))
     row = Row(1, "row 1", given, profile="theirs")
     notebook = notebooks.write(tmp_path / "in.ipynb", EXPIRES)
-    fleet = Fleet([row], notebook, tmp_path / "out", home=str(home))
+    fleet = Fleet([row], notebook, tmp_path / "out", home=str(irsa_lab.folder.path))
     with fleet.results.opened(resume=False):
         done = run_row(fleet.job(row))
     assert done.reason.startswith("The row's AWS credentials have expired. TokenRetrievalError: ")

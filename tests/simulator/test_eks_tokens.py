@@ -25,6 +25,7 @@ from kubernetes import client
 from labkit import Lab
 from labkit.simulator import environment
 from labkit.simulator.folder import Folder
+from labkit.simulator.in_tests import LabInTests
 from labkit.simulator.process import State
 from labkit.tokens import read_jwt
 
@@ -39,23 +40,23 @@ TRUST = json.dumps(
         ],
     }
 )
+pytestmark = pytest.mark.lab(cluster=CLUSTER, namespace="tokens", service_account="reader", role_name="tokens-reader")
 
 
 @pytest.fixture(scope="module")
-def lab(home: Path) -> Iterator[Lab]:
-    with Lab.open(cluster=CLUSTER, namespace="tokens", service_account="reader", role_name="tokens-reader") as opened:
-        yield opened
+def folder(irsa_lab: LabInTests) -> Folder:
+    return irsa_lab.folder
 
 
 @pytest.fixture(scope="module")
-def state(lab: Lab, home: Path) -> State:
-    return State.read(Folder(home))
+def state(folder: Folder) -> State:
+    return State.read(folder)
 
 
 @pytest.fixture
-def terminal(lab: Lab, home: Path, state: State, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+def terminal(lab: Lab, folder: Folder, state: State, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Run a command as after `eval "$(labkit env)"`, with a kubeconfig only for this test."""
-    variables = environment.variables(Folder(home), state.endpoint_url, REGION)
+    variables = environment.variables(folder, state.endpoint_url, REGION)
     path = environment.with_programs(os.environ["PATH"], Path(sys.executable).parent)
     closed = environment.closed(os.environ) | variables | {"PATH": path, "KUBECONFIG": str(tmp_path / "kubeconfig")}
 
@@ -189,14 +190,14 @@ def test_the_kubernetes_client_for_python_runs_aws_eks_get_token(terminal, tmp_p
 
 
 @pytest.mark.kubectl
-def test_a_role_gets_into_the_cluster_only_with_an_access_entry(terminal, home, role, entry):
+def test_a_role_gets_into_the_cluster_only_with_an_access_entry(terminal, folder, role, entry):
     terminal("aws", "eks", "update-kubeconfig", "--name", CLUSTER, "--role-arn", role)
     refused = terminal("kubectl", "get", "pods", code=1)
     assert UNAUTHORIZED in refused.stderr
     assert "(Unauthorized)" in refused.stderr or "provide credentials" in refused.stderr
     entry()
     # Only the log, which the cluster's administrator reads, says who was refused and why.
-    assert f"access denied: no access entry lets {role} in" in Folder(home).log_file.read_text()
+    assert f"access denied: no access entry lets {role} in" in folder.log_file.read_text()
     denied = terminal("kubectl", "get", "pods", code=1)
     name = role.rpartition("/")[2]
     assert denied.stderr.strip() == (
@@ -448,11 +449,11 @@ def test_a_token_review_accepts_an_aws_token_unless_it_asks_for_an_audience(lab,
 
 
 @pytest.mark.kubectl
-def test_a_pod_whose_role_has_an_entry_speaks_to_its_own_cluster(lab, home, terminal):
+def test_a_pod_whose_role_has_an_entry_speaks_to_its_own_cluster(lab, folder, terminal):
     lab.ready(through="pod")
     eks = lab.aws.client("eks")
     eks.create_access_entry(clusterName=CLUSTER, principalArn=lab.role_arn)
-    own = str(Folder(home).kubeconfig)
+    own = str(folder.kubeconfig)
     (pod,) = client.CoreV1Api(lab.kubernetes).list_namespaced_pod("tokens").items
     inside = ("--context", CLUSTER, "-n", "tokens", "exec", pod.metadata.name, "--")
     command = ("kubectl", *inside, "aws", "eks", "get-token", "--cluster-name", CLUSTER)
@@ -463,9 +464,9 @@ def test_a_pod_whose_role_has_an_entry_speaks_to_its_own_cluster(lab, home, term
 
 
 @pytest.mark.kubectl
-def test_a_service_accounts_token_lives_a_day_at_most(terminal, home):
+def test_a_service_accounts_token_lives_a_day_at_most(terminal, folder):
     create = ("kubectl", "--context", CLUSTER, "create", "token", "default", "--duration", "48h")
-    done = terminal(*create, KUBECONFIG=str(Folder(home).kubeconfig))
+    done = terminal(*create, KUBECONFIG=str(folder.kubeconfig))
     assert done.stderr.strip() == "Warning: requested expiration of 172800 seconds shortened to 86400 seconds"
     claims = read_jwt(done.stdout.strip())[1]
     assert claims["exp"] - claims["iat"] == 86400

@@ -1,4 +1,4 @@
-"""A lab for these tests alone, and JupyterLab on it in a browser."""
+"""JupyterLab on the lab, in a browser."""
 
 import os
 import re
@@ -16,7 +16,6 @@ from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from labkit import Lab
 from tests.commands import LABKIT
 
-CLUSTER = "widget-tests"
 TOKEN = "of-this-test-alone"
 # Turned off in addition to what Playwright turns off.
 CHROMIUM = ["--disable-gpu", "--disable-quic", "--disable-sync"]
@@ -26,13 +25,6 @@ READY = """() => {
 const panel = window.jupyterapp?.shell.currentWidget;
 return panel?.content?.model?.cells?.length > 0 && panel.sessionContext?.session?.kernel?.status === 'idle';
 }"""
-
-
-@pytest.fixture(scope="module")
-def lab(home: Path) -> Iterator[Lab]:
-    with Lab.open(cluster=CLUSTER) as opened:
-        yield opened
-        opened.remove()
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class JupyterLab:
 
 
 @pytest.fixture(scope="module")
-def jupyterlab(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+def jupyterlab(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
     """JupyterLab as `labkit lab` starts it in an empty folder, on a free port, with settings of its own."""
     folder = tmp_path_factory.mktemp("jupyterlab")
     settings = {

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from labkit.course.widgets import flow
-from tests.course.widgets.conftest import CLUSTER, READY, RUN_ALL
+from tests.course.widgets.conftest import READY, RUN_ALL
 
 pytestmark = pytest.mark.browser
 
@@ -87,10 +87,10 @@ def test_the_check_s_button_reads_the_live_lab_again(lab, opened, page):
     expect(button).to_be_focused()
 
 
-REFUSED = f"""import kubernetes, labkit
-lab = labkit.Lab.open(cluster="{CLUSTER}")
+REFUSED = """import kubernetes, labkit
+lab = labkit.Lab.open()
 core = kubernetes.client.CoreV1Api(lab.kubernetes)
-wanted = {{"spec": {{"audiences": ["sts.amazonaws.com"]}}}}
+wanted = {"spec": {"audiences": ["sts.amazonaws.com"]}}
 token = core.create_namespaced_service_account_token("default", "default", wanted).status.token
 with labkit.expect_denied("AccessDenied"):
     lab.aws.client("sts").assume_role_with_web_identity(
@@ -137,9 +137,7 @@ def test_a_learner_s_copy_of_a_notebook_shows_its_picture(jupyterlab, page):
 
 def test_who_gets_in_judges_an_edited_policy_and_the_watch_shows_new_calls(lab, opened, page):
     lab.ready(through="service_account")
-    opened(
-        "pages.ipynb", f'import labkit\nlab = labkit.Lab.open(cluster="{CLUSTER}")', "lab.who_gets_in()", "lab.watch()"
-    )
+    opened("pages.ipynb", "import labkit\nlab = labkit.Lab.open()", "lab.who_gets_in()", "lab.watch()")
     policy, verdicts = page.get_by_label("The trust policy of my-role"), page.get_by_role("listitem")
     expect(page.get_by_text("1 of 6 get in: this service account.")).to_be_visible()
 
@@ -211,7 +209,7 @@ def test_the_watch_shows_the_newest_calls_and_an_open_one_fits(opened, page):
 
 
 def test_an_answer_is_announced_and_a_note_appears_after_a_kernel_restart(opened, page):
-    opened("restart.ipynb", f'import labkit\nlabkit.Lab.open(cluster="{CLUSTER}").predict("02-1")')
+    opened("restart.ipynb", 'import labkit\nlabkit.Lab.open().predict("02-1")')
     announced = page.locator(".labkit").get_by_role("status")
     page.get_by_role("button", name="Nobody.").press("Enter")
     expect(announced).to_have_text(re.compile("✓ right: Nobody."))
@@ -221,7 +219,7 @@ def test_an_answer_is_announced_and_a_note_appears_after_a_kernel_restart(opened
 
 
 def test_the_whole_of_a_question_is_visible_without_scrolling(opened, page):
-    opened("questions.ipynb", f'import labkit\nlabkit.Lab.open(cluster="{CLUSTER}").recall("02")')
+    opened("questions.ipynb", 'import labkit\nlabkit.Lab.open().recall("02")')
     answer = page.locator(".labkit").get_by_role("button").first
     expect(answer).to_be_visible()
     assert page.evaluate(SCROLLING) == []
@@ -232,7 +230,7 @@ def test_the_whole_of_a_question_is_visible_without_scrolling(opened, page):
 
 def test_a_saved_copy_shows_its_reports_without_the_kernel_that_made_them(lab, opened, page):
     lab.ready(through="oidc_provider")
-    cell = f'import labkit\nlabkit.Lab.open(cluster="{CLUSTER}").check("oidc_provider")'
+    cell = 'import labkit\nlabkit.Lab.open().check("oidc_provider")'
     opened("saved.ipynb", cell, 'lab = labkit.Lab.open()\nlab.aws.client("s3").list_buckets()\nlab.watch()')
     expect(page.locator(".labkit-watch")).to_contain_text("as it happens. To see your own calls, tick the box.")
     page.evaluate(SAVE)

@@ -11,7 +11,6 @@ import shutil
 import pytest
 from playwright.sync_api import expect
 
-from labkit import Lab
 from labkit.cli import learning
 from labkit.course.contents import NAME as CONTENTS
 from tests.course.widgets.conftest import READY, RUN_ALL, TOKEN
@@ -68,14 +67,6 @@ const [dark, bright] = [getComputedStyle(element).color, getComputedStyle(behind
 return (bright + 0.05) / (dark + 0.05);
 }"""
 READABLE = 4.5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def closed(home):
-    """Delete the resources that the copies made, once the tests are done."""
-    yield
-    with Lab.open() as lab:
-        lab.remove()
 
 
 def run_all(page):
