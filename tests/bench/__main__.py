@@ -3,7 +3,7 @@
 import platform
 import sys
 
-from tests.bench import doctor, fleet, kubernetes_api, lab, policy, role_sessions, web_identity
+from tests.bench import doctor, fleet, kubernetes_api, lab, own_tests, policy, role_sessions, web_identity
 
 MEASURES = {
     "up": ("labkit up, from nothing to ready", lab.up),
@@ -22,6 +22,8 @@ MEASURES = {
     "fleet-workers": ("labkit fleet, 1 and 2 workers", fleet.by_workers),
     "fleet-memory": ("labkit fleet, the command's own memory", fleet.memory),
     "fleet-model": ("labkit fleet, 10,000 runs an hour", fleet.model),
+    "own-tests": ("the pytest plugin, a session and its tests", own_tests.fixtures),
+    "collection": ("pytest --collect-only, with the plugin", own_tests.collection),
     "notebooks": ("nbval, every notebook once, two workers", lab.notebooks),
 }
 
