@@ -18,8 +18,7 @@ import tests.botocore_data  # noqa: F401  # before labkit is imported
 from tests import forked, forked_commands
 
 if TYPE_CHECKING:
-    from labkit import Lab
-    from labkit.simulator.in_tests import LabInTests
+    from labkit import Lab, simulator
 
 # Loading modules and tests makes hardly any garbage, but collecting it takes a fifth of that time.
 gc.set_threshold(100_000, 50, 50)
@@ -119,7 +118,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def lab(request: pytest.FixtureRequest, irsa_lab: "LabInTests") -> Iterator["Lab"]:
+def lab(request: pytest.FixtureRequest, irsa_lab: "simulator.in_tests.LabInTests") -> Iterator["Lab"]:
     """The session's lab, opened as a notebook opens it; LABKIT_HOME is its folder.
 
     The module's marker `lab(…)` has the parameters, and with ``through=`` the last step that exists already. A module

@@ -10,6 +10,7 @@ used.
 - Ways in: `session` and `BoundSession` (AWS), `api_client` (a cluster), `kubeconfig`, `environment` (the variables of a
   terminal), `client_context` and `Authority` (TLS), `Trail` (the calls).
 - Clusters: `ensure_cluster`, `active_cluster`, and the names and tags that the lab gives them.
+- A lab for tests: `in_tests.running`. The pytest plugin's fixture `irsa_lab` is one for the session.
 - What the API server does with a document, without a server: `with_defaults`, `object_selector`.
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from labkit import at_first_use
 
 if TYPE_CHECKING:
-    from labkit.simulator import environment, kubeconfig, snapshots
+    from labkit.simulator import environment, in_tests, kubeconfig, snapshots
     from labkit.simulator.aws.trail import Trail
     from labkit.simulator.certificates import Authority, client_context
     from labkit.simulator.clients import CLUSTER_ROLE, active_cluster, api_client, ensure_cluster, session
@@ -52,6 +53,7 @@ else:
         "environment": ["environment"],
         "folder": ["Folder"],
         "identifiers": ["Identifiers"],
+        "in_tests": ["in_tests"],
         "joined_folder": ["JOINED", "Facts", "JoinedFolder", "is_of_a_lab", "is_of_this_lab", "webhook_selector"],
         "kubeconfig": ["kubeconfig"],
         "kubernetes.objects.defaults": ["with_defaults"],

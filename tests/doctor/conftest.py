@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from labkit import Lab
+from labkit import Lab, simulator
 from labkit.course.faults import Situation, live
-from labkit.simulator.in_tests import LabInTests, running
 
 PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="module")
-def irsa_lab() -> Iterator[LabInTests]:
+def irsa_lab() -> Iterator[simulator.in_tests.LabInTests]:
     """A lab for each module, because the doctor also reports what other tests left."""
-    with running() as lab:
+    with simulator.in_tests.running() as lab:
         yield lab
 
 

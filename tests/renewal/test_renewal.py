@@ -7,9 +7,9 @@ import pytest
 from botocore.exceptions import ClientError
 from kubernetes.client import CoreV1Api
 
+from labkit import simulator
 from labkit.execution import execute
 from labkit.simulator import State
-from labkit.simulator.in_tests import running
 from labkit.steps.pod import wait_until_running
 from labkit.tokens import Claims
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.lab(service_account=POD, role_name=POD, bucket="irsa-re
 @pytest.fixture(scope="module")
 def irsa_lab():
     """A lab of this module's own, because its clock goes ahead by days."""
-    with running() as lab:
+    with simulator.in_tests.running() as lab:
         if not State.read(lab.folder).pod_clock:
             pytest.skip("needs libfaketime (Linux on x86-64), by which pods see the lab's clock")
         yield lab

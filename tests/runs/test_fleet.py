@@ -12,7 +12,7 @@ from hashlib import sha1
 import pexpect
 import pytest
 
-from labkit import documents
+from labkit import documents, simulator
 from labkit.errors import NoCredentials
 from labkit.run_parameters import Parameters
 from labkit.runs.fleet import looking
@@ -21,7 +21,6 @@ from labkit.runs.fleet.results import Result
 from labkit.runs.fleet.rows import Row, read
 from labkit.runs.fleet.running import Fleet, RowOutcome
 from labkit.runs.fleet.task import credentials, run_row
-from labkit.simulator.in_tests import running
 from labkit.targets.eks.account import open_session
 from tests.commands import LABKIT, labkit
 from tests.notebooks.test_notebook_format import UNSTABLE
@@ -36,7 +35,7 @@ pytestmark = [pytest.mark.timeout(WITHIN), pytest.mark.lab(cluster="c0")]
 @pytest.fixture(scope="module")
 def irsa_lab():
     """A lab of this module's own, because a fleet leaves the resources of many runs."""
-    with running() as lab:
+    with simulator.in_tests.running() as lab:
         yield lab
 
 
