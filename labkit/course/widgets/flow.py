@@ -5,12 +5,12 @@ that README and the notebooks show.
 """
 
 import sys
+import tomllib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-PARTIES = ("you", "pod", "node", "API server", "webhook", "issuer", "STS", "IAM", "S3")
 # The groups of parties: the first party, the last one, and the group's name.
 GROUPS = (("pod", "issuer", "the cluster"), ("STS", "S3", "AWS"))
 
@@ -34,38 +34,10 @@ class Step:
     arrows: tuple[Arrow, ...] = ()
 
 
-STEPS = (
-    Step(
-        "You register the cluster's issuer in IAM as an OIDC provider",
-        (Arrow("you", "IAM", "CreateOpenIDConnectProvider"),),
-    ),
-    Step("You make a role whose trust policy admits one service account", (Arrow("you", "IAM", "CreateRole"),)),
-    Step("You make a service account, annotated with the role's ARN", (Arrow("you", "API server", "ServiceAccount"),)),
-    Step("You start a pod that names the service account", (Arrow("you", "API server", "Pod"),)),
-    Step(
-        "The webhook adds variables and a volume; the node adds the token",
-        (
-            Arrow("API server", "webhook", "patch", answered=True),
-            Arrow("API server", "node", "token"),
-            Arrow("node", "pod", "token"),
-        ),
-    ),
-    Step("The application in the pod needs AWS"),
-    Step(
-        "Its SDK calls sts:AssumeRoleWithWebIdentity with the token",
-        (Arrow("pod", "STS", "AssumeRoleWithWebIdentity"),),
-    ),
-    Step(
-        "STS verifies the token and checks it against the trust policy",
-        (Arrow("STS", "issuer", "keys", answered=True), Arrow("STS", "IAM", "role", answered=True)),
-    ),
-    Step("STS returns temporary credentials", (Arrow("STS", "pod", "credentials"),)),
-    Step("The application uses them, within what the role permits", (Arrow("pod", "S3", "ListObjectsV2"),)),
-    Step(
-        "The credentials expire; the SDK starts again at step 7 with a fresh token",
-        (Arrow("pod", "STS", "AssumeRoleWithWebIdentity"),),
-    ),
-)
+_FOLDER = Path(__file__).parent
+_DATA = tomllib.loads((_FOLDER / "flow.toml").read_text(encoding="utf-8"))
+PARTIES: tuple[str, ...] = tuple(_DATA["parties"])
+STEPS = tuple(Step(each["text"], tuple(Arrow(**arrow) for arrow in each.get("arrows", ()))) for each in _DATA["steps"])
 
 # The marked steps in each stored picture. The first picture has no marked step: it's for README and for notebooks that
 # aren't about a certain step.
@@ -91,7 +63,7 @@ BAND, LANE = 24, 32
 ROW = BAND + LANE
 HEIGHT = HEAD + ROW * len(STEPS) + 8
 
-STYLE = Path(__file__).with_name("flow.css").read_text(encoding="utf-8")
+STYLE = (_FOLDER / "flow.css").read_text(encoding="utf-8")
 
 
 def svg(own: Collection[int] = ()) -> str:
