@@ -101,14 +101,10 @@ def _matches(pattern: str, rule: str) -> AfterValidator:
 
 
 def _region(value: str) -> str:
-    known = _regions()
+    known = {each for partition in partitions() for each in partition["regions"] if not each.endswith("-global")}
     if value not in known:
         raise ValueError(f"a region that botocore knows, such as us-east-1 or eu-central-1 ({len(known)} in all)")
     return value
-
-
-def _regions() -> set[str]:
-    return {name for partition in partitions() for name in partition["regions"] if not name.endswith("-global")}
 
 
 def partitions() -> list[dict[str, Any]]:

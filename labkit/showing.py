@@ -113,7 +113,7 @@ def show(thing: object, command: str = "") -> None:
     other values that differ from run to run. With `command`, the text appears as that command's answer.
     """
     shown = Shown(as_text(thing), command)
-    if command and _in_ipython():
+    if command and hasattr(builtins, "get_ipython"):
         from IPython.display import display
 
         display(shown)
@@ -230,10 +230,6 @@ def _document(thing: Any, field: str = "") -> Any:
     if thing is None or isinstance(thing, bool | int | float):
         return thing
     return stable(str(thing))
-
-
-def _in_ipython() -> bool:
-    return hasattr(builtins, "get_ipython")
 
 
 def left_aligned(html: str) -> str:

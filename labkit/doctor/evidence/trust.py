@@ -103,12 +103,9 @@ class Trust:
         """Whether the policy admits the service account's token if the token had this `subject` or `audience`."""
         return self._decide(self._policy, subject, audience).allowed
 
-    def statement_admits(self, statement: StatementDocument, *, subject: str = "", audience: str = "") -> bool:
-        """Whether a policy with only this statement admits a token.
-
-        An empty `subject` or `audience` stands for the value in the service account's token.
-        """
-        return self._decide(self._alone(statement), subject, audience).allowed
+    def statement_admits(self, statement: StatementDocument, *, audience: str = "") -> bool:
+        """Whether a policy with only this statement admits the service account's token, if it had this `audience`."""
+        return self._decide(self._alone(statement), audience=audience).allowed
 
     def denies(self, statement: StatementDocument) -> bool:
         """Whether a statement explicitly denies the service account's token."""

@@ -157,7 +157,8 @@ def dangling(evidence: Evidence) -> Symptom | None:
 
     The provider would trust anyone who took over the cluster's issuer.
     """
-    others = {name_of(arn): arn for arn in evidence.aws.account.provider_arns if not _is_alike_own(evidence, arn)}
+    arns, own = evidence.aws.account.provider_arns, evidence.expected.provider_name
+    others = {name_of(arn): arn for arn in arns if not _is_alike(_clean(name_of(arn)), own)}
     gone = {name: others[name] for name in evidence.aws.account.gone(others, evidence.parameters.region)}
     with suppress(NotRead):
         # The finding `cluster-rebuilt` already reports this provider.
@@ -353,10 +354,6 @@ def _gone_issuer_of_role(evidence: Evidence) -> str:
     if any(_is_alike(name, evidence.expected.provider_name) for name in named if name):
         return ""
     return next(iter(evidence.aws.account.gone(sorted({*named}), evidence.parameters.region)), "")
-
-
-def _is_alike_own(evidence: Evidence, arn: str) -> bool:
-    return _is_alike(_clean(name_of(arn)), evidence.expected.provider_name)
 
 
 def _is_alike(name: str, issuer: str) -> bool:

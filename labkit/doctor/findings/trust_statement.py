@@ -289,9 +289,7 @@ def wrong_subject(id: str, mistake: str, why: str) -> Cause:
 
 
 sub_of_another_namespace = wrong_subject(
-    "trust-policy-sub-of-another-namespace",
-    "another namespace",
-    " (another namespace)",
+    "trust-policy-sub-of-another-namespace", "another namespace", " (another namespace)"
 )
 # A chart puts its release's name before or after the service account's name.
 sub_renamed = wrong_subject(
@@ -299,11 +297,7 @@ sub_renamed = wrong_subject(
     "renamed",
     " (the name differs by a prefix or suffix, such as a Helm release's name)",
 )
-sub_mismatch = wrong_subject(
-    "trust-policy-sub-mismatch",
-    "another account",
-    "",
-)
+sub_mismatch = wrong_subject("trust-policy-sub-mismatch", "another account", "")
 
 
 @cause("trust-policy-aud-mismatch", stages.ROLE, LEARN, reads=(kinds.ROLE,))
