@@ -16,7 +16,7 @@ When the gate is created, this module replaces these methods of moto:
 
 This module reads or sets these private attributes of moto's objects:
 
-- `BackendDict._instances`: see `place`.
+- `BackendDict._instances`: see `place` and `_ByName`.
 - `FakeKey._value_buffer`, `FakeKey._max_buffer_size` and the lock beside them: see `give_body`.
 - `_parameters` and `latest_…` of SSM's parameters: see `Backend.forget_empty_parameters` and `state/encoding.py`.
 - `_arn_format` of an organization's policy: see `name_policy`.
@@ -369,8 +369,17 @@ def adopt() -> None:
     FakeKey.__del__ = lambda _: None  # type: ignore[method-assign]  # see above
     # moto's method would keep each object in memory for ever.
     BaseModel.__new__ = staticmethod(lambda kind, *_, **__: object.__new__(kind))  # type: ignore[assignment]  # see above
+    BackendDict._instances = _ByName(BackendDict._instances)  # type: ignore[misc]  # as moto uses it
     # moto's list only has access points.
     SERVICE_TYPE_REGION_INFORMATION_ERROR_ASSOCIATIONS["s3"]["valid_starting_values"] = S3_WITH_REGION
+
+
+class _ByName(list[Any]):
+    """The services that were used. `tag:GetResources` has their order, which a restart must not change."""
+
+    def append(self, stores: Any) -> None:
+        super().append(stores)
+        self.sort(key=lambda each: each.service_name)
 
 
 def tell_uses(used: Callable[[str, str], None]) -> None:

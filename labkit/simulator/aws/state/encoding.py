@@ -101,6 +101,7 @@ class Batch:
         """Note that everything was written."""
         for thing in self._waiting:
             tracking.changed.pop(id(thing), None)
+        tracking.replaced.clear()
         for mark, saved, places in self._settled:
             mark.saved, mark.places = saved, places
             mark.keys.clear()
