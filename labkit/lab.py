@@ -17,6 +17,7 @@ from labkit.doctor import Evidence, checks
 from labkit.errors import LabError, answering
 from labkit.run_parameters import Parameters
 from labkit.showing import doing, say, show
+from labkit.steps import pod as pods
 from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -130,11 +131,11 @@ class Lab(Workspace):
 
         The default `namespace` is this run's.
         """
-        steps.pod.wait_until_running(self, pod, namespace)
+        pods.wait_until_running(self, pod, namespace)
 
     def delete_pod(self, pod: str, namespace: str = "") -> None:
         """Delete a pod, and wait until it's gone. A missing pod is fine. Raises `PodDoesNotRun` if it doesn't end."""
-        steps.pod.delete(self, pod, namespace or self.parameters.namespace)
+        pods.delete(self, pod, namespace or self.parameters.namespace)
 
     # Look.
 

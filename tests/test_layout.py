@@ -222,6 +222,20 @@ def test_an_import_by_an_old_or_a_lazy_name_is_seen(source, names):
     assert [name for _, name, _ in detours(source)] == names
 
 
+# In a process of its own: elsewhere, another module may have loaded what `labkit.lab` only names.
+NAMED_BY_THE_LAB = """
+import ast, inspect, labkit.lab as lab
+for node in ast.walk(ast.parse(inspect.getsource(lab))):
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        if inspect.ismodule(module := getattr(lab, node.value.id, None)):
+            assert node.attr in vars(module) or "__getattr__" in vars(module), node.attr
+"""
+
+
+def test_the_lab_has_loaded_each_module_whose_functions_it_calls():
+    subprocess.run([sys.executable, "-c", NAMED_BY_THE_LAB], check=True)
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_a_door_imports_at_first_use_what_mypy_reads(door):
     (types,) = (node for node in ast.parse((ROOT / door / "__init__.py").read_text()).body if isinstance(node, ast.If))
