@@ -165,8 +165,9 @@ def restore(
 ) -> None:
     """Start the lab with a snapshot's state. The lab's own keys and certificates are new, so older tokens fail.
 
-    The pods in a snapshot run as processes of your user. The command shows their programs, and asks before it runs
-    them. Say yes only if you trust the snapshot's author.
+    The command shows the programs that the snapshot's pods will run as your user, and asks before it runs them.
+
+    Say yes only if you trust the snapshot's author.
     """
     from labkit.simulator import snapshots
 

@@ -414,10 +414,10 @@ def test_up_refuses_unreadable_state_and_suggests_reset(tmp_path, file, damage, 
     assert not kept.exists()
 
 
-def test_up_names_the_unreadable_record_and_its_file_and_suggests_reset(lab):
+def test_up_names_the_unreadable_record_and_its_file_and_suggests_reset(labkit):
     """Such as records of another version, or damaged ones, in a file whose layout is known."""
-    lab("up")
-    lab("down")
+    labkit("up")
+    labkit("down")
     unknown = "INSERT INTO objects VALUES ('gizmos', 'ours', 'one', '{}')"
     for file, change, says in (
         ("clusters/blue/objects.db", unknown, "the object one (gizmos) in ours cannot be read: KeyError: 'gizmos'"),
@@ -429,12 +429,12 @@ def test_up_names_the_unreadable_record_and_its_file_and_suggests_reset(lab):
             "the AWS state of this lab cannot be read",
         ),
     ):
-        kept = lab.folder.path / file
+        kept = labkit.folder.path / file
         before = {each: each.read_bytes() for each in kept.parent.glob(f"{kept.name}*")}
         with sqlite3.connect(kept) as database:
             database.execute(change)
         database.close()
-        refused = lab("up", fails=True)
+        refused = labkit("up", fails=True)
         assert says in refused
         assert f"where: {kept}" in refused
         assert "next:  labkit reset, which empties the lab" in refused
@@ -442,4 +442,4 @@ def test_up_names_the_unreadable_record_and_its_file_and_suggests_reset(lab):
             each.unlink()
         for each, content in before.items():
             each.write_bytes(content)
-    assert "The lab is up" in lab("up")
+    assert "The lab is up" in labkit("up")
