@@ -159,6 +159,7 @@ class Clusters:
                 for name, cluster in self.running.items()
             },
             mounts=next((node.mounts for node in nodes if node.mounts), self.lab.state.mounts),
+            limits=next((node.limits for node in nodes if node.limits), self.lab.state.limits),
             pod_clock=any(node.clock for node in nodes),
         )
         self.lab.state.write(self.lab.folder)

@@ -44,6 +44,7 @@ class State:
     ca_file: Path
     kubeconfig: Path
     mounts: str = ""
+    limits: str = ""  # how pods are kept within their limits, in words
     pod_clock: bool = False
     callers_checked: bool = False  # whether the kernel names the user of a connection
     clusters: dict[str, dict[str, Any]] = field(default_factory=dict)  # issuer and endpoint, by context

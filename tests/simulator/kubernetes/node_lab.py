@@ -121,11 +121,12 @@ class Done:
     status: dict
 
 
-def started(folder: Path, *arguments: str, **options) -> Host:
+def started(folder: Path, *arguments: str, within: tuple[str, ...] = (), **options) -> Host:
+    """Start a host; `within` is a command that starts another one."""
     env = {**os.environ, "AWS_PROFILE": "hostile", "AWS_ACCESS_KEY_ID": "AKIAHOSTILE", "HTTPS_PROXY": "http://hostile"}
     out = (folder / "out").open("wb")
     process = subprocess.Popen(
-        [sys.executable, HOST, folder, *arguments], env=env, stdout=out, stderr=subprocess.STDOUT, **options
+        [*within, sys.executable, HOST, folder, *arguments], env=env, stdout=out, stderr=subprocess.STDOUT, **options
     )
     until(lambda: (folder / "ready").exists() or process.poll() is not None, "the host is ready")
     assert process.poll() is None, (folder / "out").read_text()

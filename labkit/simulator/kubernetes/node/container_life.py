@@ -18,6 +18,7 @@ from labkit.simulator.kubernetes.node.container_environment import ConfigError, 
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog, termination_message
 from labkit.simulator.kubernetes.node.handlers import NotTried, Probes, outcome_of
 from labkit.simulator.kubernetes.node.images import ImageError, entrypoint
+from labkit.simulator.kubernetes.node.limits import Limits
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.pod import TICK, NodePod
 from labkit.simulator.kubernetes.node.pod_status import ContainerStatus
@@ -162,19 +163,24 @@ class ContainerLife:
             own_processes=ground.own_processes,
         )
         written = pod.new_log(status, folder / "log")
+        limits = ground.limits.of(f"{pod.document['metadata']['uid']}-{status.name}-{status.restarts}", spec)
+        sandbox.within = limits.prefix
         try:
             await sandbox.open(visible=(pod.home, *ground.visible))
             self._say("Created", "Container created")
-            code = await self._run_in(sandbox, argv, given | made | ground.after, written)
+            code = await self._run_in(sandbox, limits, argv, given | made | ground.after, written)
         finally:
             self.run = None
             await sandbox.close()
+            limits.close()
             written.close()
             pod.changed.set()
             await asyncio.to_thread(shutil.rmtree, folder / "sandbox", ignore_errors=True)
         return code
 
-    async def _run_in(self, sandbox: Sandbox, argv: list[str], env: dict[str, str], written: ContainerLog) -> int:
+    async def _run_in(
+        self, sandbox: Sandbox, limits: Limits, argv: list[str], env: dict[str, str], written: ContainerLog
+    ) -> int:
         status, now = self.status, self._ground.clock.now
         streams = Terminal() if status.spec.get("tty") else Pipes(stdin=status.spec.get("stdin", False))
         cwd = status.spec.get("workingDir") or str(self._pod.home)
@@ -192,6 +198,7 @@ class ContainerLife:
             return 128
         self.run = ContainerRun(process, sandbox, env, cwd)
         watching = asyncio.create_task(self._watch(self.run))
+        measuring = asyncio.create_task(limits.watch(sandbox.processes, process.kill))
         attachments = Attachments(streams, closes_input=status.spec.get("stdinOnce", False))
         self._pod.attachments[status.name] = attachments
         copying = asyncio.create_task(attachments.copy(written))
@@ -202,6 +209,7 @@ class ContainerLife:
             self.run.ended.set()
         finally:
             watching.cancel()
+            measuring.cancel()
             self._pod.attachments.pop(status.name, None)  # no new client may attach; attached ones still get the rest
         await sandbox.close()
         streams.program_has_ended()
@@ -210,7 +218,8 @@ class ContainerLife:
         streams.close()
         if not status.running:  # the program ended before its postStart hook
             self._starts()
-        status.ends(now(), code, message=termination_message(status.spec, written.file, code))
+        message = termination_message(status.spec, written.file, code)
+        status.ends(now(), code, "OOMKilled" if limits.out_of_memory else "", message)
         return code
 
     async def _watch(self, run: ContainerRun) -> None:

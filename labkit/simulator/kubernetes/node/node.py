@@ -29,6 +29,7 @@ from labkit.simulator.clock import Clock, rfc3339
 from labkit.simulator.kubernetes.node.client import NodeClient, PodEvents, said
 from labkit.simulator.kubernetes.node.container_life import LEAST_GRACE
 from labkit.simulator.kubernetes.node.kubelet import Kubelet
+from labkit.simulator.kubernetes.node.limits import NodeLimits
 from labkit.simulator.kubernetes.node.pod import TICK, Ground
 from labkit.simulator.kubernetes.node.pod_life import PodLife
 from labkit.simulator.kubernetes.node.pod_status import ADDRESS
@@ -80,6 +81,7 @@ class Node:
         self._events = PodEvents(self._client, self.name, self._clock.now)
         self._reaper = Reaper(self.folder)
         self._pods: dict[str, PodLife] = {}
+        self.limits = ""  # in words
         self._listed = False  # whether the node knows its pods
         self._ends: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,6 +117,8 @@ class Node:
         if self.mounts == "private" and not private:
             raise RuntimeError("this machine doesn't allow user and mount namespaces: the node needs mounts='mapped'")
         self.mounts = "private" if private else "mapped"
+        limits = await asyncio.to_thread(NodeLimits.here, self.folder, private=private)
+        self.limits = str(limits)
         self._ground = Ground(
             client=self._client,
             events=self._events,
@@ -129,6 +133,7 @@ class Node:
             room=_room(),
             private=private,
             own_processes=own_processes,
+            limits=limits,
         )
         await self._listener.start()
         await self._register()

@@ -10,6 +10,7 @@ from labkit.simulator.clock import Clock
 from labkit.simulator.kubernetes.node.client import NodeClient, PodEvents
 from labkit.simulator.kubernetes.node.container_environment import Room
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog
+from labkit.simulator.kubernetes.node.limits import NodeLimits
 from labkit.simulator.kubernetes.node.pod_status import ContainerStatus, PodStatus
 from labkit.simulator.kubernetes.node.processes import Reaper
 from labkit.simulator.kubernetes.node.volumes import Volumes
@@ -39,6 +40,7 @@ class Ground:
     room: Room
     private: bool
     own_processes: bool
+    limits: NodeLimits
 
 
 class NodePod:

@@ -128,6 +128,7 @@ class Sandbox:
     folder: Path
     private: bool
     own_processes: bool
+    within: list[str] = field(default_factory=list)  # a command that starts a program within the container's limits
     _sessions: set[int] = field(default_factory=set, init=False)
     _holder: asyncio.subprocess.Process | None = field(default=None, init=False)
     _enter: list[str] = field(default_factory=list, init=False)
@@ -143,7 +144,7 @@ class Sandbox:
         table, root = self.folder / "mounts", self.folder / "root"
         table.write_text(self.mounts.table(root, visible=visible, new_proc=self.own_processes))
         self._holder = await asyncio.create_subprocess_exec(
-            _tool("unshare"),
+            tool("unshare"),
             *_NAMESPACES,
             *(_WITH_PROCESSES if self.own_processes else ()),
             "--",
@@ -165,7 +166,7 @@ class Sandbox:
             raise SandboxError(said or "the container's root could not be made")
         target = _child(self._holder.pid) if self.own_processes else self._holder.pid
         namespaces = ("--user", "--mount", *(("--pid",) if self.own_processes else ()))
-        self._enter = [_tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
+        self._enter = [tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
 
     async def run(self, argv: list[str], env: dict[str, str], cwd: str, streams: Pipes | Terminal) -> Process:
         """Start a program with these streams, in a session of its own.
@@ -183,7 +184,7 @@ class Sandbox:
             command = [SHELL, "-c", IN_SANDBOX, "sh", cwd, env.pop("LD_PRELOAD", ""), *argv]
             if streams.is_terminal and self.own_processes:
                 # nsenter, the program's parent, stays outside of this session, so that Ctrl-C doesn't end it.
-                command = [_tool("setsid"), "--ctty", *command]
+                command = [tool("setsid"), "--ctty", *command]
             command = [*self._enter, *command]
         else:
             command = [self.mounts.rewritten(argument) for argument in argv]
@@ -195,6 +196,7 @@ class Sandbox:
         stdin, stdout, stderr = streams.far
         try:
             started = await asyncio.create_subprocess_exec(
+                *self.within,
                 *command,
                 stdin=stdin,
                 stdout=stdout,
@@ -231,6 +233,13 @@ class Sandbox:
                 return f"{folder}/{name}"
         raise FileNotFoundError(f'exec: "{name}": executable file not found in $PATH')
 
+    def processes(self) -> list[int]:
+        """Return the processes that run in the sandbox."""
+        if not (self._holder and self.own_processes):
+            return [process for process in psutil.pids() if _session(process) in self._sessions]
+        namespace = _process_namespace(_child(self._holder.pid))
+        return [process for process in psutil.pids() if namespace and _process_namespace(process) == namespace]
+
     async def close(self) -> None:
         """End everything that still runs in the sandbox."""
         if self._holder:
@@ -241,7 +250,7 @@ class Sandbox:
             await self._holder.wait()
             self._holder = None
         if self._sessions:
-            _end(lambda process: os.getsid(process) in self._sessions)
+            _end(lambda process: _session(process) in self._sessions)
             self._sessions.clear()
 
 
@@ -279,7 +288,7 @@ async def permitted(folder: Path) -> tuple[bool, bool]:
     The first says whether a container can have its own root directory. The second says whether the container can have
     its own process namespace, too. To find out, run trial containers in ``folder``.
     """
-    if _tool("unshare") and _tool("nsenter"):
+    if tool("unshare") and tool("nsenter"):
         for own_processes in (True, False):
             trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)
             shutil.rmtree(trial, ignore_errors=True)
@@ -299,8 +308,21 @@ async def permitted(folder: Path) -> tuple[bool, bool]:
     return False, False
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
     return shutil.which(name, path=TOOLS_PATH) or ""
+
+
+def _session(process: int) -> int:
+    """Return the process's session; 0 if the process has ended."""
+    with contextlib.suppress(OSError):
+        return os.getsid(process)
+    return 0
+
+
+def _process_namespace(process: int) -> str:
+    with contextlib.suppress(OSError):
+        return str(Path(f"/proc/{process}/ns/pid").readlink())
+    return ""
 
 
 def _child(process: int) -> int:

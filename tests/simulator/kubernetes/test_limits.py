@@ -1,0 +1,62 @@
+"""A container's limits: memory and processes, by control groups and by measuring."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.simulator.kubernetes.node_lab import Host, ended, shell, short_folder, started, until
+
+EAT = "exec python -c 'import time; eaten = bytearray(200 << 20); time.sleep(600)'"
+FORK = "import os, signal\ntry:\n    while os.fork(): pass\n    signal.pause()\nexcept OSError as error: print(error)"
+
+
+def limited(script: str, **limits: str) -> dict:
+    return shell(script, resources={"limits": limits})
+
+
+@pytest.mark.kubectl
+def test_a_container_above_its_memory_limit_is_killed_as_the_kubelet_reports_it(host):
+    host.create("neighbour", shell("exec sleep 600"), terminationGracePeriodSeconds=1)
+    host.create("eater", limited(EAT, memory="64Mi"))
+    ended = host.in_phase("eater", "Failed").status.container_statuses[0].state.terminated
+    assert (ended.reason, ended.exit_code) == ("OOMKilled", 137)
+    assert "OOMKilled" in host.kubectl("get", "pod", "eater")
+    host.create("again", limited(EAT, memory="64Mi"), restartPolicy="Always")
+    until(lambda: "CrashLoopBackOff" in host.kubectl("get", "pod", "again"), "it backs off")
+    described = " ".join(host.kubectl("describe", "pod", "again").split())
+    assert "Reason: CrashLoopBackOff Last State: Terminated Reason: OOMKilled Exit Code: 137" in described
+    host.kubectl("delete", "pod", "again", "--now")
+    assert host.read("neighbour").status.container_statuses[0].restart_count == 0
+    assert host.running("neighbour")
+
+
+def test_a_container_below_its_memory_limit_runs_to_its_end(host):
+    small = "python -c 'kept = bytearray(20 << 20); print(len(kept))'"
+    assert host.output_of("modest", limited(small, memory="128Mi")) == f"{20 << 20}\n"
+
+
+@pytest.mark.parametrize("host", ["private"], indirect=True)  # without control groups, nothing limits root's processes
+def test_a_container_that_forks_without_end_stops_at_the_nodes_limit(host):
+    assert host.output_of("bomb", shell(f"exec python -c '{FORK}'")) == "[Errno 11] Resource temporarily unavailable\n"
+
+
+@pytest.fixture(scope="module")
+def ordinary() -> Iterator[Host]:
+    """A node of an ordinary user, who can't make control groups."""
+    if os.geteuid():
+        pytest.skip("the other tests are an ordinary user's")
+    folder = short_folder("ordinary")
+    os.chown(folder, 65534, 65534)
+    may_read = "+dac_read_search"  # this environment's Python may lie in root's home
+    who = ("--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={may_read}", f"--ambient-caps={may_read}")
+    host = started(folder, "private", within=("setpriv", *who))
+    yield host
+    ended(host)
+
+
+def test_a_node_without_control_groups_measures_memory_and_limits_processes(ordinary):
+    ordinary.create("eater", limited("cat /dev/zero | tail -c 200M", memory="64Mi"))
+    over = ordinary.in_phase("eater", "Failed").status.container_statuses[0].state.terminated
+    assert (over.reason, over.exit_code) == ("OOMKilled", 137)
+    assert "Cannot fork" in ordinary.output_of("bomb", shell("while :; do sleep 600 & done"))
