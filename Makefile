@@ -136,7 +136,7 @@ release: $(READY)  ## Build the wheel, the book and the notes of the tag that is
 
 lock: $(READY)  ## Write both requirements.lock again; versions stay, unless you deleted their line
 	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --extra fleet --group test --group lint --group build pyproject.toml -o requirements.lock \
+	  --no-emit-find-links --extra fleet --extra workshop --group test --group lint --group build pyproject.toml -o requirements.lock \
 	  --custom-compile-command "make lock"
 	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links notebooks/book/requirements.in -o notebooks/book/requirements.lock --custom-compile-command "make lock"

@@ -17,6 +17,7 @@ The helper is the modules at the top and `steps`: what a notebook touches. Each 
 - `targets`: where a lab runs (moto, kind, eks).
 - `simulator`: the AWS and Kubernetes of the target moto. `policy` (IAM's policies) and `webhook` (the pod identity
   webhook) also work without it.
+- `workshop`: a class on one machine, behind JupyterHub.
 - `cli`: the `labkit` command.
 """
 

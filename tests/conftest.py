@@ -37,6 +37,7 @@ PROGRAMS = {
     "network": ("ip", "apt-get install iproute2 util-linux   (Linux only)"),
     "node": ("node", "apt-get install nodejs npm   (or: brew install node)"),
     "rclone": ("rclone", "apt-get install rclone   (or: brew install rclone)"),
+    "workshop": ("bwrap", "apt-get install bubblewrap nftables nodejs npm   (Linux only)"),
     "zsh": ("zsh", "apt-get install zsh   (a Mac has it)"),
 }
 LONG = (

@@ -5,6 +5,7 @@
 
 import asyncio
 import importlib
+import os
 import queue
 import signal
 import threading
@@ -17,6 +18,7 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 from tornado.web import HTTPError
 from traitlets import default
 
+from labkit import workshop
 from labkit.course import live
 
 GIVE_UP = 10  # seconds
@@ -29,6 +31,9 @@ def main() -> None:
 
     # While JupyterLab loads, it asks Node.js for yarn's settings and waits. Only JupyterLab's own build needs them.
     commands.which = _without_node
+    if "JUPYTERHUB_SERVICE_URL" in os.environ:  # a participant's server
+        workshop.launch(LearnerServer)
+        return
     from jupyterlab.labapp import LabApp
 
     LabApp.serverapp_class = LearnerServer

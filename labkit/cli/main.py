@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from labkit.cli import account, doctor, faults, lab, learning, webhook
+from labkit.cli import account, doctor, faults, lab, learning, webhook, workshop
 from labkit.cli.fleet import fleet
 from labkit.cli.run import diff, run
 from labkit.cli.terminal import protected
@@ -30,6 +30,7 @@ PAGES = {
         *("status", "trail", "up"),
     ),
     "webhook": ("manifest", "serve", "webhook"),
+    "workshop": ("cards", "forget", "init", "workshop"),
 }
 
 app = typer.Typer(
@@ -76,6 +77,7 @@ app.command()(faults.mend)
 app.add_typer(doctor.app)
 app.add_typer(account.app)
 app.add_typer(webhook.app, name="webhook")
+app.add_typer(workshop.app, name="workshop")
 
 
 def _name_pages(group: typer.Typer, page: str) -> None:
@@ -84,7 +86,9 @@ def _name_pages(group: typer.Typer, page: str) -> None:
     group.info.epilog, group.info.cls = _manual(page), _Group
     for each in group.registered_commands:
         each.cls = _Command
-        each.epilog = _manual(pages[str(each.name or getattr(each.callback, "__name__", ""))])
+        # A group that has a page has all its commands there.
+        name = str(each.name or getattr(each.callback, "__name__", ""))
+        each.epilog = _manual(pages[name] if page == "index" else page)
     for added in group.registered_groups:
         if added.typer_instance:
             _name_pages(added.typer_instance, pages.get(str(added.name), page))

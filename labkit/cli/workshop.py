@@ -1,0 +1,85 @@
+"""`labkit workshop`: a class on one machine, each participant in a lab of their own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labkit import workshop
+from labkit.errors import LabError
+from labkit.showing import counted
+
+app = typer.Typer(no_args_is_help=True, help="A class on one Linux machine: each participant gets a lab of their own.")
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder with workshop.yaml.")]
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to write to.")]) -> None:
+    """Write workshop.yaml and jupyterhub_config.py, for you to edit."""
+    for file in workshop.write_examples(folder):
+        typer.echo(f"Written: {file}")
+    typer.echo(f"Next:  edit workshop.yaml, then: labkit workshop up {folder}")
+
+
+@app.command()
+def up(folder: Folder) -> None:
+    """Check this machine, and start the workshop. If it runs, apply a changed workshop.yaml; labs go on."""
+    workshop.require_extra()
+    read = workshop.read(folder)
+    fingerprint = workshop.running.up(read)
+    typer.echo(f"The workshop is open: {read.url}")
+    if fingerprint:
+        typer.echo(f"Certificate (SHA-256): {fingerprint}")
+    typer.echo(
+        f"Cards:  labkit workshop cards {folder}\n"
+        f"State:  labkit workshop status {folder}\n"
+        f"End:    labkit workshop down {folder}"
+    )
+
+
+@app.command()
+def cards(
+    folder: Folder,
+    name: Annotated[list[str] | None, typer.Argument(help="Further names that need a card.")] = None,
+) -> None:
+    """Print a card for each name, with the word that logs it in."""
+    read = workshop.read(folder)
+    for who, word in workshop.cards(read, tuple(name or ())).items():
+        typer.echo(f"{'-' * 40}\n  {read.title}\n  {read.url}\n  name:  {who}\n  word:  {word}")
+    typer.echo("-" * 40)
+
+
+@app.command()
+def status(folder: Folder) -> None:
+    """Show whether the workshop is open, who is at work, and what it has on this machine."""
+    workshop.require_extra()
+    typer.echo(workshop.running.status(workshop.read(folder)))
+
+
+@app.command()
+def down(folder: Folder) -> None:
+    """End the workshop with all its servers and labs. Everybody's files stay for the next `up`."""
+    workshop.require_extra()
+    read = workshop.read(folder)
+    if left := workshop.running.down(read):
+        raise LabError(
+            f"Something is left: {', '.join(f'{count} {kind}' for kind, count in left.items())}.",
+            next=f"labkit workshop down {folder}, once more",
+        )
+    typer.echo(f"The workshop is closed; nothing runs any more. Everybody's files: {read.state}")
+
+
+@app.command()
+def forget(
+    folder: Folder,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm that everybody's files are deleted.")] = False,
+) -> None:
+    """Delete what a closed workshop kept: everybody's files, names and words."""
+    workshop.require_extra()
+    read = workshop.read(folder)
+    people = counted(len(workshop.running.status(read).people), "person's home")
+    if not yes:
+        raise LabError(f"This deletes {people}, the names and the words.", where=str(read.state), next="add --yes")
+    workshop.running.forget(read)
+    typer.echo(f"Deleted: {read.state}")

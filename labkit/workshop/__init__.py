@@ -1,0 +1,35 @@
+"""A workshop: a class of participants on one machine, each in a lab of their own, behind one JupyterHub.
+
+Only this package imports JupyterHub, which comes with the extra `labkit[workshop]`. How the modules fit together:
+
+- `settings` reads workshop.yaml, in which a leader says what the workshop is. Everything else takes its `Workshop`.
+- `machine` checks what the workshop needs of this machine. `running` starts, stops and describes it: `up`, `down`,
+  `status`, `forget`. `keeper` is the background process that starts the proxy and the hub, and starts them again when
+  one of them ends. `proxy/` pins configurable-http-proxy, which npm installs into the workshop's folder.
+- `hub` is the hub's configuration: jupyterhub_config.py calls its `configure`. `login` decides who may come in, with
+  the words of `words`, which `labkit workshop cards` prints.
+- `spawner` starts a participant's server in the hub's process. It asks `seats` for the participant's number, which
+  decides the uid and the address, `networks` for a network namespace, `homes` for a home of limited size, `limits`
+  for a control group, and `sandbox` for bubblewrap's arguments.
+- `server` is Jupyter's server inside the sandbox: `labkit lab` with the hub's log-in.
+- `rehearsal` plays a class against a running hub, over HTTP and WebSocket.
+"""
+
+from typing import TYPE_CHECKING
+
+from labkit import at_first_use
+
+if TYPE_CHECKING:
+    from labkit.workshop import running
+    from labkit.workshop.hub import configure
+    from labkit.workshop.server import launch
+    from labkit.workshop.settings import Workshop, read, require_extra, write_examples
+    from labkit.workshop.words import cards
+else:
+    __getattr__ = at_first_use(__name__, {
+        "hub": ["configure"],
+        "running": ["running"],
+        "server": ["launch"],
+        "settings": ["Workshop", "read", "require_extra", "write_examples"],
+        "words": ["cards"],
+    })  # fmt: skip

@@ -1,0 +1,58 @@
+"""The hub's configuration. https://jupyterhub.readthedocs.io/en/stable/reference/config-reference.html"""
+
+import sys
+from pathlib import Path
+
+from traitlets.config import Config
+
+from labkit.workshop import networks
+from labkit.workshop.login import ClassAuthenticator
+from labkit.workshop.settings import Workshop, read
+from labkit.workshop.spawner import ParticipantSpawner
+
+OPTIONS = ["--no-browser"]
+
+
+def configure(config: Config, file: str) -> Workshop:
+    """Set what a workshop needs in JupyterHub's `config`. `file` is in the folder of workshop.yaml.
+
+    Raises `LabError` if workshop.yaml is wrong.
+    """
+    workshop = read(Path(file).parent)
+    state = workshop.state
+    hub = config.JupyterHub
+    hub.hub_bind_url = f"http://{workshop.hub_address}:{networks.HUB_PORT}"
+    hub.bind_url = workshop.url
+    hub.db_url = f"sqlite:///{state / 'hub.sqlite'}"
+    hub.cookie_secret_file = str(state / "cookie-secret")
+    # Servers and proxy live on while the hub is restarted.
+    hub.cleanup_servers = False
+    hub.cleanup_proxy = False
+    hub.last_activity_interval = 5  # seconds; then a proxy that was started again gets its routes back
+    hub.template_vars = {"announcement_login": workshop.title}
+    config.ConfigurableHTTPProxy.should_start = False
+    config.ConfigurableHTTPProxy.api_url = f"http://{workshop.hub_address}:{networks.PROXY_API_PORT}"
+    config.ConfigurableHTTPProxy.auth_token = (state / "proxy-token").read_text()
+
+    hub.authenticator_class = ClassAuthenticator
+    config.ClassAuthenticator.workshop = workshop
+    config.ClassAuthenticator.allow_all = True  # it decides itself
+    config.ClassAuthenticator.admin_users = set(workshop.leaders)
+    hub.admin_access = True
+
+    hub.spawner_class = ParticipantSpawner
+    hub.concurrent_spawn_limit = 0  # the spawner has a queue; the hub would refuse
+    hub.active_server_limit = 0
+    spawner = config.ParticipantSpawner
+    spawner.workshop = workshop
+    spawner.cmd = [sys.executable, "-P", "-m", "labkit.cli", "lab", *OPTIONS]
+    spawner.args = []
+    spawner.env_keep = ["LANG", "LC_ALL"]
+    spawner.start_timeout = 30 * 60  # seconds, with the time in the queue
+    spawner.poll_interval = 5
+
+    # The keeper's: it ends idle servers, and a rehearsal deletes its participants.
+    hub.services = [{"name": "keeper", "api_token": (state / "hub-token").read_text()}]
+    scopes = ["list:users", "read:users:activity", "read:servers", "delete:servers", "delete:users"]
+    hub.load_roles = [{"name": "keeper", "scopes": scopes, "services": ["keeper"]}]
+    return workshop
