@@ -15,6 +15,8 @@ AUDIENCE = "sts.amazonaws.com"
 ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
 POD_NAME = "my-pod"
 CONTAINER = "aws"
+# As process 1, `sleep` alone ignores SIGTERM, and ends only after the grace period of 30 s.
+SLEEP = ["sh", "-c", "trap exit TERM; sleep infinity & wait"]
 # A waiting container's reason is one of these if the node can't pull its image.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
@@ -114,7 +116,7 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
         "spec": {
             "serviceAccountName": parameters.service_account,
             "containers": [
-                {"name": CONTAINER, "image": image, **_pulled_once(image), "command": ["sleep", "infinity"]},
+                {"name": CONTAINER, "image": image, **_pulled_once(image), "command": SLEEP},
             ],
         },
     }

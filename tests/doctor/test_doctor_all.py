@@ -11,6 +11,7 @@ import labkit
 from labkit.connection import awaited
 from labkit.doctor.examination import diagnose
 from labkit.doctor.survey import Survey
+from labkit.documents import SLEEP
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 from tests.doctor.callers import POLICY, changed, doctor, session_of
@@ -91,7 +92,7 @@ def test_the_doctor_picks_the_only_service_account_with_a_role(shop):
 
 def test_the_doctor_takes_the_service_account_from_the_given_pod(shop):
     core = CoreV1Api(shop.kubernetes)
-    containers = [{"name": "app", "image": "python", "command": ["sleep", "600"]}]
+    containers = [{"name": "app", "image": "python", "command": SLEEP}]
     spec = {"serviceAccountName": "none", "containers": containers}
     core.create_namespaced_pod("shop", {"metadata": {"name": "till"}, "spec": spec})
     report = json.loads(doctor("-n", "shop", "--pod", "till", "--json").stdout)

@@ -16,6 +16,7 @@ from labkit.cli.main import app
 from labkit.doctor.evidence import Evidence
 from labkit.doctor.examination import diagnose, examine
 from labkit.doctor.stages import PROVIDER
+from labkit.documents import SLEEP
 from labkit.errors import LabError
 from labkit.simulator import Folder, State, environment
 from tests.commands import LABKIT
@@ -253,7 +254,7 @@ def test_the_doctor_explains_bad_input_and_ends_with_exit_code_2(lab, arguments,
 def test_the_doctor_looks_at_one_pod_of_each_owner(lab):
     apps, core = AppsV1Api(lab.kubernetes), CoreV1Api(lab.kubernetes)
     labels = {"app": "cart"}
-    container = {"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}
+    container = {"name": "aws", "image": "amazon/aws-cli", "command": SLEEP}
     template = {
         "metadata": {"labels": labels},
         "spec": {"serviceAccountName": "my-service-account", "containers": [container]},

@@ -9,6 +9,7 @@ import pytest
 from kubernetes.client import CoreV1Api
 
 from labkit import steps
+from labkit.documents import SLEEP
 from labkit.run_parameters import Parameters
 from labkit.steps.pod import delete, wait_until_running
 from tests.commands import labkit
@@ -37,7 +38,7 @@ def make(lab):
     names = []
 
     def make(name, account, *, containers=({},), volumes=(), annotations=None):
-        own = {"name": "aws", "image": lab.image, "command": ["sleep", "infinity"]}
+        own = {"name": "aws", "image": lab.image, "command": SLEEP}
         spec = {"serviceAccountName": account, "containers": [own | each for each in containers], "volumes": volumes}
         metadata = {"name": name, "annotations": annotations}
         names.append(name)

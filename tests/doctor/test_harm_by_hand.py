@@ -12,6 +12,7 @@ from kubernetes.client import AdmissionregistrationV1Api, ApiException, AppsV1Ap
 from labkit.cli import doctor_repair
 from labkit.connection import awaited
 from labkit.course.faults.situation import new_role
+from labkit.documents import SLEEP
 from tests.commands import labkit
 
 WEBHOOK = "pod-identity-webhook"
@@ -108,7 +109,7 @@ class Shop:
 
 def pod_spec(account, **container):
     named = {"serviceAccountName": account} if account else {}
-    return {**named, "containers": [{"name": "app", "image": "python", "command": ["sleep", "600"], **container}]}
+    return {**named, "containers": [{"name": "app", "image": "python", "command": SLEEP, **container}]}
 
 
 @pytest.fixture

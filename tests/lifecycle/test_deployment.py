@@ -65,7 +65,7 @@ def test_a_deployment_uses_the_annotated_role_after_a_restart(terminal: Callable
     identity = "aws sts get-caller-identity --query Arn --output text"
     terminal(
         "kubectl create serviceaccount deployed",
-        "kubectl create deployment app --image=amazon/aws-cli -- sleep infinity",
+        "kubectl create deployment app --image=amazon/aws-cli -- sh -c 'trap exit TERM; sleep infinity & wait'",
         "kubectl set serviceaccount deployment app deployed",
         "kubectl rollout status deployment/app --timeout=60s",
     )
@@ -93,7 +93,7 @@ def test_a_deployment_uses_the_annotated_role_after_a_restart(terminal: Callable
 
 def test_a_deployment_starts_once_its_missing_service_account_exists(terminal: Callable[..., str]):
     terminal(
-        "kubectl create deployment late --image=amazon/aws-cli -- sleep infinity",
+        "kubectl create deployment late --image=amazon/aws-cli -- sh -c 'trap exit TERM; sleep infinity & wait'",
         "kubectl rollout status deployment/late --timeout=60s",
         "kubectl set serviceaccount deployment late later",
         "kubectl wait --for=condition=ReplicaFailure deployment/late --timeout=60s",

@@ -6,6 +6,7 @@ from typing import Any
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab
+from labkit.documents import SLEEP
 from labkit.steps.iam_role import delete as delete_role
 from tests.course.attempts import KEY, Attempts, annotate, role_arn, update_trust
 
@@ -62,7 +63,7 @@ def name_role(lab: Lab, name: str, account: str = "cart") -> None:
 
 def start(lab: Lab, name: str, account: str = "cart") -> None:
     lab.delete_pod("my-pod", name)
-    container = {"name": "aws", "image": lab.image, "command": ["sleep", "infinity"]}
+    container = {"name": "aws", "image": lab.image, "command": SLEEP}
     spec = {"serviceAccountName": account, "containers": [container]}
     CoreV1Api(lab.kubernetes).create_namespaced_pod(name, {"metadata": {"name": "my-pod"}, "spec": spec})
     lab.wait_until_running("my-pod", name)

@@ -3,6 +3,7 @@
 from kubernetes.client import AppsV1Api, CoreV1Api
 
 from labkit import Lab
+from labkit.documents import SLEEP
 from tests.course.attempts import Attempts
 
 ATTEMPTS = Attempts()
@@ -11,7 +12,7 @@ SKIP = "eks.amazonaws.com/skip-containers"
 
 
 def create(lab: Lab, name: str, annotations: dict[str, str], account: str = "cart", **of_aws) -> None:
-    each = {"image": lab.image, "command": ["sleep", "infinity"]}
+    each = {"image": lab.image, "command": SLEEP}
     containers = [{"name": "aws", **each, **of_aws}, {"name": "proxy", **each}]
     spec = {"serviceAccountName": account, "containers": containers}
     body = {"metadata": {"name": "cart", "annotations": annotations}, "spec": spec}

@@ -21,6 +21,7 @@ from websockets.asyncio.client import connect
 from labkit.simulator.clock import Clock
 
 HOST = Path(__file__).with_name("node_host.py")
+SLEEP = "trap exit TERM; sleep 600 & wait"  # ends at SIGTERM, unlike a `sleep` that is process 1
 
 
 def until(condition: Callable, what: str = "", seconds: float = 60):

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.simulator.kubernetes.node_kubectl import PROMPT, Kubectl, end_of
-from tests.simulator.kubernetes.node_lab import Host, shell, until
+from tests.simulator.kubernetes.node_lab import SLEEP, Host, shell, until
 
 pytestmark = pytest.mark.kubectl
 STARTING = (
@@ -193,7 +193,7 @@ def test_clients_that_disconnect_leave_no_open_files_or_processes(host, kubectl,
 
 
 def test_processes_started_by_exec_end_with_their_container(host, kubectl):
-    host.create("parent", shell("exec sleep 600"), terminationGracePeriodSeconds=1)
+    host.create("parent", shell(SLEEP), terminationGracePeriodSeconds=1)
     host.running("parent")
     script = "sleep 611 >/dev/null 2>&1 </dev/null & setsid sleep 612 >/dev/null 2>&1 </dev/null & true"
     kubectl("exec", "parent", "--", "sh", "-c", script)

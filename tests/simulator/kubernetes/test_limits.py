@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulator.kubernetes.node_lab import Host, ended, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import SLEEP, Host, ended, shell, short_folder, started, until
 
 EAT = "exec python -c 'import time; eaten = bytearray(200 << 20); time.sleep(600)'"
 FORK = "import os, signal\ntry:\n    while os.fork(): pass\n    signal.pause()\nexcept OSError as error: print(error)"
@@ -17,7 +17,7 @@ def limited(script: str, **limits: str) -> dict:
 
 @pytest.mark.kubectl
 def test_a_container_above_its_memory_limit_is_killed_as_the_kubelet_reports_it(host):
-    host.create("neighbour", shell("exec sleep 600"), terminationGracePeriodSeconds=1)
+    host.create("neighbour", shell(SLEEP))
     host.create("eater", limited(EAT, memory="64Mi"))
     ended = host.in_phase("eater", "Failed").status.container_statuses[0].state.terminated
     assert (ended.reason, ended.exit_code) == ("OOMKilled", 137)

@@ -16,7 +16,7 @@ import pytest
 from kubernetes import client
 
 from labkit.tokens import read_jwt
-from tests.simulator.kubernetes.node_lab import shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import SLEEP, shell, short_folder, started, until
 
 TOKEN_FOLDER = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 TOKEN_VOLUME = {
@@ -196,7 +196,7 @@ def test_init_containers_run_in_order_and_a_sidecar_ends_with_the_pod(host):
         shell("cat /run/share/order", **share),
         initContainers=[
             {**shell("echo first >>/run/share/order", **share), "name": "first"},
-            {**shell("exec sleep 300"), "name": "sidecar", "restartPolicy": "Always"},
+            {**shell(SLEEP), "name": "sidecar", "restartPolicy": "Always"},
             {**shell("echo second >>/run/share/order", **share), "name": "second"},
         ],
         volumes=[{"name": "share", "emptyDir": {}}],

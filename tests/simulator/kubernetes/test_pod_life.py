@@ -8,7 +8,7 @@ import pytest
 from kubernetes import client
 from kubernetes.watch import Watch
 
-from tests.simulator.kubernetes.node_lab import Host, ended, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import SLEEP, Host, ended, shell, short_folder, started, until
 
 pytestmark = pytest.mark.kubectl
 
@@ -124,9 +124,7 @@ def test_on_failure_restarts_a_container_until_it_succeeds(host):
 
 
 def test_a_failing_init_container_is_restarted_or_fails_the_pod(host):
-    host.create(
-        "init", shell("exec sleep 600"), restartPolicy="Always", initContainers=[{**shell("exit 2"), "name": "i"}]
-    )
+    host.create("init", shell(SLEEP), restartPolicy="Always", initContainers=[{**shell("exit 2"), "name": "i"}])
     until_shown(host, "init", "Init:CrashLoopBackOff")
     assert host.read("init").status.phase == "Pending"
     conditions = {condition.type: condition for condition in host.read("init").status.conditions}
@@ -141,7 +139,7 @@ def test_kubectl_shows_how_many_init_containers_are_done(host):
     script = "until test -e /run/share/go; do sleep 0.05; done"
     host.create(
         "counted",
-        shell("exec sleep 600"),
+        shell(SLEEP),
         initContainers=[shell_named("one", "true"), shell_named("two", script, **share())],
         volumes=SHARED,
         terminationGracePeriodSeconds=1,
@@ -221,7 +219,7 @@ def test_a_container_reports_and_waits_for_a_missing_config_map_key(host):
 
 
 def test_a_volume_waits_for_its_config_map_and_changes_with_it(host):
-    container = shell("exec sleep 600", **share("/made/config"))
+    container = shell(SLEEP, **share("/made/config"))
     volumes = [{"name": "share", "configMap": {"name": "later"}}]
     host.create("mounts", container, volumes=volumes, terminationGracePeriodSeconds=1)
     said = ("FailedMount", 'MountVolume.SetUp failed for volume "share" : configmap "later" not found')
@@ -238,7 +236,7 @@ def test_a_volume_waits_for_its_config_map_and_changes_with_it(host):
 def test_labels_in_a_volume_change_with_the_pod(host):
     items = [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]
     volumes = [{"name": "share", "downwardAPI": {"items": items}}]
-    host.create("labels", shell("exec sleep 600", **share()), volumes=volumes, terminationGracePeriodSeconds=1)
+    host.create("labels", shell(SLEEP, **share()), volumes=volumes, terminationGracePeriodSeconds=1)
     host.running("labels")
     host.kubectl("label", "pod", "labels", "tier=web")
     until(lambda: host.exec("labels", "cat", "/run/share/labels").stdout == 'app="labels"\ntier="web"')
@@ -267,7 +265,7 @@ def test_a_deleted_service_account_is_reported_when_the_token_expires(host):
     volumes = [{"name": "share", "projected": {"sources": [source]}}]
     host.create(
         "orphan",
-        shell("exec sleep 600", **share()),
+        shell(SLEEP, **share()),
         volumes=volumes,
         serviceAccountName="brief",
         automountServiceAccountToken=False,
@@ -302,26 +300,33 @@ def test_the_pre_stop_hook_runs_before_sigterm(host):
 
 
 def test_failing_hooks_are_reported_as_events(host):
-    failing = {"exec": {"command": ["sh", "-c", "exit 1"]}}
-    host.create("posted", shell("exec sleep 600", lifecycle={"postStart": failing}), terminationGracePeriodSeconds=1)
+    waiting = {"exec": {"command": ["sh", "-c", "until [ -e /run/share/ready ]; do sleep 0.05; done; exit 1"]}}
+    script = "trap exit TERM; touch /run/share/ready; sleep 600 & wait"
+    host.create("posted", shell(script, lifecycle={"postStart": waiting}, **share()), volumes=SHARED)
     host.in_phase("posted", "Failed")
     assert status_of(host, "posted").state.terminated.exit_code == 143
     until(lambda: ("FailedPostStartHook", "PostStartHook failed") in host.events("posted"))
     until(lambda: ("Killing", "FailedPostStartHook") in host.events("posted"))
 
-    host.create("stopped", shell("exec sleep 600", lifecycle={"preStop": failing}))
+    failing = {"exec": {"command": ["sh", "-c", "exit 1"]}}
+    host.create("stopped", shell(SLEEP, lifecycle={"preStop": failing}))
     host.running("stopped")
     host.kubectl("delete", "pod", "stopped")
     until(lambda: ("FailedPreStopHook", "PreStopHook failed") in host.events("stopped"))
 
 
 @pytest.mark.parametrize(
-    ("script", "code"), [("exec sleep 600", 143), ("trap '' TERM; while :; do sleep 0.05; done", 137)]
+    ("name", "script", "code"),
+    [
+        ("told-143", "trap exit TERM; echo ready; sleep 600 & wait", 143),
+        ("told-137", "trap '' TERM; echo ready; while :; do sleep 0.05; done", 137),
+        ("unhandled", "echo ready; exec sleep 600", 137),  # process 1
+    ],
 )
-def test_the_exit_code_is_reported_before_a_deleted_pod_disappears(host, script, code):
-    name = f"told-{code}"
+def test_the_exit_code_is_reported_before_a_deleted_pod_disappears(host, name, script, code):
     host.create(name, shell(script), terminationGracePeriodSeconds=1)
     running = host.running(name)
+    until(lambda: host.log(name) == "ready\n")
     host.api.delete_namespaced_pod(name, "default")
     codes = []
     for event in Watch().stream(
@@ -381,7 +386,7 @@ def test_a_failing_sidecar_does_not_cut_short_the_other_containers_shutdown(host
 
 
 def test_a_deadline_ends_a_pod_by_the_labs_clock(host):
-    host.create("late", shell("exec sleep 600"), activeDeadlineSeconds=3000, terminationGracePeriodSeconds=1)
+    host.create("late", shell(SLEEP), activeDeadlineSeconds=3000, terminationGracePeriodSeconds=1)
     host.running("late")
     try:
         host.clock.advance(seconds=3001)
@@ -412,9 +417,7 @@ def test_a_termination_message_comes_from_its_file_or_the_log(host):
 
 
 def test_a_running_pod_has_a_complete_status(host):
-    host.create(
-        "whole", shell("exec sleep 600", **share(readOnly=True)), volumes=SHARED, terminationGracePeriodSeconds=1
-    )
+    host.create("whole", shell(SLEEP, **share(readOnly=True)), volumes=SHARED, terminationGracePeriodSeconds=1)
     host.running("whole")
     pod = json.loads(host.kubectl("get", "pod", "whole", "-o", "json"))
     status = pod["status"]
@@ -452,7 +455,7 @@ def test_a_pod_with_an_unavailable_image_reports_why_it_waits(host, image, polic
 def test_the_node_runs_and_deletes_60_pods_at_once(host):
     names = [f"many-{number}" for number in range(60)]
     for name in names:
-        host.create(name, shell("exec sleep 600"), terminationGracePeriodSeconds=1)
+        host.create(name, shell(SLEEP), terminationGracePeriodSeconds=1)
 
     def phases() -> list[str]:
         pods = host.api.list_namespaced_pod("default").items

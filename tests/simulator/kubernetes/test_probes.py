@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulator.kubernetes.node_lab import Host, ended, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import SLEEP, Host, ended, shell, short_folder, started, until
 
 READY = {"exec": {"command": ["cat", "/run/share/ready"]}, "periodSeconds": 1}
 SHARE = {"volumeMounts": [{"name": "share", "mountPath": "/run/share"}]}
@@ -18,7 +18,7 @@ def host() -> Iterator[Host]:
     ended(host)
 
 
-def create(host: Host, name: str, script: str = "exec sleep 600", **more) -> None:
+def create(host: Host, name: str, script: str = SLEEP, **more) -> None:
     container = shell(script, **SHARE, **more)
     host.create(name, container, volumes=SHARED, restartPolicy="Always", terminationGracePeriodSeconds=1)
     host.running(name)
@@ -46,7 +46,12 @@ def test_readiness_follows_the_probe(host):
 
 
 def test_a_container_that_fails_its_liveness_probe_is_restarted(host):
-    create(host, "alive", "touch /run/share/ready; exec sleep 600", livenessProbe={**READY, "failureThreshold": 2})
+    create(
+        host,
+        "alive",
+        "trap exit TERM; touch /run/share/ready; sleep 600 & wait",
+        livenessProbe={**READY, "failureThreshold": 2},
+    )
     file = host.pod_folder("alive") / "volumes/share/ready"
     until(file.exists)
     file.unlink()

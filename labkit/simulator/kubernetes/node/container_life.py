@@ -302,7 +302,7 @@ class ContainerLife:
             await asyncio.wait({turn}, timeout=max(until - asyncio.get_running_loop().time(), 0))
         if grace:
             name = (self.status.spec.get("lifecycle") or {}).get("stopSignal", "SIGTERM")
-            run.process.signal(getattr(signal, name, signal.SIGTERM))
+            run.process.ask(getattr(signal, name, signal.SIGTERM))
         await run.end_within(max(until - asyncio.get_running_loop().time(), LEAST_GRACE) if grace else 0)
 
     async def _hook(self, name: str, hook: Object, run: ContainerRun, seconds: float | None) -> bool:

@@ -92,14 +92,30 @@ class Process:
         """
         return await asyncio.shield(self._ending)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the program itself, not to the tool that may have started it (`nsenter`)."""
+    def ask(self, number: signal.Signals) -> None:
+        """Send the program a signal, unless it has no handler: process 1 of a container ignores such a signal.
+
+        https://man7.org/linux/man-pages/man7/pid_namespaces.7.html
+        """
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            status = Path(f"/proc/{self._program}/status").read_text()
+            handled = int(status.partition("SigCgt:")[2].split()[0], 16)
+            if not handled & 1 << (number - 1):
+                return
+        self._signal(number)
+
+    @property
+    def _program(self) -> int:
+        """The process of the program itself, not of the tool that may have started it (`nsenter`)."""
+        return _child(self._started.pid) if self._wrapped else self._started.pid
+
+    def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            os.kill(_child(self._started.pid) if self._wrapped else self._started.pid, number)
+            os.kill(self._program, number)
 
     def kill(self) -> None:
         """End the program and everything that it started."""
-        self.signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._started.pid, signal.SIGKILL)
 
