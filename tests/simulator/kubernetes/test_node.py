@@ -139,6 +139,20 @@ def test_aws_and_python_are_those_of_this_environment(host):
     assert host.output_of("aws", aws).startswith("aws-cli/")
 
 
+WITH_CURL = pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
+
+
+@pytest.mark.parametrize(("image", "args", "printed"), [
+    ("python:3", ["sh", "-c", "echo hi"], "hi\n"),
+    ("busybox", ["echo", "hi"], "hi\n"),
+    ("curlimages/curl", ["sh", "-c", "echo hi"], "hi\n"),
+    pytest.param("curlimages/curl", ["--version"], "curl ", marks=WITH_CURL),
+])  # fmt: skip
+def test_arguments_run_as_the_images_entrypoint_runs_them(host, image, args, printed):
+    name = f"{image.partition(':')[0].replace('/', '-')}-{len(args)}"
+    assert host.output_of(name, {"name": "app", "image": image, "args": args}).startswith(printed)
+
+
 def test_a_pods_status_reports_how_its_program_ended(host):
     host.create("ends", shell("exit 3"))
     pod = host.in_phase("ends", "Failed")
@@ -171,7 +185,8 @@ def test_a_pod_with_an_unknown_image_waits_and_lists_the_known_images(host):
     host.create("nginx", {"name": "app", "image": "nginx:1.27"})
     message = waiting(host, "nginx", "ErrImagePull").state.waiting.message
     assert 'failed to pull image "nginx:1.27"' in message
-    assert "amazon/aws-cli, public.ecr.aws/aws-cli/aws-cli, public.ecr.aws/lambda/python, python" in message
+    assert "only these images work: alpine, amazon/aws-cli, amazonlinux, " in message
+    assert "public.ecr.aws/aws-cli/aws-cli, public.ecr.aws/lambda/python, python, ubuntu. Use one" in message
     assert "Back-off pulling image" in waiting(host, "nginx", "ImagePullBackOff").state.waiting.message
     until(lambda: ("BackOff", 'Back-off pulling image "nginx:1.27"') in host.events("nginx"), "the event")
     with pytest.raises(client.ApiException) as refused:

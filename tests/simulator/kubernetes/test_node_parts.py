@@ -16,7 +16,7 @@ from labkit.simulator.kubernetes.node import container_logs
 from labkit.simulator.kubernetes.node.client import MOST_KEPT, NodeClient
 from labkit.simulator.kubernetes.node.container_environment import ConfigError, expanded, field_value, resource_value
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog, shown
-from labkit.simulator.kubernetes.node.images import ImageError, entrypoint, repository
+from labkit.simulator.kubernetes.node.images import Image, ImageError, image_of, of_this_environment, repository
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.processes import HERE, TOOLS, permitted
 
@@ -37,11 +37,24 @@ def test_the_repository_is_read_from_an_images_name(image, name):
     assert repository(image) == name
 
 
-IMAGES = {"public.ecr.aws/aws-cli/aws-cli": ["/bin/aws"], "python": ["/bin/python"]}
+IMAGES = {"public.ecr.aws/aws-cli/aws-cli": Image(entrypoint=["/bin/aws"]), "python": Image(cmd=["python3"])}
 
 
 def test_a_known_image_runs_its_program():
-    assert entrypoint({"image": "aws-cli/aws-cli:2"}, IMAGES) == ["/bin/aws"]
+    assert image_of({"image": "aws-cli/aws-cli:2"}, IMAGES).arguments([], []) == ["/bin/aws"]
+
+
+@pytest.mark.parametrize(("name", "command", "args", "runs"), [
+    ("python:3", [], [], ["python3"]),
+    ("python:3", [], ["sh", "-c", "echo hi"], ["sh", "-c", "echo hi"]),
+    ("python:3", ["sh"], [], ["sh"]),
+    ("bitnami/kubectl", [], [], ["kubectl", "--help"]),
+    ("bitnami/kubectl", [], ["get", "pods"], ["kubectl", "get", "pods"]),
+    ("bitnami/kubectl", ["sh"], [], ["sh"]),
+    ("bitnami/kubectl", ["sh"], ["-c", "id"], ["sh", "-c", "id"]),
+])  # fmt: skip
+def test_a_command_replaces_an_images_entrypoint_and_arguments_its_cmd(name, command, args, runs):
+    assert image_of({"image": name}, of_this_environment()).arguments(command, args) == runs
 
 
 @pytest.mark.parametrize(("container", "reason", "says"), [
@@ -53,7 +66,7 @@ def test_a_known_image_runs_its_program():
 ])  # fmt: skip
 def test_an_unknown_or_invalid_image_says_why_it_cannot_be_pulled(container, reason, says):
     with pytest.raises(ImageError, match=says) as refused:
-        entrypoint(container, IMAGES)
+        image_of(container, IMAGES)
     assert refused.value.reason == reason
 
 

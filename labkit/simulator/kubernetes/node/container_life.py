@@ -17,7 +17,7 @@ from labkit.simulator.kubernetes.node.client import said
 from labkit.simulator.kubernetes.node.container_environment import ConfigError, expanded, variables_of
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog, termination_message
 from labkit.simulator.kubernetes.node.handlers import NotTried, Probes, outcome_of
-from labkit.simulator.kubernetes.node.images import ImageError, entrypoint
+from labkit.simulator.kubernetes.node.images import ImageError, image_of
 from labkit.simulator.kubernetes.node.limits import Limits
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.pod import TICK, NodePod
@@ -142,13 +142,12 @@ class ContainerLife:
     async def _run_once(self) -> int:
         """Run the container from its start to its end, and return its exit code."""
         spec, ground, pod, status = self.status.spec, self._ground, self._pod, self.status
-        argv = entrypoint(spec, ground.images)
+        image = image_of(spec, ground.images)
         given = ground.before(pod.document, pod.home)
         made = await variables_of(spec, pod.document, given, pod.fetch, ground.room)
         made = {name: ground.led.get(value, value) for name, value in made.items()}
-        if spec.get("command"):
-            argv = [expanded(part, given | made) for part in spec["command"]]
-        argv += [expanded(part, given | made) for part in spec.get("args") or ()]
+        variables = given | made
+        command, args = ([expanded(part, variables) for part in spec.get(name) or ()] for name in ("command", "args"))
         self._say(
             "Pulled", f'Container image "{spec["image"]}" already present on machine and can be accessed by the pod'
         )
@@ -156,7 +155,7 @@ class ContainerLife:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / "sandbox", ignore_errors=True)  # left by a node that was killed
         sandbox = Sandbox(
-            self._mounts(folder / "termination-log", given | made),
+            self._mounts(folder / "termination-log", variables),
             ground.reaper,
             folder=folder / "sandbox",
             private=ground.private,
@@ -168,7 +167,8 @@ class ContainerLife:
         try:
             await sandbox.open(visible=(pod.home, *ground.visible))
             self._say("Created", "Container created")
-            code = await self._run_in(sandbox, limits, argv, given | made | ground.after, written)
+            argv = image.arguments(command, args)
+            code = await self._run_in(sandbox, limits, argv, variables | ground.after, written)
         finally:
             self.run = None
             await sandbox.close()

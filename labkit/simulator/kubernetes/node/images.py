@@ -1,7 +1,9 @@
-"""Find the program for an image's name. Containers are processes of this machine, so no image is pulled."""
+"""What a container gets from its image. Containers are processes of this machine, so no image is pulled."""
 
 import re
 import sys
+import tomllib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labkit.simulator.kubernetes.objects.kinds import Object
@@ -10,6 +12,25 @@ _REFERENCE = re.compile(
     r"(?:[A-Za-z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
     r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z0-9+._-]+:[0-9a-fA-F]{4,})?"
 )
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an image sets: `cmd` are the arguments of a container without its own, `home` is the user's home folder."""
+
+    entrypoint: list[str] = field(default_factory=list)
+    cmd: list[str] = field(default_factory=list)
+    user: int = 0
+    group: int = 0
+    home: str = "/root"
+    directory: str = "/"
+
+    def arguments(self, command: list[str], args: list[str]) -> list[str]:
+        """Return the program and its arguments for a container with this `command` and these `args`.
+
+        https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/
+        """
+        return [*(command or self.entrypoint), *(args or ([] if command else self.cmd))]
 
 
 class ImageError(Exception):
@@ -39,10 +60,9 @@ def repository(image: str) -> str:
     return "/".join(parts)
 
 
-def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
-    """Return the entrypoint of the container's image. Raises ImageError if `images` doesn't have the image.
+def image_of(container: Object, images: dict[str, Image]) -> Image:
+    """Return the container's image. Raises ImageError if `images` doesn't have it. The keys are repositories.
 
-    The keys of `images` are repositories, and the values are argument lists.
     https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
     """
     image = container["image"]
@@ -51,9 +71,9 @@ def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
         why = "invalid reference format" + (": repository name must be lowercase" if upper else "")
         message = f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}": {why}'
         raise ImageError(message, "InvalidImageName", ("InspectFailed", message))
-    known = {repository(name): argv for name, argv in images.items()}
+    known = {repository(name): each for name, each in images.items()}
     if (name := repository(image)) in known:
-        return list(known[name])
+        return known[name]
     if container.get("imagePullPolicy") == "Never":
         message = f'Container image "{image}" is not present with pull policy of Never'
         raise ImageError(message, "ErrImageNeverPull", ("ErrImageNeverPull", message))
@@ -64,16 +84,14 @@ def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
     )
 
 
-def of_this_environment() -> dict[str, list[str]]:
-    """Return the entrypoint of each image that pods can use. The keys are repositories, such as `amazon/aws-cli`.
+def of_this_environment() -> dict[str, Image]:
+    """Return the images that pods can use. The keys are repositories, such as `amazon/aws-cli`.
 
-    An entrypoint is a list of arguments. The first argument is the path of a program in this Python environment.
+    `aws` is the program of this Python environment, even if a container has a PATH of its own.
     """
-    aws, python = [str(Path(sys.executable).with_name("aws"))], [sys.executable]
-    return {
-        "amazon/aws-cli": aws,
-        "public.ecr.aws/aws-cli/aws-cli": aws,
-        # The image with the SDK: https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
-        "public.ecr.aws/lambda/python": python,
-        "python": python,
-    }
+    rows = tomllib.loads(Path(__file__).with_name("images.toml").read_text())["image"]
+    images = {name: Image(**row) for row in rows for name in row.pop("names")}
+    for name, each in images.items():
+        if each.entrypoint == ["aws"]:
+            images[name] = replace(each, entrypoint=[str(Path(sys.executable).with_name("aws"))])
+    return images

@@ -28,6 +28,7 @@ from labkit.simulator.certificates import Certificate
 from labkit.simulator.clock import Clock, rfc3339
 from labkit.simulator.kubernetes.node.client import NodeClient, PodEvents, said
 from labkit.simulator.kubernetes.node.container_life import LEAST_GRACE
+from labkit.simulator.kubernetes.node.images import Image
 from labkit.simulator.kubernetes.node.kubelet import Kubelet
 from labkit.simulator.kubernetes.node.limits import NodeLimits
 from labkit.simulator.kubernetes.node.pod import TICK, Ground
@@ -63,7 +64,7 @@ class Node:
     folder: Path
     clock_file: Path
     environment: dict[str, str]  # variables that make programs call the lab instead of AWS
-    images: dict[str, list[str]]  # a repository -> its entrypoint, as an argument list
+    images: dict[str, Image]  # by repository
     home: dict[str, str] = field(default_factory=dict)  # the files in each pod's home folder: path -> text
     # Key: an address of the node, e.g. of the Pod Identity agent, in containers' variables. Value: the address on this
     # machine that replaces it.

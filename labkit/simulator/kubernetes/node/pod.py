@@ -10,6 +10,7 @@ from labkit.simulator.clock import Clock
 from labkit.simulator.kubernetes.node.client import NodeClient, PodEvents
 from labkit.simulator.kubernetes.node.container_environment import Room
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog
+from labkit.simulator.kubernetes.node.images import Image
 from labkit.simulator.kubernetes.node.limits import NodeLimits
 from labkit.simulator.kubernetes.node.pod_status import ContainerStatus, PodStatus
 from labkit.simulator.kubernetes.node.processes import Reaper
@@ -31,7 +32,7 @@ class Ground:
     events: PodEvents
     clock: Clock
     reaper: Reaper
-    images: dict[str, list[str]]
+    images: dict[str, Image]
     before: Callable[[Object, Path], dict[str, str]]  # (pod, home) -> variables that the pod's own variables override
     after: dict[str, str]  # variables that override the pod's own
     led: dict[str, str]  # an address in a pod's variable -> the address that replaces it
