@@ -4,9 +4,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 
 import nbformat
@@ -14,12 +16,17 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from labkit import Lab
-from tests.commands import LABKIT
 
 TOKEN = "of-this-test-alone"
 # Turned off in addition to what Playwright turns off.
 CHROMIUM = ["--disable-gpu", "--disable-quic", "--disable-sync"]
 WITHIN = 60_000  # milliseconds
+WIDTH, HEIGHT = 1280, 1000
+# Leave no other notebook on the page. `dispose` doesn't ask whether to save it.
+OPEN = """async path => {
+for (const widget of Array.from(window.jupyterapp.shell.widgets('main'))) widget.dispose();
+await window.jupyterapp.commands.execute('docmanager:open', {path});
+}"""
 RUN_ALL = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
 READY = """() => {
 const panel = window.jupyterapp?.shell.currentWidget;
@@ -35,15 +42,19 @@ class JupyterLab:
     url: str
 
     def write(self, name: str, *cells: str) -> str:
-        """Write a notebook of these cells; return its URL."""
+        """Write a notebook of these cells; return its path."""
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.folder / name)
-        return self.url_of(name)
+        return name
 
-    def url_of(self, path: str) -> str:
-        """The URL that opens a file of the folder."""
-        return f"{self.url}lab/tree/{path}?token={TOKEN}&reset"
+    def open(self, page: Page, path: str) -> None:
+        """Open a notebook of the folder in the page, and wait for its kernel. JupyterLab itself is loaded once."""
+        if page.evaluate("'jupyterapp' in window"):
+            page.evaluate(OPEN, path)
+        else:
+            page.goto(f"{self.url}lab/tree/{path}?token={TOKEN}&reset")
+        page.wait_for_function(READY)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +72,10 @@ def jupyterlab(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[J
     own = tmp_path_factory.mktemp("settings")
     environment = os.environ | {name: str(own / value) for name, value in settings.items()}
     options = ["--no-browser", "--port=0", f"--IdentityProvider.token={TOKEN}", "--expose-app-in-browser"]
+    forkserver.ensure_running()
+    command = [sys.executable, "-m", "tests.course.widgets.forked_jupyterlab"]
     server = subprocess.Popen(
-        [LABKIT, "lab", *options],
+        [*command, forkserver._forkserver._forkserver_address, *options],
         env=environment,
         cwd=folder,
         stdout=subprocess.DEVNULL,
@@ -90,15 +103,20 @@ def browser() -> Iterator[BrowserContext]:
     """The machine's own Chromium, headless, with an empty profile. Playwright downloads no browser."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
-        context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+        context = chromium.new_context()
         context.set_default_timeout(WITHIN)
         expect.set_options(timeout=WITHIN)
         yield context
         chromium.close()
 
 
+@pytest.fixture(scope="module")
+def module_page(browser: BrowserContext) -> Page:
+    return browser.new_page()
+
+
 @pytest.fixture
-def page(browser: BrowserContext) -> Iterator[Page]:
-    """A page of its own; the pages of a module share the browser's cache."""
-    with browser.new_page() as opened:
-        yield opened
+def page(module_page: Page) -> Page:
+    """The module's page, in its usual size."""
+    module_page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+    return module_page

@@ -52,8 +52,7 @@ def opened(jupyterlab, page):
     """Return a function that opens a notebook of these cells and runs it."""
 
     def open_and_run(name, *cells):
-        page.goto(jupyterlab.write(name, *cells))
-        page.wait_for_function(READY)
+        jupyterlab.open(page, jupyterlab.write(name, *cells))
         page.evaluate(RUN_ALL)
 
     return open_and_run
@@ -128,7 +127,7 @@ def test_no_text_of_the_picture_touches_another_or_the_edge(tmp_path, page):
 
 
 def test_a_learner_s_copy_of_a_notebook_shows_its_picture(jupyterlab, page):
-    page.goto(jupyterlab.url_of("learn/04-pod.ipynb"))
+    jupyterlab.open(page, "learn/04-pod.ipynb")
     image = page.locator("img[alt*='Steps 4 and 5']")
     image.scroll_into_view_if_needed()
     page.wait_for_function("([image, width]) => image.naturalWidth === width", arg=[image.element_handle(), flow.WIDTH])

@@ -94,8 +94,7 @@ def test_jupyterlab_opens_with_the_contents_page_beside_the_files(jupyterlab, pa
 
 @pytest.mark.parametrize("name", [CONTENTS, "01-oidc-provider.ipynb"])
 def test_a_notebook_that_was_only_opened_has_nothing_to_save(jupyterlab, page, name):
-    page.goto(jupyterlab.url_of(f"learn/{name}"))
-    page.wait_for_function(READY)
+    jupyterlab.open(page, f"learn/{name}")
     # JupyterLab writes the kernel's language version into the notebook.
     assert page.evaluate(LANGUAGE)["version"] == platform.python_version()
     assert page.evaluate(CHANGED) is False
@@ -103,8 +102,7 @@ def test_a_notebook_that_was_only_opened_has_nothing_to_save(jupyterlab, page, n
 
 def test_a_tab_whose_notebook_was_started_over_offers_to_reload_it(jupyterlab, page):
     learn, name = jupyterlab.folder / "learn", "03-service-account.ipynb"
-    page.goto(jupyterlab.url_of(f"learn/{name}"))
-    page.wait_for_function(READY)
+    jupyterlab.open(page, f"learn/{name}")
     page.evaluate(APPEND, "mine")
     page.evaluate(SAVE)
     learning.put_aside(learn, "03")
@@ -117,8 +115,7 @@ def test_a_tab_whose_notebook_was_started_over_offers_to_reload_it(jupyterlab, p
 
 
 def test_a_learner_goes_from_the_contents_page_to_a_solved_exercise_and_back(jupyterlab, page):
-    page.goto(jupyterlab.url_of(f"learn/{CONTENTS}"))
-    page.wait_for_function(READY)
+    jupyterlab.open(page, f"learn/{CONTENTS}")
     step = page.locator(".jp-OutputArea").get_by_role("link", name="02 IAM role")
     readable(page, step, page.get_by_text("what you've done"))
     step.click()
@@ -132,8 +129,7 @@ def test_a_learner_goes_from_the_contents_page_to_a_solved_exercise_and_back(jup
     readable(page, solved, shown.get_by_text("wrong: exercise 02-b"))
 
     page.evaluate(SAVE)
-    page.goto(jupyterlab.url_of(f"learn/{CONTENTS}"))
-    page.wait_for_function(READY)
+    jupyterlab.open(page, f"learn/{CONTENTS}")
     run_all(page)
     expect(page.get_by_text("Next: exercise 02-b in 02 IAM role.")).to_be_visible()
     row = page.get_by_role("row").filter(has_text="02 IAM role")
@@ -142,6 +138,5 @@ def test_a_learner_goes_from_the_contents_page_to_a_solved_exercise_and_back(jup
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_copy_runs_unsolved_without_an_error(jupyterlab, page, name):
-    page.goto(jupyterlab.url_of(f"learn/{name}"))
-    page.wait_for_function(READY)
+    jupyterlab.open(page, f"learn/{name}")
     run_all(page)
