@@ -1,11 +1,13 @@
 """A container's limits: memory and processes, by control groups and by measuring."""
 
 import os
+import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.simulator.kubernetes.node_lab import SLEEP, Host, ended, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import SLEEP, Host, shell, short_folder, started, until
 
 EAT = "exec python -c 'import time; eaten = bytearray(200 << 20); time.sleep(600)'"
 FORK = "import os, signal\ntry:\n    while os.fork(): pass\n    signal.pause()\nexcept OSError as error: print(error)"
@@ -41,18 +43,58 @@ def test_a_container_that_forks_without_end_stops_at_the_nodes_limit(host):
     assert host.output_of("bomb", shell(f"exec python -c '{FORK}'")) == "[Errno 11] Resource temporarily unavailable\n"
 
 
+SHARE = {"volumeMounts": [{"name": "share", "mountPath": "/run/share"}]}
+FILL = f"trap exit TERM; head -c 20M /dev/zero >/run/share/file; {SLEEP}"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "volume", "message"),
+    [
+        ("pod", {"resources": {"limits": {"ephemeral-storage": "10Mi"}}}, {},
+         "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi. "),
+        ("volume", {}, {"sizeLimit": "5Mi"}, 'Usage of EmptyDir volume "share" exceeds the limit "5Mi". '),
+    ],
+)  # fmt: skip
+def test_a_pod_above_its_storage_limit_is_evicted_as_the_kubelet_reports_it(host, name, fields, volume, message):
+    volumes = [{"name": "share", "emptyDir": volume}]
+    host.create(f"full-{name}", shell(FILL, **SHARE, **fields), volumes=volumes, restartPolicy="Always")
+    status = host.in_phase(f"full-{name}", "Failed").status
+    assert (status.reason, status.message) == ("Evicted", message)
+    until(lambda: ("Evicted", message) in host.events(f"full-{name}"), "the event")
+    until(lambda: host.read(f"full-{name}").status.container_statuses[0].state.terminated, "it has ended")
+    until(lambda: not (host.pod_folder(f"full-{name}") / "volumes").exists(), "its files are gone")
+
+
 @pytest.fixture(scope="module")
 def ordinary() -> Iterator[Host]:
     """A node of an ordinary user, who can't make control groups."""
     if os.geteuid():
         pytest.skip("the other tests are an ordinary user's")
     folder = short_folder("ordinary")
-    os.chown(folder, 65534, 65534)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=755,uid=65534,gid=65534", "lab", folder], check=True)
     may_read = "+dac_read_search"  # this environment's Python may lie in root's home
     who = ("--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={may_read}", f"--ambient-caps={may_read}")
     host = started(folder, "private", within=("setpriv", *who))
     yield host
-    ended(host)
+    host.process.terminate()
+    host.process.wait(15)
+    subprocess.run(["umount", folder], check=True)
+    folder.rmdir()
+
+
+def test_a_pod_that_fills_the_disk_is_evicted_and_its_neighbour_goes_on(ordinary):
+    ordinary.create("small", shell(SLEEP))
+    ordinary.create("greedy", shell(f"cat /dev/zero >/run/share/file; {SLEEP}", **SHARE),
+                    volumes=[{"name": "share", "emptyDir": {}}])  # fmt: skip
+    status = ordinary.in_phase("greedy", "Failed").status
+    assert status.reason == "Evicted"
+    assert re.fullmatch(
+        r"The node was low on resource: ephemeral-storage\. Threshold quantity: 6710886, available: \d+([KM]i)?\. "
+        r"Container app was using \d+[KM]i, request is 0, has larger consumption of ephemeral-storage\. ",
+        status.message,
+    )
+    assert ordinary.running("small").status.container_statuses[0].restart_count == 0
+    assert "goes on\n" in ordinary.output_of("next", shell("echo goes on"))
 
 
 def test_a_node_without_control_groups_measures_memory_and_limits_processes(ordinary):

@@ -103,23 +103,21 @@ class NodeLimits:
 
     @classmethod
     def here(cls, folder: Path, *, private: bool) -> "NodeLimits":
-        """Try which limits this machine allows to a node with this `folder`; `private` as in `Sandbox`.
-
-        Also remove the control groups that an earlier node with this folder has left.
-        """
+        """Try which limits this machine allows to a node with this `folder`; `private` as in `Sandbox`."""
         name = f"labkit-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
         parents = {each: parent for each in CONTROLLERS if private and (parent := _parent_of_groups(each))}
         if len(parents) == len(CONTROLLERS):
-            for parent in parents.values():
-                for left in parent.glob(f"{name}-*"):
-                    with contextlib.suppress(OSError):
-                        left.rmdir()
             limits = cls(name, parents)
             if limits._works():
                 return limits
         # Since Linux 5.14, each user namespace counts its own processes.
         counts = private and os.geteuid() != 0 and _linux() >= (5, 14)
         return cls(name, {}, (tool("prlimit"), f"--nproc={MOST_PROCESSES}", "--") if counts else ())
+
+    @property
+    def prefixes(self) -> set[Path]:
+        """The beginnings of the paths of the node's control groups."""
+        return {parent / f"{self.name}-" for parent in self.parents.values()}
 
     def of(self, name: str, container: Object) -> Limits:
         """Return the limits of one run of a container. Raises OSError if they can't be set."""

@@ -26,6 +26,7 @@ import httpx
 
 from labkit.simulator.certificates import Certificate
 from labkit.simulator.clock import Clock, rfc3339
+from labkit.simulator.kubernetes.node import eviction
 from labkit.simulator.kubernetes.node.client import NodeClient, PodEvents, said
 from labkit.simulator.kubernetes.node.container_life import LEAST_GRACE
 from labkit.simulator.kubernetes.node.images import Image
@@ -120,6 +121,8 @@ class Node:
         self.mounts = "private" if private else "mapped"
         limits = await asyncio.to_thread(NodeLimits.here, self.folder, private=private)
         self.limits = str(limits)
+        for prefix in limits.prefixes:
+            self._reaper.remove(prefix)
         self._ground = Ground(
             client=self._client,
             events=self._events,
@@ -212,6 +215,18 @@ class Node:
             await asyncio.sleep(TICK)
             for life in list(self._pods.values()):
                 await life.tend()
+            await self._free_storage()
+
+    async def _free_storage(self) -> None:
+        """If the disk is nearly full, evict the pod that uses the most of it, if that helps."""
+        least, free = eviction.lack(self.folder)
+        if least and self._pods:
+            sizes = {
+                uid: await asyncio.to_thread(eviction.used, life.pod.folder) for uid, life in list(self._pods.items())
+            }
+            largest = max(sizes, key=lambda uid: sizes[uid])
+            if (life := self._pods.get(largest)) and free + sizes[largest] >= least:
+                await life.evict(eviction.low_on_storage(life.pod.document, least, free, sizes[largest]))
 
     async def _beat(self) -> None:
         """https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats"""

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from labkit.simulator.kubernetes.node import eviction
 from labkit.simulator.kubernetes.node.client import said
 from labkit.simulator.kubernetes.node.container_life import MISSING_RETRY, ContainerLife, worth_saying
 from labkit.simulator.kubernetes.node.pod import REFRESH, TICK, Ground, NodePod
@@ -22,6 +23,7 @@ from labkit.simulator.kubernetes.objects.kinds import Object
 log = logging.getLogger(__name__)
 
 FIRST_REPORT = 0.1  # seconds
+EVICTION_GRACE = 1.0  # seconds
 DEADLINE = {"reason": "DeadlineExceeded", "message": "Pod was active on the node longer than the specified deadline"}
 
 
@@ -30,7 +32,7 @@ class PodLife:
 
     def __init__(self, pod: Object, folder: Path, ground: Ground) -> None:
         self.pod = NodePod(pod, folder, ground)
-        self._refreshed = time.monotonic()
+        self._refreshed = self._measured = time.monotonic()
         metadata = pod["metadata"]
         self._path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
         status = self.pod.status
@@ -94,10 +96,28 @@ class PodLife:
         await self._end_containers(grace)
         await asyncio.to_thread(end_all_of, self.pod.home)
 
+    async def evict(self, message: str) -> None:
+        """End the pod for good, and remove its volumes' contents.
+
+        https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#pod-selection-for-kubelet-eviction
+        """
+        if not self._stop.is_set():
+            self.pod.status.why = {"reason": "Evicted", "message": message}
+            self.pod.ground.events.add(self.pod.document, "Evicted", message, warning=True)
+            await self._end_containers(EVICTION_GRACE)
+            self.pod.changed.set()
+        for folder in (self.pod.home, self.pod.volumes.folder):
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
     async def tend(self) -> None:
-        """Do what is due: end the pod at its deadline, renew tokens, or refresh the volumes."""
+        """Do what is due: end the pod at its deadline, evict it, renew tokens, or refresh the volumes."""
         if self._stop.is_set() or not self._living:
             return
+        if time.monotonic() - self._measured >= eviction.LOOK:
+            self._measured = time.monotonic()
+            if message := await asyncio.to_thread(eviction.excess, self.pod.document, self.pod.folder):
+                self._over = asyncio.create_task(self.evict(message))
+                return
         deadline = self.pod.document["spec"].get("activeDeadlineSeconds")
         if deadline is not None and self.pod.ground.clock.now() - self.pod.status.started >= deadline:
             self._over = asyncio.create_task(self._exceed_deadline())

@@ -64,6 +64,10 @@ class Reaper:
         """Forget a process group that has ended, because another group may get its number."""
         self._say(f"drop {group}\n")
 
+    def remove(self, prefix: Path) -> None:
+        """At the node's end, remove the control groups whose paths begin with this prefix."""
+        self._say(f"remove {prefix}\n")
+
     async def stop(self) -> None:
         """End all remaining processes, as if the node had been killed."""
         if self._process and self._process.stdin:

@@ -1,11 +1,13 @@
 # Outlives the lab's server until it has ended the processes that the server started.
-# Standard input: lines "add GROUP" and "drop GROUP". It ends when the server ends, even if the server is killed.
+# Standard input: lines "add GROUP", "drop GROUP" and "remove PREFIX" (of control groups). It ends when the server ends, even if the server is killed.
 # $1: the node's folder. Each process of a pod has its HOME in this folder.
 trap '' HUP INT TERM
 groups=' '
+prefixes=
 while read -r verb group; do
     case $verb in
         add) groups="$groups$group " ;;
+        remove) prefixes="$prefixes $group" ;;
         drop) groups="${groups%% "$group" *} ${groups#* "$group" }" ;;
     esac
 done
@@ -18,5 +20,11 @@ for round in 1 2; do
     for file in $(grep -lzsF "HOME=$1/" /proc/[0-9]*/environ); do
         process=${file#/proc/}
         kill -KILL "${process%/environ}" 2>/dev/null
+    done
+done
+for prefix in $prefixes; do
+    for attempt in 1 2 3 4 5; do  # a process that was killed needs a moment to leave its group
+        rmdir "$prefix"* 2>/dev/null && break
+        sleep 0.1
     done
 done
