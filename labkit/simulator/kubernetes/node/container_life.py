@@ -162,7 +162,8 @@ class ContainerLife:
             own_processes=ground.own_processes,
         )
         written = pod.new_log(status, folder / "log")
-        limits = ground.limits.of(f"{pod.document['metadata']['uid']}-{status.name}-{status.restarts}", spec)
+        run = f"{pod.document['metadata']['uid']}-{status.name}-{status.restarts}"
+        limits = ground.limits.of(run, ((spec.get("resources") or {}).get("limits") or {}).get("memory", "0"))
         sandbox.within = limits.prefix
         try:
             await sandbox.open(visible=(pod.home, *ground.visible))

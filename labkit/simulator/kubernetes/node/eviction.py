@@ -41,9 +41,8 @@ def lack(disk: Path) -> tuple[int, int]:
     return (least, usage.free) if usage.free < least else (0, 0)
 
 
-def low_on_storage(pod: Object, least: int, free: int, using: int) -> str:
-    """Return, in a kubelet's words, why the node evicts the pod that uses the most."""
-    container = pod["spec"]["containers"][0]["name"]
+def low_on_storage(container: str, least: int, free: int, using: int) -> str:
+    """Return, in a kubelet's words, why the node evicts the pod that uses the most, with this container."""
     return (
         "The node was low on resource: ephemeral-storage. "
         f"Threshold quantity: {_text(least)}, available: {_text(free)}. "

@@ -21,7 +21,6 @@ from pathlib import Path
 import psutil
 
 from labkit.simulator.kubernetes.node.processes import SHELL, tool
-from labkit.simulator.kubernetes.objects.kinds import Object
 from labkit.simulator.kubernetes.objects.quantities import quantity
 
 MOST_PROCESSES = 1024  # in one container
@@ -36,9 +35,8 @@ _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 class Limits:
     """The limits of one run of a container. `prefix` starts a program within them."""
 
-    def __init__(self, node: "NodeLimits", name: str, container: Object) -> None:
-        given = ((container.get("resources") or {}).get("limits") or {}).get("memory", 0)
-        self._memory = int(quantity(given))  # in bytes; 0: no limit
+    def __init__(self, node: "NodeLimits", name: str, memory: str) -> None:
+        self._memory = int(quantity(memory))  # in bytes; 0: no limit
         self._groups: dict[str, Path] = {}
         self._measured_too_much = False
         self.prefix = list(node.prefix)
@@ -119,9 +117,9 @@ class NodeLimits:
         """The beginnings of the paths of the node's control groups."""
         return {parent / f"{self.name}-" for parent in self.parents.values()}
 
-    def of(self, name: str, container: Object) -> Limits:
-        """Return the limits of one run of a container. Raises OSError if they can't be set."""
-        return Limits(self, name, container)
+    def of(self, name: str, memory: str = "0") -> Limits:
+        """Return the limits of one run of a container, with its memory limit. Raises OSError if they can't be set."""
+        return Limits(self, name, memory)
 
     def __str__(self) -> str:
         if self.parents:
@@ -133,7 +131,7 @@ class NodeLimits:
 
     def _works(self) -> bool:
         try:
-            trial = self.of("trial", {"resources": {"limits": {"memory": "64Mi"}}})
+            trial = self.of("trial", "64Mi")
             try:
                 return subprocess.run([*trial.prefix, "true"], capture_output=True, check=False).returncode == 0
             finally:

@@ -226,7 +226,8 @@ class Node:
             }
             largest = max(sizes, key=lambda uid: sizes[uid])
             if (life := self._pods.get(largest)) and free + sizes[largest] >= least:
-                await life.evict(eviction.low_on_storage(life.pod.document, least, free, sizes[largest]))
+                container = life.pod.document["spec"]["containers"][0]["name"]
+                await life.evict(eviction.low_on_storage(container, least, free, sizes[largest]))
 
     async def _beat(self) -> None:
         """https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats"""
