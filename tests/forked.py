@@ -101,7 +101,7 @@ def _run_kernel(
     # Stored outputs must not hold a line that only a busy machine prints.
     folder.SAID_AFTER = process.SAID_AFTER = process.ANSWERS_WITHIN
     namespace.SOON = namespace.GONE_WITHIN
-    _become(["ipykernel_launcher", *arguments], env, cwd, ready)
+    become(["ipykernel_launcher", *arguments], env, cwd, ready)
     # The labs that this kernel starts are forked from the server that forked this kernel.
     vars(forkserver._forkserver).update(server, ensure_running=lambda: None)
     process.subprocess = SimpleNamespace(Popen=_serve_on, DEVNULL=subprocess.DEVNULL)
@@ -129,14 +129,15 @@ def _run_server(
 ) -> None:
     arguments[1] = str(os.dup(answer.fileno()))
     answer.close()
-    _become(["labkit.simulator", *arguments], env, cwd, ready)
+    become(["labkit.simulator", *arguments], env, cwd, ready)
     with Path(os.devnull).open("rb") as nothing, Path(log).open("ab") as file:
         for descriptor, of in enumerate((nothing, file, file)):
             os.dup2(of.fileno(), descriptor)
     runpy.run_module("labkit.simulator", run_name="__main__")
 
 
-def _become(argv: list[str], env: dict[str, str], cwd: str | None, ready: Connection) -> None:
+def become(argv: list[str], env: dict[str, str], cwd: str | None, ready: Connection) -> None:
+    """Turn this forked process into a program of its own, and tell its starter."""
     # A collection of garbage would copy every page of the modules that this process shares with its fork server.
     gc.freeze()
     # multiprocessing lets no daemon have children, but this program may need some.

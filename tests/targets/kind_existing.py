@@ -1,17 +1,18 @@
-"""An existing cluster: `python -m tests.targets.kind_existing FOLDER [ISSUER KEY]` runs one until it is ended.
+"""An existing cluster: `python -m tests.targets.kind_existing FOLDER ISSUER KEY` runs one until it is ended.
 
 It has the simulator's API server and node, but no webhook, no issuer and no AWS. So whatever leads its pods to a lab
-comes from outside. It prints `ready` once FOLDER/kubeconfig is written. `flagged` changes the API server's flags while
-it runs.
+comes from outside. It prints `ready` once FOLDER/kubeconfig is written. `running` forks one instead. `flagged` changes
+the API server's flags while it runs.
 """
 
 import asyncio
 import contextlib
 import json
+import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from labkit.simulator.kubernetes.node.images import of_this_environment
 from labkit.simulator.kubernetes.node.node import Node
 from labkit.simulator.kubernetes.server import ApiServer
 from labkit.simulator.listener import Listener, bind
+from tests import forked
 
 # The default issuer of clusters made by kind, k3d, minikube or kubeadm.
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -66,7 +68,7 @@ def flags_of(folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-async def main(folder: Path, issuer: str = ISSUER, key: str = "") -> None:
+async def main(folder: Path, issuer: str, key: str, ready: Callable[[], None]) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -108,7 +110,7 @@ async def main(folder: Path, issuer: str = ISSUER, key: str = "") -> None:
     )
     await node.start()
     write_kubeconfig(folder, f"https://{address}", authority)
-    print("ready", flush=True)
+    ready()
     await ended.wait()
     await node.stop()
     await listener.stop()
@@ -148,26 +150,27 @@ def running(folder: Path, issuer: str = ISSUER, **flags: Any) -> Iterator[Path]:
     The flag `pods` holds variables that its node gives to every container, without any manifest naming them.
     """
     flagged(folder, **flags)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.targets.kind_existing", folder, issuer],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    reading, writing = forked.FORKING.Pipe(duplex=False)
+    cluster = forked.Forked(_run, folder, issuer, {**os.environ}, writing)
+    writing.close()
+    (folder / "pid").write_text(str(cluster.pid))
     try:
-        assert process.stdout.readline() == "ready\n"
+        reading.recv()
         yield folder / "kubeconfig"
     finally:
-        process.terminate()
-        process.wait(15)
-        process.stdout.close()
+        cluster.terminate()
+        cluster.wait()
+
+
+def _run(folder: Path, issuer: str, variables: dict[str, str], ready: Connection, begun: Connection) -> None:
+    forked.become([__name__, str(folder)], variables, None, begun)
+    asyncio.run(main(folder, issuer, "", lambda: ready.send(None)))
 
 
 @contextlib.contextmanager
 def silent(kubeconfig: Path) -> Iterator[None]:
     """Let the cluster accept connections without answering, until the block ends."""
-    folder = str(kubeconfig.parent)
-    (cluster,) = (child for child in psutil.Process().children() if folder in _arguments(child))
+    cluster = psutil.Process(int(kubeconfig.with_name("pid").read_text()))
     cluster.suspend()
     try:
         yield
@@ -175,12 +178,5 @@ def silent(kubeconfig: Path) -> Iterator[None]:
         cluster.resume()
 
 
-def _arguments(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []  # it has ended, but its exit code has not been read yet
-
-
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))
+    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:], lambda: print("ready", flush=True)))
