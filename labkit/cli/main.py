@@ -30,7 +30,7 @@ PAGES = {
         *("status", "trail", "up"),
     ),
     "webhook": ("manifest", "serve", "webhook"),
-    "workshop": ("cards", "forget", "init", "workshop"),
+    "workshop": ("cards", "forget", "init", "rehearse", "workshop"),
 }
 
 app = typer.Typer(

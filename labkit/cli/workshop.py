@@ -83,3 +83,16 @@ def forget(
         raise LabError(f"This deletes {people}, the names and the words.", where=str(read.state), next="add --yes")
     workshop.running.forget(read)
     typer.echo(f"Deleted: {read.state}")
+
+
+@app.command()
+def rehearse(
+    folder: Folder,
+    users: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="The number of participants.")] = 50,
+) -> None:
+    """Play a class against the open workshop, and print how long everything takes. Do it the day before."""
+    workshop.require_extra()
+    result = workshop.rehearse(workshop.read(folder), users, lambda line: typer.echo(line, err=True))
+    typer.echo(result)
+    if result.failures:
+        raise typer.Exit(1)

@@ -12,7 +12,8 @@ Only this package imports JupyterHub, which comes with the extra `labkit[worksho
   decides the uid and the address, `networks` for a network namespace, `homes` for a home of limited size, `limits`
   for a control group, and `sandbox` for bubblewrap's arguments.
 - `server` is Jupyter's server inside the sandbox: `labkit lab` with the hub's log-in.
-- `rehearsal` plays a class against a running hub, over HTTP and WebSocket.
+- `participant` is a person without a browser, over HTTP and WebSocket. `rehearsal` plays a class of them, and measures;
+  the tests use them, too.
 """
 
 from typing import TYPE_CHECKING
@@ -22,12 +23,14 @@ from labkit import at_first_use
 if TYPE_CHECKING:
     from labkit.workshop import running
     from labkit.workshop.hub import configure
+    from labkit.workshop.rehearsal import rehearse
     from labkit.workshop.server import launch
     from labkit.workshop.settings import Workshop, read, require_extra, write_examples
     from labkit.workshop.words import cards
 else:
     __getattr__ = at_first_use(__name__, {
         "hub": ["configure"],
+        "rehearsal": ["rehearse"],
         "running": ["running"],
         "server": ["launch"],
         "settings": ["Workshop", "read", "require_extra", "write_examples"],

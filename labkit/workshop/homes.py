@@ -50,6 +50,12 @@ def prepare(seat: Seat) -> list[str]:
     return []
 
 
+def forget(seat: Seat) -> None:
+    """Delete the home with all that is in it."""
+    seat.image.unlink(missing_ok=True)
+    shutil.rmtree(seat.home, ignore_errors=True)
+
+
 def attached(workshop: Workshop) -> int:
     """Return how many loop devices hold homes of the workshop."""
     files = Path("/sys/block").glob("loop*/loop/backing_file")

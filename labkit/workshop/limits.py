@@ -14,7 +14,7 @@ from labkit.workshop.settings import Workshop
 ROOT = Path("/sys/fs/cgroup")
 MIB = 2**20
 PERIOD = 100_000  # microseconds
-CONTROLLERS = ("memory", "pids", "cpu")
+CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 
 
 def version() -> int:
@@ -66,6 +66,16 @@ def processes(workshop: Workshop) -> list[int]:
         with suppress(OSError):
             pids.update(int(pid) for pid in file.read_text().split())
     return sorted(pids)
+
+
+def processor(seat: Seat) -> float:
+    """Return the processor time that the participant has used, in seconds; 0 without control groups."""
+    with suppress(OSError):
+        used = (ROOT / _parent(seat.workshop) / seat.label / "cpu.stat").read_text()
+        return int(used.split()[1]) / 1e6  # the first line is usage_usec
+    with suppress(OSError):
+        return int((ROOT / "cpuacct" / _parent(seat.workshop) / seat.label / "cpuacct.usage").read_text()) / 1e9
+    return 0.0
 
 
 def count(workshop: Workshop) -> int:

@@ -116,7 +116,7 @@ def forget(workshop: Workshop) -> None:
 
 def _end_own(workshop: Workshop) -> None:
     """End the keeper and what it started, also orphans."""
-    own = _own(workshop)
+    own = own_processes(workshop)
     # The keeper first: it would start the others again.
     for process in sorted(own, key=lambda process: "labkit.workshop.keeper" not in process.cmdline()):
         with suppress(psutil.NoSuchProcess):
@@ -131,7 +131,8 @@ def _end_own(workshop: Workshop) -> None:
     keeper.processes_file(workshop).unlink(missing_ok=True)
 
 
-def _own(workshop: Workshop) -> list[psutil.Process]:
+def own_processes(workshop: Workshop) -> list[psutil.Process]:
+    """Return the keeper and what it started, also orphans."""
     file = keeper.processes_file(workshop)
     own = []
     for number in file.read_text().split() if file.exists() else []:
@@ -150,7 +151,9 @@ def _parts(workshop: Workshop) -> dict[str, int]:
     namespaces = networks.namespaces(workshop)
     inside = {pid for namespace in namespaces for pid in networks.processes(namespace)}
     return {
-        "processes": len(inside | set(limits.processes(workshop)) | {process.pid for process in _own(workshop)}),
+        "processes": len(
+            inside | set(limits.processes(workshop)) | {process.pid for process in own_processes(workshop)}
+        ),
         "namespaces": len(namespaces),
         "interfaces": len(networks.links(workshop)),
         "tables of rules": int(networks.guarded(workshop)),

@@ -71,10 +71,19 @@ def take(workshop: Workshop, name: str) -> Seat:
         raise LabError(f"The workshop is full: {workshop.users} people have a place. Ask the leader for one.")
     numbers = {each: seat.number for each, seat in seats.items()}
     numbers[name] = next(number for number in range(workshop.users) if number not in numbers.values())
+    _write(workshop, numbers)
+    return Seat(workshop, name, numbers[name])
+
+
+def leave(workshop: Workshop, names: list[str]) -> None:
+    """Make the seats of these participants free again."""
+    _write(workshop, {name: seat.number for name, seat in taken(workshop).items() if name not in names})
+
+
+def _write(workshop: Workshop, numbers: dict[str, int]) -> None:
     written = _file(workshop).with_suffix(".new")
     written.write_text(json.dumps(numbers))
     written.replace(_file(workshop))
-    return Seat(workshop, name, numbers[name])
 
 
 def _file(workshop: Workshop) -> Path:

@@ -18,13 +18,13 @@ def cards(workshop: Workshop, also: tuple[str, ...] = ()) -> dict[str, str]:
     words = known(workshop)
     for name in (*workshop.leaders, *workshop.names, *also):
         words.setdefault(name, "-".join("".join(secrets.choice(LETTERS) for _ in range(4)) for _ in range(3)))
-    workshop.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = _file(workshop)
-    written = file.with_suffix(".new")
-    written.touch(mode=0o600)
-    written.write_text(json.dumps(words, indent=1))
-    written.replace(file)
+    _write(workshop, words)
     return words
+
+
+def withdraw(workshop: Workshop, names: list[str]) -> None:
+    """Make the words of these names invalid."""
+    _write(workshop, {name: word for name, word in known(workshop).items() if name not in names})
 
 
 def known(workshop: Workshop) -> dict[str, str]:
@@ -32,6 +32,14 @@ def known(workshop: Workshop) -> dict[str, str]:
     file = _file(workshop)
     words: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     return words
+
+
+def _write(workshop: Workshop, words: dict[str, str]) -> None:
+    workshop.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    written = _file(workshop).with_suffix(".new")
+    written.touch(mode=0o600)
+    written.write_text(json.dumps(words, indent=1))
+    written.replace(_file(workshop))
 
 
 def _file(workshop: Workshop) -> Path:

@@ -23,7 +23,7 @@ print(mine["name"], mine["uid"])
 
 def own(workshop, part):
     """The workshop's process that runs this part."""
-    return next(process for process in running._own(workshop) if part in " ".join(process.cmdline()))
+    return next(process for process in running.own_processes(workshop) if part in " ".join(process.cmdline()))
 
 
 def own_started_again(workshop, part):
