@@ -33,7 +33,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs pictures \
-  book harm lessons soak fuzz mutants walk fleet bench wheel release lock clean
+  book harm lessons kubectl-lines soak fuzz mutants walk fleet bench wheel release lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a
 
 lessons: $(READY)  ## Try every exercise's near-misses and right answers, and every copy in a browser (make test does one of each)
 	@LABKIT_LESSONS=all $(BIN)/python -m pytest -n 2 --dist loadscope tests/course/test_*.py tests/upgrade tests/course/widgets/test_lessons_in_jupyterlab.py
+
+kubectl-lines: $(READY)  ## Type a learner's kubectl lines, and compare their exit codes with a real cluster's (LABKIT_KUBECONFIG=… LABKIT_IMAGE=…: on that cluster)
+	@$(BIN)/python -m tests.kubectl_lines
 
 soak: $(READY)  ## Let 50 learners work at one lab for two minutes (MINUTES=10: for ten), and check every answer
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(if $(KILL),--kill)

@@ -4,8 +4,7 @@ A variable `LABKIT_NAME` sets the parameter `name`: `LABKIT_TARGET=kind LABKIT_K
 plugin appends these assignments to the notebook's cell of parameters.
 
 A cell that needs a capability which the target lacks counts as skipped. So does a later cell that fails with a
-NameError, because the skipped cell didn't define the name. If the skipped cell opens the lab, every later cell that
-fails counts as skipped.
+NameError, if a skipped cell would have defined the name. Every other failure is a failure.
 
 A cell whose output contains a traceback fails: it comes from a program in a pod, and the cell itself doesn't raise.
 """
@@ -23,6 +22,8 @@ GIVEN = {
     name: os.environ[f"LABKIT_{name.upper()}"] for name in Parameters.names() if f"LABKIT_{name.upper()}" in os.environ
 }
 LACKS = re.compile(r"The target \w+ lacks [^.]+\.")
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+MISSING = re.compile(r"NameError: name '(\w+)'")
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -42,14 +43,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Itera
             f"{item.path}, cell {item.cell_num} prints a traceback:\n{said_by(item)}",
         )
     if isinstance(item, IPyNbCell) and report.failed and call.excinfo:
-        notebook, said = item.parent, getattr(call.excinfo.value, "inner_traceback", "") or ""
+        notebook, said = item.parent, COLOUR.sub("", getattr(call.excinfo.value, "inner_traceback", None) or "")
         if lacks := LACKS.search(said):
-            notebook.lacks, notebook.is_ready = lacks[0], "Lab.open(" not in item.cell.source
-        lacks = getattr(notebook, "lacks", "")
-        if "AttributeError: module" in said:  # labkit's own mistake
-            return report
-        if lacks and (lacks in said or "NameError: " in said or not notebook.is_ready):
-            report.outcome, report.longrepr = "skipped", (str(item.path), item.cell_num, f"Skipped: {lacks}")
+            notebook.lacks = lacks[0]
+        skipped, missing = getattr(notebook, "skipped", ""), MISSING.findall(said)
+        if lacks or (missing and re.search(rf"\b{missing[-1]}\b", skipped)):
+            notebook.skipped = f"{skipped}\n{item.cell.source}"
+            report.outcome, report.longrepr = "skipped", (str(item.path), item.cell_num, f"Skipped: {notebook.lacks}")
     return report
 
 

@@ -1,4 +1,4 @@
-"""What fails `make test-kind` and `make test-eks`: a traceback in an output and, on kind, an object left behind."""
+"""What fails `make test-kind` and `make test-eks`: a failed cell, a printed traceback and, on kind, objects left."""
 
 import os
 import subprocess
@@ -17,17 +17,30 @@ ROOT = Path(__file__).parents[2]
 TRACEBACK = "print('Traceback (most recent call last):')"
 
 
+def ran(folder: Path, *sources: str) -> subprocess.CompletedProcess:
+    """Run a notebook with a cell for each source, as `make test-kind` does."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "a.ipynb")
+    plugins = ["-p", "tests.targets.on_target", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, "--nbval-lax", folder / "a.ipynb"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
 @pytest.mark.parametrize(("source", "code"), [(TRACEBACK, 1), ("print('Traceback')", 0)])
 def test_a_notebook_whose_output_holds_a_traceback_fails(tmp_path, source, code):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, tmp_path / "a.ipynb")
-    command = ["-m", "pytest", "-q", "-p", "tests.targets.on_target", "--nbval-lax", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [sys.executable, *command, tmp_path / "a.ipynb"], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    done = ran(tmp_path, source)
     assert done.returncode == code, done.stdout
     assert ("cell 0 prints a traceback" in done.stdout) == bool(code)
+
+
+def test_only_a_missing_capability_and_the_names_that_it_leaves_undefined_are_skips(tmp_path):
+    lacking = "raise RuntimeError('The target kind lacks the clock.')"
+    opens = f"{lacking}; lab = 1"
+    done = ran(tmp_path, opens, "other = lab", "other", lacking, "int('x')", "undefined", "'works'")
+    assert "2 failed, 1 passed, 4 skipped" in done.stdout, done.stdout
+    assert "invalid literal for int" in done.stdout
+    assert "name 'undefined' is not defined" in done.stdout
 
 
 def test_objects_left_in_the_cluster_fail_the_kind_suite_and_are_named(empty, existing, capfd):
