@@ -12,6 +12,7 @@ import typer
 
 from labkit.cli import doctor_output, lab
 from labkit.connection import awaited
+from labkit.doctor import CHANGED
 from labkit.errors import LabError
 from labkit.simulator import environment
 
@@ -81,7 +82,9 @@ def run(script: str, environment: Mapping[str, str]) -> str:
         ["bash", "-e", "-o", "pipefail"], input=script, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode == 0:
-        return ""
+        # Such a line ends with `|| echo`, so its exit code is 0.
+        refused = next((line for line in done.stdout.splitlines() if line.endswith(CHANGED)), "")
+        return refused and f"{' '.join(done.stderr.split())} {refused}".strip()
     printed = " ".join((done.stderr.strip() or done.stdout.strip() or "nothing").split())
     return f"The repair failed with exit code {done.returncode}; it printed: {printed}"
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from labkit.doctor.explanations import explain
     from labkit.doctor.finding import MARKS, Finding
     from labkit.doctor.repairs.manifest import NODE_TROUBLE
+    from labkit.doctor.repairs.patches import CHANGED
     from labkit.doctor.report import Diagnosis, unread_lines
     from labkit.doctor.survey import Survey, meant_account
 else:
@@ -42,6 +43,7 @@ else:
         "explanations": ["explain"],
         "finding": ["MARKS", "Finding"],
         "repairs.manifest": ["NODE_TROUBLE"],
+        "repairs.patches": ["CHANGED"],
         "report": ["Diagnosis", "unread_lines"],
         "survey": ["Survey", "meant_account"],
     })  # fmt: skip

@@ -11,6 +11,7 @@ import jsonpatch
 from labkit.course.faults import admission
 from labkit.simulator import object_selector
 from tests.doctor.recording import ASSOCIATIONS, EVENTS, NAMESPACE, PODS, SERVICE_ACCOUNTS, WEBHOOK, healthy
+from tests.doctor.repairing import commands
 
 Answers = dict[str, Any]
 REGION = "us-east-1"
@@ -35,9 +36,7 @@ def made(manifest: dict[str, Any], answers: Answers) -> dict[str, Any]:
 def applied(answers: Answers, repair: str) -> Answers:
     """Return the answers after a repair's lines have run. An unknown line fails the test."""
     after = copy.deepcopy(answers)
-    for line in repair.splitlines():
-        if line.startswith("#"):
-            continue
+    for line in commands(repair):
         words = shlex.split(line)
         if line == "labkit reset":
             after[WEBHOOK] = healthy()[WEBHOOK]
@@ -58,9 +57,8 @@ def applied(answers: Answers, repair: str) -> Answers:
             assert words[3:5] == ["--type=json", "-p"]
             after[WEBHOOK] = jsonpatch.apply_patch(after[WEBHOOK], words[5])
         elif words[:3] == ["kubectl", "patch", "configmap"]:
-            data = after[f"get configmap {words[3]} -n default"]["data"]
-            for key in json.loads(words[-1])["data"]:
-                data.pop(key, None)
+            name = f"get configmap {words[3]} -n default"
+            after[name] = jsonpatch.apply_patch(after[name], words[-1])
         elif words[:3] == ["kubectl", "get", "configmap"]:
             _substitute(after[f"get configmap {words[3]} -n default"]["data"], words[words.index("sed") + 1])
         elif words[:3] == ["aws", "eks", "delete-pod-identity-association"]:

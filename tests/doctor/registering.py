@@ -7,6 +7,7 @@ from labkit.steps import pod
 from tests.doctor import recording
 from tests.doctor.applying import made
 from tests.doctor.recording import healthy
+from tests.doctor.repairing import commands
 
 OPT_OUT = "eks.amazonaws.com/skip-pod-identity-webhook"
 
@@ -21,7 +22,7 @@ def in_a_namespace_that_opted_out():
 
 
 def patch_of(repair):
-    (line,) = [line for line in repair.splitlines() if line.startswith("kubectl patch mutatingwebhook")]
+    (line,) = [line for line in commands(repair) if line.startswith("kubectl patch mutatingwebhook")]
     return json.loads(shlex.split(line)[-1])
 
 

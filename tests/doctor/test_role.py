@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shlex
 from datetime import UTC, datetime
 
 from tests.doctor import recording
@@ -66,8 +67,11 @@ def test_the_repair_corrects_a_config_that_assumes_the_role_that_the_pod_has():
     (finding,) = examine(mounting(healthy(), CONFIG)).findings
     assert finding.id == "role-assumes-itself"
     patch = commands(finding.repair)[0]
-    assert patch.startswith("kubectl patch configmap aws-config -n default --type=merge -p ")
-    assert '{"data": {"config": "[default]\\nregion = us-east-1\\n\\n[profile app]\\n"}}' in patch
+    assert patch.startswith("kubectl patch configmap aws-config -n default --type=json -p ")
+    tested, replaced = json.loads(shlex.split(patch)[-1])
+    assert tested == {"op": "test", "path": "/data/config", "value": CONFIG}
+    text = "[default]\nregion = us-east-1\n\n[profile app]\n"
+    assert replaced == {"op": "replace", "path": "/data/config", "value": text}
     assert "kubectl delete pod my-pod" in finding.repair
 
 

@@ -202,5 +202,5 @@ def failing(status):
 def test_the_owners_events_show_a_pod_that_is_refused_for_two_mounts_at_one_path():
     (finding,) = examine(failing({}), pod_name="").findings
     assert finding.id == "pod-mount-path-twice"
-    assert commands(finding.repair)[0].startswith("kubectl patch deployment/cart -n default --type=merge")
+    assert commands(finding.repair)[0].startswith("kubectl patch deployment/cart -n default --type=json")
     assert found(failing({"readyReplicas": 1}), pod_name="") == ["pod-missing"]

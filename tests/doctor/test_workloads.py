@@ -3,6 +3,7 @@
 import json
 import shlex
 
+import jsonpatch
 import pytest
 
 from labkit import doctor
@@ -61,7 +62,7 @@ def test_the_repair_patches_a_deployments_template_if_a_label_in_it_is_wrong():
     (finding,) = examine(answers).findings
     assert finding.id == "pod-opted-out-of-webhook"
     patch = json.loads(shlex.split(commands(finding.repair)[0])[-1])
-    assert patch == {"spec": {"template": {"metadata": {"labels": {label: None}}}}}
+    assert patch == [{"op": "remove", "path": f"/spec/template/metadata/labels/{label.replace('/', '~1')}"}]
 
 
 def test_the_repair_recreates_the_labs_own_pod_from_its_original_manifest():
@@ -84,7 +85,8 @@ def test_the_repair_patches_a_deployment_that_names_no_service_account():
     assert said.startswith("# deployment/web runs as default; after this change, its pods run as my-service-account")
     words = shlex.split(patch)
     assert words[:3] == ["kubectl", "patch", "deployment/web"]
-    assert json.loads(words[-1]) == {"spec": {"template": {"spec": {"serviceAccountName": "my-service-account"}}}}
+    named = {"op": "add", "path": "/spec/template/spec/serviceAccountName", "value": "my-service-account"}
+    assert json.loads(words[-1]) == [named]
     assert status.startswith("kubectl rollout status deployment/web")
 
 
@@ -118,7 +120,8 @@ def test_access_keys_in_a_deployment_without_pods_are_reported_at_once(account):
     assert " deployment/web " in change
     if not account:
         assert next(iter(findings)) == "pod-missing"
-        (changed,) = json.loads(shlex.split(change)[-1])["spec"]["template"]["spec"]["containers"]
+        after = jsonpatch.apply_patch(bare, shlex.split(change)[-1])
+        (changed,) = after["spec"]["template"]["spec"]["containers"]
         assert changed["env"] == [{"name": "GREETING", "value": "hello"}]
     assert not any(secret in f"{first}{keys}" for secret in KEYS.values())
 
@@ -233,8 +236,7 @@ def test_during_a_rollout_the_repair_of_the_old_pod_only_waits_for_its_end():
     assert diagnosis.pods == ["cart-new-x", "cart-old-x"]
     (finding,) = diagnosis.findings
     assert finding.id == "pod-older-than-annotation"
-    commands = [line for line in finding.repair.splitlines() if not line.startswith("#")]
-    assert commands == ["kubectl rollout status deployment/cart -n default --timeout=90s"]
+    assert commands(finding.repair) == ["kubectl rollout status deployment/cart -n default --timeout=90s"]
 
 
 def test_two_pods_of_one_deployment_with_one_fault_give_one_finding_and_one_restart():
@@ -250,7 +252,7 @@ def test_a_terminating_pod_is_not_checked():
 
 
 def commands_of(diagnosis):
-    return [line for line in diagnosis.script().splitlines() if line and not line.startswith("#")]
+    return list(filter(None, commands(diagnosis.script())))
 
 
 def test_two_repairs_restart_a_deployment_once_and_after_the_webhook_is_back():
@@ -273,13 +275,13 @@ def test_the_webhook_is_repaired_before_a_pod_is_recreated():
     answers[recording.WEBHOOK] = None
     diagnosis = examine(answers)
     assert [finding.id for finding in diagnosis.findings] == ["pod-uses-another-service-account", "webhook-missing"]
-    commands = commands_of(diagnosis)
-    assert [line.split()[0:3] for line in commands][:2] == [["labkit", "reset"], ["kubectl", "delete", "pod"]]
-    assert found(applied(answers, "\n".join(commands))) == []
+    lines = commands_of(diagnosis)
+    assert [line.split()[0:3] for line in lines][:2] == [["labkit", "reset"], ["kubectl", "delete", "pod"]]
+    assert found(applied(answers, "\n".join(lines))) == []
 
 
 def test_a_deployment_is_started_after_its_service_account_is_annotated():
     answers = without_pods(workload(replicas=0))
     answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
-    commands = commands_of(examine(answers, pod_name=""))
-    assert [line.split()[1] for line in commands] == ["annotate", "scale"]
+    lines = commands_of(examine(answers, pod_name=""))
+    assert [line.split()[1] for line in lines] == ["annotate", "scale"]

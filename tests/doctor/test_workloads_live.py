@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from kubernetes.client import AdmissionregistrationV1Api, AppsV1Api, CoreV1Api
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
+from labkit.connection import awaited
 from labkit.simulator import Authority
 from labkit.steps import pod as pod_step
 from tests.commands import labkit
@@ -277,3 +279,46 @@ def test_the_webhook_is_repaired_before_the_deployment_is_rolled_out_once(lab, s
 def until(is_so):
     """Wait until the condition is true; fail after a minute."""
     retry(retry=retry_if_result(lambda so: not so), stop=stop_after_delay(60), wait=wait_fixed(0.1))(is_so)()
+
+
+MOUNTED = {
+    "volumes": [{"name": "own", "emptyDir": {}}],
+    "containers": [{
+        "name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"],
+        "volumeMounts": [{"name": "own", "mountPath": "/var/run/secrets/eks.amazonaws.com/serviceaccount"}],
+    }],
+}  # fmt: skip
+NEWER = "amazon/aws-cli:2.99"
+
+
+def test_a_repair_keeps_the_image_that_somebody_set_after_the_diagnosis(lab, shell, cart):
+    cart(wait=False, **MOUNTED)
+    is_seen = lambda findings: [each["id"] for each in findings] == ["pod-mount-path-twice"]  # noqa: E731
+    (finding,) = awaited(lambda: found()["findings"], is_seen, within=60, every=0.2)
+    shell(f"kubectl set image deployment/cart aws={NEWER}")
+    printed = shell(finding["repair"].splitlines()[-2])
+    assert printed.strip().endswith(
+        "deployment/cart was not changed. If the request is invalid, it changed since: run labkit doctor again"
+    )
+    (container,) = AppsV1Api(lab.kubernetes).read_namespaced_deployment("cart", "default").spec.template.spec.containers
+    assert (container.image, bool(container.volume_mounts)) == (NEWER, True)
+    shell(only()["repair"])
+    (container,) = AppsV1Api(lab.kubernetes).read_namespaced_deployment("cart", "default").spec.template.spec.containers
+    assert (container.image, container.volume_mounts) == (NEWER, None)
+    assert found()["findings"] == []
+
+
+def test_a_pod_that_somebody_changed_after_the_diagnosis_is_not_replaced(lab, shell):
+    account = shlex.quote('{"spec": {"serviceAccountName": "my-service-account"}}')
+    shell(
+        f"kubectl run cart --image=amazon/aws-cli --env=AWS_PROFILE=dev --overrides={account} --command -- sleep infinity"
+    )
+    try:
+        shell("kubectl wait pod/cart --for=condition=Ready --timeout=60s")
+        repair = next(each["repair"] for each in found("--pod", "cart")["findings"])
+        shell(f"kubectl set image pod/cart cart={NEWER}")
+        printed = shell(repair)
+        assert "If the pod cart was not replaced, it changed since: run labkit doctor again" in printed
+        assert CoreV1Api(lab.kubernetes).read_namespaced_pod("cart", "default").spec.containers[0].image == NEWER
+    finally:
+        shell("kubectl delete pod cart --grace-period=1")

@@ -17,7 +17,7 @@ from labkit.doctor.evidence import Evidence, known, workloads
 from labkit.doctor.evidence.account import run_of
 from labkit.doctor.evidence.reading import Document
 from labkit.doctor.evidence.trust import Trust, account_of
-from labkit.doctor.repairs import advice, policies, words
+from labkit.doctor.repairs import advice, patches, policies, words
 from labkit.doctor.repairs.repair import Lines, Repair
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.policy.arn import Arn
@@ -437,10 +437,17 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
         *([f"This changes {_keys(changed)} in the ConfigMap {name}."] if changed else []),
         advice.NO_OTHER_USER,
     )
-    return (
-        f"{comment}\n{evidence.connection.kubectl} patch configmap {name} -n {evidence.parameters.namespace} "
-        f"--type=merge -p {_quoted({'data': data})}"
-    )
+    before = evidence.pod.spec.config_map(name) if evidence.pod.spec else {}
+    operations = []
+    for key, value in data.items():
+        path = f"/data/{patches.escaped(key)}"
+        if value is None:
+            # The old value isn't tested, since it may be a secret.
+            operations.append({"op": "remove", "path": path})
+        else:
+            operations += [patches.tested(path, before.get(key)), {"op": "replace", "path": path, "value": value}]
+    named = f"configmap {name} -n {evidence.parameters.namespace}"
+    return f"{comment}\n{patches.patched(evidence.connection.kubectl, named, operations)}"
 
 
 def _roles_to_choose_from(evidence: Evidence) -> list[str]:

@@ -1,7 +1,6 @@
 """Commands that replace a pod with its corrected manifest."""
 
 import copy
-import json
 import re
 import shlex
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from contextlib import suppress
 from labkit.doctor.evidence import Evidence, NotRead, accounts, known, opt_out, pod_spec, variables, workloads
 from labkit.doctor.evidence.objects import Workload
 from labkit.doctor.evidence.reading import Document
-from labkit.doctor.repairs import advice
+from labkit.doctor.repairs import advice, patches
 from labkit.doctor.repairs.commands import Commands, applied, patch_config_map
 from labkit.doctor.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.doctor.repairs.repair import Lines, Repair
@@ -67,7 +66,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
         _corrected(evidence, manifest, changes)
         comments = _what_changes(evidence, before, manifest)
         hidden = _hide_secrets(manifest)
-        again = [*comments, _delete(evidence, spec.name), applied(manifest, _kubectl(evidence))]
+        again = [*comments, *_created_again(evidence, spec, manifest)]
         if hidden:
             return Repair.of(_left_to_author(spec.name, hidden, [*lines, *again]))
     elif template:
@@ -282,6 +281,22 @@ def _delete(evidence: Evidence, name: str) -> str:
     return f"{_kubectl(evidence)} delete pod {name} -n {evidence.parameters.namespace} --grace-period=1"
 
 
+def _created_again(evidence: Evidence, spec: pod_spec.PodSpec, manifest: Document) -> list[str]:
+    """Return lines that delete the pod and create it from the manifest, unless somebody changed the pod meanwhile."""
+    pod = spec.document
+    fields = ("{.metadata.generation}", "{.spec.serviceAccountName}", "{.spec.containers[*].image}")
+    images = " ".join(each.get("image", "") for each in pod["spec"].get("containers") or [])
+    values = (str(pod["metadata"].get("generation", "")), pod["spec"].get("serviceAccountName", ""), images)
+    path, known_values = shlex.quote(f"jsonpath={'/'.join(fields)}"), shlex.quote("/".join(values))
+    get = f"{_kubectl(evidence)} get pod {spec.name} -n {evidence.parameters.namespace} -o {path}"
+    refused = shlex.quote(f"If the pod {spec.name} was not replaced, it {patches.CHANGED}")
+    return [
+        f'test "$({get})" = {known_values} &&',
+        f"{_delete(evidence, spec.name)} &&",
+        f"{applied(manifest, _kubectl(evidence))} || echo {refused}",
+    ]
+
+
 def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
     why = said(
         f"Do not run the lines below: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
@@ -291,8 +306,8 @@ def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
 
 
 def _template_lines(evidence: Evidence, owner: Workload, template: Document, changes: tuple[Change, ...]) -> list[str]:
+    template["metadata"] = template.get("metadata") or {}
     wanted = copy.deepcopy(template)
-    wanted["metadata"] = wanted.get("metadata") or {}
     wanted["spec"] = without_additions(wanted["spec"], evidence.expected.region)
     _corrected(evidence, wanted, changes)
     workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
@@ -305,14 +320,13 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
         comments += [*map(said, managed(owner["metadata"])), *differences]
     if changed := _variables_gone(template, wanted):
         lines = [f"{kubectl} set env {workload} {namespace} -c {name} {gone}" for name, gone in changed.items()]
-    elif patch := _difference(template, wanted):
-        hidden = _hide_secrets(wanted)
-        if hidden:
-            names = ", ".join(hidden)
+    elif operations := patches.difference(template, wanted, "/spec/template"):
+        if operations != patches.difference(_without_secrets(template), _without_secrets(wanted), "/spec/template"):
+            names = ", ".join(_hide_secrets(wanted))
             why = f"# the doctor does not show the values of {names}. So correct the template by hand:"
             return [*comments[1:], why, f"{kubectl} edit {workload} {namespace}"]
-        merged = shlex.quote(json.dumps({"spec": {"template": patch}}))
-        lines = [f"{kubectl} patch {workload} {namespace} --type=merge -p {merged}"]
+        operations = [*patches.unchanged(owner["metadata"]), *operations]
+        lines = [patches.patched(kubectl, f"{workload} {namespace}", operations)]
     elif _is_being_replaced(evidence):
         lines = [
             "# a rollout is under way, and the webhook has changed the new pods. This waits until the rollout ends:"
@@ -350,11 +364,7 @@ def _pods_owned_by(evidence: Evidence, owner: Workload) -> list[str]:
 
 
 def _changes_shown(template: Document, wanted: Document) -> list[str]:
-    before, after = copy.deepcopy(template), copy.deepcopy(wanted)
-    before["metadata"] = before.get("metadata") or {}
-    for each in (before, after):
-        _hide_secrets(each)
-    return list(filter(None, [changes_in(before, after)]))
+    return list(filter(None, [changes_in(_without_secrets(template), _without_secrets(wanted))]))
 
 
 def _with_own_role(evidence: Evidence, spec: pod_spec.PodSpec, manifest: Document) -> Document:
@@ -408,23 +418,6 @@ def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
     return lines if rest == wanted else {}
 
 
-def _difference(before: Document, after: Document) -> Document:
-    """Return the changes as a JSON merge patch.
-
-    https://datatracker.ietf.org/doc/html/rfc7386
-    """
-    patch: Document = {key: None for key in before if key not in after}
-    for key, value in after.items():
-        if key not in before:
-            patch[key] = value
-        elif isinstance(value, dict) and isinstance(before[key], dict):
-            if inner := _difference(before[key], value):
-                patch[key] = inner
-        elif value != before[key]:
-            patch[key] = value
-    return patch
-
-
 def _config_map_lines(evidence: Evidence) -> list[str]:
     return [
         said(
@@ -435,6 +428,12 @@ def _config_map_lines(evidence: Evidence) -> list[str]:
         else patch_config_map(evidence, name, dict.fromkeys(sorted(keys)))
         for name, keys in variables.superfluous_keys(evidence).items()
     ]
+
+
+def _without_secrets(manifest: Document) -> Document:
+    manifest = copy.deepcopy(manifest)
+    _hide_secrets(manifest)
+    return manifest
 
 
 def _hide_secrets(manifest: Document) -> list[str]:

@@ -8,9 +8,7 @@ https://datatracker.ietf.org/doc/html/rfc6902
 
 import copy
 import difflib
-import json
 import re
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -22,7 +20,7 @@ from labkit.doctor.evidence.objects import WebhookConfiguration
 from labkit.doctor.evidence.opt_out import ON_EKS, Requirement, Subject, labels_of
 from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.evidence.reading import Document
-from labkit.doctor.repairs import words
+from labkit.doctor.repairs import patches, words
 
 NAME = "mutatingwebhookconfiguration/pod-identity-webhook"
 REACHED = (
@@ -167,9 +165,7 @@ def without_label(evidence: Evidence, label: str) -> str:
 def _patched(evidence: Evidence, operations: list[Document], comment: str) -> str:
     before = evidence.cluster.webhook or WebhookConfiguration()
     lines = [comment, *(f"# {line}" for line in _difference(before, _after(before, operations)))]
-    return "\n".join(
-        [*lines, f"{evidence.connection.kubectl} patch {NAME} --type=json -p {shlex.quote(json.dumps(operations))}"]
-    )
+    return "\n".join([*lines, patches.patched(evidence.connection.kubectl, NAME, operations)])
 
 
 def _who_is_affected(names: list[str] | None) -> str:
