@@ -310,9 +310,8 @@ def test_a_repair_keeps_the_image_that_somebody_set_after_the_diagnosis(lab, she
 
 def test_a_pod_that_somebody_changed_after_the_diagnosis_is_not_replaced(lab, shell):
     account = shlex.quote('{"spec": {"serviceAccountName": "my-service-account"}}')
-    shell(
-        f"kubectl run cart --image=amazon/aws-cli --env=AWS_PROFILE=dev --overrides={account} --command -- sleep infinity"
-    )
+    options = f"--image=amazon/aws-cli --env=AWS_PROFILE=dev --overrides={account}"
+    shell(f"kubectl run cart {options} --command -- sleep infinity")
     try:
         shell("kubectl wait pod/cart --for=condition=Ready --timeout=60s")
         repair = next(each["repair"] for each in found("--pod", "cart")["findings"])
