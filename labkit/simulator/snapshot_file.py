@@ -175,6 +175,8 @@ def _check_database(file: Path) -> None:
             (AWS_LAYOUT,)
         ]:
             raise sqlite3.DatabaseError("its layout is another one")
+        if file.name == "aws-own.db" and connection.execute("SELECT 1 FROM sessions").fetchone():
+            raise sqlite3.DatabaseError("it has role sessions")
         if connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
             raise sqlite3.DatabaseError("damaged")
 

@@ -200,6 +200,7 @@ def test_snapshot_refuses_a_lab_that_no_snapshot_can_hold(folder, tmp_path, monk
     ("clusters/blue/objects.db", "CREATE TRIGGER more AFTER INSERT ON version BEGIN SELECT zeroblob(1000000000); END"),
     ("aws-own.db", "DROP TABLE parts; CREATE TABLE parts (name TEXT PRIMARY KEY, state AS (zeroblob(1000000000)))"),
     ("aws-own.db", "DROP TABLE parts; CREATE VIEW parts AS SELECT 'regions' AS name, zeroblob(1000000000) AS state"),
+    ("aws-own.db", "INSERT INTO sessions VALUES (1, 'key', '{}')"),
     ("aws.db", "CREATE TABLE more (one)"),
     ("aws-serials.db", "PRAGMA writable_schema = ON; UPDATE sqlite_master SET rootpage = 2"),
 ])  # fmt: skip
@@ -409,13 +410,16 @@ def test_a_fault_from_before_the_snapshot_is_mended_with_the_restored_lab_s_cert
         process.stop(Folder(tmp_path / ".lab"))
 
 
-def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(folder, one, tmp_path):
+@pytest.mark.parametrize(("name", "script", "says"), [
+    ("clusters/serials.db", "PRAGMA user_version = 99", "Another version of labkit made this lab"),
+    ("aws-own.db", "REPLACE INTO parts VALUES ('regions', '[1]')", "the state of regions in this lab cannot be read"),
+])  # fmt: skip
+def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(folder, one, tmp_path, name, script, says):
     with zipfile.ZipFile(one) as archive:
-        archive.extract("clusters/serials.db", tmp_path)
-    with contextlib.closing(sqlite3.connect(tmp_path / "clusters/serials.db")) as database:
-        database.execute("PRAGMA user_version = 99")
-    later = (tmp_path / "clusters/serials.db").read_bytes()
-    file = altered(one, tmp_path / "later.labsnapshot", **{"clusters/serials.db": later})
+        archive.extract(name, tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / name)) as database:
+        database.executescript(script)
+    file = altered(one, tmp_path / "later.labsnapshot", **{name: (tmp_path / name).read_bytes()})
     before, keys = names(folder.path), folder.secret
     told = refused(
         "restore",
@@ -423,7 +427,7 @@ def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(folder
         "--force",
         says="did not start with the snapshot's state, and has its previous state again",
     )
-    assert "Another version of labkit made this lab" in told
+    assert says in told
     assert commands.labkit("up").returncode == 0
     assert (names(folder.path), folder.secret) == (before, keys)
     assert not any((folder.path / name).exists() for name in (replacement.WAITING, replacement.REPLACED))

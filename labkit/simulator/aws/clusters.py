@@ -40,9 +40,9 @@ ASSOCIATED = {
 }
 
 
-def associated(stored: dict[str, object] | None) -> dict[str, Any]:
+def associated(stored: dict[str, object]) -> dict[str, Any]:
     """Return three fields of `ClusterFacts` from the value that `ClusterFacts.associated` had before."""
-    return {name: kind(stored[name]) for name, kind in ASSOCIATED.items()} if stored else {}
+    return {name: kind(stored[name]) for name, kind in ASSOCIATED.items()}
 
 
 class EksClusters(Protocol):

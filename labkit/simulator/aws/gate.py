@@ -144,7 +144,7 @@ class Gate:
         A restored lab has a new CA, and its providers come from the lab of the snapshot. A provider that didn't list
         the previous CA's thumbprint stays unchanged.
         """
-        before = self._own.part(AUTHORITY)
+        before = self._own.part(AUTHORITY, str)
         with contextlib.suppress(NotWritten):  # a full disk; the next start tries again
             if before not in (None, thumbprint):
                 async with self._kept.keeping_all():
@@ -156,7 +156,7 @@ class Gate:
 
         The keys are those of `ClusterFacts.associated`.
         """
-        return associated(self._own.part(cluster_arn))
+        return self._own.part(cluster_arn, associated) or {}
 
     @property
     def unkept(self) -> list[str]:

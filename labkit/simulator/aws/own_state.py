@@ -5,13 +5,15 @@ These are role sessions, EKS's data about clusters, enabled regions, and the thu
 
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from labkit.errors import LabError
 from labkit.simulator.aws import pickles
 from labkit.simulator.database import AWS_LAYOUT, PICKLED_LAYOUT, Database, NotWritten
 
+T = TypeVar("T")
 TABLES = """
     CREATE TABLE parts (name TEXT PRIMARY KEY, state TEXT);
     CREATE TABLE sessions (serial INTEGER PRIMARY KEY, key TEXT, session TEXT)
@@ -32,12 +34,15 @@ class OwnState:
         rows = self._database.read("SELECT name, state FROM parts") if self._database else []
         self._parts: dict[str, str] = dict(rows)
 
-    def part(self, name: str) -> Any:
-        """Return the JSON value that `keep_part` stored under this name; None if no value is stored."""
+    def part(self, name: str, read: Callable[[Any], T]) -> T | None:
+        """Return what ``read`` makes of the value that `keep_part` stored under this name; None without a value.
+
+        Raises `LabError` if ``read`` raises: a snapshot can have any JSON value.
+        """
         if not self._database or name not in self._parts:
             return None
         with self._database.reading(f"the state of {name} in this lab"):
-            return json.loads(self._parts[name])
+            return read(json.loads(self._parts[name]))
 
     def keep_part(self, name: str, state: object) -> None:
         """Keep a JSON value under this name. With None as the ``state``, delete the value. Raises `NotWritten`."""

@@ -58,8 +58,8 @@ class Regions:
 
     def put_back(self, own: OwnState) -> None:
         """Replace the enabled opt-in regions with those that were stored last."""
-        stored = own.part(PART) or {}
-        self._enabled = defaultdict(set, {account_id: set(enabled) for account_id, enabled in stored.items()})
+        stored = own.part(PART, lambda stored: {account_id: set(enabled) for account_id, enabled in stored.items()})
+        self._enabled = defaultdict(set, stored or {})
 
     def enable(self, account_id: str, region: str) -> None:
         """Enable a region in an account. On AWS, an administrator must do this before the region's first use."""

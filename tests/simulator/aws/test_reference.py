@@ -99,7 +99,7 @@ def test_actions_resources_and_keys_are_those_of_aws_s_reference(aws, service):
             assert fits, f"{action} on {permission.resource}: AWS has {arns or '*'}"
         own = {reference.key_name(key) for key in permission.context if not key.startswith("aws:")}
         assert own <= keys | LISTED_FOR_NO_ACTION, f"{action}: AWS has no {own - keys}"
-        assert permission.known is not None
+        assert permission.known is not None, f"{action}: name the keys that the lab evaluates: known=frozenset(…)"
         unknown = keys - permission.known - permission.doubted
         assert unknown <= UNKNOWN.get(action, set()), f"{action}: the lab doesn't know {unknown}"
     assert compared

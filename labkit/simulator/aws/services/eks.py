@@ -107,7 +107,7 @@ class Eks(Service):
                 account_id = self.backend.account_id
                 own.keep_part(f"arn:aws:eks:{request.region}:{account_id}:cluster/{_cluster(request)}", None)
         except NotWritten:
-            known = associated(own.part(facts.arn)) if facts else {}
+            known = (facts and own.part(facts.arn, associated)) or {}
             for name, kind in ASSOCIATED.items() if facts else ():
                 getattr(facts, name).__dict__ = (known.get(name) or kind()).__dict__
             raise
