@@ -203,6 +203,14 @@ def test_kubectl_run_waits_for_the_program_and_returns_its_exit_code(kubectl: Ku
     assert kubectl("get pod once", code=1) == 'Error from server (NotFound): pods "once" not found\n'
 
 
+def test_kubectl_run_gives_an_image_s_entrypoint_only_the_arguments(kubectl: Kubectl, namespace: str):
+    for name, image, arguments in (("python", "python:3", "sh -c 'echo hi'"), ("aws", "amazon/aws-cli", "--version")):
+        kubectl(f"run {name} --image={image} --restart=Never -- {arguments}")
+    kubectl("wait --for=jsonpath={.status.phase}=Succeeded pod/python pod/aws --timeout=30s")
+    assert kubectl("logs python") == "hi\n"
+    assert kubectl("logs aws").startswith("aws-cli/")
+
+
 def test_kubectl_shows_a_crashing_container_s_state_and_earlier_log(kubectl: Kubectl, namespace: str):
     kubectl("apply -f -", given=CRASHES)
     status = "{.status.containerStatuses[0].state.waiting.reason}"
