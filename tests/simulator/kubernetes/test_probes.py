@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from labkit.simulator.listener import bind
 from tests.simulator.kubernetes.node_lab import SLEEP, Host, ended, shell, short_folder, started, until
 
 READY = {"exec": {"command": ["cat", "/run/share/ready"]}, "periodSeconds": 1}
@@ -25,8 +26,7 @@ def create(host: Host, name: str, script: str = SLEEP, **more) -> None:
 
 
 def status(host: Host, name: str):
-    [found] = host.read(name).status.container_statuses
-    return found
+    return next(each for each in host.read(name).status.container_statuses if each.name == "app")
 
 
 def test_readiness_follows_the_probe(host):
@@ -77,7 +77,7 @@ def test_a_container_that_fails_its_startup_probe_is_restarted(host):
 
 
 SERVER = """
-import http.server, pathlib, socketserver
+import http.server, socketserver, sys
 class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response({"/good": 200, "/moved": 302, "/bad": 503}[self.path])
@@ -85,19 +85,8 @@ class Page(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", "/bad" if self.headers["X-Bad"] else "/good")
         self.end_headers()
     def log_message(self, *_): pass
-server = socketserver.TCPServer(("127.0.0.1", 0), Page)
-pathlib.Path("/run/share/port").write_text(str(server.server_address[1]))
-server.serve_forever()
+socketserver.TCPServer(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()
 """
-
-
-@pytest.fixture(scope="module")
-def port(host) -> int:
-    container = {"name": "app", "image": "python", "command": ["python", "-c", SERVER], **SHARE}
-    host.create("server", container, volumes=SHARED, terminationGracePeriodSeconds=1)
-    host.running("server")
-    file = host.pod_folder("server") / "volumes/share/port"
-    return int(until(lambda: file.exists() and file.read_text()))
 
 
 @pytest.mark.parametrize(("name", "probe", "says"), [
@@ -120,12 +109,16 @@ def port(host) -> int:
      "Readiness probe errored and resulted in unknown state: rpc error: code = Unknown desc = failed to exec in "
      'container: exec: "nonesuch": executable file not found in $PATH'),
 ])  # fmt: skip
-def test_each_kind_of_probe_succeeds_or_reports_why_it_failed(host, port, name, probe, says):
+def test_each_kind_of_probe_succeeds_or_reports_why_it_failed(host, name, probe, says):
     name = f"asks-{name}"
     [(kind, asked)] = probe.items()
+    with bind(0) as free:
+        port = free.getsockname()[1]
     probe = {kind: asked if kind == "exec" else {"port": port, **asked}, "periodSeconds": 1}
-    ports = [{"name": "web", "containerPort": port}]
-    create(host, name, readinessProbe=probe, ports=ports)
+    app = shell(SLEEP, readinessProbe=probe, ports=[{"name": "web", "containerPort": port}])
+    server = {"name": "server", "image": "python", "command": ["python", "-c", SERVER, str(port)]}
+    host.create(name, app, *([] if kind == "exec" else [server]), terminationGracePeriodSeconds=1)
+    host.running(name)
     if says:
         until(lambda: ("Unhealthy", says) in host.events(name))
         assert not status(host, name).ready

@@ -22,6 +22,7 @@ from labkit.simulator.kubernetes.node.limits import Limits
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.pod import TICK, NodePod
 from labkit.simulator.kubernetes.node.pod_status import ContainerStatus
+from labkit.simulator.kubernetes.node.ports import Claim
 from labkit.simulator.kubernetes.node.processes import Process, Sandbox, SandboxError
 from labkit.simulator.kubernetes.node.program_streams import Attachments, Pipes, Terminal
 from labkit.simulator.kubernetes.objects.kinds import Object
@@ -162,14 +163,17 @@ class ContainerLife:
             own_processes=ground.own_processes,
         )
         written = pod.new_log(status, folder / "log")
-        run = f"{pod.document['metadata']['uid']}-{status.name}-{status.restarts}"
+        metadata = pod.document["metadata"]
+        run = f"{metadata['uid']}-{status.name}-{status.restarts}"
         limits = ground.limits.of(run, ((spec.get("resources") or {}).get("limits") or {}).get("memory", "0"))
         sandbox.within = limits.prefix
         try:
             await sandbox.open(visible=(pod.home, *ground.visible))
             self._say("Created", "Container created")
             argv = image.arguments(command, args)
-            code = await self._run_in(sandbox, limits, argv, variables | ground.after, written)
+            claim = Claim(f"{metadata['namespace']}/{metadata['name']}", _tcp_ports(spec), sandbox.processes)
+            with ground.ports.claimed(claim):
+                code = await self._run_in(sandbox, limits, argv, variables | ground.after, written, claim=claim)
         finally:
             self.run = None
             await sandbox.close()
@@ -180,9 +184,17 @@ class ContainerLife:
         return code
 
     async def _run_in(
-        self, sandbox: Sandbox, limits: Limits, argv: list[str], env: dict[str, str], written: ContainerLog
+        self,
+        sandbox: Sandbox,
+        limits: Limits,
+        argv: list[str],
+        env: dict[str, str],
+        written: ContainerLog,
+        *,
+        claim: Claim,
     ) -> int:
         status, now = self.status, self._ground.clock.now
+        status.port_is_free = not self._ground.ports.contested(claim)
         streams = Terminal() if status.spec.get("tty") else Pipes(stdin=status.spec.get("stdin", False))
         cwd = status.spec.get("workingDir") or str(self._pod.home)
         try:
@@ -198,8 +210,11 @@ class ContainerLife:
             self._say("Failed", f"Error: {message}", warning=True)
             return 128
         self.run = ContainerRun(process, sandbox, env, cwd)
-        watching = asyncio.create_task(self._watch(self.run))
-        measuring = asyncio.create_task(limits.watch(sandbox.processes, process.kill))
+        tasks = [
+            asyncio.create_task(self._watch(self.run)),
+            asyncio.create_task(limits.watch(sandbox.processes, process.kill)),
+            asyncio.create_task(self._watch_ports(claim)),
+        ]
         attachments = Attachments(streams, closes_input=status.spec.get("stdinOnce", False))
         self._pod.attachments[status.name] = attachments
         copying = asyncio.create_task(attachments.copy(written))
@@ -208,9 +223,11 @@ class ContainerLife:
                 process.kill()
             code = await process.wait()
             self.run.ended.set()
+            if code and (conflict := self._ground.ports.conflict(claim)):
+                self._say("HostPortConflict", conflict, warning=True)
         finally:
-            watching.cancel()
-            measuring.cancel()
+            for task in tasks:
+                task.cancel()
             self._pod.attachments.pop(status.name, None)  # no new client may attach; attached ones still get the rest
         await sandbox.close()
         streams.program_has_ended()
@@ -241,6 +258,17 @@ class ContainerLife:
         probe = self.status.spec[f"{which}Probe"]
         why = f"Container {self.status.name} failed {which} probe, will be restarted"
         await self._terminate(probe.get("terminationGracePeriodSeconds", self._pod.grace), why)
+
+    async def _watch_ports(self, claim: Claim) -> None:
+        """Keep the container unready while another pod or program listens on one of its ports."""
+        is_new = True
+        async for free, conflict in self._ground.ports.follow(claim):
+            if conflict and is_new:
+                is_new = False
+                self._say("HostPortConflict", conflict, warning=True)
+            if free != self.status.port_is_free:
+                self.status.port_is_free = free
+                self._pod.changed.set()
 
     def _starts(self) -> None:
         uid = self._pod.document["metadata"]["uid"]
@@ -368,3 +396,13 @@ class ContainerLife:
 def worth_saying(failures: int) -> bool:
     """Whether to report the ``failures``-th failure in a row: yes for the 1st, 2nd, 4th, 8th and so on."""
     return failures & (failures - 1) == 0
+
+
+def _tcp_ports(container: Object) -> set[int]:
+    """Return the TCP ports that a container and its probes name, unless a probe asks another host."""
+    ports = {port["containerPort"] for port in container.get("ports") or () if port.get("protocol", "TCP") == "TCP"}
+    probes = [container.get(f"{probe}Probe") or {} for probe in ("startup", "liveness", "readiness")]
+    actions = [probe.get(kind) or {} for probe in probes for kind in ("httpGet", "tcpSocket")]
+    return ports | {
+        action["port"] for action in actions if isinstance(action.get("port"), int) and "host" not in action
+    }

@@ -35,6 +35,7 @@ from labkit.simulator.kubernetes.node.limits import NodeLimits
 from labkit.simulator.kubernetes.node.pod import TICK, Ground
 from labkit.simulator.kubernetes.node.pod_life import PodLife
 from labkit.simulator.kubernetes.node.pod_status import ADDRESS
+from labkit.simulator.kubernetes.node.ports import PortClaims
 from labkit.simulator.kubernetes.node.processes import TOOLS_PATH, Reaper, end_all_below, permitted
 from labkit.simulator.kubernetes.objects.kinds import Object
 from labkit.simulator.kubernetes.objects.pods import has_ended
@@ -138,6 +139,7 @@ class Node:
             private=private,
             own_processes=own_processes,
             limits=limits,
+            ports=PortClaims(),
         )
         await self._listener.start()
         await self._register()

@@ -13,6 +13,7 @@ from labkit.simulator.kubernetes.node.container_logs import ContainerLog
 from labkit.simulator.kubernetes.node.images import Image
 from labkit.simulator.kubernetes.node.limits import NodeLimits
 from labkit.simulator.kubernetes.node.pod_status import ContainerStatus, PodStatus
+from labkit.simulator.kubernetes.node.ports import PortClaims
 from labkit.simulator.kubernetes.node.processes import Reaper
 from labkit.simulator.kubernetes.node.volumes import Volumes
 from labkit.simulator.kubernetes.objects.kinds import Object
@@ -42,6 +43,7 @@ class Ground:
     private: bool
     own_processes: bool
     limits: NodeLimits
+    ports: PortClaims
 
 
 class NodePod:

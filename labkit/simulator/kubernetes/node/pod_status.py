@@ -21,6 +21,7 @@ class ContainerStatus:
     restarts: int = 0
     run_id: str = ""
     started: bool = False  # the startup probe has succeeded, or the container has no startup probe
+    port_is_free: bool = True  # or the container itself listens on it; False while that isn't clear
     passes: bool = False  # the readiness probe succeeds, or the container has no readiness probe
 
     def resume(self, reported: Object, now: float) -> None:
@@ -59,7 +60,7 @@ class ContainerStatus:
     def ready(self) -> bool:
         if self.init and not self.sidecar:
             return self.exit_code == 0
-        return self.running and self.started and self.passes
+        return self.running and self.started and self.passes and self.port_is_free
 
     def waits(self, reason: str, message: str = "") -> None:
         if "terminated" in self.state:

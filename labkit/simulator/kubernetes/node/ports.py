@@ -1,0 +1,110 @@
+"""The ports of a node's containers. In a cluster, each pod has a network of its own; here, all share this machine's.
+
+So two pods can't listen on one port. The second one isn't ready, and an event says why.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CLEAR, LOOK = 10.0, 0.2  # seconds: within which a program listens, and between two looks
+LISTENS = "0A"  # https://docs.kernel.org/networking/proc_net_tcp.html
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """The TCP ports that one run of a container names, and the run's processes."""
+
+    pod: str  # NAMESPACE/NAME
+    ports: set[int]
+    processes: Callable[[], list[int]]
+
+
+@dataclass
+class PortClaims:
+    """The claims of the containers that run on a node."""
+
+    _claims: set[Claim] = field(default_factory=set)
+    _another: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @contextlib.contextmanager
+    def claimed(self, claim: Claim) -> Iterator[Claim]:
+        """Keep a claim while the container runs."""
+        self._claims.add(claim)
+        self._another.set()
+        self._another = asyncio.Event()
+        try:
+            yield claim
+        finally:
+            self._claims.discard(claim)
+
+    def contested(self, claim: Claim) -> bool:
+        """Whether another pod of the node names one of the ports, or a program listens on one."""
+        return any(other.ports & claim.ports for other in self._others(claim)) or any(map(_sockets, claim.ports))
+
+    async def follow(self, claim: Claim) -> AsyncIterator[tuple[bool, str]]:
+        """Yield whether the pod has the ports or nobody else wants them, and else the conflict.
+
+        End once the pod listens on the ports, or if nobody has done so for some seconds.
+        """
+        clear = time.monotonic() + CLEAR
+        while claim.ports:
+            early, another = time.monotonic() < clear, self._another
+            if contested := self.contested(claim):
+                yield False, ""  # until this is clear
+            conflict, listens = await asyncio.to_thread(lambda: (self.conflict(claim), self._listens(claim)))
+            free = not conflict and (listens or not early or not contested)
+            if free or conflict:
+                yield free, conflict
+            if free and (listens or not early):
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(another.wait(), LOOK)
+
+    def conflict(self, claim: Claim) -> str:
+        """Return a sentence about one of the ports on which another pod or program listens; else ""."""
+        for port in sorted(claim.ports):
+            sockets = _sockets(port)
+            if sockets and not self._owned(claim.pod, sockets):
+                owner = next((f"pod {each.pod}" for each in self._others(claim) if _owns(each, sockets)), "")
+                return (
+                    f"Port {port} is in use by {owner or 'another program of this machine'}: on the target moto, pods "
+                    "share this machine's network. Use another port, or one replica with the strategy Recreate."
+                )
+        return ""
+
+    def _listens(self, claim: Claim) -> bool:
+        return all(self._owned(claim.pod, _sockets(port)) for port in claim.ports)
+
+    def _owned(self, pod: str, sockets: set[str]) -> bool:
+        """Whether a container of the pod has one of the sockets."""
+        return any(_owns(each, sockets) for each in tuple(self._claims) if each.pod == pod)
+
+    def _others(self, claim: Claim) -> list[Claim]:
+        return [each for each in tuple(self._claims) if each.pod != claim.pod]
+
+
+def _sockets(port: int) -> set[str]:
+    """Return the sockets that listen on a TCP port, by their names in `/proc/PID/fd`."""
+    sockets = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            fields = line.split()
+            if fields[3] == LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
+                sockets.add(f"socket:[{fields[9]}]")
+    return sockets
+
+
+def _owns(claim: Claim, sockets: set[str]) -> bool:
+    """Whether a process of the run has one of the sockets."""
+    for process in claim.processes() if sockets else ():
+        with contextlib.suppress(OSError):
+            for file in os.scandir(f"/proc/{process}/fd"):
+                with contextlib.suppress(OSError):
+                    if str(Path(file.path).readlink()) in sockets:
+                        return True
+    return False
