@@ -5,6 +5,7 @@ from pathlib import Path
 
 from traitlets.config import Config
 
+from labkit.course import contents
 from labkit.workshop import networks
 from labkit.workshop.login import ClassAuthenticator
 from labkit.workshop.settings import Workshop, read
@@ -46,7 +47,7 @@ def configure(config: Config, file: str) -> Workshop:
     spawner = config.ParticipantSpawner
     spawner.workshop = workshop
     spawner.cmd = [sys.executable, "-P", "-m", "labkit.cli", "lab", *OPTIONS]
-    spawner.args = []
+    spawner.default_url = f"/lab/tree/learn/{contents.NAME}"
     spawner.env_keep = ["LANG", "LC_ALL"]
     spawner.start_timeout = 30 * 60  # seconds, with the time in the queue
     spawner.poll_interval = 5

@@ -33,7 +33,8 @@ def groups(seat: Seat) -> list[Path]:
         case 2:
             _allow_controllers(parent := ROOT / _parent(seat.workshop))
             values = {"memory.max": memory, "memory.swap.max": "0", "pids.max": str(limits.processes)}
-            return _made([parent / seat.label], values | {"cpu.max": f"{quota} {PERIOD}"})
+            made = _made([parent / seat.label], values | {"cpu.max": f"{quota} {PERIOD}"})
+            return [folder for folder in made if (folder / "memory.max").exists()]  # the controllers could be allowed
         case 1:
             values = {
                 "memory.limit_in_bytes": memory,
@@ -62,9 +63,10 @@ def enter(folders: list[Path], seat: Seat) -> None:
 def processes(workshop: Workshop) -> list[int]:
     """Return the processes in all control groups of the workshop."""
     pids: set[int] = set()
-    for file in ROOT.glob(f"**/{_parent(workshop)}/*/cgroup.procs"):
-        with suppress(OSError):
-            pids.update(int(pid) for pid in file.read_text().split())
+    for parent in _parents(workshop):
+        for file in parent.glob("*/cgroup.procs"):
+            with suppress(OSError):
+                pids.update(int(pid) for pid in file.read_text().split())
     return sorted(pids)
 
 
@@ -80,13 +82,12 @@ def processor(seat: Seat) -> float:
 
 def count(workshop: Workshop) -> int:
     """Return how many control groups participants have."""
-    folders = [*ROOT.glob(f"{_parent(workshop)}/*/"), *ROOT.glob(f"*/{_parent(workshop)}/*/")]
-    return len({folder.name for folder in folders})
+    return len({folder.name for parent in _parents(workshop) for folder in parent.glob("*/")})
 
 
 def remove(workshop: Workshop, label: str = "*") -> None:
     """Remove the control groups with this label, and after the last one the workshop's own."""
-    for parent in [*ROOT.glob(_parent(workshop)), *ROOT.glob(f"*/{_parent(workshop)}")]:
+    for parent in _parents(workshop):
         for folder in parent.glob(f"{label}/"):
             for _ in range(50):  # the kernel counts an ended process a moment longer
                 with suppress(OSError):
@@ -100,6 +101,12 @@ def remove(workshop: Workshop, label: str = "*") -> None:
 
 def _parent(workshop: Workshop) -> str:
     return f"labkit-{workshop.key}"
+
+
+def _parents(workshop: Workshop) -> list[Path]:
+    """The folders that hold the participants' groups: one in version 2, one for each controller in version 1."""
+    folders = [ROOT, *(ROOT / controller for controller in CONTROLLERS)]
+    return [parent for folder in folders if (parent := folder / _parent(workshop)).exists()]
 
 
 def _allow_controllers(parent: Path) -> None:

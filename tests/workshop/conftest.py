@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "network": NETWORK,
         "uids": UIDS,
         "state": str(folder / "state"),
-        "limits": {"home": 128},
+        "limits": {"home": 128, "processes": 400},
     }
     (folder / "workshop.yaml").write_text(yaml.safe_dump(settings))
     return folder

@@ -1,24 +1,74 @@
 """A class with the real hub: two participants work at once, and go on while parts of the workshop are killed."""
 
 import asyncio
+import json
 import signal
+import socket
 import time
+from pathlib import Path
 
 import psutil
 import pytest
+import websockets
 
 from labkit.errors import LabError
-from labkit.workshop import networks, running, seats
+from labkit.workshop import keeper, networks, running, seats
 from labkit.workshop.participant import Participant
 
 pytestmark = pytest.mark.workshop
 
 OPENS = "01-oidc-provider.ipynb"
+HOSTILE = (Path(__file__).parent / "hostile.py").read_text()
+# None of these may succeed in a sandbox.
+COMMANDS = [
+    "ip link set eth0 down",
+    "ip address add 10.9.9.9/32 dev eth0",
+    "nsenter --net=/proc/1/ns/net --user=/proc/1/ns/user true",
+    "su -c id",
+    "mount -t tmpfs none /mnt",
+    "unshare --user --map-root-user --mount umount /proc",
+    "unshare --user --map-root-user ip link set eth0 down",
+    "ls /sys/fs/cgroup/",
+    "touch /usr/here || touch /etc/here || touch /here",
+    "cat /etc/shadow",
+    "ls /dev/loop0 || ls /dev/mem || ls /dev/kmsg",
+    "dmesg",
+]
+# Each in a subprocess, so that the notebook's own kernel goes on.
+HOGS = """
+import os, signal, subprocess, sys
+hog = subprocess.run([sys.executable, "-c", "x = b'x' * (2 << 30)"])
+crowd = []
+try:
+    while True:
+        crowd.append(subprocess.Popen(["sleep", "60"]))
+except OSError:
+    pass
+for each in crowd:
+    each.kill()
+    each.wait()
+full, home = 0, os.path.expanduser("~/full")
+try:
+    with open(home, "wb", buffering=0) as file:
+        while True:
+            full += file.write(bytes(2**20))
+except OSError as error:
+    why = error.strerror
+os.unlink(home)
+print(hog.returncode == -signal.SIGKILL, 100 < len(crowd) < 400, 0 < full < 128 * 2**20, why)
+"""
 WHO = """
 import os, labkit
 mine = {"name": os.environ["USER"], "uid": os.getuid(), "issuer": lab.issuer}
 print(mine["name"], mine["uid"])
 """
+
+
+async def ready(participant, name):
+    person = participant(name)
+    await person.log_in()
+    await person.started()
+    return person
 
 
 def own(workshop, part):
@@ -44,9 +94,7 @@ def own_started_again(workshop, part):
 
 def test_two_at_once_open_their_own_lab_and_keep_it_while_the_hub_and_the_proxy_are_killed(workshop, participant):
     async def work(name):
-        person = participant(name)
-        await person.log_in()
-        await person.started()
+        person = await ready(participant, name)
         async with person.kernel(OPENS) as kernel:
             for cell in (await person.cells(OPENS))[:2]:
                 await kernel.run(cell)
@@ -107,3 +155,86 @@ def test_after_five_wrong_words_the_name_has_to_wait(workshop, participant):
             await participant("leader").log_in()
 
     asyncio.run(five())
+
+
+def listening(workshop, name):
+    """The ports on which something listens in a participant's namespace."""
+    pids = networks.processes(seats.taken(workshop)[name].label)
+    lines = Path(f"/proc/{pids[0]}/net/tcp").read_text().splitlines()[1:]
+    return sorted({int(line.split()[1].partition(":")[2], 16) for line in lines if line.split()[3] == "0A"})
+
+
+def facts(workshop, wildcard):
+    """What eve could learn of the machine and of ana, and tries."""
+    ana = seats.taken(workshop)["ana"]
+    ports = listening(workshop, "ana")
+    assert len(ports) > 8, f"ana's lab and kernel have more listeners than {ports}"
+    proxy = workshop.host_and_port()[1]
+    own = [address.address for each in psutil.net_if_addrs().values() for address in each if address.family == 2]
+    closed = [(ana.address, port) for port in ports]
+    closed += [(address, port) for address in own for port in (wildcard, proxy, networks.PROXY_API_PORT)]
+    pids = networks.processes(ana.label)
+    paths = ("users", "users/ana", "users/ana/tokens", "proxy", "services", "groups")
+    return {
+        "files": [*map(str, (workshop.state, ana.home, "/home/ana", f"/proc/{pids[0]}/environ", "/root/.ssh"))],
+        "listeners": closed,
+        "processes": [*pids, *psutil.pids()],
+        "hub": keeper.hub_url(workshop),
+        "calls": [
+            *(("GET", path) for path in paths),
+            *(("POST", path) for path in ("users/ana/server", "users/ana/tokens", "users/new", "shutdown")),
+            ("DELETE", "users/ana/server"),
+            ("PATCH", "users/ana"),
+        ],
+        "commands": COMMANDS,
+    }
+
+
+def test_a_hostile_shell_gets_nothing(workshop, participant):
+    async def scenario():
+        ana, eve = await asyncio.gather(ready(participant, "ana"), ready(participant, "eve"))
+        async with ana.kernel(OPENS), eve.kernel(OPENS) as kernel:
+            with socket.create_server(("0.0.0.0", 0)) as wildcard:
+                known = await asyncio.to_thread(facts, workshop, wildcard.getsockname()[1])
+                said = await kernel.run(f"FACTS = {json.dumps(known)!r}\n{HOSTILE}")
+            # The one address that a participant may reach.
+            address = workshop.hub_address, networks.HUB_PORT
+            await kernel.run(f"import socket; socket.create_connection({address}).close()")
+        assert said.splitlines()[-1] == "[]"
+
+    asyncio.run(scenario())
+
+
+def test_another_s_cookie_and_another_origin_are_refused(workshop, participant):
+    async def scenario():
+        await ready(participant, "ana")
+        eve = await ready(participant, "eve")
+        for path in ("user/ana/lab", "user/ana/api/contents/learn", "hub/admin", "hub/spawn/ana"):
+            assert (await eve.http.get(path)).status_code in (403, 404), path
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in eve.http.cookies.jar)
+        async with eve.kernel(OPENS) as kernel:
+            own = f"{workshop.url}user/eve/api/kernels/{kernel.id}/channels".replace("http", "ws", 1)
+            for origin, address in (
+                ("http://elsewhere.example", own),
+                (workshop.url[:-1], own.replace("/eve/", "/ana/")),
+            ):
+                with pytest.raises(websockets.InvalidStatus) as refused:
+                    await websockets.connect(address, origin=origin, additional_headers={"Cookie": cookies}, proxy=None)
+                assert refused.value.response.status_code in (403, 404)
+
+    asyncio.run(scenario())
+
+
+def test_a_hog_meets_its_limits_and_a_neighbour_goes_on(workshop, participant):
+    async def scenario():
+        ana, eve = await asyncio.gather(ready(participant, "ana"), ready(participant, "eve"))
+        async with ana.kernel(OPENS) as hers, eve.kernel(OPENS) as kernel:
+            await hers.run("kept = 'kept'")
+            hogs = asyncio.ensure_future(kernel.run(HOGS))
+            while not hogs.done():
+                assert "kept" in await hers.run("print(kept)")
+                await asyncio.wait([hogs], timeout=1)
+        assert hogs.result().splitlines()[-1] == "True True True No space left on device"
+
+    asyncio.run(scenario())
+    assert {"ana", "eve"} <= set(running.status(workshop).at_work)
