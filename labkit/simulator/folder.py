@@ -29,6 +29,7 @@ MARKS = frozenset({"start.lock", "server.lock", "kind.lock", "ports.json", "serv
 # them, before the server's start or after its end.
 PARTS = frozenset({"clusters", "faults", "kubectl-cache", "pods", "webhook"})
 SAID_AFTER = 1  # seconds; a command that waits longer for another process says so
+ROOM = 1 << 16  # bytes; with less room on the disk, the server may not start
 ELSEWHERE = 'export LABKIT_HOME="$HOME/irsa-lab", or another folder that is yours'
 
 
@@ -172,6 +173,15 @@ class Folder:
             except OSError as error:
                 Path(draft).unlink(missing_ok=True)
                 raise OSError(error.errno, error.strerror, str(file)) from error
+
+    def require_room(self) -> None:
+        """Raise :class:`LabError` if the disk is full. Then the server's log is incomplete."""
+        with self.usable():
+            try:
+                with tempfile.TemporaryFile(dir=self.path) as file:
+                    file.write(bytes(ROOM))
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.log_file)) from error
 
     @contextmanager
     def lock(self, name: str, *, within: float = 0) -> Iterator[bool]:

@@ -353,6 +353,8 @@ def _restarted(before: State | None, now: State) -> list[str]:
 
 
 def _not_up(folder: Folder, what: str) -> LabError:
+    """Return the error for a server that didn't start. Raise it if the disk is full."""
+    folder.require_room()
     last = folder.log_file.read_text(errors="replace").strip().splitlines()[-12:] if folder.log_file.exists() else []
     log = "\n".join(f"    {line}" for line in last)
     return LabError(

@@ -11,12 +11,13 @@ from botocore.serialize import create_serializer
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
+from labkit.simulator import identifiers
 from labkit.simulator.aws.state import tracking
 from labkit.simulator.aws.state.encoding import Batch
-from labkit.simulator.database import Database
+from labkit.simulator.database import Database, NotWritten
 from tests.fuzz.conftest import cases
 from tests.simulator.aws import spoilt
-from tests.simulator.aws.conftest import ACCOUNT, REGION, Aws, Irsa
+from tests.simulator.aws.conftest import ACCOUNT, REGION, Aws, Irsa, refused
 from tests.simulator.aws.test_any_request import BODIES, HEADERS, METHODS, PATHS, QUERIES, quote, send
 
 WORDS = st.sampled_from(
@@ -73,6 +74,27 @@ def test_an_administrator_s_aws_request_gets_no_5xx_and_changes_nothing_if_refus
     assert answer.status < 500 or answer.status == 501, f"{service} {written}: {answer.body[:600]!r}"
     if answer.status >= 400:
         assert held(aws) == before, f"{service} {written}: {answer.status}"
+
+
+def test_a_user_whose_serial_number_cannot_be_stored_leaves_nothing(aws, tmp_path, monkeypatch):
+    serials = Database(tmp_path / "serials.db", layout=identifiers.LAYOUT, tables=identifiers.TABLES)
+    serials.read("PRAGMA max_page_count = 1")
+    with pytest.raises(NotWritten):
+        for number in range(1000):
+            serials.write("INSERT INTO serials VALUES (NULL, '', ?, 1)", number)
+    monkeypatch.setattr(aws.identifiers, "_kept", serials)
+    iam, before = aws.client("iam"), held(aws)
+    for _ in range(2):
+        stored = "The lab could not store this call's changes: the lab's state could not be written: "
+        refused(
+            lambda: iam.create_user(UserName="new"), 500, "InternalFailure", f"{stored}no space is left on the disk"
+        )
+        assert held(aws) == before
+        assert iam.list_users()["Users"] == []
+    serials.close()
+    monkeypatch.undo()
+    iam.create_user(UserName="new")
+    iam.delete_user(UserName="new")
 
 
 @st.composite

@@ -269,7 +269,7 @@ def test_an_aws_call_refused_by_a_full_disk_leaves_nothing_behind(on_disk, monke
     done = on_disk("24m", f"$LABKIT up && {sys.executable} -m tests.lifecycle.full_disk; $LABKIT down")
     assert "PutObject" in done.stdout, done.stdout + done.stderr
     refused = json.loads(done.stdout.splitlines()[-2])
-    assert {"CreateRole", "PutObject", "CreateAccessEntry", "EnableRegion"} <= {*refused}
+    assert {"CreateRole", "PutObject", "CreateAccessEntry", "EnableRegion"} <= {*refused}, refused
 
 
 def test_snapshot_and_restore_on_a_full_disk_say_so_and_the_lab_runs_on(on_disk):

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labkit.errors import LabError
 from labkit.simulator.aws import pickles
-from labkit.simulator.database import AWS_LAYOUT, PICKLED_LAYOUT, Database, NotWritten
+from labkit.simulator.database import AWS_LAYOUT, PICKLED_LAYOUT, Database
 
 T = TypeVar("T")
 TABLES = """
@@ -24,7 +23,7 @@ class OwnState:
     """The gate's own state, such as role sessions. moto's state is in another file.
 
     Only the event loop uses the ``file``. Without a ``file``, nothing is kept. Raises `LabError` if another version of
-    labkit wrote the file.
+    labkit wrote the file; `NotWritten` if the disk is full.
     """
 
     def __init__(self, file: Path | None):
@@ -86,12 +85,9 @@ def _convert(database: Database) -> None:
     with database.reading("the state of EKS in this lab"):
         rows = database.read("SELECT name, state FROM parts")
         parts = [(name, json.dumps(pickles.own_part(content))) for name, content in rows]
-    try:
-        with database.together():
-            database.renew(["parts"])
-            database.write_many("INSERT INTO parts VALUES (?, ?)", parts)
-    except NotWritten as error:
-        raise LabError(f"{error}.", where=str(database.file), next="make room, then:  labkit up") from error
+    with database.together():
+        database.renew(["parts"])
+        database.write_many("INSERT INTO parts VALUES (?, ?)", parts)
 
 
 def forget_sessions(file: sqlite3.Connection) -> None:

@@ -52,7 +52,7 @@ class MotoState:
 
     After the file is loaded, only moto's thread reads and writes the file.
 
-    Raises `LabError` if another version of labkit or of moto wrote the file.
+    Raises `LabError` if another version of labkit or of moto wrote the file; `NotWritten` if the disk is full.
     """
 
     def __init__(self, backend: Backend, file: Path | None):
@@ -197,10 +197,7 @@ class MotoState:
         pickles.require_owner(database)
         with database.reading("the AWS state of this lab"):
             former.put_back(database)
-        try:
-            self._write()
-        except NotWritten as error:
-            raise LabError(f"{error}.", where=str(database.file), next="make room, then:  labkit up") from error
+        self._write()
 
     def _forget_unreachable(self, database: Database) -> None:
         """Delete the rows of objects that ended without a later write."""
@@ -235,10 +232,7 @@ def _check_version(database: Database) -> None:
     stored = dict(database.read("SELECT name, value FROM about")).get("moto")
     installed = version("moto")
     if stored is None:
-        try:
-            database.write("INSERT INTO about VALUES ('moto', ?)", installed)
-        except NotWritten as error:
-            raise LabError(f"{error}.", where=str(database.file), next="make room, then:  labkit up") from error
+        database.write("INSERT INTO about VALUES ('moto', ?)", installed)
     elif stored != installed:
         raise LabError(
             f"moto {stored} wrote the AWS state of this lab, but moto {installed} is installed.",
