@@ -9,7 +9,7 @@ Answers = dict[str, Any]
 
 
 def commands(repair: str) -> list[str]:
-    """The commands of a repair without comments, and without what stops them if somebody changed the object meanwhile.
+    """The commands of a repair, without comments and without the test that stops them after a change by somebody else.
 
     `tests/doctor/test_workloads_live.py` runs the lines as they are.
     """
