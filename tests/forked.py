@@ -22,6 +22,7 @@ LOADED = (
     "tests.botocore_data",
     "anywidget",
     "boto3.session",
+    "distributed.nanny",
     "httpcore",
     "ipykernel.ipkernel",
     "ipykernel.kernelapp",
@@ -31,8 +32,11 @@ LOADED = (
     "labkit.doctor.examination",
     "labkit.simulator.server",
     "labkit.lab",
+    "labkit.runs.fleet.task",
     "labkit.targets.moto",
+    "papermill",
     "tenacity",
+    "tests.forked_by_fleets",
 )
 # How a process finds its fork server.
 FORK_SERVER = ("_forkserver_address", "_forkserver_authkey")
@@ -55,6 +59,12 @@ def servers(patch: Any) -> None:
     patch.setattr(process, "subprocess", SimpleNamespace(Popen=_serve, DEVNULL=subprocess.DEVNULL))
 
 
+def stay_with(server: dict[str, Any]) -> None:
+    """Let this process fork from the fork server that forked it, and start no other."""
+    forkserver.ensure_running = lambda: None
+    vars(forkserver._forkserver).update(server, ensure_running=forkserver.ensure_running)
+
+
 class Forked:
     """A forked program, with the methods that its starter expects of a `Popen`."""
 
@@ -62,6 +72,7 @@ class Forked:
 
     def __init__(self, run: Callable[..., None], *arguments: Any):
         reading, writing = FORKING.Pipe(duplex=False)
+        let_daemon_fork()
         # Without `daemon`, the tests couldn't end before the program does.
         process = FORKING.Process(target=run, args=(*arguments, writing), daemon=True)
         process.start()
@@ -102,8 +113,8 @@ def _run_kernel(
     folder.SAID_AFTER = process.SAID_AFTER = process.ANSWERS_WITHIN
     namespace.SOON = namespace.GONE_WITHIN
     become(["ipykernel_launcher", *arguments], env, cwd, ready)
-    # The labs that this kernel starts are forked from the server that forked this kernel.
-    vars(forkserver._forkserver).update(server, ensure_running=lambda: None)
+    # The labs and fleets that this kernel starts are forked from the server that forked this kernel.
+    stay_with(server)
     process.subprocess = SimpleNamespace(Popen=_serve_on, DEVNULL=subprocess.DEVNULL)
     threading.Thread(target=_end_with_the_client, daemon=True).start()
     # Without a parent, the kernel would print how to connect to it.
@@ -136,12 +147,16 @@ def _run_server(
     runpy.run_module("labkit.simulator", run_name="__main__")
 
 
+def let_daemon_fork() -> None:
+    # multiprocessing lets no daemon have children, but this program may need some.
+    multiprocessing.current_process()._config["daemon"] = False
+
+
 def become(argv: list[str], env: dict[str, str], cwd: str | None, ready: Connection) -> None:
     """Turn this forked process into a program of its own, and tell its starter."""
     # A collection of garbage would copy every page of the modules that this process shares with its fork server.
     gc.freeze()
-    # multiprocessing lets no daemon have children, but this program may need some.
-    multiprocessing.current_process()._config["daemon"] = False
+    let_daemon_fork()
     os.setsid()
     os.environ.clear()
     os.environ.update(env)
