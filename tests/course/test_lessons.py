@@ -28,6 +28,11 @@ def read(tmp_path, text):
     return lessons.read(file)
 
 
+@pytest.mark.parametrize("file", lessons.FILES.values(), ids=lambda file: file.stem)
+def test_the_lab_s_lessons_have_no_mistake(file):
+    lessons.read(file)
+
+
 def test_an_answer_may_be_any_text(tmp_path):
     (question,) = read(tmp_path, FILE).recall
     assert [(answer.text, answer.right) for answer in question.answers] == [("Nobody.", False), ("No", True)]
