@@ -168,7 +168,10 @@ class ContainerLife:
         limits = ground.limits.of(run, ((spec.get("resources") or {}).get("limits") or {}).get("memory", "0"))
         sandbox.within = limits.prefix
         try:
-            await sandbox.open(visible=(pod.home, *ground.visible))
+            async with pod.starting:
+                if self._stop.is_set() and not status.sidecar:
+                    return 137
+                await sandbox.open(visible=(pod.home, *ground.visible))
             self._say("Created", "Container created")
             argv = image.arguments(command, args)
             claim = Claim(f"{metadata['namespace']}/{metadata['name']}", _tcp_ports(spec), sandbox.processes)
@@ -202,7 +205,8 @@ class ContainerLife:
                 raise FileNotFoundError(f'chdir to cwd ("{cwd}") set in config.json failed: no such file or directory')
             program = sandbox.program(argv[0], env["PATH"])
             await streams.open()
-            process = await sandbox.run([program, *argv[1:]], env, cwd, streams)
+            async with self._pod.starting:
+                process = await sandbox.run([program, *argv[1:]], env, cwd, streams)
         except OSError as error:
             streams.close()
             message = f"unable to start container process: {said(error)}"

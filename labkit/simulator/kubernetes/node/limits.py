@@ -25,7 +25,9 @@ from labkit.simulator.kubernetes.objects.quantities import quantity
 
 MOST_PROCESSES = 1024  # in one container
 SAMPLE = 0.25  # seconds
-JOIN = 'echo 0 >"$1" && echo 0 >"$2" && shift 2 && exec "$@"'  # 0: the process that writes
+# 1000: if the machine's memory is used up, the kernel ends pods first. 0: the process that writes.
+START = 'echo 1000 >/proc/self/oom_score_adj; exec "$@"'
+JOIN = f'echo 0 >"$1" && echo 0 >"$2" && shift 2 && {START}'
 CONTROLLERS = ("memory", "pids")
 
 _OOM_KILLS = re.compile(r"^oom_kill (\d+)", re.MULTILINE)
@@ -39,7 +41,7 @@ class Limits:
         self._memory = int(quantity(memory))  # in bytes; 0: no limit
         self._groups: dict[str, Path] = {}
         self._measured_too_much = False
-        self.prefix = list(node.prefix)
+        self.prefix = [SHELL, "-c", START, "sh", *node.prefix] if Path("/proc/self/oom_score_adj").exists() else []
         if node.parents:
             self._groups = {each: parent / f"{node.name}-{name}" for each, parent in node.parents.items()}
             for group in self._groups.values():
@@ -50,7 +52,7 @@ class Limits:
     @property
     def out_of_memory(self) -> bool:
         """Whether a program of the run was killed because of the memory limit."""
-        if not self._memory or not self._groups:
+        if not self._groups:
             return self._measured_too_much
         memory = self._groups["memory"]
         counted = next(file for name in ("memory.events", "memory.oom_control") if (file := memory / name).exists())

@@ -57,6 +57,7 @@ class NodePod:
         self.policy = document["spec"].get("restartPolicy", "Always")
         self.status = PodStatus(document, ground.clock.now())
         self.changed = asyncio.Event()
+        self.starting = asyncio.Semaphore(4)  # so that a pod of many containers leaves its neighbours time
         self.logs = {
             (status.name, int(file.parent.name)): ContainerLog.ended(file, ground.clock.now)
             for status in [*self.status.init, *self.status.apps]
