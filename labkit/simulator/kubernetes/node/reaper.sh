@@ -23,8 +23,10 @@ for round in 1 2; do
     done
 done
 for prefix in $prefixes; do
-    for attempt in 1 2 3 4 5; do  # a process that was killed needs a moment to leave its group
-        rmdir "$prefix"* 2>/dev/null && break
-        sleep 0.1
+    for attempt in $(seq 100); do
+        rmdir "$prefix"* 2>/dev/null
+        set -- "$prefix"*
+        [ -e "$1" ] || break
+        sleep 0.1  # a process that was killed needs a moment to leave its group
     done
 done
