@@ -192,7 +192,9 @@ def _refuse_unknown_action(action: str) -> None:
         nearest = nearest_action(action)
         raise LabError(
             f"IAM has no action {action}.",
-            next=f"--action {nearest}" if nearest else "look for the action's name: https://docs.aws.amazon.com/"
+            next=f"--action {nearest}"
+            if nearest
+            else "look for the action's name: https://docs.aws.amazon.com/"
             "service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html",
         )
 

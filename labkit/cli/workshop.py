@@ -28,7 +28,7 @@ def up(folder: Folder) -> None:
     workshop.require_extra()
     read = workshop.read(folder)
     fingerprint = workshop.running.up(read)
-    typer.echo(f"The workshop is open: {read.url}")
+    typer.echo(f"The workshop is open: {' or '.join(workshop.running.urls(read))}")
     if fingerprint:
         typer.echo(f"Certificate (SHA-256): {fingerprint}")
     typer.echo(
@@ -44,9 +44,11 @@ def cards(
     name: Annotated[list[str] | None, typer.Argument(help="Further names that need a card.")] = None,
 ) -> None:
     """Print a card for each name, with the word that logs it in."""
+    workshop.require_extra()
     read = workshop.read(folder)
+    addresses = " or ".join(workshop.running.urls(read))
     for who, word in workshop.cards(read, tuple(name or ())).items():
-        typer.echo(f"{'-' * 40}\n  {read.title}\n  {read.url}\n  name:  {who}\n  word:  {word}")
+        typer.echo(f"{'-' * 40}\n  {read.title}\n  {addresses}\n  name:  {who}\n  word:  {word}")
     typer.echo("-" * 40)
 
 

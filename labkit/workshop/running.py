@@ -76,12 +76,22 @@ def up(workshop: Workshop) -> str:
     _write_tokens(workshop)
     with ThreadPoolExecutor(2) as side_by_side:
         installed = side_by_side.submit(_install_proxy, workshop)
-        side_by_side.submit(_compile).result()
+        side_by_side.submit(_compile, workshop).result()
         installed.result()
     fingerprint = _certify(workshop)
     networks.guard(workshop)
     _start_keeper(workshop)
     return fingerprint
+
+
+def urls(workshop: Workshop) -> list[str]:
+    """Return the addresses that browsers can use: for 0.0.0.0, one for each address of this machine's own networks."""
+    host, port = workshop.host_and_port()
+    if host != "0.0.0.0":  # noqa: S104
+        return [workshop.url]
+    links = {name: each for name, each in psutil.net_if_addrs().items() if not name.startswith(("lo", "lk"))}
+    own = [each.address for addresses in links.values() for each in addresses if each.family == socket.AF_INET]
+    return [f"https://{address}:{port}/" for address in own] or [workshop.url]
 
 
 def down(workshop: Workshop) -> dict[str, int]:
@@ -239,10 +249,15 @@ def _install_proxy(workshop: Workshop) -> None:
     done.write_text(hashlib.sha256(lock).hexdigest())
 
 
-def _compile() -> None:
+def _compile(workshop: Workshop) -> None:
     """Write bytecode. Participants can't, and without it each server would compile all that it imports."""
-    command = [sys.executable, "-m", "compileall", "-q", "-j", "0", *machine.packages()]
-    subprocess.run(command, capture_output=True)
+    packages = machine.packages()
+    newest = str(max(Path(folder).stat().st_mtime for folder in packages))
+    done = workshop.state / "compiled"
+    if done.exists() and done.read_text() == newest:
+        return
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "-j", "0", *packages], capture_output=True)
+    done.write_text(newest)
 
 
 def _certify(workshop: Workshop) -> str:

@@ -14,6 +14,7 @@ import websockets
 from labkit.errors import LabError
 from labkit.workshop import keeper, networks, running, seats
 from labkit.workshop.participant import Participant
+from tests.workshop.conftest import command
 
 pytestmark = pytest.mark.workshop
 
@@ -221,6 +222,36 @@ def test_another_s_cookie_and_another_origin_are_refused(workshop, participant):
                 with pytest.raises(websockets.InvalidStatus) as refused:
                     await websockets.connect(address, origin=origin, additional_headers={"Cookie": cookies}, proxy=None)
                 assert refused.value.response.status_code in (403, 404)
+
+    asyncio.run(scenario())
+
+
+def test_after_a_reboot_everybody_finds_their_files_and_their_lab(workshop, folder, participant):
+    async def scenario():
+        ana = await ready(participant, "ana")
+        async with ana.kernel(OPENS) as kernel:
+            for cell in (await ana.cells(OPENS))[:2]:
+                await kernel.run(cell)
+            await kernel.run("from pathlib import Path; Path('kept.txt').write_text('kept')")
+            await kernel.run("lab.aws.client('s3').create_bucket(Bucket='kept-by-ana')")
+        # What a reboot does: every process and namespace ends, and mounts, rules and addresses are gone.
+        for process in running.own_processes(workshop):
+            process.kill()
+        down = await asyncio.to_thread(command, "down", folder)
+        assert down.returncode == 0, down.stderr
+        assert not running.status(workshop).at_work
+        up = await asyncio.to_thread(command, "up", folder)
+        assert up.returncode == 0, up.stderr
+        await ana.log_in()
+        await ana.started()
+        async with ana.kernel(OPENS) as kernel:
+            for cell in (await ana.cells(OPENS))[:2]:
+                await kernel.run(cell)
+            said = await kernel.run(
+                "print(open('kept.txt').read(),"
+                " [bucket['Name'] for bucket in lab.aws.client('s3').list_buckets()['Buckets']])"
+            )
+        assert said.startswith("kept [") and "'kept-by-ana'" in said
 
     asyncio.run(scenario())
 
