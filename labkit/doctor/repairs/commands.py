@@ -438,7 +438,7 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
         advice.NO_OTHER_USER,
     )
     before = evidence.pod.spec.config_map(name) if evidence.pod.spec else {}
-    operations = []
+    operations = list[patches.Operation]()
     for key, value in data.items():
         path = f"/data/{patches.escaped(key)}"
         if value is None:

@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from labkit.doctor.evidence.reading import Document
+Operation = dict[str, object]
 
 CHANGED = "changed since: run labkit doctor again"
 """The end of the line that a patch prints if the API server refuses it."""
 
 
-def patched(kubectl: str, name: str, operations: list[Document]) -> str:
+def patched(kubectl: str, name: str, operations: list[Operation]) -> str:
     """Return the shell line that patches the object `name`, such as `deployment/cart -n shop`.
 
     If a test among the operations fails, kubectl only says that the request is invalid. So the line says what to do.
@@ -25,7 +25,7 @@ def patched(kubectl: str, name: str, operations: list[Document]) -> str:
     return f"{kubectl} patch {name} --type=json -p {shlex.quote(json.dumps(operations))} || echo {refused}"
 
 
-def unchanged(metadata: Mapping[str, Any]) -> list[Document]:
+def unchanged(metadata: Mapping[str, object]) -> list[Operation]:
     """Return the test that nobody changed the object's spec since the doctor read `metadata`.
 
     The API server increments `generation` at each such change.
@@ -35,7 +35,7 @@ def unchanged(metadata: Mapping[str, Any]) -> list[Document]:
     return [tested("/metadata/generation", metadata["generation"])] if "generation" in metadata else []
 
 
-def tested(path: str, value: object) -> Document:
+def tested(path: str, value: object) -> Operation:
     """Return the operation that fails if `path` doesn't hold this value."""
     return {"op": "test", "path": path, "value": value}
 
@@ -45,16 +45,18 @@ def escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def difference(before: Document, after: Document, path: str) -> list[Document]:
+def difference(before: Mapping[str, object], after: Mapping[str, object], path: str) -> list[Operation]:
     """Return the operations that turn the value `before` at `path` into `after`."""
-    operations = [{"op": "remove", "path": f"{path}/{escaped(key)}"} for key in before if key not in after]
+    operations: list[Operation] = [
+        {"op": "remove", "path": f"{path}/{escaped(key)}"} for key in before if key not in after
+    ]
     for key, value in after.items():
         at = f"{path}/{escaped(key)}"
         operations += _change(before[key], value, at) if key in before else [{"op": "add", "path": at, "value": value}]
     return operations
 
 
-def _change(before: Any, after: Any, path: str) -> list[Document]:
+def _change(before: Any, after: Any, path: str) -> list[Operation]:
     if before == after:
         return []
     if isinstance(before, dict) and isinstance(after, dict):
@@ -64,13 +66,15 @@ def _change(before: Any, after: Any, path: str) -> list[Document]:
     return [{"op": "replace", "path": path, "value": after}]
 
 
-def _items(before: list[Any], after: list[Any], path: str) -> list[Document] | None:
+def _items(before: list[Any], after: list[Any], path: str) -> list[Operation] | None:
     """Return the operations for a list; None if the kept items don't keep their order."""
     old, new = [_key(item) for item in before], [_key(item) for item in after]
     kept = [key for key in old if key in new]
     if new[: len(kept)] != kept:
         return None
-    operations = [{"op": "remove", "path": f"{path}/{i}"} for i in reversed(range(len(old))) if old[i] not in new]
+    operations: list[Operation] = [
+        {"op": "remove", "path": f"{path}/{i}"} for i in reversed(range(len(old))) if old[i] not in new
+    ]
     for position, item in enumerate(after):
         if position < len(kept):
             operations += _change(before[old.index(kept[position])], item, f"{path}/{position}")
