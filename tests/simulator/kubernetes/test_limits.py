@@ -38,6 +38,10 @@ def test_a_container_below_its_memory_limit_runs_to_its_end(host):
     assert host.output_of("modest", limited(small, memory="128Mi")) == f"{20 << 20}\n"
 
 
+def test_pods_are_the_first_that_the_kernel_ends_if_the_machines_memory_is_used_up(host):
+    assert host.output_of("first", shell("cat /proc/self/oom_score_adj")) == "1000\n"
+
+
 @pytest.mark.parametrize("host", ["private"], indirect=True)  # without control groups, nothing limits root's processes
 def test_a_container_that_forks_without_end_stops_at_the_nodes_limit(host):
     assert host.output_of("bomb", shell(f"exec python -c '{FORK}'")) == "[Errno 11] Resource temporarily unavailable\n"
