@@ -23,6 +23,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,7 @@ def begin() -> Callable[[], None]:
     if Path(sys.prefix).resolve() != REAL.parent:  # a program that called `begin` has started this one
         return lambda: None
     folder = Path(tempfile.mkdtemp(prefix="labkit-bin-"))
+    folder.chmod(0o755)  # for pods' users
     _look_alike(folder)
     before = sys.executable
     _name_python(str(folder / "bin" / "python"))
@@ -331,10 +333,12 @@ def _follow(caller: socket.socket, alive: int, process: int) -> int:
 
 
 def _join(caller: socket.socket) -> None:
-    """Enter each of the caller's namespaces that this process isn't in. Raise OSError if that fails."""
+    """Enter each of the caller's namespaces that this process isn't in. Raise OSError if the caller is another user."""
     if sys.platform != "linux":
         return
-    peer = int.from_bytes(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder)
+    peer, user, _ = struct.unpack("=iII", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if user != os.geteuid():
+        raise PermissionError("a pod's program of another user")
     differing = [
         os.open(f"/proc/{peer}/ns/{name}", os.O_RDONLY)
         for name in NAMESPACES

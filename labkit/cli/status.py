@@ -41,6 +41,7 @@ def summary(folder: Folder) -> str:
         f"  clock     {f'{ahead:+.0f} s from' if ahead else 'at'} the machine's time; "
         f"pods {'use' if state.pod_clock else 'do not use'} the lab's clock",
         f"  mounts    {_mounts(state)}",
+        *([f"  users     {state.users}"] if state.users else []),
         *([f"  limits    {state.limits}"] if state.limits else []),
         f"  callers   {_callers(state)}",
         f"  terminal  {on_cluster(state)}",
@@ -78,6 +79,7 @@ def report(folder: Folder) -> str:
         clusters = [f"{name} (target kind)" if name in of_kind else name for name in state.clusters]
         lines += [
             f"- mounts: {_mounts(state)}; pods use the lab's clock: {'yes' if state.pod_clock else 'no'}",
+            f"- users of pods: {state.users or 'unknown'}",
             f"- limits of pods: {state.limits or 'none'}",
             f"- callers: {_callers(state)}",
             f"- clock offset: {folder.clock.offset:.0f} s",

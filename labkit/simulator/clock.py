@@ -23,6 +23,11 @@ class Clock:
         self._stamp: tuple[int, int] | None = None
         self._offset = 0.0
 
+    @property
+    def of_pods(self) -> Path:
+        """A copy of ``file`` that every user of a pod may read, in a folder of its own."""
+        return self.file.parent.resolve() / "pods" / "clock" / "offset"
+
     def now(self) -> float:
         """Return lab time in seconds since the epoch."""
         return time.time() + self.offset
@@ -72,13 +77,15 @@ class Clock:
         return self._write(0.0)
 
     def _write(self, offset: float) -> float:
-        # libfaketime may read the file at any moment, and must never see a half-written file.
-        draft = self.file.with_name(self.file.name + ".new")
+        # libfaketime may read a file at any moment, and must never see a half-written file.
         try:
-            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.write_text(f"{offset:+.1f}\n")
-            draft.chmod(0o600)
-            draft.replace(self.file)
+            for file, mode in ((self.of_pods, 0o644), (self.file, 0o600)):
+                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                draft = file.with_name(file.name + ".new")
+                draft.write_text(f"{offset:+.1f}\n")
+                draft.chmod(mode)
+                draft.replace(file)
+            self.of_pods.parent.chmod(0o755)
         except OSError as error:
             raise LabError(f"The clock cannot be moved: {error.strerror}: {error.filename or self.file}.") from error
         return offset

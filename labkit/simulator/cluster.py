@@ -25,6 +25,7 @@ from labkit.simulator.kubernetes.access.authorization import ClusterRoleGrant
 from labkit.simulator.kubernetes.access.tokens import DAY
 from labkit.simulator.kubernetes.node import images
 from labkit.simulator.kubernetes.node.node import Node
+from labkit.simulator.kubernetes.node.users import ids_of_pods
 from labkit.simulator.kubernetes.server import ApiServer
 from labkit.simulator.listener import Listener
 from labkit.simulator.peer_credentials import same_user
@@ -160,6 +161,7 @@ class Clusters:
             },
             mounts=next((node.mounts for node in nodes if node.mounts), self.lab.state.mounts),
             limits=next((node.limits for node in nodes if node.limits), self.lab.state.limits),
+            users=next((node.users for node in nodes if node.users), self.lab.state.users),
             pod_clock=any(node.clock for node in nodes),
         )
         self.lab.state.write(self.lab.folder)
@@ -201,7 +203,7 @@ class Cluster:
         await self.lab.listen_as_issuer(self.region)
         issuer = f"https://oidc.eks.{self.region}.amazonaws.com{issuer_path}"
         if not self.lab.bare:
-            self._webhook_socket = same_user(self.lab.ports.bind(f"{self.context}/webhook"))
+            self._webhook_socket = same_user(self.lab.ports.bind(f"{self.context}/webhook"), ids_of_pods())
             self.endings.callback(self._webhook_socket.close)
             # The API server answers before the webhook starts. A new pod waits until the webhook has started.
             self._webhook_socket.listen()
@@ -371,13 +373,13 @@ class Cluster:
             region=self.region,
             availability_zone=zone,
         )
-        metadata_socket = same_user(lab.ports.bind(f"{self.context}/metadata"))
+        metadata_socket = same_user(lab.ports.bind(f"{self.context}/metadata"), ids_of_pods())
         listener = await lab.listen(Listener(metadata, port_socket=metadata_socket))
         self.endings.push_async_callback(lab.close, listener)
         agent = PodIdentityAgent(
             gate, lab.folder.clock, cluster=self.name, region=self.region, node_credentials=metadata.role_session
         )
-        agent_socket = same_user(lab.ports.bind(f"{self.context}/pod-identity-agent"))
+        agent_socket = same_user(lab.ports.bind(f"{self.context}/pod-identity-agent"), ids_of_pods())
         agent_listener = await lab.listen(Listener(agent, port_socket=agent_socket))
         self.endings.push_async_callback(lab.close, agent_listener)
         self.node = Node(

@@ -17,12 +17,17 @@ NO_COOKIE = b"\xff" * 8
 OVERFLOW_UID = Path("/proc/sys/kernel/overflowuid")
 
 
-def same_user(listening: socket.socket) -> socket.socket:
+def same_user(listening: socket.socket, also: range = range(0)) -> socket.socket:
     """Return a listening socket on loopback that accepts only connections of this process's user.
 
-    It closes other connections before they get a byte. If the kernel can't name users, return the socket unchanged.
+    The socket also accepts the users whose ids are in ``also``. It closes other connections before they get a byte. If
+    the kernel can't name users, return the socket unchanged.
     """
-    return _SameUserSocket(fileno=listening.detach()) if is_available() else listening
+    if not is_available():
+        return listening
+    accepting = _SameUserSocket(fileno=listening.detach())
+    accepting.also = also
+    return accepting
 
 
 def is_available() -> bool:
@@ -59,9 +64,12 @@ def peer_uid(connection: socket.socket) -> int | None:
 
 
 class _SameUserSocket(socket.socket):
+    also = range(0)
+
     def accept(self) -> tuple[socket.socket, Any]:
         connection, address = super().accept()
-        if peer_uid(connection) == os.geteuid():
+        user = peer_uid(connection)
+        if user is not None and (user == os.geteuid() or user in self.also):
             return connection, address
         connection.close()
         raise ConnectionAbortedError  # asyncio expects it, and goes on

@@ -45,6 +45,7 @@ class State:
     kubeconfig: Path
     mounts: str = ""
     limits: str = ""  # how pods are kept within their limits, in words
+    users: str = ""  # the users of pods' programs, in words
     pod_clock: bool = False
     callers_checked: bool = False  # whether the kernel names the user of a connection
     clusters: dict[str, dict[str, Any]] = field(default_factory=dict)  # issuer and endpoint, by context

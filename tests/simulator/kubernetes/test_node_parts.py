@@ -19,6 +19,7 @@ from labkit.simulator.kubernetes.node.container_logs import ContainerLog, shown
 from labkit.simulator.kubernetes.node.images import Image, ImageError, image_of, of_this_environment, repository
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.processes import HERE, TOOLS, permitted
+from labkit.simulator.kubernetes.node.root import Root
 
 
 @pytest.mark.parametrize(("image", "name"), [
@@ -134,7 +135,7 @@ def test_a_container_path_is_found_on_this_machine():
 
 def test_nothing_can_be_mounted_over_the_root(tmp_path):
     with pytest.raises(MountRefused, match='nothing can be mounted at "/"'):
-        Mounts([Mount("/", tmp_path)]).table(tmp_path / "root", new_proc=False)
+        Root(tmp_path / "root", [Mount("/", tmp_path)], new_proc=False)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can try another user; the other tests are an ordinary user's")
@@ -145,8 +146,8 @@ def test_an_ordinary_user_can_make_private_mounts():
         (folder / "volume/token").write_text("secret")
         mounts = [Mount("/var/run/secrets/x", folder / "volume", True), Mount("/not here/y", folder / "volume")]
         own_processes = asyncio.run(permitted(folder))[1]
-        table = Mounts(mounts).table(folder / "root", new_proc=own_processes)
-        (folder / "table").write_text(table)
+        root = Root(folder / "root", mounts, new_proc=own_processes)
+        (folder / "table").write_text("".join(root.lines))
         for path in [folder, *folder.rglob("*")]:
             os.chown(path, 65534, 65534, follow_symlinks=False)
         script = shutil.copy(HERE / "sandbox.sh", folder)
@@ -156,10 +157,10 @@ def test_an_ordinary_user_can_make_private_mounts():
         Path(script).chmod(0o755)
         more = ["--pid", "--fork"] if own_processes else []
         command = ["unshare", "--user", "--map-root-user", "--mount", *more, "sh", script]
-        command += [folder / "table", folder / "root"]
+        command += [folder / "table", folder / "root", ""]
         ordinary = {"user": 65534, "group": 65534, "extra_groups": [], "env": TOOLS, "cwd": "/"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **ordinary)
-        assert done.stdout.startswith("ready\nsecretsecret"), done.stderr
+        done = subprocess.run(command, input="\n", capture_output=True, text=True, check=False, **ordinary)
+        assert done.stdout.startswith("unshared\nready\nsecretsecret"), done.stderr
         assert "Read-only file system" in done.stdout
         assert done.stdout.endswith("secrets\n")
     finally:

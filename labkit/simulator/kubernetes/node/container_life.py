@@ -5,10 +5,9 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-rest
 
 import asyncio
 import contextlib
-import shutil
 import signal
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import httpx
@@ -21,10 +20,12 @@ from labkit.simulator.kubernetes.node.images import ImageError, image_of
 from labkit.simulator.kubernetes.node.limits import Limits
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.pod import TICK, NodePod
-from labkit.simulator.kubernetes.node.pod_status import ContainerStatus
+from labkit.simulator.kubernetes.node.pod_status import ADDRESS, ContainerStatus
 from labkit.simulator.kubernetes.node.ports import Claim
 from labkit.simulator.kubernetes.node.processes import Process, Sandbox, SandboxError
 from labkit.simulator.kubernetes.node.program_streams import Attachments, Pipes, Terminal
+from labkit.simulator.kubernetes.node.root import texts_of
+from labkit.simulator.kubernetes.node.users import unmet, user_of
 from labkit.simulator.kubernetes.objects.kinds import Object
 
 FIRST_BACKOFF, LONGEST_BACKOFF, FORGIVEN_AFTER = 10.0, 300.0, 600.0  # seconds of lab time
@@ -144,7 +145,11 @@ class ContainerLife:
         """Run the container from its start to its end, and return its exit code."""
         spec, ground, pod, status = self.status.spec, self._ground, self._pod, self.status
         image = image_of(spec, ground.images)
-        given = ground.before(pod.document, pod.home)
+        user = user_of(spec, pod.document, image.user, image.group)
+        home = str(pod.home)
+        if ground.own_processes:
+            home = image.home if user.uid == image.user else "/" if user.uid else "/root"
+        given = ground.before(pod.document, Path(home))
         made = await variables_of(spec, pod.document, given, pod.fetch, ground.room)
         made = {name: ground.led.get(value, value) for name, value in made.items()}
         variables = given | made
@@ -154,13 +159,16 @@ class ContainerLife:
         )
         folder = pod.folder / "containers" / status.name / str(status.restarts)
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / "sandbox", ignore_errors=True)  # left by a node that was killed
+        ground.users.remove(folder / "sandbox")  # left by a node that was killed
         sandbox = Sandbox(
             self._mounts(folder / "termination-log", variables),
             ground.reaper,
             folder=folder / "sandbox",
             private=ground.private,
             own_processes=ground.own_processes,
+            users=ground.users,
+            user=user,
+            cwd=spec.get("workingDir") or (image.directory if ground.own_processes else str(pod.home)),
         )
         written = pod.new_log(status, folder / "log")
         metadata = pod.document["metadata"]
@@ -171,8 +179,10 @@ class ContainerLife:
             async with pod.starting:
                 if self._stop.is_set() and not status.sidecar:
                     return 137
-                await sandbox.open(visible=(pod.home, *ground.visible))
+                await self._open(sandbox, home)
             self._say("Created", "Container created")
+            for message in unmet(spec, pod.document, ground.users.grade) if not status.restarts else ():
+                self._say("NotEnforced", message, warning=True)
             argv = image.arguments(command, args)
             claim = Claim(f"{metadata['namespace']}/{metadata['name']}", _tcp_ports(spec), sandbox.processes)
             with ground.ports.claimed(claim):
@@ -183,8 +193,19 @@ class ContainerLife:
             limits.close()
             written.close()
             pod.changed.set()
-            await asyncio.to_thread(shutil.rmtree, folder / "sandbox", ignore_errors=True)
+            await asyncio.to_thread(ground.users.remove, folder / "sandbox")
         return code
+
+    async def _open(self, sandbox: Sandbox, home: str) -> None:
+        """Make the container's root directory, with the files that the lab's programs need in the home folder."""
+        ground, pod, security = self._ground, self._pod, self.status.spec.get("securityContext") or {}
+        texts = {str(PurePath(home.lstrip("/"), path)): text for path, text in ground.home.items()}
+        await sandbox.open(
+            ground.visible,
+            read_only=bool(security.get("readOnlyRootFilesystem")),
+            hostname=pod.hostname,
+            texts=texts_of(pod.document, pod.hostname, ADDRESS) | (texts if ground.own_processes else {}),
+        )
 
     async def _run_in(
         self,
@@ -199,9 +220,9 @@ class ContainerLife:
         status, now = self.status, self._ground.clock.now
         status.port_is_free = not self._ground.ports.contested(claim)
         streams = Terminal() if status.spec.get("tty") else Pipes(stdin=status.spec.get("stdin", False))
-        cwd = status.spec.get("workingDir") or str(self._pod.home)
+        cwd = sandbox.cwd
         try:
-            if not sandbox.mounts.on_host(cwd).is_dir():
+            if not sandbox.on_host(cwd).is_dir():
                 raise FileNotFoundError(f'chdir to cwd ("{cwd}") set in config.json failed: no such file or directory')
             program = sandbox.program(argv[0], env["PATH"])
             await streams.open()
@@ -295,7 +316,10 @@ class ContainerLife:
             mounts.append(Mount(mount["mountPath"], source, mount.get("readOnly", False)))
         if path := spec.get("terminationMessagePath"):
             message.touch()
+            message.chmod(0o666)
             mounts.append(Mount(path, message))
+        if self._ground.private and not self._ground.own_processes:
+            mounts.append(Mount(str(self._pod.home), self._pod.home))
         return Mounts(mounts)
 
     def _part(self, volume: Path, part: str, name: str) -> Path:

@@ -37,6 +37,7 @@ from labkit.simulator.kubernetes.node.pod_life import PodLife
 from labkit.simulator.kubernetes.node.pod_status import ADDRESS
 from labkit.simulator.kubernetes.node.ports import PortClaims
 from labkit.simulator.kubernetes.node.processes import TOOLS_PATH, Reaper, end_all_below, permitted
+from labkit.simulator.kubernetes.node.users import Users
 from labkit.simulator.kubernetes.objects.kinds import Object
 from labkit.simulator.kubernetes.objects.pods import has_ended
 from labkit.simulator.listener import Listener
@@ -78,13 +79,13 @@ class Node:
         self.folder = Path(self.folder).resolve()
         self._clock = Clock(self.clock_file)
         self._began = self._clock.now()
-        self._follow = _faketime(self.clock_file)
+        self._follow = _faketime(self._clock.of_pods)
         self._api = urlsplit(self.api_url)
         self._client = NodeClient(self.api_url, self.ca_pem, self.client)
         self._events = PodEvents(self._client, self.name, self._clock.now)
         self._reaper = Reaper(self.folder)
         self._pods: dict[str, PodLife] = {}
-        self.limits = ""  # in words
+        self.limits = self.users = ""  # in words
         self._listed = False  # whether the node knows its pods
         self._ends: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -113,15 +114,17 @@ class Node:
         folder.mkdir(exist_ok=True)
         folder.chmod(0o700)  # every user can read the tokens in it, so only the owner may enter the folder
         programs = self._link_programs()
-        if not self._clock.file.exists():
+        if not self._clock.of_pods.exists():
             # Without the file, a program's threads race in libfaketime, and the program may crash.
-            self._clock.reset()
-        private, own_processes = (False, False) if self.mounts == "mapped" else await permitted(self.folder)
+            self._clock.advance()
+        private, own_processes, users = (False, False, Users())
+        if self.mounts != "mapped":
+            private, own_processes, users = await permitted(self.folder)
         if self.mounts == "private" and not private:
             raise RuntimeError("this machine doesn't allow user and mount namespaces: the node needs mounts='mapped'")
         self.mounts = "private" if private else "mapped"
         limits = await asyncio.to_thread(NodeLimits.here, self.folder, private=private)
-        self.limits = str(limits)
+        self.limits, self.users = str(limits), str(users)
         for prefix in limits.prefixes:
             self._reaper.remove(prefix)
         self._ground = Ground(
@@ -134,10 +137,11 @@ class Node:
             after={**self.environment, **self._follow},
             led=self.led,
             home=self.home,
-            visible=(programs, self._clock.file.parent.resolve()),
+            visible=(programs, self._clock.of_pods.parent),
             room=_room(),
             private=private,
             own_processes=own_processes,
+            users=users,
             limits=limits,
             ports=PortClaims(),
         )
@@ -187,7 +191,7 @@ class Node:
             self._listed = True
             for folder in (self.folder / "pods").iterdir():
                 if folder.name not in there:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    self._ground.users.remove(folder)
         for pod in pods:
             self._on_pod("MODIFIED", pod)
 

@@ -15,6 +15,7 @@ from labkit.simulator.kubernetes.node.limits import NodeLimits
 from labkit.simulator.kubernetes.node.pod_status import ContainerStatus, PodStatus
 from labkit.simulator.kubernetes.node.ports import PortClaims
 from labkit.simulator.kubernetes.node.processes import Reaper
+from labkit.simulator.kubernetes.node.users import Users
 from labkit.simulator.kubernetes.node.volumes import Volumes
 from labkit.simulator.kubernetes.objects.kinds import Object
 
@@ -42,6 +43,7 @@ class Ground:
     room: Room
     private: bool
     own_processes: bool
+    users: Users
     limits: NodeLimits
     ports: PortClaims
 
@@ -72,7 +74,13 @@ class NodePod:
             request_token=lambda audience, seconds: ground.client.token(self.document, audience, seconds),
             now=ground.clock.now,
             room=ground.room,
+            users=ground.users,
         )
+
+    @property
+    def hostname(self) -> str:
+        spec, metadata = self.document["spec"], self.document["metadata"]
+        return str(spec["nodeName"] if spec.get("hostNetwork") else spec.get("hostname") or metadata["name"])[:63]
 
     @property
     def grace(self) -> float:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import shutil
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -55,7 +54,7 @@ class PodLife:
         volumes = self.pod.document["spec"].get("volumes") or ()
         in_memory = [each["name"] for each in volumes if (each.get("emptyDir") or {}).get("medium") == "Memory"]
         for folder in [self.pod.home, *(self.pod.volumes.folder / name for name in in_memory)]:
-            shutil.rmtree(folder, ignore_errors=True)
+            self.pod.ground.users.remove(folder)
         self._reporting = asyncio.create_task(self._report_changes())
         self._living = asyncio.create_task(self._live())
 
@@ -86,7 +85,7 @@ class PodLife:
         """End the pod's containers within `grace` seconds, and remove the pod's folder."""
         await self.stop(grace)
         self.pod.ground.events.forget(self.pod.document)
-        await asyncio.to_thread(shutil.rmtree, self.pod.folder, ignore_errors=True)
+        await asyncio.to_thread(self.pod.ground.users.remove, self.pod.folder)
 
     async def stop(self, grace: float = 0.0) -> None:
         """End the pod's containers within `grace` seconds. The API server isn't told, as if the machine lost power."""

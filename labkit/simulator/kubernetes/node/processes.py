@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import psutil
 
-from labkit.simulator.kubernetes.node.mounts import SHARED_MEMORY, Mounts
+from labkit.simulator.kubernetes.node.mounts import Mounts
 from labkit.simulator.kubernetes.node.program_streams import Pipes, Terminal
+from labkit.simulator.kubernetes.node.root import SHARED_MEMORY, Root
+from labkit.simulator.kubernetes.node.users import User, Users
 
 HERE = Path(__file__).parent
 TOOLS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -22,7 +25,7 @@ SHELL = "/bin/sh"
 ON_TERMINAL = ': <>"$1"; shift; exec "$@"'
 IN_SANDBOX = 'cd -- "$1" || exit; [ -z "$2" ] || export LD_PRELOAD="$2"; shift 2; exec "$@"'
 
-_NAMESPACES = ("--user", "--map-root-user", "--mount")
+_NAMESPACES = ("--mount", "--uts", "--ipc")
 _WITH_PROCESSES = ("--pid", "--fork", "--kill-child")
 
 
@@ -148,30 +151,55 @@ class Sandbox:
     folder: Path
     private: bool
     own_processes: bool
+    users: Users = field(default_factory=Users)
+    user: User = field(default_factory=User)
+    cwd: str = "/"  # the working directory of the container's programs
     within: list[str] = field(default_factory=list)  # a command that starts a program within the container's limits
     _sessions: set[int] = field(default_factory=set, init=False)
     _holder: asyncio.subprocess.Process | None = field(default=None, init=False)
+    _root: Root | None = field(default=None, init=False)
     _enter: list[str] = field(default_factory=list, init=False)
 
-    async def open(self, visible: tuple[Path, ...] = ()) -> None:
-        """With `private`, make the container's root directory. Without `private`, do nothing.
+    async def open(
+        self,
+        visible: tuple[Path, ...] = (),
+        *,
+        read_only: bool = False,
+        hostname: str = "",
+        texts: dict[str, str] | None = None,
+    ) -> None:
+        """With `private`, make the container's root directory as `Root` says. Without `private`, do nothing.
 
         Raises MountRefused or SandboxError.
         """
         if not self.private:
             return
         self.folder.mkdir(parents=True)
-        table, root = self.folder / "mounts", self.folder / "root"
-        table.write_text(self.mounts.table(root, visible=visible, new_proc=self.own_processes))
+        self._root = Root(
+            self.folder / "root",
+            self.mounts.all,
+            visible=visible,
+            new_proc=self.own_processes,
+            read_only=read_only,
+            closed=self.users.grade == "one" and self.user.uid != 0,
+            cwd=self.cwd,
+            texts=texts,
+        )
+        if self._root.hides_programs:
+            return
+        table = self.folder / "mounts"
+        table.write_text("".join(self._root.lines))
         self._holder = await asyncio.create_subprocess_exec(
             tool("unshare"),
+            *self.users.unshare,
             *_NAMESPACES,
             *(_WITH_PROCESSES if self.own_processes else ()),
             "--",
             SHELL,
             HERE / "sandbox.sh",
             table,
-            root,
+            self._root.folder,
+            hostname,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -179,14 +207,28 @@ class Sandbox:
             cwd="/",
             start_new_session=True,
         )
-        out, err = self._holder.stdout, self._holder.stderr
-        if out and err and await out.readline() != b"ready\n":
-            said = (await err.read()).decode(errors="replace").strip()
+        try:
+            target = await self._prepared(self._holder)
+        except (OSError, SandboxError):
             await self.close()
-            raise SandboxError(said or "the container's root could not be made")
-        target = _child(self._holder.pid) if self.own_processes else self._holder.pid
-        namespaces = ("--user", "--mount", *(("--pid",) if self.own_processes else ()))
+            raise
+        namespaces = ("--user", "--mount", "--uts", "--ipc", *(("--pid",) if self.own_processes else ()))
         self._enter = [tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
+        self._enter += self.users.command(self.user)
+
+    async def _prepared(self, holder: asyncio.subprocess.Process) -> int:
+        """Map the container's users, wait until its mounts are made, and return a process in its namespaces."""
+        if holder.stdin is None or holder.stdout is None or holder.stderr is None:
+            raise SandboxError("no pipes")
+        if await holder.stdout.readline() == b"unshared\n":
+            target = _child(holder.pid) if self.own_processes else holder.pid
+            for kind in ("uid_map", "gid_map") if self.users.map else ():
+                Path(f"/proc/{target}/{kind}").write_text(self.users.map)
+            holder.stdin.write(b"\n")
+            if await holder.stdout.readline() == b"ready\n":
+                return target
+        said = (await holder.stderr.read()).decode(errors="replace").strip()
+        raise SandboxError(said or "the container's root could not be made")
 
     async def run(self, argv: list[str], env: dict[str, str], cwd: str, streams: Pipes | Terminal) -> Process:
         """Start a program with these streams, in a session of its own.
@@ -195,6 +237,11 @@ class Sandbox:
         """
         if self.private and not self._holder:
             raise KeyError("closed")
+        if not streams.is_terminal:
+            # Any user of the container may open /dev/stdout.
+            for number in streams.far:
+                if number >= 0:
+                    os.fchmod(number, 0o666)
         if any("\0" in text for text in (*argv, *env, *env.values(), cwd)):
             raise OSError(f"exec {argv[0]}: invalid argument")
         wrapped = self.private and self.own_processes
@@ -209,7 +256,7 @@ class Sandbox:
         else:
             command = [self.mounts.rewritten(argument) for argument in argv]
             env = {name: self.mounts.rewritten(value) for name, value in env.items()}
-            cwd = str(self.mounts.on_host(cwd))
+            cwd = str(self.on_host(cwd))
         if isinstance(streams, Terminal) and not wrapped:
             # The first terminal that the leader of a session opens becomes its controlling terminal.
             command = [SHELL, "-c", ON_TERMINAL, "sh", streams.device, *command]
@@ -231,6 +278,10 @@ class Sandbox:
             self._sessions.add(started.pid)
         return Process(started, self.reaper, wrapped=wrapped)
 
+    def on_host(self, path: str) -> Path:
+        """Return this machine's path for a path in the container."""
+        return self._root.on_host(path) if self._root else self.mounts.on_host(path)
+
     def program(self, name: str, path: str) -> str:
         """Return a program's path in the container. Look for a name without a slash in the folders of ``path``.
 
@@ -239,7 +290,7 @@ class Sandbox:
         if "\0" in name + path:
             raise OSError(f'exec: "{name}": invalid argument')
         if "/" in name:
-            target = self.mounts.on_host(name)
+            target = self.on_host(name)
             if not target.exists():
                 raise FileNotFoundError(f'exec: "{name}": stat {name}: no such file or directory')
             if target.is_dir():
@@ -248,7 +299,7 @@ class Sandbox:
                 raise PermissionError(f'exec: "{name}": permission denied')
             return name
         for folder in path.split(":"):
-            file = self.mounts.on_host(f"{folder or '.'}/{name}")
+            file = self.on_host(f"{folder or '.'}/{name}")
             if os.access(file, os.X_OK) and file.is_file():
                 return f"{folder}/{name}"
         raise FileNotFoundError(f'exec: "{name}": executable file not found in $PATH')
@@ -265,8 +316,8 @@ class Sandbox:
         if self._holder:
             if self._holder.stdin:
                 self._holder.stdin.close()
-            with contextlib.suppress(ProcessLookupError):
-                self._holder.kill()
+            if self._holder.returncode is None:
+                os.kill(self._holder.pid, signal.SIGKILL)  # its own `kill` might reap it before asyncio does
             await self._holder.wait()
             self._holder = None
         if self._sessions:
@@ -302,30 +353,32 @@ def _let_programs_be_interrupted() -> None:
                 signal.signal(number, lambda *_: None)
 
 
-async def permitted(folder: Path) -> tuple[bool, bool]:
-    """Return two bools that say what works on this machine.
+async def permitted(folder: Path) -> tuple[bool, bool, Users]:
+    """Return what works on this machine. To find out, run trial containers in ``folder``.
 
-    The first says whether a container can have its own root directory. The second says whether the container can have
-    its own process namespace, too. To find out, run trial containers in ``folder``.
+    The first value says whether a container can have its own root directory. The second says whether the container can
+    have its own process namespace, too. The third says which users the container can have.
     """
     if tool("unshare") and tool("nsenter"):
-        for own_processes in (True, False):
-            trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)
+        for users, own_processes in itertools.product((Users("full"), Users("one")), (True, False)):
+            trial, streams = folder / f"trial-{users.grade}-{own_processes}", Pipes(stdin=False)
             shutil.rmtree(trial, ignore_errors=True)
-            sandbox = Sandbox(Mounts(), Reaper(folder), folder=trial, private=True, own_processes=own_processes)
+            sandbox = Sandbox(
+                Mounts(), Reaper(folder), trial, private=True, own_processes=own_processes, users=users, user=User(1000)
+            )
             try:
                 await sandbox.open()
                 await streams.open()
-                process = await sandbox.run([SHELL, "-c", "exit 7"], TOOLS, "/", streams)
+                process = await sandbox.run([SHELL, "-c", "exit $(($(id -u) - 993))"], TOOLS, "/", streams)
                 if await process.wait() == 7:
-                    return True, own_processes
+                    return True, own_processes, users
             except (OSError, SandboxError, ValueError):
                 continue
             finally:
                 streams.close()
                 await sandbox.close()
-                shutil.rmtree(trial, ignore_errors=True)
-    return False, False
+                users.remove(trial)
+    return False, False, Users()
 
 
 def tool(name: str) -> str:

@@ -6,6 +6,7 @@ https://kubernetes.io/docs/concepts/storage/volumes/
 import asyncio
 import base64
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -23,13 +24,14 @@ from labkit.simulator.kubernetes.node.container_environment import (
     referenced,
     resource_value,
 )
+from labkit.simulator.kubernetes.node.users import User, Users, user_of
 from labkit.simulator.kubernetes.objects.kinds import Object
 
 DAY = 24 * 3600.0
 READABLE, PRIVATE, GROUPS = 0o644, 0o600, 0o440  # file modes
 
 RequestToken = Callable[[str, int], Awaitable[tuple[str, float]]]
-Files = dict[str, tuple[bytes, int]]  # path in the volume -> content and mode
+Files = dict[str, tuple[bytes, int, int]]  # path in the volume -> content, mode and owner
 
 
 @dataclass
@@ -79,6 +81,7 @@ class Volumes:
     request_token: RequestToken
     now: Callable[[], float]  # lab time
     room: Room
+    users: Users = field(default_factory=Users)
     folders: dict[str, Path] = field(default_factory=dict, init=False)
     _tokens: dict[tuple[str, str], ProjectedToken] = field(default_factory=dict, init=False)
     _written: dict[str, Files] = field(default_factory=dict, init=False)
@@ -105,13 +108,14 @@ class Volumes:
             if "emptyDir" in volume:
                 if not folder.exists():
                     folder.mkdir(parents=True)
-                    folder.chmod(0o777)
+                    folder.chmod(0o2777 if self._group else 0o777)
+                    self.users.own(0, self._group or 0, folder)
                 return ""
             files = await self._files(volume)
             if self._written.get(name) != files:
-                project(files, folder)
+                project(files, folder, self._own)
                 self._written[name] = files
-        except (ConfigError, OSError, httpx.HTTPError) as error:
+        except (ConfigError, OSError, subprocess.SubprocessError, httpx.HTTPError) as error:
             return f'MountVolume.SetUp failed for volume "{name}" : {said(error)}'
         return ""
 
@@ -130,9 +134,29 @@ class Volumes:
             raise ConfigError(f"the moto target doesn't support volumes of the kind {kind}")
         parts = await asyncio.gather(*(self._of_source(source, volume["name"], mode) for source in sources))
         files = {_checked(path): file for part in parts for path, file in part.items()}
-        if (self.pod["spec"].get("securityContext") or {}).get("fsGroup") is not None:
-            files = {path: (content, mode | GROUPS) for path, (content, mode) in files.items()}
-        return files
+        if self._group is not None:
+            files = {path: (content, mode | GROUPS, owner) for path, (content, mode, owner) in files.items()}
+        return {
+            path: (content, self.users.mode(mode, owner, self._group or 0, self._reader), owner)
+            for path, (content, mode, owner) in files.items()
+        }
+
+    @property
+    def _group(self) -> int | None:
+        group: int | None = (self.pod["spec"].get("securityContext") or {}).get("fsGroup")
+        return group
+
+    @property
+    def _reader(self) -> User | None:
+        """The user of the first container whose user isn't root."""
+        containers = self.pod["spec"]["containers"]
+        return next((user for each in containers if (user := user_of(each, self.pod, check=False)).uid), None)
+
+    def _own(self, folder: Path, files: Files) -> None:
+        """Give the files in ``folder`` their owners and their group."""
+        group = self._group or 0
+        for owner in {owner for _, _, owner in files.values()}:
+            self.users.own(owner, group, *(folder / path for path, file in files.items() if file[2] == owner))
 
     async def _of_source(self, source: Object, volume: str, mode: int) -> Files:
         if "serviceAccountToken" in source:
@@ -146,7 +170,7 @@ class Volumes:
             return await self._entries("secret", source["secret"], mode)
         raise ConfigError(f"the moto target doesn't support the projected source {next(iter(source), '')}")
 
-    async def _token(self, projection: Object, volume: str, mode: int) -> tuple[bytes, int]:
+    async def _token(self, projection: Object, volume: str, mode: int) -> tuple[bytes, int, int]:
         made = ProjectedToken(projection.get("audience", ""), projection.get("expirationSeconds", 3600))
         token = self._tokens.setdefault((volume, projection["path"]), made)
         try:
@@ -154,7 +178,8 @@ class Volumes:
         except (ConfigError, httpx.HTTPError) as error:
             expired = "token expired and refresh failed: " if token.token else ""
             raise ConfigError(f"failed to fetch token: {expired}{said(error)}") from error
-        return text.encode(), PRIVATE if _has_one_user(self.pod["spec"]) else mode
+        user = _one_user(self.pod["spec"])
+        return text.encode(), mode if user is None and self._group is None else PRIVATE, user or 0
 
     def _downward(self, source: Object, mode: int) -> Files:
         files = {}
@@ -163,7 +188,7 @@ class Volumes:
                 value = field_value(self.pod, item["fieldRef"]["fieldPath"])
             else:
                 value = resource_value(self.pod, item["resourceFieldRef"], self.room)
-            files[item["path"]] = value.encode(), item.get("mode", mode)
+            files[item["path"]] = value.encode(), item.get("mode", mode), 0
         return files
 
     async def _entries(self, kind: str, source: Object, mode: int) -> Files:
@@ -174,15 +199,17 @@ class Volumes:
         files = {}
         for item in source.get("items") or [{"key": key, "path": key} for key in entries]:
             if item["key"] in entries:
-                files[item["path"]] = entries[item["key"]], item.get("mode", mode)
+                files[item["path"]] = entries[item["key"]], item.get("mode", mode), 0
             elif not source.get("optional"):
                 of = {"configmap": "configmap references non-existent config"}
                 raise ConfigError(f"{of.get(kind, 'references non-existent secret')} key: {item['key']}")
         return files
 
 
-def project(files: Files, folder: Path) -> None:
+def project(files: Files, folder: Path, own: Callable[[Path, Files], None] = lambda *_: None) -> None:
     """Replace all files of a volume at once, so that a reader sees either the old files or the new ones.
+
+    `own(folder, files)` gives the new files in the folder their owners.
 
     As in a kubelet's volume, each file is a link through the link `..data`.
     """
@@ -191,7 +218,11 @@ def project(files: Files, folder: Path) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=now, dir=folder))
     try:
         _write(files, fresh)
-    except OSError:  # on a full disk, the files written so far would take up the space for good
+        own(fresh, files)
+    except (
+        OSError,
+        subprocess.SubprocessError,
+    ):  # on a full disk, the files written so far would take up the space for good
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     data, draft = folder / "..data", folder / "..data_tmp"
@@ -212,7 +243,7 @@ def project(files: Files, folder: Path) -> None:
 
 def _write(files: Files, folder: Path) -> None:
     folder.chmod(0o755)
-    for path, (content, mode) in files.items():
+    for path, (content, mode, _) in files.items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=PRIVATE)
@@ -239,12 +270,15 @@ def _of_this_machine(source: Object) -> Path:
     return path
 
 
-def _has_one_user(spec: Object) -> bool:
-    """Whether the spec sets one user for all containers, or an fsGroup for the pod."""
+def _one_user(spec: Object) -> int | None:
+    """Return the user that the spec sets for all containers; None if it doesn't set one.
+
+    https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/volume/util/util.go
+    """
     of_pod = (spec.get("securityContext") or {}).get("runAsUser")
     containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
     users = {(container.get("securityContext") or {}).get("runAsUser", of_pod) for container in containers}
-    return (len(users) == 1 and None not in users) or (spec.get("securityContext") or {}).get("fsGroup") is not None
+    return users.pop() if len(users) == 1 else None
 
 
 def _checked(path: str) -> str:

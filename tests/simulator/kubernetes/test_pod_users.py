@@ -1,0 +1,135 @@
+"""A container's root directory and user: as root, as a user with subordinate ids, and as a user with one id."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import another_user
+from tests.simulator.kubernetes.node_lab import Host, ended, shell, short_folder, started, until
+
+TOKEN = {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"audience": "a", "path": "token"}}]}}
+AT_TOKEN = {"volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets/x"}]}
+STAT = "stat -L -c '%a %u %g' /var/run/secrets/x/token; "
+FULL = pytest.mark.parametrize("grade", ["root", "subordinate ids"], indirect=True)
+
+
+@pytest.fixture(scope="module", params=["root", "subordinate ids", "one id"])
+def grade(request) -> Iterator[Host]:
+    """A node of root, of a user with subordinate ids, or of a user with one id."""
+    if request.param == "root":
+        if os.geteuid() != 0:
+            pytest.skip("this user isn't root")
+        host = started(short_folder("root"), "private")
+    else:
+        within = another_user.command(subordinate_ids=request.param == "subordinate ids")
+        folder = short_folder("user")
+        os.chown(folder, another_user.UID, another_user.UID)
+        host = started(folder, "private", within=within)
+    yield host
+    out = (host.folder / "out").read_text()
+    ended(host)
+    assert "Traceback" not in out
+
+
+def test_a_container_writes_its_own_root_and_nothing_of_the_machine(grade):
+    secret = grade.folder / "secret"
+    secret.write_text("of the machine")
+    script = (
+        f"exec 2>&1; cat {secret}; touch /usr/made /etc/made /var/made /made; ls /etc/made /var/made /made; "
+        "echo $HOME $PWD $(hostname) $(cat /etc/hostname); ls -a /home; grep rooted /etc/hosts; umount /usr"
+    )
+    said = grade.output_of("rooted", shell(script))
+    assert f"cat: {secret}: No such file or directory" in said
+    assert "touch: cannot touch '/usr/made': Read-only file system" in said
+    assert "/etc/made\n/made\n/var/made\n/root /aws rooted rooted\n.\n..\n" in said
+    assert "\trooted\n" in said
+    assert "umount: /usr: " in said
+    assert not [path for path in ("/etc/made", "/var/made", "/made", "/usr/made") if Path(path).exists()]
+
+
+def test_a_container_has_the_user_of_its_manifest(grade):
+    user = {"runAsUser": 1000, "runAsGroup": 3000, "allowPrivilegeEscalation": False}
+    script = (
+        "exec 2>&1; id -u; id -g; touch /etc/made /root/made; touch /tmp/made && echo made; mkdir /data/deep; ls /data"
+    )
+    app = shell(script, securityContext=user, volumeMounts=[{"name": "data", "mountPath": "/data"}])
+    said = grade.output_of("user", app, volumes=[{"name": "data", "emptyDir": {}}])
+    assert said.startswith("1000\n3000\n")
+    assert said.count("Permission denied") == 2
+    assert said.endswith("made\ndeep\n")
+    folder = grade.pod_folder("user")
+    grade.api.delete_namespaced_pod("user", "default")
+    until(lambda: not folder.exists(), "the pod's folder is gone")
+
+
+def test_a_read_only_root_leaves_only_volumes_writable(grade):
+    script = "exec 2>&1; touch /made /tmp/made; touch /data/made && echo made"
+    only = {"readOnlyRootFilesystem": True}
+    app = shell(script, securityContext=only, volumeMounts=[{"name": "data", "mountPath": "/data"}])
+    said = grade.output_of("read-only", app, volumes=[{"name": "data", "emptyDir": {}}])
+    assert said.count("Read-only file system") == 2
+    assert said.endswith("made\n")
+
+
+@pytest.mark.parametrize(("name", "of_pod", "shown"), [
+    ("root", {"runAsUser": 0}, "600 0 0"),
+    ("owner", {"runAsUser": 1000}, "600 1000 0"),
+    ("group", {"fsGroup": 2000}, "640 0 2000"),
+    ("open", {}, "644 0 0"),
+])  # fmt: skip
+@FULL
+def test_a_tokens_owner_and_mode_are_the_kubelets(grade, name, of_pod, shown):
+    app = shell(f"{STAT} cat /var/run/secrets/x/token | wc -w", **AT_TOKEN)
+    assert grade.output_of(f"token-{name}", app, securityContext=of_pod, volumes=[TOKEN]) == f"{shown}\n1\n"
+
+
+@FULL
+def test_a_program_that_leaves_root_cannot_read_roots_token(grade):
+    drops = "exec 2>&1; setpriv --reuid 1000 --clear-groups cat /var/run/secrets/x/token"
+    said = grade.output_of("drops", shell(drops, **AT_TOKEN), securityContext={"runAsUser": 0}, volumes=[TOKEN])
+    assert said == "cat: /var/run/secrets/x/token: Permission denied\n"
+
+
+def test_a_user_cannot_read_a_secret_of_root(grade):
+    grade.api.create_namespaced_secret("default", {"metadata": {"name": "key"}, "stringData": {"key": "k"}})
+    volume = {"name": "key", "secret": {"secretName": "key", "defaultMode": 0o400}}
+    at = {"volumeMounts": [{"name": "key", "mountPath": "/key"}]}
+    app = shell("cat /key/key 2>&1", securityContext={"runAsUser": 1000}, **at)
+    assert grade.output_of("other", app, volumes=[volume]) == "cat: /key/key: Permission denied\n"
+    assert grade.output_of("its-group", app, volumes=[volume], securityContext={"fsGroup": 2000}) == "k"
+
+
+@pytest.mark.parametrize(("name", "user", "why"), [
+    ("image", {"runAsNonRoot": True}, "container has runAsNonRoot and image will run as root"),
+    ("manifest", {"runAsNonRoot": True, "runAsUser": 0}, "container's runAsUser breaks non-root policy"),
+])  # fmt: skip
+def test_run_as_non_root_refuses_root(grade, name, user, why):
+    pod = grade.create(f"root-of-{name}", shell("true", securityContext=user))
+    told = f'{why} (pod: "root-of-{name}_default({pod.metadata.uid})", container: app)'
+    until(lambda: ("Failed", f"Error: {told}") in grade.events(f"root-of-{name}"), told)
+    waiting = grade.read(f"root-of-{name}").status.container_statuses[0].state.waiting
+    assert (waiting.reason, waiting.message) == ("CreateContainerConfigError", told)
+
+
+def test_a_volume_over_the_systems_programs_fails_the_container_alone(grade):
+    over = shell("true", volumeMounts=[{"name": "data", "mountPath": "/usr"}])
+    grade.create("over", over, volumes=[{"name": "data", "emptyDir": {}}])
+    [status] = grade.in_phase("over", "Failed").status.container_statuses
+    assert status.state.terminated.reason == "StartError"
+    assert 'exec: "sh": executable file not found in $PATH' in status.state.terminated.message
+    assert grade.output_of("neighbour", shell("echo here")) == "here\n"
+
+
+def test_an_event_says_what_the_machine_does_not_give(grade):
+    rights = {"privileged": True, "capabilities": {"add": ["SYS_ADMIN", "CHOWN"]}}
+    grade.create("asks", shell("exec 2>&1; mount -t tmpfs none /mnt", securityContext=rights), hostPID=True)
+    grade.in_phase("asks", "Failed")
+
+    def said():
+        found = [message.partition(" has no effect here: ")[0] for reason, message in grade.events("asks")]
+        return {"privileged", "capabilities.add: SYS_ADMIN", "hostPID"} <= set(found)
+
+    until(said, "the events")
+    assert "mount" in grade.log("asks")
