@@ -20,6 +20,7 @@ from labkit.simulator.kubernetes.node.images import Image, ImageError, image_of,
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.processes import HERE, TOOLS, permitted
 from labkit.simulator.kubernetes.node.root import Root
+from tests import another_user
 
 
 @pytest.mark.parametrize(("image", "name"), [
@@ -149,17 +150,16 @@ def test_an_ordinary_user_can_make_private_mounts():
         root = Root(folder / "root", mounts, new_proc=own_processes)
         (folder / "table").write_text("".join(root.lines))
         for path in [folder, *folder.rglob("*")]:
-            os.chown(path, 65534, 65534, follow_symlinks=False)
+            os.chown(path, another_user.UID, another_user.UID, follow_symlinks=False)
         script = shutil.copy(HERE / "sandbox.sh", folder)
         look = "cat /run/secrets/x/token '/not here/y/token'; touch /run/secrets/x/z 2>&1 || true; ls /run"
         # Replace the script's wait with commands that look at the mounts.
         Path(script).write_text(Path(script).read_text().replace("exec cat", look))
         Path(script).chmod(0o755)
         more = ["--pid", "--fork"] if own_processes else []
-        command = ["unshare", "--user", "--map-root-user", "--mount", *more, "sh", script]
+        command = [*another_user.command(), "unshare", "--user", "--map-root-user", "--mount", *more, "sh", script]
         command += [folder / "table", folder / "root", ""]
-        ordinary = {"user": 65534, "group": 65534, "extra_groups": [], "env": TOOLS, "cwd": "/"}
-        done = subprocess.run(command, input="\n", capture_output=True, text=True, check=False, **ordinary)
+        done = subprocess.run(command, input="\n", capture_output=True, text=True, check=False, env=TOOLS, cwd="/")
         assert done.stdout.startswith("unshared\nready\nsecretsecret"), done.stderr
         assert "Read-only file system" in done.stdout
         assert done.stdout.endswith("secrets\n")

@@ -106,7 +106,7 @@ class PodLife:
             await self._end_containers(EVICTION_GRACE)
             self.pod.changed.set()
         for folder in (self.pod.home, self.pod.volumes.folder):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(self.pod.ground.users.remove, folder)
 
     async def tend(self) -> None:
         """Do what is due: end the pod at its deadline, evict it, renew tokens, or refresh the volumes."""

@@ -316,7 +316,7 @@ class Sandbox:
         if self._holder:
             if self._holder.stdin:
                 self._holder.stdin.close()
-            if self._holder.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self._holder.pid, signal.SIGKILL)  # its own `kill` might reap it before asyncio does
             await self._holder.wait()
             self._holder = None
