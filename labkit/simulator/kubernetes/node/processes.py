@@ -291,7 +291,11 @@ class Sandbox:
             raise OSError(f'exec: "{name}": invalid argument')
         if "/" in name:
             target = self.on_host(name)
-            if not target.exists():
+            try:
+                exists = target.exists()
+            except OSError as error:  # it names the path on this machine
+                raise OSError(error.errno, error.strerror, name) from error
+            if not exists:
                 raise FileNotFoundError(f'exec: "{name}": stat {name}: no such file or directory')
             if target.is_dir():
                 raise IsADirectoryError(f'exec: "{name}": is a directory')
