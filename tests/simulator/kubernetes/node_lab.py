@@ -104,6 +104,10 @@ class Host:
     def pod_folder(self, name: str) -> Path:
         return self.folder / "node" / "pods" / self.read(name).metadata.uid
 
+    def home(self, name: str) -> Path:
+        """The home folder of the pod's container `app`, on this machine."""
+        return self.pod_folder(name) / ("home" if self.mounts == "mapped" else "containers/app/0/sandbox/root/root")
+
     def kubectl(self, *arguments: str) -> str:
         """Run kubectl as the administrator and return its output."""
         command = ["kubectl", "--server", self.api.api_client.configuration.host, "--cache-dir", self.folder / "cache"]

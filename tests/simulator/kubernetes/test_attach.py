@@ -42,7 +42,7 @@ def test_kubectl_run_attached_returns_the_programs_exit_code(host, kubectl):
     script = 'until [ -e "$HOME/go" ]; do sleep 0.05; done; echo hello; exit 3'
     with kubectl.started("run", "attached", "--attach", *RUN, "--", "sh", "-c", script) as child:
         assert child.stderr.readline().decode() == HINT
-        home = host.pod_folder("attached") / "home"
+        home = host.home("attached")
         until(lambda: _attached(host, "attached"), "the client has attached")
         (home / "go").touch()
         assert child.wait(20) == 3

@@ -161,7 +161,7 @@ def test_a_client_that_disconnects_ends_the_input_but_not_the_program(host, kube
     with kubectl.started("exec", "-i", sleeper, "-c", "app", "--", "sh", "-c", script) as child:
         assert child.stdout.readline() == b"ready\n"
         child.stdin.write(b"some")
-        home = host.pod_folder(sleeper) / "home"
+        home = host.home(sleeper)
         until(lambda: (home / "input").exists() and (home / "input").read_text() == "some", "it came through")
         child.kill()
     until((home / "over").exists, "the program went on")
@@ -172,7 +172,7 @@ def test_a_client_that_disconnects_hangs_up_its_terminal(host, kubectl, sleeper)
     child = kubectl.at_terminal("exec", "-it", sleeper, "-c", "app", "--", "sh", "-c", script)
     child.expect("ready")
     child.close(force=True)
-    until((host.pod_folder(sleeper) / "home/hung-up").exists, "it was hung up")
+    until((host.home(sleeper) / "hung-up").exists, "it was hung up")
 
 
 def test_clients_that_disconnect_leave_no_open_files_or_processes(host, kubectl, sleeper):

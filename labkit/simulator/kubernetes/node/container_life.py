@@ -20,12 +20,11 @@ from labkit.simulator.kubernetes.node.images import ImageError, image_of
 from labkit.simulator.kubernetes.node.limits import Limits
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.pod import TICK, NodePod
-from labkit.simulator.kubernetes.node.pod_status import ADDRESS, ContainerStatus
+from labkit.simulator.kubernetes.node.pod_status import ContainerStatus
 from labkit.simulator.kubernetes.node.ports import Claim
 from labkit.simulator.kubernetes.node.processes import Process, Sandbox, SandboxError
 from labkit.simulator.kubernetes.node.program_streams import Attachments, Pipes, Terminal
-from labkit.simulator.kubernetes.node.root import texts_of
-from labkit.simulator.kubernetes.node.users import unmet, user_of
+from labkit.simulator.kubernetes.node.users import SecurityContext
 from labkit.simulator.kubernetes.objects.kinds import Object
 
 FIRST_BACKOFF, LONGEST_BACKOFF, FORGIVEN_AFTER = 10.0, 300.0, 600.0  # seconds of lab time
@@ -145,7 +144,9 @@ class ContainerLife:
         """Run the container from its start to its end, and return its exit code."""
         spec, ground, pod, status = self.status.spec, self._ground, self._pod, self.status
         image = image_of(spec, ground.images)
-        user = user_of(spec, pod.document, image.user, image.group)
+        security = SecurityContext(spec, pod.document)
+        security.check(image.user)
+        user = security.user(image.user, image.group)
         home = str(pod.home)
         if ground.own_processes:
             home = image.home if user.uid == image.user else "/" if user.uid else "/root"
@@ -181,7 +182,7 @@ class ContainerLife:
                     return 137
                 await self._open(sandbox, home)
             self._say("Created", "Container created")
-            for message in unmet(spec, pod.document, ground.users.grade) if not status.restarts else ():
+            for message in security.not_given(ground.users.grade) if not status.restarts else ():
                 self._say("NotEnforced", message, warning=True)
             argv = image.arguments(command, args)
             claim = Claim(f"{metadata['namespace']}/{metadata['name']}", _tcp_ports(spec), sandbox.processes)
@@ -204,7 +205,7 @@ class ContainerLife:
             ground.visible,
             read_only=bool(security.get("readOnlyRootFilesystem")),
             hostname=pod.hostname,
-            texts=texts_of(pod.document, pod.hostname, ADDRESS) | (texts if ground.own_processes else {}),
+            texts=pod.network_files | (texts if ground.own_processes else {}),
         )
 
     async def _run_in(

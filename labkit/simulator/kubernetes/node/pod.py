@@ -12,7 +12,7 @@ from labkit.simulator.kubernetes.node.container_environment import Room
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog
 from labkit.simulator.kubernetes.node.images import Image
 from labkit.simulator.kubernetes.node.limits import NodeLimits
-from labkit.simulator.kubernetes.node.pod_status import ContainerStatus, PodStatus
+from labkit.simulator.kubernetes.node.pod_status import ADDRESS, ContainerStatus, PodStatus
 from labkit.simulator.kubernetes.node.ports import PortClaims
 from labkit.simulator.kubernetes.node.processes import Reaper
 from labkit.simulator.kubernetes.node.users import Users
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 TICK = 0.5  # seconds of real time between two looks at the lab's clock
 REFRESH = 5.0  # seconds of real time between two reads of the objects in volumes
+
+ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+GROUPS = "root:x:0:\nnogroup:x:65534:\n"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,27 @@ class NodePod:
     def hostname(self) -> str:
         spec, metadata = self.document["spec"], self.document["metadata"]
         return str(spec["nodeName"] if spec.get("hostNetwork") else spec.get("hostname") or metadata["name"])[:63]
+
+    @property
+    def network_files(self) -> dict[str, str]:
+        """The container's files in /etc that name hosts and users, by path.
+
+        https://kubernetes.io/docs/tasks/network/customize-hosts-file-for-pods/
+        """
+        aliases = self.document["spec"].get("hostAliases") or ()
+        lines = ["\t".join([alias["ip"], *(alias.get("hostnames") or ())]) for alias in aliases]
+        hosts = [
+            "# Kubernetes-managed hosts file.",
+            "127.0.0.1\tlocalhost",
+            "::1\tlocalhost ip6-localhost ip6-loopback",
+        ]
+        hosts += [f"{ADDRESS}\t{self.hostname}", *(["", "# Entries added by HostAliases.", *lines] if lines else [])]
+        return {
+            "etc/hosts": "\n".join([*hosts, ""]),
+            "etc/hostname": f"{self.hostname}\n",
+            "etc/passwd": ACCOUNTS,
+            "etc/group": GROUPS,
+        }
 
     @property
     def grace(self) -> float:

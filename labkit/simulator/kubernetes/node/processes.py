@@ -16,7 +16,7 @@ import psutil
 from labkit.simulator.kubernetes.node.mounts import Mounts
 from labkit.simulator.kubernetes.node.program_streams import Pipes, Terminal
 from labkit.simulator.kubernetes.node.root import SHARED_MEMORY, Root
-from labkit.simulator.kubernetes.node.users import User, Users
+from labkit.simulator.kubernetes.node.users import ContainerUser, Users
 
 HERE = Path(__file__).parent
 TOOLS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -152,7 +152,7 @@ class Sandbox:
     private: bool
     own_processes: bool
     users: Users = field(default_factory=Users)
-    user: User = field(default_factory=User)
+    user: ContainerUser = field(default_factory=ContainerUser)
     cwd: str = "/"  # the working directory of the container's programs
     within: list[str] = field(default_factory=list)  # a command that starts a program within the container's limits
     _sessions: set[int] = field(default_factory=set, init=False)
@@ -290,9 +290,8 @@ class Sandbox:
         if "\0" in name + path:
             raise OSError(f'exec: "{name}": invalid argument')
         if "/" in name:
-            target = self.on_host(name)
             try:
-                exists = target.exists()
+                exists = (target := self.on_host(name)).exists()
             except OSError as error:  # it names the path on this machine
                 raise OSError(error.errno, error.strerror, name) from error
             if not exists:
@@ -368,7 +367,13 @@ async def permitted(folder: Path) -> tuple[bool, bool, Users]:
             trial, streams = folder / f"trial-{users.grade}-{own_processes}", Pipes(stdin=False)
             shutil.rmtree(trial, ignore_errors=True)
             sandbox = Sandbox(
-                Mounts(), Reaper(folder), trial, private=True, own_processes=own_processes, users=users, user=User(1000)
+                Mounts(),
+                Reaper(folder),
+                trial,
+                private=True,
+                own_processes=own_processes,
+                users=users,
+                user=ContainerUser(1000),
             )
             try:
                 await sandbox.open()

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused
-from labkit.simulator.kubernetes.objects.kinds import Object
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - each container has its own
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
@@ -22,8 +21,6 @@ SETTINGS = (
 OWN = {"etc": 0o755, "home": 0o755, "media": 0o755, "mnt": 0o755, "opt": 0o755, "root": 0o700, "run": 0o755,
        "srv": 0o755, "tmp": 0o1777, "var": 0o755, "var/cache": 0o755, "var/lib": 0o755, "var/log": 0o755,
        "var/tmp": 0o1777}  # fmt: skip
-ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-GROUPS = "root:x:0:\nnogroup:x:65534:\n"
 DEVICES = ("full", "null", "ptmx", "pts", "random", "tty", "urandom", "zero")
 STREAMS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 # Root's processes could write these, because their user id is root's outside of the container, too.
@@ -241,23 +238,6 @@ class Root:
             for point in self._submounts:
                 if point != source and point.is_relative_to(source):
                     self.lines.append(_line(point, target / point.relative_to(source), "none", ",".join(options)))
-
-
-def texts_of(pod: Object, hostname: str, address: str) -> dict[str, str]:
-    """Return the files in a container's /etc that depend on the pod, by path.
-
-    https://kubernetes.io/docs/tasks/network/customize-hosts-file-for-pods/
-    """
-    aliases = pod["spec"].get("hostAliases") or ()
-    lines = ["\t".join([alias["ip"], *(alias.get("hostnames") or ())]) for alias in aliases]
-    hosts = ["# Kubernetes-managed hosts file.", "127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    hosts += [f"{address}\t{hostname}", *(["", "# Entries added by HostAliases.", *lines] if lines else [])]
-    return {
-        "etc/hosts": "\n".join([*hosts, ""]),
-        "etc/hostname": f"{hostname}\n",
-        "etc/passwd": ACCOUNTS,
-        "etc/group": GROUPS,
-    }
 
 
 def _programs() -> list[str]:

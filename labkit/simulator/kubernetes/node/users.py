@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from labkit.simulator.kubernetes.node.container_environment import ConfigError
 from labkit.simulator.kubernetes.objects.kinds import Object
@@ -27,7 +27,7 @@ Grade = Literal["full", "one", "none"]
 
 
 @dataclass(frozen=True)
-class User:
+class ContainerUser:
     """A container's user, group, further groups, capabilities, and whether programs may gain privileges."""
 
     uid: int = 0
@@ -60,7 +60,7 @@ class Users:
         ids = ABOVE_ALL_USERS
         return f"0 0 1\n1 {ids.start} {len(ids)}\n" if self.grade == "full" and os.geteuid() == 0 else ""
 
-    def command(self, user: User) -> list[str]:
+    def command(self, user: ContainerUser) -> list[str]:
         """Return a command that starts a program as this user, if it runs as root of a container's user namespace."""
         if self.grade == "one" and (user.uid or user.gid):
             return ["unshare", "--user", f"--map-user={user.uid}", f"--map-group={user.gid}", "--"]
@@ -92,7 +92,7 @@ class Users:
             command = ["unshare", *self.unshare, "--", "rm", "-rf", "--", str(folder)]
             subprocess.run(command, check=False, capture_output=True)
 
-    def mode(self, mode: int, uid: int, gid: int, reader: User | None) -> int:
+    def mode(self, mode: int, uid: int, gid: int, reader: ContainerUser | None) -> int:
         """Return the mode for a file of the user `uid` and the group `gid`.
 
         If each program has the lab's user id, the mode permits to this id what the file would permit to the `reader`.
@@ -128,59 +128,72 @@ def ids_of_pods() -> range:
     return range(0)
 
 
-def user_of(container: Object, pod: Object, of_image: int = 0, its_group: int = 0, *, check: bool = True) -> User:
-    """Return the container's user. `of_image` and `its_group` are the image's user and this user's group.
+@dataclass(frozen=True)
+class SecurityContext:
+    """What a manifest says of a container's user and rights.
 
-    With `check`, raise ConfigError, in the kubelet's words, if the user is root and `runAsNonRoot` forbids that.
-    https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/kuberuntime/security_context.go
+    https://kubernetes.io/docs/tasks/configure-pod-container/security-context/
     """
-    of_pod = pod["spec"].get("securityContext") or {}
-    given = of_pod | {
-        key: value for key, value in (container.get("securityContext") or {}).items() if value is not None
-    }
-    uid = given.get("runAsUser")
-    if check and given.get("runAsNonRoot") and not (of_image if uid is None else uid):
-        metadata = pod["metadata"]
-        which = f'"{metadata["name"]}_{metadata["namespace"]}({metadata["uid"]})", container: {container["name"]}'
-        why = "container's runAsUser breaks non-root policy"
-        if uid is None:
-            why = "container has runAsNonRoot and image will run as root"
-        raise ConfigError(f"{why} (pod: {which})")
-    groups = [
-        *([of_pod["fsGroup"]] if of_pod.get("fsGroup") is not None else []),
-        *(of_pod.get("supplementalGroups") or ()),
-    ]
-    dropped = {name.lower().removeprefix("cap_") for name in (given.get("capabilities") or {}).get("drop") or ()}
-    return User(
-        uid=of_image if uid is None else uid,
-        gid=given.get("runAsGroup", its_group if uid in (None, of_image) else 0),
-        groups=tuple(groups),
-        capabilities=() if "all" in dropped else tuple(each for each in CAPABILITIES if each not in dropped),
-        gains_privileges=given.get("allowPrivilegeEscalation", True),
-    )
+
+    container: Object
+    pod: Object
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The pod's and the container's own settings. The container's win."""
+        own = self.container.get("securityContext") or {}
+        return self._of_pod | {name: value for name, value in own.items() if value is not None}
+
+    @property
+    def _of_pod(self) -> Object:
+        return self.pod["spec"].get("securityContext") or {}
+
+    def check(self, of_image: int) -> None:
+        """Raise ConfigError, in the kubelet's words, if the user is root and `runAsNonRoot` forbids that.
+
+        `of_image` is the image's user.
+        https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/kuberuntime/security_context.go
+        """
+        uid = self.fields.get("runAsUser")
+        if self.fields.get("runAsNonRoot") and not (of_image if uid is None else uid):
+            metadata = self.pod["metadata"]
+            which = (
+                f'"{metadata["name"]}_{metadata["namespace"]}({metadata["uid"]})", container: {self.container["name"]}'
+            )
+            why = "container's runAsUser breaks non-root policy"
+            if uid is None:
+                why = "container has runAsNonRoot and image will run as root"
+            raise ConfigError(f"{why} (pod: {which})")
+
+    def user(self, of_image: int = 0, its_group: int = 0) -> ContainerUser:
+        """Return the container's user. `of_image` and `its_group` are the image's user and this user's group."""
+        fields, of_pod = self.fields, self._of_pod
+        uid = fields.get("runAsUser", of_image)
+        group = [] if of_pod.get("fsGroup") is None else [of_pod["fsGroup"]]
+        dropped = {_capability(name) for name in (fields.get("capabilities") or {}).get("drop") or ()}
+        return ContainerUser(
+            uid=uid,
+            gid=fields.get("runAsGroup", its_group if uid == of_image else 0),
+            groups=(*group, *(of_pod.get("supplementalGroups") or ())),
+            capabilities=() if "all" in dropped else tuple(each for each in CAPABILITIES if each not in dropped),
+            gains_privileges=fields.get("allowPrivilegeEscalation", True),
+        )
+
+    def not_given(self, grade: Grade) -> list[str]:
+        """Return what the manifest requests and the node doesn't give, one sentence each."""
+        fields, spec = self.fields, self.pod["spec"]
+        added = (fields.get("capabilities") or {}).get("add") or ()
+        names = [] if grade == "full" else ["runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"]
+        names += ["readOnlyRootFilesystem"] if grade == "none" else []
+        reasons = [
+            ("a pod gets no more rights than the lab's user", ["privileged"] if fields.get("privileged") else []),
+            ("a container gets a runtime's default capabilities at most",
+             [f"capabilities.add: {name}" for name in added if _capability(name) not in CAPABILITIES]),
+            ("a pod sees its own processes only", [name for name in ("hostPID", "hostIPC") if spec.get(name)]),
+            (f"users of pods on this machine: {Users(grade)}", [name for name in names if fields.get(name)]),
+        ]  # fmt: skip
+        return [f"{', '.join(names)} isn't enforced here: {why}" for why, names in reasons if names]
 
 
-def unmet(container: Object, pod: Object, grade: Grade) -> list[str]:
-    """Return what the manifest asks for and the node doesn't give, one sentence each."""
-    spec, of_container = pod["spec"], container.get("securityContext") or {}
-    asked = (spec.get("securityContext") or {}) | of_container
-    added = [
-        name
-        for name in (of_container.get("capabilities") or {}).get("add") or ()
-        if name.lower().removeprefix("cap_") not in CAPABILITIES
-    ]
-    user = [name for name in ("runAsUser", "runAsGroup", "fsGroup", "supplementalGroups") if asked.get(name)]
-    root = ["readOnlyRootFilesystem"] if grade == "none" and asked.get("readOnlyRootFilesystem") else []
-    found = [
-        (
-            "one of this machine's processes gets no more rights than the lab's user",
-            ["privileged"] * bool(asked.get("privileged")),
-        ),
-        (
-            "the lab gives a container no more capabilities than a runtime does by default",
-            [f"capabilities.add: {name}" for name in added],
-        ),
-        ("a pod sees its own processes only", [name for name in ("hostPID", "hostIPC") if spec.get(name)]),
-        (f"users of pods on this machine: {Users(grade)}", [*root, *(user if grade != "full" else ())]),
-    ]
-    return [f"{', '.join(names)} has no effect here: {why}" for why, names in found if names]
+def _capability(name: str) -> str:
+    return name.lower().removeprefix("cap_")

@@ -24,7 +24,7 @@ from labkit.simulator.kubernetes.node.container_environment import (
     referenced,
     resource_value,
 )
-from labkit.simulator.kubernetes.node.users import User, Users, user_of
+from labkit.simulator.kubernetes.node.users import ContainerUser, SecurityContext, Users
 from labkit.simulator.kubernetes.objects.kinds import Object
 
 DAY = 24 * 3600.0
@@ -147,10 +147,10 @@ class Volumes:
         return group
 
     @property
-    def _reader(self) -> User | None:
+    def _reader(self) -> ContainerUser | None:
         """The user of the first container whose user isn't root."""
         containers = self.pod["spec"]["containers"]
-        return next((user for each in containers if (user := user_of(each, self.pod, check=False)).uid), None)
+        return next((user for each in containers if (user := SecurityContext(each, self.pod).user()).uid), None)
 
     def _own(self, folder: Path, files: Files) -> None:
         """Give the files in ``folder`` their owners and their group."""
