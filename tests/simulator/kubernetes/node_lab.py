@@ -105,8 +105,9 @@ class Host:
         return self.folder / "node" / "pods" / self.read(name).metadata.uid
 
     def home(self, name: str) -> Path:
-        """The home folder of the pod's container `app`, on this machine."""
-        return self.pod_folder(name) / ("home" if self.mounts == "mapped" else "containers/app/0/sandbox/root/root")
+        """The home folder of the pod's first container, on this machine."""
+        folder = self.pod_folder(name)
+        return folder / "home" if self.mounts == "mapped" else next(folder.glob("containers/*/0/sandbox/root/root"))
 
     def kubectl(self, *arguments: str) -> str:
         """Run kubectl as the administrator and return its output."""
