@@ -104,9 +104,9 @@ class Users:
 
     def __str__(self) -> str:
         return {
-            "full": "as in the pod's manifest",
-            "one": "one: a pod's programs have your user id, and see it as the user in the pod's manifest",
-            "none": "none: a pod's programs run as you, whatever the pod's manifest says",
+            "full": "as in the manifest",
+            "one": "one id: programs of pods have your user id, and see it as the manifest's user",
+            "none": "none: programs of pods run as you, whatever the manifest says",
         }[self.grade]
 
 
