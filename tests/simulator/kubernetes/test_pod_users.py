@@ -133,3 +133,9 @@ def test_an_event_says_what_the_machine_does_not_give(grade):
 
     until(said, "the events")
     assert "mount" in grade.log("asks")
+
+
+def test_an_image_sets_user_home_and_directory(grade):
+    script = ["sh", "-c", "exec 2>&1; id -u; id -g; echo $HOME $PWD; touch /made"]
+    said = grade.output_of("image", {"name": "app", "image": "curlimages/curl", "args": script})
+    assert said == "100\n101\n/home/curl_user /\ntouch: cannot touch '/made': Permission denied\n"
