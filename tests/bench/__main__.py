@@ -3,7 +3,7 @@
 import platform
 import sys
 
-from tests.bench import doctor, fleet, kubernetes_api, lab, own_tests, policy, role_sessions, web_identity
+from tests.bench import doctor, fleet, keeping, kubernetes_api, lab, own_tests, policy, role_sessions, web_identity
 
 MEASURES = {
     "up": ("labkit up, from nothing to ready", lab.up),
@@ -15,6 +15,7 @@ MEASURES = {
     "web-identity": ("AssumeRoleWithWebIdentity", web_identity.rates),
     "get-object": ("GetObject, 1 KiB, by a role session", role_sessions.get_object),
     "sessions": ("a call, by live role sessions", role_sessions.sessions),
+    "keeping": ("what keeping adds, by service and objects", keeping.added),
     "policy": ("a decision, 20 statements and a boundary", policy.decisions),
     "doctor": ("the doctor, one service account", doctor.one),
     "doctor-all": ("the doctor, 500 service accounts", doctor.every),

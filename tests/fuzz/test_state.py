@@ -1,5 +1,6 @@
 """Whatever the lab's file has as AWS's state: it's read or refused in one sentence, and nothing in it is run."""
 
+import gc
 import json
 import pickle
 import sys
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from moto.core.base_backend import BackendDict
+from moto.s3.models import FakeKey
 
 from labkit.errors import LabError
 from labkit.simulator.aws import pickles
@@ -20,8 +22,6 @@ from labkit.simulator.aws.state.decoding import Reading
 from labkit.simulator.database import AWS_LAYOUT, Database
 from tests.fuzz.conftest import cases
 
-# moto's FakeKey needs attributes to end, which a hostile file leaves out.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 # What Python reports to an audit hook if the file has its way: https://docs.python.org/3/library/audit_events.html
 FORBIDDEN = (
     "import", "exec", "compile", "subprocess.", "socket.", "ctypes.", "shutil.", "pty.", "tempfile.", "webbrowser.",
@@ -49,8 +49,12 @@ def _loaded() -> Iterator[None]:
         import_module(f"moto.{module}")
     classes.watch()
     places.watch(kept.KEPT)
-    yield
-    BackendDict.reset()
+    with pytest.MonkeyPatch.context() as without:
+        # A key without its attributes fails when it ends, at any time. Python only reports that.
+        without.delattr(FakeKey, "__del__")
+        yield
+        BackendDict.reset()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

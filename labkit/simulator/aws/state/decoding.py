@@ -35,19 +35,29 @@ TEXTS: dict[str, Callable[[str], Any]] = {
 
 
 class Reading:
-    """Read objects from the file. ``numbered`` has the marks of those that have been read or written before."""
+    """Read objects from the file. ``numbered`` has the marks of those that have been read or written before.
 
-    def __init__(self, database: Database, numbered: dict[int, Mark]):
+    ``every`` reads the rows of all objects at once, which takes half as long as one after the other.
+    """
+
+    def __init__(self, database: Database, numbered: dict[int, Mark], *, every: bool = False):
         self._database = database
         self._numbered = numbered
+        self._rows: dict[int, tuple[str, str]] = {}
+        if every:
+            rows = database.read("SELECT number, class, content FROM objects")
+            self._rows = {number: (name, content) for number, name, content in rows}
+        self._decode = json.JSONDecoder(object_hook=self._tagged).decode
         self._waiting: list[tuple[Any, Mark, str]] = []
 
     def take(self, number: int, thing: object = None) -> object:
         """Read the object with this number: into ``thing``, or into a new object. Return the object."""
-        rows = self._database.read("SELECT class, content FROM objects WHERE number = ?", number)
-        if not rows:
+        if row := self._rows.get(number):
+            name, content = row
+        elif rows := self._database.read("SELECT class, content FROM objects WHERE number = ?", number):
+            [(name, content)] = rows
+        else:
             raise ValueError(f"the object {number} is missing")
-        [(name, content)] = rows
         kind = classes.named(name)
         if thing is None:
             thing = _new(kind)
@@ -64,7 +74,7 @@ class Reading:
         """Read the attributes and elements of the objects, and all other objects that they refer to."""
         contents = []
         for thing, mark, content in self._waiting:  # which grows meanwhile
-            attributes, elements, factory = json.loads(content, object_hook=self._tagged)
+            attributes, elements, factory = self._decode(content)
             if elements is None and isinstance(thing, list | dict | set):
                 elements = self._long(thing, mark)
             contents.append((thing, attributes, elements, factory))
@@ -84,10 +94,10 @@ class Reading:
         order = "key" if isinstance(thing, list) else "place"
         rows = self._database.read(ELEMENTS.format(order), mark.number)
         mark.saved, mark.places = [], [key for key, _ in rows] if isinstance(thing, list) else []
-        values = [json.loads(value, object_hook=self._tagged) for _, value in rows]
+        values = [self._decode(value) for _, value in rows]
         if isinstance(thing, list):
             return values
-        keys = [json.loads(key, object_hook=self._tagged) for key, _ in rows]
+        keys = [self._decode(key) for key, _ in rows]
         return keys if isinstance(thing, set) else [each for pair in zip(keys, values, strict=True) for each in pair]
 
     def _tagged(self, tagged: dict[str, Any]) -> Any:
