@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import psutil
@@ -17,7 +20,7 @@ from labkit import Lab
 from labkit.errors import LabError
 from labkit.simulator.folder import Folder
 from labkit.simulator.process import State
-from tests import commands
+from tests import another_user, commands
 from tests.lifecycle.processes import gone, run_a_pod, server
 
 KEYS = {"target", "cluster", "region", "account_id", "aws", "kubeconfig", "issuer", "ca_file"}
@@ -345,18 +348,22 @@ def test_another_user_gets_nothing_from_the_ports_of_roots_lab(labkit):
     other = asked(labkit.folder, *OTHER)
     assert other.pop("issuer") == 0
     assert set(other.values()) <= CLOSED, other
+    agent = f"http://127.0.0.1:{labkit.folder.read_json('ports.json')['blue/pod-identity-agent']}/v1/credentials"
+    curl = f"id -u; curl --noproxy '*' --silent --output /dev/null --max-time 60 {agent}; echo $?"
+    assert said_by_a_pod(labkit.folder, curl, securityContext={"runAsUser": 1234}) == "1234\n0\n"
     assert "callers   checked: " in labkit("status")
+    assert "users     as in the manifest" in labkit("status")
     assert "- callers: checked" in labkit("status", "--report")
 
 
 @needs_root
-def test_an_ordinary_users_pod_gets_the_nodes_role_and_root_gets_nothing(tmp_path):
-    folder = Folder(tmp_path / "lab")
-    os.chown(tmp_path, 1234, 1234)
-    # The tests' Python may be in root's home.
-    user = (*OTHER, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", commands.LABKIT)
-    environment = os.environ | {"HOME": str(tmp_path), "LABKIT_HOME": str(folder.path)}
-    subprocess.run([*user, "up"], env=environment, cwd=tmp_path, check=True, capture_output=True)
+def test_an_ordinary_users_pod_gets_the_nodes_role_and_root_gets_nothing():
+    home = Path(tempfile.mkdtemp(prefix="ordinary-"))  # pytest's folders are root's alone
+    folder = Folder(home / "lab")
+    os.chown(home, another_user.UID, another_user.UID)
+    user = (*another_user.command(), commands.LABKIT)
+    environment = os.environ | {"HOME": str(home), "LABKIT_HOME": str(folder.path)}
+    subprocess.run([*user, "up"], env=environment, cwd=home, check=True, capture_output=True)
     try:
         assert "assumed-role/blue-node-role/" in said_by_a_pod(folder, "aws sts get-caller-identity")
         assert set(asked(folder, *OTHER).values()) == {0}
@@ -364,7 +371,8 @@ def test_an_ordinary_users_pod_gets_the_nodes_role_and_root_gets_nothing(tmp_pat
         assert root.pop("issuer") == 0
         assert set(root.values()) <= CLOSED, root
     finally:
-        subprocess.run([*user, "down"], env=environment, cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run([*user, "down"], env=environment, cwd=home, check=True, capture_output=True)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def test_the_report_says_that_the_kernel_names_no_callers(labkit):
@@ -375,14 +383,14 @@ def test_the_report_says_that_the_kernel_names_no_callers(labkit):
         assert "- callers: unchecked" in commands.labkit("status", "--report", LABKIT_HOME=str(folder.path)).stdout
 
 
-def said_by_a_pod(folder: Folder, command: str) -> str:
-    """Run a shell command in a new pod, and return what it prints."""
+def said_by_a_pod(folder: Folder, command: str, **fields: object) -> str:
+    """Run a shell command in a new pod with these `fields` in its spec, and return what it prints."""
     from kubernetes import client, config, watch
 
     api = client.CoreV1Api(config.new_client_from_config(str(folder.kubeconfig)))
     container = {"name": "c", "image": "amazon/aws-cli", "command": ["sh", "-c", f"{command} 2>&1"]}
     spec = {"containers": [container], "restartPolicy": "Never"}
-    api.create_namespaced_pod("default", {"metadata": {"name": "says"}, "spec": spec})
+    api.create_namespaced_pod("default", {"metadata": {"name": "says"}, "spec": {**spec, **fields}})
     events = watch.Watch().stream(api.list_namespaced_pod, "default", field_selector="metadata.name=says")
     next(event for event in events if event["object"].status.phase in ("Succeeded", "Failed"))
     return api.read_namespaced_pod_log("says", "default")
