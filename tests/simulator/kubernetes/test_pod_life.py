@@ -224,7 +224,7 @@ def test_a_volume_waits_for_its_config_map_and_changes_with_it(host):
     host.create("mounts", container, volumes=volumes, terminationGracePeriodSeconds=1)
     said = ("FailedMount", 'MountVolume.SetUp failed for volume "share" : configmap "later" not found')
     until(lambda: said in host.events("mounts"))
-    assert shown(host, "mounts")[:2] == ["0/1", "ContainerCreating"]
+    until(lambda: shown(host, "mounts")[:2] == ["0/1", "ContainerCreating"], "the node reports the pod")
 
     host.api.create_namespaced_config_map("default", {"metadata": {"name": "later"}, "data": {"a": "one"}})
     host.running("mounts")
