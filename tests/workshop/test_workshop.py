@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import socket
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import websockets
+from playwright.sync_api import expect, sync_playwright
 
 from labkit.errors import LabError
 from labkit.workshop import keeper, networks, running, seats
@@ -58,6 +60,13 @@ except OSError as error:
 os.unlink(home)
 print(hog.returncode == -signal.SIGKILL, 100 < len(crowd) < 400, 0 < full < 128 * 2**20, why)
 """
+# The highest number beside a cell, once no cell waits.
+LAST_COUNT = """(() => {
+const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent);
+return prompts.some(text => text.includes('*')) ? 0 : Math.max(0, ...prompts.map(text => +text.replace(/\\D/g, '')));
+})()"""
+WITHIN = 60_000  # milliseconds
+CHROMIUM = ["--disable-gpu", "--disable-quic", "--disable-sync"]
 WHO = """
 import os, labkit
 mine = {"name": os.environ["USER"], "uid": os.getuid(), "issuer": lab.issuer}
@@ -120,6 +129,48 @@ def test_two_at_once_open_their_own_lab_and_keep_it_while_the_hub_and_the_proxy_
 
     asyncio.run(scenario())
     assert running.status(workshop).at_work == ["ana", "ben"]
+
+
+@pytest.mark.browser
+def test_two_browsers_go_from_the_log_in_to_01_and_on_while_the_hub_is_killed(workshop, participant):
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        pages = {name: chromium.new_context().new_page() for name in ("ana", "ben")}
+        for name, page in pages.items():
+            page.set_default_timeout(WITHIN)
+            page.goto(workshop.url)
+            page.get_by_label("Username:").fill(name)
+            page.keyboard.press("Tab")
+            page.keyboard.type(participant(name).word)
+            page.keyboard.press("Enter")
+        for name, page in pages.items():
+            page.wait_for_url(f"**/user/{name}/lab/**")
+            page.goto(f"{workshop.url}user/{name}/lab/tree/learn/{OPENS}")
+            run_all(page)
+        own_started_again(workshop, "jupyterhub")
+        counts = {name: executed(page) for name, page in pages.items()}
+        for name, page in pages.items():
+            page.reload()
+            run_all(page)
+            # The kernel counts on, so it is the same one.
+            assert executed(page) > counts[name]
+        chromium.close()
+
+
+def run_all(page):
+    """Run all cells of the open notebook by JupyterLab's menu, and wait for what 01 shows near its end."""
+    idle = page.get_by_text("| Idle")
+    expect(idle).to_be_visible(timeout=WITHIN)
+    before = executed(page)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_function(f"{LAST_COUNT} > {before}", timeout=WITHIN)
+    expect(idle).to_be_visible(timeout=WITHIN)
+
+
+def executed(page):
+    """The count of the notebook's cell that ran last."""
+    return page.evaluate(LAST_COUNT)
 
 
 def serving(workshop):
