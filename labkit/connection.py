@@ -118,7 +118,9 @@ class Connection:
     clock: Any = None
     trail: Callable[[], Iterator["Record"]] | None = None
     """A function that yields the records of the calls to AWS, the newest first."""
-    node_identity: str | None = None
+    hop_limit: Callable[[], int] | None = None
+    """A function that returns the hop limit of the cluster's own node. From 2 on, pods get the node's credentials."""
+    usual_hop_limit: int = 1
     node_role: str = ""
     """The name of the nodes' role if the role is the lab's own; empty otherwise."""
     pod_identity: str | None = None

@@ -91,8 +91,8 @@ class Lab(Workspace):
             through: the last step that the lab takes. The lab leaves the results of the later steps unchanged.
             account: another account (12 digits). The lab deletes this run's resources in that account, too.
 
-        If the run still has a fault of `lab.break_` or `labkit break`, the lab mends the fault first. If the node's
-        role still has the policy from notebook 00, and the role is the lab's own, the lab detaches the policy.
+        If the run still has a fault of `lab.break_` or `labkit break`, the lab mends the fault first. The lab
+        also undoes what notebook 00 left changed on its own node: the hop limit, and a policy on the node's role.
 
         Raises:
             UnknownName: `before` or `through` is not a step.
@@ -112,7 +112,7 @@ class Lab(Workspace):
             for _ in exercises.close_all(self) if self.connection.is_embedded else ():
                 pass
             breaking.mend_what_was_left(self)
-            course.detach_from_the_node(self)
+            course.restore_the_node(self)
             if account:
                 steps.empty(self.in_account(account))
             for line in steps.ready_before(self, before) if before else steps.ready_through(self, through):

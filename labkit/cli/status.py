@@ -49,6 +49,8 @@ def summary(folder: Folder) -> str:
     joined = JoinedFolder.joined(folder)
     for name, facts in state.clusters.items():
         lines.append(f"  cluster   {name}  {facts['endpoint']}  {facts['issuer']}")
+        if facts.get("hop_limit", 1) > 1:
+            lines.append(f"            pods reach the node's metadata service: hop limit {facts['hop_limit']}")
         if (kept := joined.get(name)) and (its := kept.facts):
             lines.append(f"            target kind: {its.source}")
             lines.append(

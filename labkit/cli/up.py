@@ -17,6 +17,9 @@ from labkit.errors import LabError, UnknownName
 from labkit.simulator import Folder, JoinedFolder
 from labkit.simulator import kubeconfig as kubeconfig_of_the_lab
 
+# An answer with a token of the metadata service may pass so many networks. A pod is two away.
+HOP_LIMITS = {"open": 2, "closed": 1}
+
 
 def up(
     *,
@@ -40,11 +43,20 @@ def up(
     image: Annotated[
         str, typer.Option(help="Only for the target kind: the pods' image. Without it: amazon/aws-cli.")
     ] = "",
+    imds: Annotated[
+        str,
+        typer.Option(help="open or closed: whether pods reach their node's metadata service (IMDS), and so its role."),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Start the lab and a cluster. Anything already running is left alone."""
     from labkit.run_parameters import Parameters
 
+    if imds not in ("", *HOP_LIMITS):
+        raise UnknownName("value of --imds", imds, HOP_LIMITS)
+    if imds and (bare or target != "moto"):
+        message = "--imds can be used only for the lab's own nodes, so without --bare and --target."
+        raise LabError(message, where="labkit up; nothing was changed", next="labkit up --imds open")
     if target == "kind":
         if bare:
             raise LabError(
@@ -67,6 +79,8 @@ def up(
     refuse_options(kubeconfig=kubeconfig, context=context, aws_host=aws_host, image=image)
     Parameters.checked(cluster=cluster, region=region)
     state, issuer, note = start(cluster, region, bare=bare)
+    if imds:
+        set_hop_limits(HOP_LIMITS[imds], state)
     if as_json:
         typer.echo(json.dumps(_described("moto", state, cluster, region, issuer), indent=2))
         return
@@ -108,6 +122,13 @@ def start(cluster: str, region: str, *, bare: bool = False) -> tuple[simulator.S
     state = simulator.State.read(folder) or state
     _put_kubectl_on(folder, state, cluster, region)
     return state, made["identity"]["oidc"]["issuer"], note
+
+
+def set_hop_limits(limit: int, state: simulator.State) -> None:
+    """Set the hop limit of the lab's nodes, and of those that it will create."""
+    Folder.find().write_json(simulator.IMDS, {"hop_limit": limit})
+    for region in {name.partition("@")[2] or state.region for name in state.clusters}:
+        simulator.set_hop_limit(simulator.session(state, region), limit)
 
 
 def _load_clients() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from labkit.course import capabilities, contents, copies, examination, exercises, faults, lessons, progress
     from labkit.course.contents import LIST_NOTEBOOKS, MANUAL, NOTEBOOKS
     from labkit.course.examination import Examination
-    from labkit.course.exercises.the_problem import detach_from_the_node
+    from labkit.course.exercises.the_problem import restore_the_node
     from labkit.course.faults import CATALOGUE, breaking
     from labkit.course.faults.report import MendReport, mend_report
     from labkit.course.widgets import flow, journey, live, token, trail, who_gets_in
@@ -35,7 +35,7 @@ else:
         "copies": ["copies"],
         "examination": ["Examination", "examination"],
         "exercises": ["exercises"],
-        "exercises.the_problem": ["detach_from_the_node"],
+        "exercises.the_problem": ["restore_the_node"],
         "faults": ["CATALOGUE", "faults"],
         "faults.breaking": ["breaking"],
         "faults.report": ["MendReport", "mend_report"],

@@ -11,15 +11,18 @@ if TYPE_CHECKING:
 CAPABILITIES = {
     "clock": "a clock of its own that can be moved",
     "trail": "a trail that holds the reason of each decision",
-    "node_identity": "a node role whose credentials a pod can reach",
+    "hop_limit": "nodes of its own, whose hop limit you can change",
     "pod_identity": "an EKS Pod Identity Agent of the lab's own",
     "other_account": "a second account that you administer",
     "any_cluster": "clusters that exist as soon as you name them",
 }
+# In labkit 0.1.0, pods always reached the node's credentials. Its notebooks ask for this.
+NODE_IDENTITY = "node_identity"
 
 
 def has(lab: "Workspace", capability: str) -> bool:
     """Return whether the lab's target has this capability. Raises `UnknownName`."""
+    capability = "hop_limit" if capability == NODE_IDENTITY else capability
     if capability not in CAPABILITIES:
         raise UnknownName("capability of a target", capability, CAPABILITIES)
     return getattr(lab.connection, capability) is not None
@@ -27,7 +30,7 @@ def has(lab: "Workspace", capability: str) -> bool:
 
 def lacks(lab: "Workspace", capability: str) -> str:
     """Return the sentence about a capability that the lab's target lacks."""
-    return f"The target {lab.parameters.target} lacks {CAPABILITIES[capability]}."
+    return f"The target {lab.parameters.target} lacks {CAPABILITIES.get(capability, CAPABILITIES['hop_limit'])}."
 
 
 def no_trail(lab: "Workspace") -> str:
@@ -47,6 +50,12 @@ def require(lab: "Workspace", capability: str) -> None:
             lacks(lab, capability),
             where="this cell, and those that build on it",
             next='skip them, or set target = "moto", and run the notebook again',
+        )
+    if capability == NODE_IDENTITY and lab.connection.hop_limit and lab.connection.hop_limit() < 2:
+        raise LabError(
+            "This copy of the notebook is older than this labkit, whose nodes keep pods from the node's credentials.",
+            where="this cell; nothing was changed",
+            next="labkit lab --fresh NUMBER, which starts the notebook over; or, for this copy:  labkit up --imds open",
         )
 
 

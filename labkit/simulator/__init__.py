@@ -22,10 +22,17 @@ if TYPE_CHECKING:
     from labkit.simulator import environment, in_tests, kubeconfig, snapshots
     from labkit.simulator.aws.trail import Trail
     from labkit.simulator.certificates import Authority, client_context
-    from labkit.simulator.clients import CLUSTER_ROLE, active_cluster, api_client, ensure_cluster, session
+    from labkit.simulator.clients import (
+        CLUSTER_ROLE,
+        active_cluster,
+        api_client,
+        ensure_cluster,
+        session,
+        set_hop_limit,
+    )
     from labkit.simulator.cluster_folder import ClusterFolder
     from labkit.simulator.control import ask
-    from labkit.simulator.folder import Folder
+    from labkit.simulator.folder import IMDS, Folder
     from labkit.simulator.identifiers import Identifiers
     from labkit.simulator.joined_folder import (
         JOINED,
@@ -47,11 +54,11 @@ else:
     __getattr__ = at_first_use(__name__, {
         "aws.trail": ["Trail"],
         "certificates": ["Authority", "client_context"],
-        "clients": ["CLUSTER_ROLE", "active_cluster", "api_client", "ensure_cluster", "session"],
+        "clients": ["CLUSTER_ROLE", "active_cluster", "api_client", "ensure_cluster", "session", "set_hop_limit"],
         "cluster_folder": ["ClusterFolder"],
         "control": ["ask"],
         "environment": ["environment"],
-        "folder": ["Folder"],
+        "folder": ["IMDS", "Folder"],
         "identifiers": ["Identifiers"],
         "in_tests": ["in_tests"],
         "joined_folder": ["JOINED", "Facts", "JoinedFolder", "is_of_a_lab", "is_of_this_lab", "webhook_selector"],

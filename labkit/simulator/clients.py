@@ -7,6 +7,7 @@ from labkit.connection import configured, patient
 from labkit.simulator.process import State
 
 if TYPE_CHECKING:
+    import boto3
     from kubernetes.client import ApiClient
     from types_boto3_eks.type_defs import ClusterTypeDef
 
@@ -51,6 +52,18 @@ def active_cluster(eks: Any, name: str) -> "ClusterTypeDef":
     eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
     cluster: ClusterTypeDef = eks.describe_cluster(name=name)["cluster"]
     return cluster
+
+
+def set_hop_limit(aws: "boto3.Session", limit: int, cluster: str = "*") -> None:
+    """Set the hop limit of the node of a cluster, or of all clusters in the session's region.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceMetadataOptions.html
+    """
+    ec2 = aws.client("ec2")
+    of_cluster = {"Name": "tag:eks:cluster-name", "Values": [cluster]}
+    for reservation in ec2.describe_instances(Filters=[of_cluster])["Reservations"]:
+        for instance in reservation["Instances"]:
+            ec2.modify_instance_metadata_options(InstanceId=instance["InstanceId"], HttpPutResponseHopLimit=limit)
 
 
 def api_client(state: State, context: str) -> "ApiClient":

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from labkit.connection import AGENT_URL
 from labkit.simulator import aws_cli, kubeconfig, names
 from labkit.simulator.aws import eks_tokens
-from labkit.simulator.aws.clusters import ClusterFacts
+from labkit.simulator.aws.clusters import ClusterFacts, Instance, MetadataOptions
 from labkit.simulator.aws.metadata import InstanceMetadata
 from labkit.simulator.aws.pod_identity_agent import PATH, PodIdentityAgent
 from labkit.simulator.certificates import Certificate, client_context, private_pem
@@ -56,6 +56,7 @@ ACCESS_POLICIES = {
     "AmazonEKSEditPolicy": "edit",
     "AmazonEKSViewPolicy": "view",
 }
+METADATA_ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 Started = TypeVar("Started", "Cluster", JoinedCluster)
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Clusters:
             if not self.lab.bare:
                 kept.record(record)
         self.running[called] = cluster
-        self._tell_clients()
+        self.tell_clients()
         return cluster.facts
 
     async def delete(self, region: str, name: str) -> None:
@@ -104,7 +105,7 @@ class Clusters:
         kept.forget_record()
         await cluster.stop()
         kept.forget_contents()
-        self._tell_clients()
+        self.tell_clients()
 
     async def start_again(self) -> None:
         """Start every cluster that has a record in the lab's folder.
@@ -120,12 +121,17 @@ class Clusters:
         self.running = {cluster.context: cluster for cluster in clusters}
         for record in records:
             await self.lab.gate.know_cluster(record.region, record.name, record.request)
-        self._tell_clients()
+        self.tell_clients()
 
     def get(self, region: str, name: str) -> ClusterFacts | None:
         """Return the facts of a running cluster; None if no such cluster runs."""
         cluster = self.running.get(context(name, region, REGION))
         return cluster.facts if cluster else None
+
+    def nodes(self, region: str) -> dict[str, ClusterFacts]:
+        """Return the facts of the region's clusters that have a node, by the node's instance id."""
+        of_region = (cluster.facts for cluster in self.running.values() if cluster.region == region)
+        return {facts.instance.id: facts for facts in of_region if facts.instance}
 
     async def stop(self) -> None:
         """Stop every cluster."""
@@ -150,14 +156,16 @@ class Clusters:
         spare, self._spare_key = self._spare_key, None
         return await spare if spare else _new_signing_key()
 
-    def _tell_clients(self) -> None:
+    def tell_clients(self) -> None:
+        """Write the facts that clients read from the lab's folder."""
         self.write_kubeconfig()
         nodes = [cluster.node for cluster in self.running.values() if cluster.node]
         self.lab.state = replace(
             self.lab.state,
             clusters={
-                name: {"issuer": cluster.facts.issuer, "endpoint": cluster.facts.endpoint}
-                for name, cluster in self.running.items()
+                name: {"issuer": facts.issuer, "endpoint": facts.endpoint}
+                | ({"hop_limit": facts.metadata.hop_limit} if facts.instance else {})
+                for name, facts in ((name, cluster.facts) for name, cluster in self.running.items())
             },
             mounts=next((node.mounts for node in nodes if node.mounts), self.lab.state.mounts),
             limits=next((node.limits for node in nodes if node.limits), self.lab.state.limits),
@@ -222,7 +230,7 @@ class Cluster:
             role_arn=request.get("roleArn", ""),
             tags=request.get("tags") or {},
             authentication_mode=(request.get("accessConfig") or {}).get("authenticationMode", "API"),
-            **gate.associated(arn),
+            **{"metadata": MetadataOptions(folder.hop_limit), **gate.associated(arn)},
         )
         await self._start_api_server(issuer, issuer_path)
         if not self.lab.bare:
@@ -362,20 +370,23 @@ class Cluster:
 
     async def _start_node(self) -> None:
         lab, gate = self.lab, self.lab.gate
-        instance_id = "i-0" + lab.kubernetes_identifiers.hex("instance", f"{self.context}-node-1", 16).lower()
-        zone = f"{self.region}a"
-        role_arn = await gate.ensure_role(names.node_role_name(self.name), NODE_TRUST, names.NODE_POLICIES)
-        metadata = InstanceMetadata(
-            gate,
-            lab.folder.clock,
-            role_arn=role_arn,
-            instance_id=instance_id,
+        instance = Instance(
+            id="i-0" + lab.kubernetes_identifiers.hex("instance", f"{self.context}-node-1", 16).lower(),
+            name=self.node_name,
+            role_arn=await gate.ensure_role(names.node_role_name(self.name), NODE_TRUST, names.NODE_POLICIES),
             region=self.region,
-            availability_zone=zone,
+            zone=f"{self.region}a",
         )
-        metadata_socket = same_user(lab.ports.bind(f"{self.context}/metadata"), ids_of_pods())
-        listener = await lab.listen(Listener(metadata, port_socket=metadata_socket))
-        self.endings.push_async_callback(lab.close, listener)
+        self.facts = replace(self.facts, instance=instance)
+        metadata, options = InstanceMetadata(gate, lab.folder.clock, instance), self.facts.metadata
+        on_node = same_user(lab.ports.bind(f"{self.context}/metadata"), ids_of_pods())
+        in_pods = lab.ports.bind(f"{self.context}/metadata-in-pods")
+        in_pods = same_user(in_pods, ids_of_pods(), lambda: options.hop_limit > 1)
+        endpoints = []
+        for port_socket in on_node, in_pods:
+            listener = await lab.listen(Listener(metadata, port_socket=port_socket))
+            self.endings.push_async_callback(lab.close, listener)
+            endpoints.append({METADATA_ENDPOINT: f"http://127.0.0.1:{listener.port}/"})
         agent = PodIdentityAgent(
             gate, lab.folder.clock, cluster=self.name, region=self.region, node_credentials=metadata.role_session
         )
@@ -395,15 +406,15 @@ class Cluster:
                 "AWS_ENDPOINT_URL": lab.state.endpoint_url,
                 # The SDK for Go 2 uses only this variable when it exchanges a token for credentials.
                 "AWS_ENDPOINT_URL_STS": lab.state.endpoint_url,
-                # The AWS CLI 2 asks the metadata service for the region; CLI 1 doesn't.
-                "AWS_DEFAULT_REGION": self.region,
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{listener.port}/",
+                **endpoints[1],
                 **NOWHERE_ELSE,
             },
+            on_host_network=endpoints[0],
             led={AGENT_URL: f"http://127.0.0.1:{agent_listener.port}{PATH}"},
             images=images.of_this_environment(),
             home={".aws/config": aws_cli.CONFIG},
-            labels={"topology.kubernetes.io/region": self.region, "topology.kubernetes.io/zone": zone},
+            labels={"topology.kubernetes.io/region": self.region, "topology.kubernetes.io/zone": instance.zone},
+            provider_id=f"aws:///{instance.zone}/{instance.id}",
         )
         lab.folder.pods.mkdir(exist_ok=True)
         lab.folder.pods.chmod(0o700)

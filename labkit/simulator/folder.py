@@ -28,6 +28,7 @@ MARKS = frozenset({"start.lock", "server.lock", "kind.lock", "ports.json", "serv
 # Files and folders that may be in a lab's folder without any of the files above: programs other than the server write
 # them, before the server's start or after its end.
 PARTS = frozenset({"clusters", "faults", "kubectl-cache", "pods", "webhook"})
+IMDS = "imds.json"
 SAID_AFTER = 1  # seconds; a command that waits longer for another process says so
 ROOM = 1 << 16  # bytes; with less room on the disk, the server may not start
 ELSEWHERE = 'export LABKIT_HOME="$HOME/irsa-lab", or another folder that is yours'
@@ -144,6 +145,12 @@ class Folder:
             self.write_private(key, authority.key_pem)
             self.write_private(certificate, authority.certificate_pem)
             return authority
+
+    @property
+    def hop_limit(self) -> int:
+        """The hop limit that new nodes get, as `labkit up --imds` sets it."""
+        limit = self.read_json(IMDS).get("hop_limit")
+        return limit if type(limit) is int else 1
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the JSON object in the file ``name``; empty if the file is missing or holds no JSON object."""

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,17 @@ NO_COOKIE = b"\xff" * 8
 OVERFLOW_UID = Path("/proc/sys/kernel/overflowuid")
 
 
-def same_user(listening: socket.socket, also: range = range(0)) -> socket.socket:
-    """Return a listening socket on loopback that accepts only connections of this process's user.
+def same_user(
+    listening: socket.socket, also: range = range(0), admits: Callable[[], bool] = lambda: True
+) -> socket.socket:
+    """Return a listening socket on loopback that accepts only connections of this process's user, while it ``admits``.
 
     The socket also accepts the users whose ids are in ``also``. It closes other connections before they get a byte. If
-    the kernel can't name users, return the socket unchanged.
+    the kernel can't name users, it accepts every user.
     """
-    if not is_available():
-        return listening
-    accepting = _SameUserSocket(fileno=listening.detach())
-    accepting.also = also
-    return accepting
+    guarded = _GuardedSocket(fileno=listening.detach())
+    guarded.also, guarded.admits, guarded.checks_user = also, admits, is_available()
+    return guarded
 
 
 def is_available() -> bool:
@@ -63,13 +64,17 @@ def peer_uid(connection: socket.socket) -> int | None:
     return None
 
 
-class _SameUserSocket(socket.socket):
-    also = range(0)
+class _GuardedSocket(socket.socket):
+    also: range
+    admits: Callable[[], bool]
+    checks_user: bool
 
     def accept(self) -> tuple[socket.socket, Any]:
         connection, address = super().accept()
-        user = peer_uid(connection)
-        if user is not None and (user == os.geteuid() or user in self.also):
+        if self.admits() and (not self.checks_user or self._is_known(peer_uid(connection))):
             return connection, address
         connection.close()
         raise ConnectionAbortedError  # asyncio expects it, and goes on
+
+    def _is_known(self, user: int | None) -> bool:
+        return user is not None and (user == os.geteuid() or user in self.also)

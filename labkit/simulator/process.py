@@ -48,7 +48,7 @@ class State:
     users: str = ""  # the users of pods' programs, in words
     pod_clock: bool = False
     callers_checked: bool = False  # whether the kernel names the user of a connection
-    clusters: dict[str, dict[str, Any]] = field(default_factory=dict)  # issuer and endpoint, by context
+    clusters: dict[str, dict[str, Any]] = field(default_factory=dict)  # by context; a lab's own has a hop_limit
     notes: list[str] = field(default_factory=list)
     ended: str = ""
     note: str | None = None

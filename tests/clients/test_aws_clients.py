@@ -19,6 +19,7 @@ from kubernetes.client import CoreV1Api
 from kubernetes.watch import Watch
 
 import labkit
+from labkit import simulator
 from tests import forked_commands
 from tests.conftest import lacking
 
@@ -280,9 +281,16 @@ def test_a_client_whose_role_refuses_it_does_not_use_the_node_s_role(client: Cli
     is_refused_by_sts(run(client.read, "mistrusted"), "AccessDenied", client.mistrusted + TRUST)
 
 
-def test_a_client_in_a_pod_without_a_role_acts_as_the_node(client, run):
-    # The SDK for JavaScript needs the region set, as on EKS: it doesn't ask the node for one.
-    ended = run(f"export AWS_REGION=us-east-1; {client.denied}", "default")
+def test_a_client_in_a_pod_without_a_role_acts_as_the_node(client, run, lab):
+    # The webhook adds no region to such a pod, as on EKS.
+    line = f"export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1; {client.denied}"
+    ended = run(line, "default")
+    assert (ended.calls, ended.exit_code == 0) == ([], False), "the node's hop limit is 1"
+    simulator.set_hop_limit(lab.aws, 2, lab.parameters.cluster)
+    try:
+        ended = run(line, "default")
+    finally:
+        simulator.set_hop_limit(lab.aws, 1, lab.parameters.cluster)
     assert re.search(r"User: arn:aws:sts::\d{12}:assumed-role/blue-node-role/i-0\w+ is not authorized", ended.output)
     assert WEB_IDENTITY not in ended.names
 

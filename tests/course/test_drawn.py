@@ -10,7 +10,7 @@ from tests.course.attempts.break_and_repair import the_annotation_and_a_new_pod,
 # One of each here; `make lessons` tries them all.
 SOME = slice(None) if os.environ.get("LABKIT_LESSONS") else slice(1)
 REFUSED = [("09-a", fault, "AccessDenied: Not authorized") for fault in break_and_repair.REFUSED[SOME]]
-NODES = [("09-b", fault, "assumed-role/blue-node-role") for fault in break_and_repair.WITHOUT_ROLE[SOME]]
+NODES = [("09-b", fault, "Unable to locate credentials") for fault in break_and_repair.WITHOUT_ROLE[SOME]]
 SOLUTIONS = {"09-a": the_trust_policy_written_again, "09-b": the_annotation_and_a_new_pod}
 pytestmark = pytest.mark.lab(through="service_account")
 

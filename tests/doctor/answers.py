@@ -400,6 +400,9 @@ def _status(situation: Situation, spec: Document) -> Document:
 # The pod itself.
 
 IN_POD = " in pod (?P<pod>\\S+) -n (?P<namespace>\\S+)"
+answers("the AWS CLI's region" + IN_POD)(
+    lambda situation, facts, **pod: {"region": _variables(situation, **pod).get("AWS_DEFAULT_REGION", "")}
+)
 
 
 @answers("the token's claims" + IN_POD)
@@ -416,8 +419,7 @@ def token_claims(situation, facts, pod, namespace):
 
 @answers("sts:AssumeRoleWithWebIdentity with the token" + IN_POD)
 def exchange(situation, facts, pod, namespace):
-    arn, code, message = _exchanged(situation, facts, pod, namespace)
-    return {"arn": arn, "code": code, "message": message}
+    return dict(zip(("arn", "code", "message"), _exchanged(situation, facts, pod, namespace), strict=True))
 
 
 @answers("sts:GetCallerIdentity" + IN_POD)
@@ -428,8 +430,7 @@ def caller(situation, facts, pod, namespace):
     if "AWS_PROFILE" in variables:
         return {"arn": "", "error": f"The config profile ({variables['AWS_PROFILE']}) could not be found"}
     if not variables.get("AWS_ROLE_ARN") or not variables.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
-        node = f"{situation.parameters.cluster}-node-role"
-        return {"arn": f"arn:aws:sts::{situation.account_id}:assumed-role/{node}/i-01", "error": ""}
+        return {"arn": "", "error": "Unable to locate credentials."}
     arn, code, message = _exchanged(situation, facts, pod, namespace)
     error = f"An error occurred ({code}) when calling the AssumeRoleWithWebIdentity operation: {message}"
     return {"arn": arn, "error": error if code else ""}

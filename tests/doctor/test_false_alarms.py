@@ -59,12 +59,16 @@ def doctor(account, *options):
     return said, [(each["id"], each["severity"]) for each in said["findings"]]
 
 
+REGION = dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), "us-east-1")
+
+
 def by_hand(role_arn, audience=AUDIENCE):
     """The parts of a pod's spec that name its role and mount its token without the webhook."""
     token = {"audience": audience, "expirationSeconds": 3600, "path": "token"}
     identity = {"AWS_ROLE_ARN": role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": f"{OWN}/token"}
     container = {
-        "env": [{"name": name, "value": value} for name, value in identity.items()],
+        # Without the annotation, the webhook adds no region either.
+        "env": [{"name": name, "value": value} for name, value in (identity | REGION).items()],
         "volumeMounts": [{"name": "own", "mountPath": OWN}],
     }
     volume = {"name": "own", "projected": {"sources": [{"serviceAccountToken": token}]}}

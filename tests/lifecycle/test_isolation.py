@@ -91,7 +91,7 @@ def test_a_run_and_the_aws_cli_send_no_packet_past_loopback(hostile, tmp_path):
 def test_a_pod_without_irsa_sends_no_packet_past_loopback(hostile, tmp_path):
     run = """
         trap 'labkit down' EXIT
-        labkit up
+        labkit up --imds open
         python - <<'PY'
 import labkit
 from labkit.execution import execute
@@ -104,7 +104,7 @@ from labkit.steps.pod import wait_until_running
 wait_until_running(lab, "plain")
 print(execute(lab.kubernetes, "plain", "default", ["aws", "sts", "get-caller-identity"]).output)
 print(execute(lab.kubernetes, "plain", "default", ["env"]).output)
-print(execute(lab.kubernetes, "plain", "default", ["aws", "sqs", "list-queues"]).error)
+print(execute(lab.kubernetes, "plain", "default", ["aws", "sqs", "list-queues", "--region", "us-east-1"]).error)
 # As a program does that knows nothing of the lab: the real STS, and the metadata service of a real cloud.
 ask = "import sys, urllib.request as u; sys.stderr = sys.stdout; u.urlopen(sys.argv[1], timeout=9)"
 for url in "https://sts.us-east-1.amazonaws.com/", "http://169.254.169.254/latest/meta-data/":

@@ -363,7 +363,7 @@ def test_an_ordinary_users_pod_gets_the_nodes_role_and_root_gets_nothing():
     os.chown(home, another_user.UID, another_user.UID)
     user = (*another_user.command(), commands.LABKIT)
     environment = os.environ | {"HOME": str(home), "LABKIT_HOME": str(folder.path)}
-    subprocess.run([*user, "up"], env=environment, cwd=home, check=True, capture_output=True)
+    subprocess.run([*user, "up", "--imds", "open"], env=environment, cwd=home, check=True, capture_output=True)
     try:
         assert "assumed-role/blue-node-role/" in said_by_a_pod(folder, "aws sts get-caller-identity")
         assert set(asked(folder, *OTHER).values()) == {0}
@@ -397,10 +397,10 @@ def said_by_a_pod(folder: Folder, command: str, **fields: object) -> str:
 
 
 def test_every_port_is_on_loopback_and_refuses_foreign_hosts_and_web_pages(labkit):
-    labkit("up")
+    labkit("up", "--imds", "open")  # or the metadata service would answer no pod
     listening = [c.laddr for c in server(labkit).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-    # gate and issuer; the cluster's API server, webhook, kubelet, metadata service and Pod Identity agent
-    assert len(listening) == 7
+    # gate and issuer; the cluster's API server, webhook, kubelet, metadata service (twice) and Pod Identity agent
+    assert len(listening) == 8
     assert {address.ip for address in listening} == {"127.0.0.1"}
     issuer = f"oidc.eks.us-east-1.amazonaws.com:{State.read(labkit.folder).issuers['oidc.eks.us-east-1.amazonaws.com']}"
     for address in listening:

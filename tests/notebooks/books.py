@@ -8,10 +8,10 @@ from nbformat import NotebookNode
 
 import labkit
 
-REFUSED = re.compile(r"  # refused: (\w+)$")
+REFUSED = re.compile(r"  # refused: ([\w ]+)$")
 CHANGES = re.compile(
     r"\bkubectl (annotate|apply|create (?!token)|delete|label|patch|run)\b"
-    r"|\baws [\w-]+ (add|attach|create|delete|detach|put|remove|update)-"
+    r"|\baws [\w-]+ (add|attach|create|delete|detach|modify|put|remove|update)-"
     r"|\baws s3 (cp -|mb|rb)|\blabkit (break|mend)\b"
 )
 

@@ -120,5 +120,6 @@ def test_without_an_answer_from_the_kernel_nobody_is_known(listening, monkeypatc
         monkeypatch.setattr("labkit.simulator.peer_credentials.SOCK_DIAG_BY_FAMILY", 999)
         assert peer_uid(connection) is None
         assert not is_available()
-        with socket.create_server(("127.0.0.1", 0)) as plain:
-            assert same_user(plain) is plain
+        open_to_all = same_user(socket.create_server(("127.0.0.1", 0)))
+        with open_to_all, socket.create_connection(open_to_all.getsockname()), open_to_all.accept()[0] as accepted:
+            assert peer_uid(accepted) is None

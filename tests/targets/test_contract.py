@@ -58,7 +58,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 @pytest.fixture
 def on_moto(moto: labkit.Lab) -> Target:
-    every = {"any_cluster", "clock", "node_identity", "other_account", "pod_identity", "trail"}
+    every = {"any_cluster", "clock", "hop_limit", "other_account", "pod_identity", "trail"}
     return Target("moto", {}, every, keeps_environment=False)
 
 

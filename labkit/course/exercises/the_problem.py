@@ -23,9 +23,15 @@ NOT_IN_IAM = "not Active in IAM"
 LEAKED_KEY = "leaked-key"  # the namespace's annotation with the leaked key's id: a learner may delete the Secret
 
 
-def detach_from_the_node(lab: Workspace) -> None:
-    """Detach the run's policy from the lab's own node role. The notebook attaches it, and may end before its end."""
-    role, policy = lab.connection.node_role, lab.parameters.policy_arn
+def restore_the_node(lab: Workspace) -> None:
+    """Undo what the notebook does to the lab's own node: it may end before its end.
+
+    Set the node's hop limit back, and detach the run's policy from the node's role.
+    """
+    role, policy, usual = lab.connection.node_role, lab.parameters.policy_arn, lab.connection.usual_hop_limit
+    if lab.connection.hop_limit and (limit := lab.connection.hop_limit()) != usual:
+        simulator.set_hop_limit(lab.aws, usual, lab.parameters.cluster)
+        print(f"The node's hop limit was still {limit}. It's {usual} again.")
     if not role or policy in simulator.NODE_POLICIES:
         return
     iam = lab.aws.client("iam")
@@ -38,6 +44,7 @@ def detach_from_the_node(lab: Workspace) -> None:
 
 def _node_that_reads_tables(place: Workspace) -> None:
     place.aws.client("iam").attach_role_policy(RoleName=_node_role(place), PolicyArn=TOO_MUCH)
+    simulator.set_hop_limit(place.aws, 2, place.parameters.cluster)
 
 
 def _node_role(place: Workspace) -> str:

@@ -24,6 +24,7 @@ EDITS = rows(
     {
         "profile-of-a-laptop": lambda _: ("AWS_PROFILE", "dev"),
         "region-left-empty": lambda _: ("AWS_REGION", ""),
+        "region-under-one-name": lambda run: ("AWS_REGION", run.parameters.region),
         "proxy-without-exceptions": lambda _: ("HTTPS_PROXY", "http://proxy.example.com:3128"),
         "session-name-with-blanks": lambda _: ("AWS_ROLE_SESSION_NAME", "the reader of our bucket"),
         "endpoint-of-another-region": lambda run: ("AWS_ENDPOINT_URL_STS", _sts_elsewhere(run.parameters.region)),

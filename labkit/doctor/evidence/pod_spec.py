@@ -90,7 +90,8 @@ class Container:
         if ROLE not in self.own_names:
             return self.has_role  # by `envFrom`, which the webhook doesn't read
         names = [entry["name"] for entry in self.document.get("env") or []]
-        if {*REGIONS, STS_ENDPOINTS}.intersection(names[: names.index(ROLE)]):
+        before = names[: names.index(ROLE)]
+        if STS_ENDPOINTS in before or before[-2:] == [*reversed(REGIONS)]:  # in the webhook's order
             return False
         declared = self._pod.declared(self.name)
         return declared is None or ROLE in declared

@@ -133,6 +133,17 @@ class Probe:
         return CallerIdentity(answer["arn"], answer["error"])
 
     @property
+    def cli_region(self) -> str | None:
+        """The region that `aws` in the container uses; empty if it knows none. None if `aws` doesn't say it.
+
+        https://docs.aws.amazon.com/cli/latest/reference/configure/list.html
+        """
+        if self._running is None:
+            return None
+        _, answer = self._once("the AWS CLI's region", self._configured_region)
+        return str(answer["region"]) if "region" in answer else None
+
+    @property
     def token(self) -> ProbedToken | None:
         """The token in the file that the container's variables name; None without the variables or a running pod.
 
@@ -175,6 +186,11 @@ class Probe:
         done = self._execute(["sh", "-c", ANEW, "sh", *WHO_AM_I])
         # An image may have `aws` and no shell.
         return self._execute(WHO_AM_I) if _lacks_program(done) else done
+
+    def _configured_region(self) -> Document:
+        done = self._execute(["aws", "configure", "list"])
+        region = re.search(r"^\s*region\s+:?\s*(\S+)", done.output, re.MULTILINE) if done.exit_code == 0 else None
+        return {"region": "" if region[1].startswith("<not") else region[1]} if region else {}
 
     def _cat(self, container: Container) -> Executed:
         return self._execute(["cat", container.value(TOKEN_FILE)])

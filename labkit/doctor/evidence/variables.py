@@ -33,6 +33,7 @@ GLOBAL_REGION = "us-east-1"
 PASSWORD = re.compile(r"//[^/@]*@")  # of a URL
 # An SDK's words for an endpoint that doesn't answer, or for a proxy's answer.
 LOST = re.compile(r"prox|connect|tim(ed? ?out|eout)|certificate|ssl|closed", re.IGNORECASE)
+NO_REGION = "specify a region"  # the AWS CLI's words
 ON = ("opt-in-not-required", "opted-in")
 
 
@@ -124,7 +125,7 @@ def role_variable_missing(_: Evidence, container: pod_spec.Container) -> Wrong |
 
 
 def variables_empty(_: Evidence, container: pod_spec.Container) -> Wrong | None:
-    """The role and token variables are set, but empty. The webhook doesn't change them, so SDKs use the node's role."""
+    """The role and token variables are set, but empty. The webhook doesn't change them, so SDKs exchange no token."""
     variables = _identity(container)
     if not variables or any(variable.value != "" for variable in variables):
         return None
@@ -197,6 +198,29 @@ def empty_region(evidence: Evidence, container: pod_spec.Container) -> Wrong | N
     if not empty:
         return None
     return Wrong(empty, f"{empty[0].name}={evidence.expected.region}", f"{_named(empty)}: empty")
+
+
+def missing_region(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:
+    """The AWS CLI in the container knows no region: no variable says it, or only the one that this CLI doesn't read.
+
+    Only a probe shows this. The webhook adds both variables to a container that has neither.
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-region.html
+    """
+    present = [name for name in pod_spec.REGIONS if container.variable(name)]
+    is_probed = evidence.pod.probe_allowed and evidence.pod.probe.container is container
+    # Without a role, the webhook adds no region, and the pod's other findings matter more.
+    if not is_probed or len(present) == len(pod_spec.REGIONS) or not (present or container.has_role):
+        return None
+    if empty_region(evidence, container) or known(lambda: evidence.pod.probe.cli_region) != "":
+        return None
+    caller = evidence.pod.caller_if_known
+    return Wrong(
+        (),
+        f"{' and '.join(pod_spec.REGIONS)}, as the webhook sets them",
+        f"only {present[0]}" if present else f"neither {' nor '.join(pod_spec.REGIONS)}",
+        # Calls to STS, S3 and IAM may work without a region.
+        may_work=not (caller and NO_REGION in caller.error),
+    )
 
 
 def proxied(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:

@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds, known, variables, workloads
 from labkit.doctor.evidence.objects import ObjectMeta, PodDocument, Workload
-from labkit.doctor.evidence.pod_spec import ROLE, Container, PodSpec
+from labkit.doctor.evidence.pod_spec import REGIONS, ROLE, Container, PodSpec
 from labkit.doctor.evidence.reading import NOBODY, Document, Read
 from labkit.doctor.finding import Cause, Symptom, cause
 from labkit.doctor.repairs import advice, pod_commands
@@ -119,7 +119,7 @@ variables_empty = in_variables(
     "pod-variables-empty",
     stages.IDENTITY,
     variables.variables_empty,
-    "The container's role and token variables are empty, so the SDK uses the node's role.",
+    "The container's role and token variables are empty, so the SDK does not use the role.",
 )
 empty_region = in_variables(
     "pod-region-empty",
@@ -127,6 +127,21 @@ empty_region = in_variables(
     variables.empty_region,
     "The container's region variable is set but empty, so the webhook adds no region. SDKs that need AWS_REGION fail.",
 )
+
+
+@cause("pod-region-missing", stages.EXCHANGE, LEARN, reads=(kinds.PODS,))
+def region_missing(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/sdkref/latest/guide/feature-region.html"""
+    return symptom(
+        evidence,
+        "The AWS CLI in the container knows no region, so it can call only services without one.",
+        variables.missing_region,
+        hint="# set both variables in the manifest, or neither: then the webhook sets both. SDKs for Python and the\n"
+        "# AWS CLI 1 read only AWS_DEFAULT_REGION, and most other SDKs only AWS_REGION",
+        changes=(_with_region,),
+    )
+
+
 role_by_hand = in_variables(
     "pod-role-set-by-hand",
     stages.WEBHOOK,
@@ -328,6 +343,14 @@ def _keys_not_read(evidence: Evidence, container: Container, reason: str, hidden
             pod_commands.replaced(evidence, without_keys),
         ),
     )
+
+
+def _with_region(evidence: Evidence, manifest: Document) -> None:
+    wrong = {each.name for each in evidence.pod.containers if variables.missing_region(evidence, each)}
+    for container in containers_of(manifest["spec"]):
+        if container["name"] in wrong:
+            others = [entry for entry in container.get("env") or [] if entry["name"] not in REGIONS]
+            container["env"] = others + [{"name": name, "value": evidence.expected.region} for name in REGIONS]
 
 
 def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:

@@ -81,6 +81,16 @@ def done(request: AwsRequest, result: str = "") -> Response:
     return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
 
 
+def ec2_answer(request: AwsRequest, content: str) -> Response:
+    """Return the answer to a successful call of EC2. ``content`` is XML."""
+    name = f"{request.operation}Response"
+    body = (
+        f'{PROLOG}<{name} xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+        f"<requestId>{uuid.uuid4()}</requestId>{content}</{name}>"
+    )
+    return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
+
+
 def xml(content: object) -> str:
     """Return the content as the query protocol's XML. A dict becomes one element for each key, named like the key.
 

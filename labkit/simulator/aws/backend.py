@@ -144,6 +144,10 @@ class Backend:
         """Return moto's answer to an authenticated and authorized call."""
         return await self.run(self.answer_in_thread, request)
 
+    def has_loaded(self, service: str) -> bool:
+        """Whether moto has answered a call of the service since the lab's server started."""
+        return service in self._apps
+
     async def prepare(self, *services: str) -> None:
         """Load moto's modules for these services in advance."""
         for service in services:

@@ -5,7 +5,43 @@ from typing import Any, Protocol
 
 from labkit.simulator.aws.access_entries import AccessEntries
 from labkit.simulator.aws.identity_provider_configs import IdentityProviderConfigs
+from labkit.simulator.aws.own_state import OwnState
 from labkit.simulator.aws.pod_identity import PodIdentityAssociations
+from labkit.simulator.database import NotWritten
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A cluster's node, as EC2 describes it."""
+
+    id: str
+    name: str
+    """The name of the node in the cluster."""
+    role_arn: str
+    region: str
+    zone: str
+    type = "m5.large"
+    image_id = "ami-0123456789abcdef0"
+
+    @property
+    def profile_arn(self) -> str:
+        """The ARN of the instance profile, which has the role's name."""
+        return self.role_arn.replace(":role/", ":instance-profile/")
+
+
+class MetadataOptions:
+    """The options of a node's instance metadata service. ``stored`` is the hop limit.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceMetadataOptionsResponse.html
+    """
+
+    def __init__(self, stored: object = 1):
+        self.hop_limit = stored if isinstance(stored, int) else 1
+        """How many networks an answer with a token may pass. A pod is two away, or one on its node's own network."""
+
+    @property
+    def stored(self) -> int:
+        return self.hop_limit
 
 
 @dataclass(frozen=True)
@@ -26,23 +62,37 @@ class ClusterFacts:
     """The access entries: the principals that the cluster lets in."""
     identity_providers: IdentityProviderConfigs = field(default_factory=IdentityProviderConfigs)
     pod_identity: PodIdentityAssociations = field(default_factory=PodIdentityAssociations)
+    metadata: MetadataOptions = field(default_factory=MetadataOptions)
+    instance: Instance | None = None
+    """The cluster's node; None if the lab runs no node for the cluster."""
 
     @property
     def associated(self) -> dict[str, object]:
-        """`access`, `identity_providers` and `pod_identity`, as JSON can have them."""
+        """The fields in `ASSOCIATED`, as JSON can have them."""
         return {name: getattr(self, name).stored for name in ASSOCIATED}
+
+    def keep(self, own: OwnState) -> None:
+        """Store `associated`. If that fails, undo the changes since the last time, and raise `NotWritten`."""
+        try:
+            own.keep_part(self.arn, self.associated)
+        except NotWritten:
+            known = own.part(self.arn, associated) or {}
+            for name, kind in ASSOCIATED.items():
+                getattr(self, name).__dict__ = (known.get(name) or kind()).__dict__
+            raise
 
 
 ASSOCIATED = {
     "access": AccessEntries,
     "identity_providers": IdentityProviderConfigs,
     "pod_identity": PodIdentityAssociations,
+    "metadata": MetadataOptions,
 }
 
 
 def associated(stored: dict[str, object]) -> dict[str, Any]:
-    """Return three fields of `ClusterFacts` from the value that `ClusterFacts.associated` had before."""
-    return {name: kind(stored[name]) for name, kind in ASSOCIATED.items()}
+    """Return the fields in `ASSOCIATED` from the value that `ClusterFacts.associated` had before."""
+    return {name: kind(stored[name]) for name, kind in ASSOCIATED.items() if name in stored}
 
 
 class EksClusters(Protocol):
@@ -56,3 +106,9 @@ class EksClusters(Protocol):
 
     def get(self, region: str, name: str) -> ClusterFacts | None:
         """The cluster's facts; None if the cluster doesn't exist or isn't ready yet."""
+
+    def nodes(self, region: str) -> dict[str, ClusterFacts]:
+        """The facts of the region's clusters that have a node, by the node's instance id."""
+
+    def tell_clients(self) -> None:
+        """Write the facts that clients read from the lab's folder."""

@@ -276,7 +276,8 @@ class Gate:
         if not changes(request):
             return  # a call that only reads must work on a full disk
         service.keep_own(request)
-        if service.stores is None and response.status < 400 and request.service not in self._reported_unkept:
+        is_lost = service.stores is None and request.operation not in service.own_operations
+        if is_lost and response.status < 400 and request.service not in self._reported_unkept:
             self._reported_unkept.add(request.service)
             self._tell(unkept(request.service))
 

@@ -3,7 +3,8 @@
 What differs from AWS:
 
 - IMDSv1: a request without a token is refused.
-- The hop limit: the lab has none. Every pod gets an answer.
+- The hop limit: with 1, a pod's request for a token gets no answer on AWS, and an SDK waits for a second or more. The
+  lab closes the pod's connection at once. Pods have a port of their own; those on the node's network have another.
 - Data: the service has the ids, the type, the placement, the role's credentials and the identity document. It has no
   user data, network, tags, events or signatures.
 
@@ -18,6 +19,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from labkit.policy.arn import Arn
+from labkit.simulator.aws.clusters import Instance
 from labkit.simulator.aws.gate import Gate
 from labkit.simulator.clock import Clock, rfc3339
 from labkit.webhook.body import ClientDisconnect, TooLong, whole
@@ -43,22 +45,20 @@ CATEGORIES = {
 class InstanceMetadata:
     """The metadata service (IMDSv2) of one node, as an ASGI application. It returns credentials of the node's role.
 
-    Each node's service has its own port. The endpoint has no path, because the SDKs for Go 1 and JavaScript would drop
+    Each node's service has its own ports. The endpoint has no path, because the SDKs for Go 1 and JavaScript would drop
     a path.
     """
 
-    def __init__(
-        self, gate: Gate, clock: Clock, *, role_arn: str, instance_id: str, region: str, availability_zone: str
-    ):
-        role = Arn.parse(role_arn)
-        self.role_arn, self.role_name, self.account_id = role_arn, role.name, role.account
-        self.instance_id = instance_id
+    def __init__(self, gate: Gate, clock: Clock, instance: Instance):
+        role = Arn.parse(instance.role_arn)
+        self.instance = instance
+        self.role_name, self.account_id = role.name, role.account
         self._facts = {
-            "ami-id": "ami-0123456789abcdef0",
-            "instance-id": instance_id,
-            "instance-type": "m5.large",
-            "placement/region": region,
-            "placement/availability-zone": availability_zone,
+            "ami-id": instance.image_id,
+            "instance-id": instance.id,
+            "instance-type": instance.type,
+            "placement/region": instance.region,
+            "placement/availability-zone": instance.zone,
             "iam/security-credentials": self.role_name,
         }
         self._gate = gate
@@ -118,7 +118,7 @@ class InstanceMetadata:
                 "architecture": "x86_64",
                 "availabilityZone": self._facts["placement/availability-zone"],
                 "imageId": self._facts["ami-id"],
-                "instanceId": self.instance_id,
+                "instanceId": self.instance.id,
                 "instanceType": self._facts["instance-type"],
                 "region": self._facts["placement/region"],
                 "version": "2017-09-30",
@@ -130,8 +130,8 @@ class InstanceMetadata:
             return {
                 "Code": "Success",
                 "LastUpdated": rfc3339(self._clock.now()),
-                "InstanceProfileArn": f"arn:aws:iam::{self.account_id}:instance-profile/{self.role_name}",
-                "InstanceProfileId": "AIPA" + self.instance_id.removeprefix("i-").upper()[:17],
+                "InstanceProfileArn": self.instance.profile_arn,
+                "InstanceProfileId": "AIPA" + self.instance.id.removeprefix("i-").upper()[:17],
             }
         if name == f"iam/security-credentials/{self.role_name}":
             return self.role_session()
@@ -143,7 +143,7 @@ class InstanceMetadata:
         held = self._credentials
         # If the clock was set back, the credentials are from the future. They're renewed, too.
         if held is None or not self._issued_at <= now < held.expiration - RENEWED_BEFORE:
-            held = self._gate.sessions.issue(self.role_arn, self.instance_id, DURATION)
+            held = self._gate.sessions.issue(self.instance.role_arn, self.instance.id, DURATION)
             self._credentials, self._issued_at = held, now
         return {
             "Code": "Success",
@@ -160,6 +160,8 @@ async def _answer(send: "Send", method: str, status: int, body: str, extra: dict
     content = body.encode()
     kind = "application/json" if body.startswith("{") else "text/plain"
     answered = {"content-type": kind, "content-length": str(len(content)), "server": "EC2ws", **extra}
+    # A pod's next request needs a new connection, so a new hop limit counts at once.
+    answered["connection"] = "close"
     encoded = [(name.encode(), value.encode()) for name, value in answered.items()]
     await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else content})

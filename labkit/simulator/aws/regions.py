@@ -11,7 +11,6 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regi
 """
 
 import re
-import uuid
 from collections import defaultdict
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -21,7 +20,7 @@ from typing import Any
 import boto3
 
 from labkit.simulator.aws.actions.requests import require_emulated
-from labkit.simulator.aws.answers import PROLOG, Refusal, respond, xml
+from labkit.simulator.aws.answers import Refusal, ec2_answer, respond, xml
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import AwsRequest, Response
 from labkit.simulator.aws.own_state import OwnState
@@ -124,12 +123,7 @@ class Regions:
         for key, wanted in _filters(form):
             regions_shown = [one for one in regions_shown if any(fnmatchcase(one[key], pattern) for pattern in wanted)]
         items = "".join(xml({"item": one}) for one in regions_shown)
-        body = (
-            f"{PROLOG}"
-            '<DescribeRegionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
-            f"<requestId>{uuid.uuid4()}</requestId><regionInfo>{items}</regionInfo></DescribeRegionsResponse>"
-        )
-        return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
+        return ec2_answer(request, f"<regionInfo>{items}</regionInfo>")
 
     def _account(self, request: AwsRequest, parameters: dict[str, Any]) -> str:
         named, own = parameters.get("AccountId"), request.account_id

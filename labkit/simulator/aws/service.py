@@ -62,6 +62,8 @@ class Service:
     api: Api
     stores: tuple[str, ...] | None = None
     """The names of the service's state in moto. The lab writes it to its folder, unless this is None."""
+    own_operations: tuple[str, ...] = ()
+    """The operations that change only the lab's own state of the service, if `stores` is None."""
     resource_types: Mapping[str, str] = {}
     """CloudTrail's type of the resource that a parameter names, by the parameter."""
     event_names: Mapping[str, str] = {}

@@ -69,7 +69,7 @@ def start(lab: Lab, name: str, account: str = "cart") -> None:
     lab.wait_until_running("my-pod", name)
 
 
-@wrong("09-b", "AWS knows my-pod as found assumed-role/blue-node-role")
+@wrong("09-b", "AWS knows my-pod as found Unable to locate credentials")
 def the_annotation_without_a_new_pod(lab, name):
     name_role(lab, name)
 

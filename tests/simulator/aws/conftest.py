@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import rsa
 from moto.core.base_backend import BackendDict
 
-from labkit.simulator.aws.clusters import ClusterFacts
+from labkit.simulator.aws.clusters import ClusterFacts, Instance
 from labkit.simulator.aws.gate import Gate, Keys
 from labkit.simulator.aws.metadata import InstanceMetadata
 from labkit.simulator.aws.trail import Trail
@@ -103,6 +103,7 @@ class Clusters:
             version=request.get("version") or "1.33",
             created_at=1_750_000_000.0,
             role_arn=request["roleArn"],
+            instance=node(),
         )
         return self.known[region, name]
 
@@ -111,6 +112,16 @@ class Clusters:
 
     def get(self, region: str, name: str) -> ClusterFacts | None:
         return self.known.get((region, name))
+
+    def nodes(self, region: str) -> dict[str, ClusterFacts]:
+        return {facts.instance.id: facts for (place, _), facts in self.known.items() if place == region}
+
+    def tell_clients(self) -> None:
+        pass
+
+
+def node(role_arn: str = f"arn:aws:iam::{ACCOUNT}:role/node") -> Instance:
+    return Instance(id="i-0123456789abcdef0", name="blue-node-1", role_arn=role_arn, region=REGION, zone=f"{REGION}a")
 
 
 class Aws:
@@ -165,8 +176,7 @@ class Aws:
 
     def node_metadata(self, role_arn: str) -> str:
         """The endpoint of a node's metadata service."""
-        about = {"instance_id": "i-0123456789abcdef0", "region": REGION, "availability_zone": f"{REGION}a"}
-        return f"http://127.0.0.1:{self.listen(InstanceMetadata(self.gate, self.clock, role_arn=role_arn, **about))}"
+        return f"http://127.0.0.1:{self.listen(InstanceMetadata(self.gate, self.clock, node(role_arn)))}"
 
     def listen(self, app: Any, *, hosts: set[str] | None = None, certificate: Any = None) -> int:
         hosts = hosts or {"127.0.0.1", "localhost"}

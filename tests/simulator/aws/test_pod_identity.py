@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from labkit.simulator.aws.metadata import InstanceMetadata
 from labkit.simulator.aws.pod_identity_agent import PodIdentityAgent
-from tests.simulator.aws.conftest import ACCOUNT, AUDIENCE, REGION, document, key_pair, refused
+from tests.simulator.aws.conftest import ACCOUNT, AUDIENCE, REGION, document, key_pair, node, refused
 
 FOR_PODS = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}}
 BOTH = ["sts:AssumeRole", "sts:TagSession"]
@@ -27,17 +27,15 @@ class Place:
     def __init__(self, aws):
         self.aws = aws
         self.iam, self.eks = aws.client("iam"), aws.client("eks")
-        node = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        self.iam.create_role(RoleName="node", AssumeRolePolicyDocument=document(node))
+        ec2 = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        self.iam.create_role(RoleName="node", AssumeRolePolicyDocument=document(ec2))
         self.iam.attach_role_policy(RoleName="node", PolicyArn="arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy")
         self.iam.create_role(RoleName="app", AssumeRolePolicyDocument=document({**FOR_PODS, "Action": BOTH}))
         self.eks.create_cluster(name="blue", roleArn=ROLE, resourcesVpcConfig={})
         whose = {"clusterName": "blue", "namespace": "default", "serviceAccount": "cart"}
         made = self.eks.create_pod_identity_association(**whose, roleArn=ROLE)["association"]
         self.association = {"clusterName": "blue", "associationId": made["associationId"]}
-        about = {"instance_id": "i-0123456789abcdef0", "region": REGION, "availability_zone": f"{REGION}a"}
-        metadata = InstanceMetadata(aws.gate, aws.clock, role_arn=f"arn:aws:iam::{ACCOUNT}:role/node", **about)
-        credentials = metadata.role_session
+        credentials = InstanceMetadata(aws.gate, aws.clock, node()).role_session
         agent = PodIdentityAgent(aws.gate, aws.clock, cluster="blue", region=REGION, node_credentials=credentials)
         self.url = f"http://127.0.0.1:{aws.listen(agent)}/v1/credentials"
 

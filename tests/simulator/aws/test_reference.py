@@ -43,6 +43,11 @@ UNKNOWN = {
     },
     "iam:ResetServiceSpecificCredential": {"iam:servicespecificcredentialservicename"},
     "iam:UpdateServiceSpecificCredential": {"iam:servicespecificcredentialservicename"},
+    # The facts about a node that few policies name.
+    "ec2:ModifyInstanceMetadataOptions": {
+        key for key in reference._listed("ec2")["modifyinstancemetadataoptions"]
+        if key not in ("ec2:instanceid", "ec2:region")
+    },
     # Lambda's call of the function itself isn't a call to the lab's AWS.
     "lambda:InvokeFunction": {"lambda:eventsourcetoken", "lambda:invokedviafunctionurl", "lambda:functionarn"},
 }  # fmt: skip

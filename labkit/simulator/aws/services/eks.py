@@ -35,11 +35,10 @@ from labkit.simulator.aws.answers import (
 from labkit.simulator.aws.authorization import stored_policy
 from labkit.simulator.aws.backend import Backend
 from labkit.simulator.aws.call import Api, AwsRequest, Call, ParsedRequest, Permission, Response
-from labkit.simulator.aws.clusters import ASSOCIATED, ClusterFacts, associated
+from labkit.simulator.aws.clusters import ClusterFacts
 from labkit.simulator.aws.pod_identity import SERVICE
 from labkit.simulator.aws.service import Parts, Service
 from labkit.simulator.aws.sessions import Caller, Session
-from labkit.simulator.database import NotWritten
 from labkit.simulator.names import CLUSTER_NAME
 
 CONFIG_MAP = "CONFIG_MAP"
@@ -99,18 +98,11 @@ class Eks(Service):
     def keep_own(self, request: AwsRequest) -> None:
         """Store the regions, and the data of the cluster that the call names: its `ClusterFacts.associated`."""
         facts, own = self.clusters.get(request.region, _cluster(request)), self.parts.own
-        try:
-            self.parts.regions.keep(own)
-            if facts:
-                own.keep_part(facts.arn, facts.associated)
-            elif request.operation in ("CreateCluster", "DeleteCluster"):
-                account_id = self.backend.account_id
-                own.keep_part(f"arn:aws:eks:{request.region}:{account_id}:cluster/{_cluster(request)}", None)
-        except NotWritten:
-            known = (facts and own.part(facts.arn, associated)) or {}
-            for name, kind in ASSOCIATED.items() if facts else ():
-                getattr(facts, name).__dict__ = (known.get(name) or kind()).__dict__
-            raise
+        self.parts.regions.keep(own)
+        if facts:
+            facts.keep(own)
+        elif request.operation in ("CreateCluster", "DeleteCluster"):
+            own.keep_part(f"arn:aws:eks:{request.region}:{self.backend.account_id}:cluster/{_cluster(request)}", None)
 
     def forget_lost(self) -> None:
         """Delete moto's entry for each cluster that isn't in ``clusters``.

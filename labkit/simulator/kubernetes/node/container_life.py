@@ -185,9 +185,10 @@ class ContainerLife:
             for message in security.not_given(ground.users.grade) if not status.restarts else ():
                 self._say("NotEnforced", message, warning=True)
             argv = image.arguments(command, args)
+            after = ground.after | (ground.on_host_network if pod.document["spec"].get("hostNetwork") else {})
             claim = Claim(f"{metadata['namespace']}/{metadata['name']}", _tcp_ports(spec), sandbox.processes)
             with ground.ports.claimed(claim):
-                code = await self._run_in(sandbox, limits, argv, variables | ground.after, written, claim=claim)
+                code = await self._run_in(sandbox, limits, argv, variables | after, written, claim=claim)
         finally:
             self.run = None
             await sandbox.close()

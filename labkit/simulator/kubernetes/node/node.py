@@ -68,11 +68,13 @@ class Node:
     clock_file: Path
     environment: dict[str, str]  # variables that make programs call the lab instead of AWS
     images: dict[str, Image]  # by repository
+    on_host_network: dict[str, str] = field(default_factory=dict)  # further variables of pods with `hostNetwork: true`
     home: dict[str, str] = field(default_factory=dict)  # the files in each pod's home folder: path -> text
     # Key: an address of the node, e.g. of the Pod Identity agent, in containers' variables. Value: the address on this
     # machine that replaces it.
     led: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    provider_id: str = ""  # the machine's id in its cloud
     mounts: Literal["private", "mapped"] | None = None
 
     def __post_init__(self) -> None:
@@ -135,6 +137,7 @@ class Node:
             images=self.images,
             before=lambda pod, home: self._variables(pod, home, programs),
             after={**self.environment, **self._follow},
+            on_host_network=self.on_host_network,
             led=self.led,
             home=self.home,
             visible=(programs, self._clock.of_pods.parent),
@@ -293,13 +296,14 @@ class Node:
                     **self.labels,
                 },
             },
-            "spec": {},
+            "spec": {"providerID": self.provider_id} if self.provider_id else {},
         }
         try:
             await self._client.post("/api/v1/nodes", node)
         except httpx.HTTPStatusError as error:
             if error.response.status_code != 409:
                 raise
+            await self._client.patch(f"/api/v1/nodes/{self.name}", {"spec": node["spec"]})
         await self._client.patch(f"/api/v1/nodes/{self.name}/status", {"status": self._status()})
 
     def _status(self) -> Object:

@@ -40,6 +40,7 @@ class Ground:
     images: dict[str, Image]
     before: Callable[[Object, Path], dict[str, str]]  # (pod, home) -> variables that the pod's own variables override
     after: dict[str, str]  # variables that override the pod's own
+    on_host_network: dict[str, str]  # further ones of a pod with `hostNetwork: true`
     led: dict[str, str]  # an address in a pod's variable -> the address that replaces it
     home: dict[str, str]  # the files in a pod's home folder: path -> text
     visible: tuple[Path, ...]
