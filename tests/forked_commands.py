@@ -227,6 +227,8 @@ def _load_aws() -> Callable[[], object]:
     import awscli.clidriver
     import botocore.session  # the CLI's own
 
+    import labkit.simulator.aws_cli  # noqa: F401 - the CLI's plugin in pods, which may not see this checkout
+
     create_loader = botocore.session.create_loader
     botocore.session.create_loader = functools.cache(create_loader)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

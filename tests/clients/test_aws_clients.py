@@ -199,13 +199,19 @@ def run(lab: labkit.Lab, client: Client) -> Callable[..., Ended]:
             "name": "app",
             "image": "amazon/aws-cli",
             "command": ["sh", "-c", line],
-            "volumeMounts": [{"name": "forged", "mountPath": "/forged"}],
+            "volumeMounts": [
+                {"name": "forged", "mountPath": "/forged"},
+                {"name": "javascript", "mountPath": str(JAVASCRIPT), "readOnly": True},
+            ],
         }
         spec = {
             "serviceAccountName": account,
             "restartPolicy": "Never",
             "containers": [container],
-            "volumes": [{"name": "forged", "configMap": {"name": "forged", "optional": True}}],
+            "volumes": [
+                {"name": "forged", "configMap": {"name": "forged", "optional": True}},
+                {"name": "javascript", "hostPath": {"path": str(JAVASCRIPT)}},
+            ],
         }
         made = core.create_namespaced_pod(NAMESPACE, {"metadata": {"generateName": f"{account}-"}, "spec": spec})
         given = {variable.name for variable in made.spec.containers[0].env or ()}

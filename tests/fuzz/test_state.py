@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import botocore
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,13 +30,14 @@ FORBIDDEN = (
     "marshal.", "sys.settrace", "os.exec", "os.fork", "os.kill", "os.link", "os.mkdir", "os.posix_spawn", "os.remove",
     "os.rename", "os.rmdir", "os.symlink", "os.system", "os.truncate", "os.chmod",
 )  # fmt: skip
+PACKAGES = (sys.prefix, str(Path(botocore.__file__).parent))
 _forbidden: list[list[str]] = []
 """The list that gets the forbidden events now, if any."""
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    # moto reads its own data, such as the names of regions.
-    writes = event == "open" and not (arguments[1] in ("r", "rb") and str(arguments[0]).startswith(sys.prefix))
+    # moto reads its own data, such as the names of regions, and botocore's.
+    writes = event == "open" and not (arguments[1] in ("r", "rb") and str(arguments[0]).startswith(PACKAGES))
     if _forbidden and (writes or event.startswith(FORBIDDEN)):
         _forbidden[-1].append(f"{event} {arguments}"[:200])
 

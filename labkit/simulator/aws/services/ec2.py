@@ -44,12 +44,10 @@ class Ec2(Service):
     own_operations = (MODIFY,)
 
     def read(self, request: AwsRequest, caller: Caller) -> AwsRequest:
-        """Return ``request`` with its parameters if it's about nodes, and unread if not.
+        """Return ``request`` with the fields of its form.
 
         EC2's model takes as long to load as all other models together.
         """
-        if request.operation not in (DESCRIBE, MODIFY):
-            return request
         form = {name: value for name, value in request.call.form.items() if name not in ("Action", "Version")}
         parsed = ParsedRequest("ec2", request.operation, form, request.region, request.account_id, request.call)
         return replace(request, parsed=parsed)
