@@ -26,7 +26,7 @@ class Clock:
     @property
     def of_pods(self) -> Path:
         """A copy of ``file`` that every user of a pod may read, in a folder of its own."""
-        return self.file.parent.resolve() / "pods" / "clock" / "offset"
+        return self.file.parent.resolve() / "pods" / ".clock" / "offset"
 
     def now(self) -> float:
         """Return lab time in seconds since the epoch."""

@@ -42,7 +42,8 @@ def command(seat: Seat, arguments: Sequence[str], mounting: Sequence[str] = ()) 
         *("--dir", "/tmp"),  # noqa: S108
         *("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--"),
         *("setpriv", "--reuid", str(seat.uid), "--regid", str(seat.uid), "--clear-groups", "--"),
-        *("bwrap", *_seen(seat, home(seat)), "--proc", "/proc", "--dev", "/dev", *_temporary(seat)),
+        # The temporary folders come first, since the interpreter may lie in one of them.
+        *("bwrap", "--proc", "/proc", "--dev", "/dev", *_temporary(seat), *_seen(seat, home(seat))),
         *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--hostname", "workshop", "--chdir", home(seat), "--remount-ro", "/", "--", *arguments),
     ]

@@ -16,6 +16,7 @@ WORDS = {
     "pod-identity-association-made",
     "provider-of-a-cluster-that-is-gone",
     "proxy-without-exceptions",
+    "region-under-one-name",
     "trust-policy-for-every-service-account",
     "trust-policy-for-the-whole-namespace",
     "trust-policy-has-grown",

@@ -12,6 +12,7 @@ import yaml
 
 from labkit.workshop import Workshop, read, words, write_examples
 from labkit.workshop.participant import Participant
+from tests import forked_commands
 from tests.conftest import lacking
 
 # Tests of several checkouts can run on one machine.
@@ -57,7 +58,7 @@ def workshop(folder: Path) -> Iterator[Workshop]:
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `labkit workshop` with the installed interpreter, which a participant can read, too."""
-    python = Path(sys.prefix) / "bin" / "python"
+    python = forked_commands.REAL / "python"
     return subprocess.run([python, "-m", "labkit.cli", "workshop", *arguments], capture_output=True, text=True)
 
 

@@ -9,7 +9,10 @@ from tests.simulator.kubernetes.node_lab import shell, until
 pytestmark = pytest.mark.kubectl
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"
 
-COUNTS = 'echo >>"$HOME/runs"; n=$(wc -l <"$HOME/runs"); echo run $n; '
+# A container's own files end with it.
+COUNTS = "echo >>/share/runs; n=$(wc -l </share/runs); echo run $n; "
+SHARE = {"volumeMounts": [{"name": "share", "mountPath": "/share"}]}
+VOLUMES = [{"name": "share", "emptyDir": {}}]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,12 @@ def test_the_log_stays_readable_after_a_follower_disconnects(host, kubectl):
 
 
 def test_previous_shows_the_log_of_the_run_before_the_restart(host, kubectl):
-    host.create("again", shell(COUNTS + "[ $n = 1 ] || exec sleep 600; exit 1"), restartPolicy="Always")
+    host.create(
+        "again",
+        shell(COUNTS + "[ $n = 1 ] || exec sleep 600; exit 1", **SHARE),
+        restartPolicy="Always",
+        volumes=VOLUMES,
+    )
     until(lambda: _restarts(host, "again") == 1 and host.log("again") == "run 2\n", "it runs again")
     assert kubectl.out("logs", "again", "--previous") == "run 1\n"
     host.create("first", shell("echo first; exec sleep 600"))
@@ -77,7 +85,7 @@ def test_previous_shows_the_log_of_the_run_before_the_restart(host, kubectl):
 
 
 def test_a_container_in_crash_loop_back_off_shows_the_last_runs_log(host, kubectl):
-    host.create("crashes", shell(COUNTS + "exit 1"), restartPolicy="Always")
+    host.create("crashes", shell(COUNTS + "exit 1", **SHARE), restartPolicy="Always", volumes=VOLUMES)
 
     def waiting():
         [status] = host.read("crashes").status.container_statuses or [None]
