@@ -7,9 +7,10 @@ import os
 import platform
 import re
 import shutil
+from contextlib import suppress
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import TimeoutError, expect
 
 from labkit.cli import learning
 from labkit.course.contents import NAME as CONTENTS
@@ -80,6 +81,9 @@ def readable(page, *elements):
         page.evaluate(THEME, theme)
         page.wait_for_function(THEME_IS, arg=light)
         for element in elements:
+            # A theme's style sheet may apply a moment after the theme has its name.
+            with suppress(TimeoutError):
+                page.wait_for_function(f"element => ({CONTRAST})(element) >= {READABLE}", arg=element.element_handle())
             assert element.evaluate(CONTRAST) >= READABLE, (theme, element)
 
 
