@@ -57,14 +57,21 @@ ERRORS = """() => window.jupyterapp.shell.currentWidget.content.model.sharedMode
 .map(output => output.traceback.join('\\n'))"""
 # The contrast of a text with its background: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
 CONTRAST = """element => {
-const light = colour => {
-  const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255)
+const parts = colour => [...colour.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+const light = ([r, g, b]) => {
+  const [red, green, blue] = [r, g, b].map(part => part / 255)
     .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 };
-let behind = element;
-while (/, 0\\)$/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
-const [dark, bright] = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor].map(light).sort();
+// A row under the pointer has a background that what is behind it shows through.
+const behind = element => {
+  if (!element) return [255, 255, 255];
+  const [r, g, b, alpha] = parts(getComputedStyle(element).backgroundColor);
+  if (alpha === 1) return [r, g, b];
+  const below = behind(element.parentElement);
+  return [r, g, b].map((part, at) => part * alpha + below[at] * (1 - alpha));
+};
+const [dark, bright] = [parts(getComputedStyle(element).color), behind(element)].map(light).sort((a, b) => a - b);
 return (bright + 0.05) / (dark + 0.05);
 }"""
 READABLE = 4.5
@@ -121,6 +128,7 @@ def test_a_tab_whose_notebook_was_started_over_offers_to_reload_it(jupyterlab, p
 def test_a_learner_goes_from_the_contents_page_to_a_solved_exercise_and_back(jupyterlab, page):
     jupyterlab.open(page, f"learn/{CONTENTS}")
     step = page.locator(".jp-OutputArea").get_by_role("link", name="02 IAM role")
+    step.hover()
     readable(page, step, page.get_by_text("what you've done"))
     step.click()
     page.wait_for_function(f"({READY})() && window.jupyterapp.shell.currentWidget.context.path === 'learn/{WALKED}'")
