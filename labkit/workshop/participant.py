@@ -95,6 +95,7 @@ class Participant:
             ssl=self.tls if address.startswith("wss") else None,
             max_size=BIGGEST_MESSAGE,
             open_timeout=self.timeout,
+            ping_interval=None,  # a busy server answers late; a cell has its own time limit
             proxy=None,
         ) as socket:
             yield Kernel(socket, kernel_id, self.timeout)
@@ -131,7 +132,7 @@ class Kernel:
     timeout: float
 
     async def run(self, source: str) -> str:
-        """Run a cell and return what it printed or showed as text. Raises `LabError` if the cell fails."""
+        """Run a cell and return what it printed or showed as text. Raises `LabError` if it fails or takes too long."""
         header = {
             "msg_id": uuid.uuid4().hex,
             "msg_type": "execute_request",
@@ -144,9 +145,13 @@ class Kernel:
         await self.socket.send(json.dumps(message))
         output: list[str] = []
         deadline = time.monotonic() + self.timeout
+        first_line = source.strip().splitlines()[0]
         while True:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                answer = json.loads(await self.socket.recv())
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    answer = json.loads(await self.socket.recv())
+            except TimeoutError:
+                raise LabError(f"A cell took longer than {self.timeout:.0f} s.", where=first_line) from None
             if answer["parent_header"].get("msg_id") != header["msg_id"]:
                 continue
             said = answer["content"]
@@ -156,8 +161,6 @@ class Kernel:
                 case "execute_result" | "display_data":
                     output.append(said["data"].get("text/plain", ""))
                 case "error":
-                    raise LabError(
-                        f"A cell failed: {said['ename']}: {said['evalue']}", where=source.strip().splitlines()[0]
-                    )
+                    raise LabError(f"A cell failed: {said['ename']}: {said['evalue']}", where=first_line)
                 case "status" if said["execution_state"] == "idle":
                     return "".join(output)

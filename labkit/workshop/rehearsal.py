@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 import websockets
 
 from labkit.errors import LabError
 from labkit.showing import counted
-from labkit.workshop import homes, keeper, limits, networks, running, seats, words
+from labkit.workshop import homes, keeper, limits, machine, networks, running, seats, words
 from labkit.workshop.participant import Kernel, Participant
 from labkit.workshop.settings import Workshop
 from labkit.workshop.spawner import clear
@@ -25,7 +26,9 @@ from labkit.workshop.spawner import clear
 NOTEBOOKS = {"01": "01-oidc-provider.ipynb", "02": "02-iam-role.ipynb", "05": "05-verify.ipynb"}
 COMMAND = "import subprocess; subprocess.run(['labkit', *{}], check=True, capture_output=True)"
 BREAK, REPAIR = COMMAND.format(["break", "--random", "--seed", "1"]), COMMAND.format(["mend"])
-WHO = "in_pod('aws sts get-caller-identity --query Arn --output text')"
+# Who the pod is, and which participants' roles its account has.
+WHO = """print(in_pod("aws sts get-caller-identity --query Arn --output text").split("/")[1],
+*(role["RoleName"] for role in iam.list_roles()["Roles"] if role["RoleName"].startswith("role-of-")))"""
 IN_TIME = 200  # seconds in which a class has its first lab open
 # What a participant may meet; anything else is a mistake in the rehearsal itself.
 EXPECTED = (LabError, OSError, httpx.HTTPError, websockets.WebSocketException)
@@ -45,6 +48,8 @@ class Rehearsal:
     """Seconds of each participant until the lab was open."""
     hub: float = 0.0
     """MiB (PSS) of the hub and the proxy."""
+    most: float = 0.0
+    """MiB of all participants when they needed the most."""
 
     def __str__(self) -> str:
         lines = [f"{'seconds':{WIDTH}}{'median':>8}{'95th':>8}{'worst':>8}"]
@@ -52,12 +57,12 @@ class Rehearsal:
             lines.append(f"{part:{WIDTH}}{''.join(f'{value:8.1f}' for value in spread(values))}")
         lines += [f"{len(self.failures)} failed.", *self.failures[:5]]
         if self.memory:
-            memory, processor = max(self.memory), statistics.mean(self.processor)
-            gib = math.ceil((self.users * memory + self.hub + 1024) / 1024)
+            processor = statistics.mean(self.processor)
+            gib = math.ceil((max(self.most, sum(self.memory)) + self.hub + machine.REST) / 1024)
             cores = math.ceil(self.users * processor / IN_TIME)
             lines += [
                 f"Open lab: {statistics.mean(self.memory):.0f} MiB a participant, {processor:.1f} s of a core. "
-                f"Hub and proxy: {self.hub:.0f} MiB.",
+                f"At work: up to {self.most / self.users:.0f} MiB. Hub and proxy: {self.hub:.0f} MiB.",
                 f"{counted(self.users, 'participant')}: {gib} GiB, and {counted(cores, 'core')} to open all labs in "
                 f"{IN_TIME} s.",
             ]
@@ -102,6 +107,7 @@ def rehearse(workshop: Workshop, users: int, tell: Callable[[str], None]) -> Reh
 async def _play(workshop: Workshop, cards: dict[str, str], result: Rehearsal, tell: Callable[[str], None]) -> None:
     """Play part after part. In each part, all participants work at once."""
     async with AsyncExitStack() as sockets:
+        watch = asyncio.create_task(_watch_memory(result))
         players = [_Player(workshop, name, card, result, sockets) for name, card in cards.items()]
         for part in ("open", "01", "02", "break, repair", "05"):
             began = time.monotonic()
@@ -113,7 +119,16 @@ async def _play(workshop: Workshop, cards: dict[str, str], result: Rehearsal, te
                 elif outcome is not None:
                     raise outcome
             players = [player for player, outcome in played if outcome is None]
-            tell(f"{part}: {len(players)} of {result.users}")
+            roles = ", each with their own role and no other" if part == "05" and players else ""
+            tell(f"{part}: {len(players)} of {result.users}{roles}")
+        watch.cancel()
+
+
+async def _watch_memory(result: Rehearsal) -> None:
+    before = psutil.virtual_memory().available
+    while True:
+        result.most = max(result.most, (before - psutil.virtual_memory().available) / 2**20)
+        await asyncio.sleep(1)
 
 
 @dataclass
@@ -143,8 +158,8 @@ class _Player:
             await self._run(BREAK)
             await self._run(REPAIR)
         self.result.note("opened lab" if part == "open" else part, began)
-        if part == "05" and f"assumed-role/role-of-{self.name}/" not in (who := await self._run(WHO)):
-            raise LabError(f"The pod is {who}, not role-of-{self.name}.")
+        if part == "05" and (roles := (await self._run(WHO)).split()) != [f"role-of-{self.name}"] * 2:
+            raise LabError(f"The pod's role, and those in its account: {', '.join(roles)}.")
 
     async def _open(self, began: float) -> Kernel:
         await self.person.log_in()

@@ -307,6 +307,17 @@ def test_after_a_reboot_everybody_finds_their_files_and_their_lab(workshop, fold
     asyncio.run(scenario())
 
 
+def test_a_cell_that_takes_too_long_is_one_sentence(workshop, participant):
+    async def scenario():
+        ana = await ready(participant, "ana")
+        async with ana.kernel(OPENS) as kernel:
+            kernel.timeout = 1
+            with pytest.raises(LabError, match="A cell took longer than 1 s"):
+                await kernel.run("import time; time.sleep(3)")
+
+    asyncio.run(scenario())
+
+
 def test_a_hog_meets_its_limits_and_a_neighbour_goes_on(workshop, participant):
     async def scenario():
         ana, eve = await asyncio.gather(ready(participant, "ana"), ready(participant, "eve"))
