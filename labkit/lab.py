@@ -276,17 +276,17 @@ class Lab(Workspace):
         """Show what you've done so far in your copies of the notebooks: steps, exercises, hints, questions."""
         return progress.read()
 
-    def examination(self, *, seed: int | None = None, count: int = 10) -> "Examination":
-        """Continue this run's examination, or start a new one with `count` random faults, one after the other.
+    def examination(self, *, again: bool = False) -> "Examination":
+        """Continue this run's examination, or begin a new one: ten random tasks, one after the other.
 
-        With a `seed`, always start a new examination; the same seed chooses the same faults. Raises `LabError`, and
-        changes nothing, if the target isn't moto.
+        With `again`, always begin a new one. It says how many you have begun. Raises `LabError`, and changes nothing,
+        if the target isn't moto.
         """
         from labkit.course import Examination
 
         capabilities.require_exercises(self)
         with answering(self.parameters.namespace):
-            return Examination(self, seed=seed, count=count)
+            return Examination(self, again=again)
 
     def _check_exercise(self, id: str) -> Check:
         judged = exercises.by_id(id)
@@ -333,7 +333,7 @@ class Lab(Workspace):
 
         capabilities.require_own_cluster(self)
         with answering(self.parameters.namespace):
-            if breaking.faults_in(self):
+            if breaking.is_broken(self):
                 say("Asking AWS in the pod")
             return course.mend_report(self)
 
@@ -344,7 +344,7 @@ class Lab(Workspace):
         capabilities.require_own_cluster(self)
         self._note()
         with answering(self.parameters.namespace), doing("Mending the run"):
-            print(breaking.mend(self) if breaking.faults_in(self) else "Nothing is broken in this run.")
+            print(breaking.mend(self) if breaking.is_broken(self) else "Nothing is broken in this run.")
 
     def fetch(self, url: str) -> Any:
         """Fetch a URL of the cluster's public issuer, as STS does, and return the JSON. Raises `LabError`."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from labkit.cli import account, doctor, faults, lab, learning, webhook, workshop
+from labkit.cli import account, certificate, doctor, faults, lab, learning, webhook, workshop
 from labkit.cli.fleet import fleet
 from labkit.cli.run import diff, run
 from labkit.cli.terminal import protected
@@ -26,8 +26,21 @@ PAGES = {
     "many-clusters": ("diff", "fleet"),
     "set-up": ("lab",),
     "terminal": (
-        *("break", "clock", "down", "env", "fetch", "mend", "progress", "reset", "restore", "run", "snapshot"),
-        *("status", "trail", "up"),
+        *(
+            "break",
+            "certificate",
+            "clock",
+            "down",
+            "env",
+            "fetch",
+            "mend",
+            "progress",
+            "reset",
+            "restore",
+            "run",
+            "snapshot",
+        ),
+        *("status", "trail", "up", "verify"),
     ),
     "webhook": ("manifest", "serve", "webhook"),
     "workshop": ("cards", "forget", "init", "rehearse", "workshop"),
@@ -76,6 +89,7 @@ app.command("break")(faults.break_)
 app.command()(faults.mend)
 app.add_typer(doctor.app)
 app.add_typer(account.app)
+app.add_typer(certificate.app, name="certificate")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(workshop.app, name="workshop")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from labkit.showing import left_aligned, table
+from labkit.showing import counted, left_aligned, table
 
 VARIABLE = "LABKIT_PROGRESS"
 NAME = "progress.jsonl"
@@ -24,13 +24,16 @@ class Examined(TypedDict):
     """The saved state of an examination, without the faults' names. Another kernel can continue the examination."""
 
     run: str
-    seed: int
+    number: int
+    """1 for the learner's first examination, 2 for the second."""
+    salt: str
+    """A random text. Digests of it and of a fault's name stand for the fault in `papers`."""
     points: int
     most: int
     left: int
-    """The number of faults that the learner has neither repaired nor given up."""
+    """The number of tasks that the learner has neither repaired nor given up."""
     papers: list[dict[str, Any]]
-    """The record of each fault: the fields of its `Paper`, except for those in `SECRET`."""
+    """The record of each task: the fields of its `Paper`, except for those in `SECRET`."""
 
 
 class ProgressEvent(TypedDict):
@@ -102,7 +105,7 @@ class Progress:
         right = sum(self.answered.values())
         lines.append(f"questions: {right} of {len(self.answered)} right at the first answer")
         if self.examination:
-            lines.append(f"examination with seed {self.examination['seed']}: {self.score}")
+            lines.append(f"examination {self.examination['number']}: {self.score}")
         if self.unread:
             lines.append(not_counted(self.unread))
         return "\n".join(lines)
@@ -115,12 +118,12 @@ class Progress:
 
     @property
     def score(self) -> str:
-        """The points of the last examination, and the number of its remaining faults; empty without an examination."""
+        """The points of the last examination, and the number of its remaining tasks; empty without an examination."""
         if self.examination is None:
             return ""
         left = self.examination["left"]
         score = f"{self.examination['points']} of {self.examination['most']} points"
-        return f"{score}, {left} {'fault' if left == 1 else 'faults'} left" if left else score
+        return f"{score}, {counted(left, 'task')} left" if left else score
 
     def _repr_html_(self) -> str:
         return left_aligned(table([line.partition(": ")[::2] for line in repr(self).splitlines()]))
@@ -184,7 +187,8 @@ def _events(file: Path) -> Iterator[ProgressEvent | None]:
             ok = ok and isinstance(event["right"], bool) and isinstance(event["at"], int | float)
             if event["what"] == "examined":
                 stands = event["examination"]
-                ok = ok and all(isinstance(stands[key], int) for key in ("seed", "points", "most", "left"))
-        except (ValueError, TypeError, KeyError):
+                stands.setdefault("number", 1)  # labkit 0.1.0 counted none
+                ok = ok and all(isinstance(stands[key], int) for key in ("number", "points", "most", "left"))
+        except (ValueError, TypeError, KeyError, AttributeError):
             ok = False
         yield event if ok else None

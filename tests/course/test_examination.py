@@ -2,94 +2,137 @@
 
 import json
 import re
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+from kubernetes.client import CoreV1Api
 
 from labkit import Lab
 from labkit.course import contents, progress
-from labkit.course.faults import CATALOGUE, breaking, drawn_in_a_row
-from labkit.errors import LabError
+from labkit.course.examination import draw, paper
+from labkit.course.faults import CATALOGUE, Situation, breaking
+from labkit.errors import LabError, UnknownName
+from labkit.run_parameters import Parameters
+from labkit.simulator import Authority, Folder
 from labkit.steps import iam_role
+from labkit.webhook import mutating_webhook_configuration
 from tests import commands
+from tests.doctor import recording
 
 DRAWN = ("trust-policy-names-another-namespace", "policy-detached", "role-deleted")
+BOTH = ("trust-policy-names-another-namespace", "annotation-left-out")
 
 
-def test_an_examination_judges_each_repair_and_ends_with_a_certificate(lab, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("labkit.course.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN])
+@pytest.fixture
+def drawn(monkeypatch):
+    """Let the next examinations have these tasks: a fault's name, or the names of two faults."""
+
+    def choose(*tasks):
+        names = [(task,) if isinstance(task, str) else task for task in tasks]
+        made = [
+            draw.DrawnTask("hard" if len(each) > 1 else "easy", tuple(CATALOGUE[name] for name in each))
+            for each in names
+        ]
+        monkeypatch.setattr("labkit.course.examination.exam.demonstration", lambda: made)
+
+    return choose
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_PROGRESS", str(tmp_path / "progress.jsonl"))
-    iam, said = lab.aws.client("iam"), lambda: capsys.readouterr().out
-    exam = lab.examination(seed=1, count=3)
+    return tmp_path / "progress.jsonl"
+
+
+@pytest.fixture
+def said(capsys):
+    return lambda: capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def healthy():
+    webhook = mutating_webhook_configuration("https://127.0.0.1:8443/mutate", Authority.create("k").certificate_pem)
+    return Situation.wanted(Parameters.checked(), recording.CONNECTION, webhook)
+
+
+def test_an_examination_judges_each_repair_and_ends_with_points(lab, drawn, kept, said):
+    drawn(*DRAWN)
+    iam = lab.aws.client("iam")
+    exam = lab.examination()
     told = said()
-    assert "Fault 1 of 3. What happened: The application moved" in told and "AccessDenied" in told
-    assert DRAWN[0] not in told
+    # Only the symptoms: neither the fault's name nor its story.
+    assert "Examination 1: 3 easy." in told and "Task 1 of 3 (easy). In the pod:" in told and "AccessDenied" in told
+    assert DRAWN[0] not in told and CATALOGUE[DRAWN[0]].description not in told
     exam.hand_in()
-    assert "found     not mended yet" in said()
+    assert said().strip() == "✗ not yet: task 1 of 3 isn't mended. To ask again costs nothing."
 
     trust(iam, lab, "StringLike", "system:serviceaccount:d*t:my-*-account")
     exam.hand_in()
-    told = said()
-    assert re.findall(r"wrong  (.+?)  +expected  refused\n.+found     admitted", told) == [
-        "a neighbour in the namespace",
-        "the same name in another namespace",
-    ]
+    assert said().strip() == "✗ not yet: task 1 of 3 isn't mended. To ask again costs 1 point."
+    with pytest.raises(LabError, match="already asked"):
+        exam.guess("trust policy")
     trust(iam, lab, "StringEquals", f"system:serviceaccount:default:{lab.parameters.service_account}")
     exam.hand_in()
-    assert "right: fault 1 of 3" in (told := said()) and "Fault 2 of 3." in told
+    told = said()
     # The cause is named only now, after the repair.
-    assert f"It was {DRAWN[0]}. The trust policy admits" in told and DRAWN[1] not in told
+    assert f"✓ yes: task 1 of 3 is mended.\n  trust policy: {DRAWN[0]}. The trust policy admits" in told
+    assert "You named nothing: 0 of 1.\n  6 points of 10." in told and DRAWN[1] not in told
 
     for policy in ("arn:aws:iam::aws:policy/AmazonS3FullAccess", lab.parameters.policy_arn):
         iam.attach_role_policy(RoleName="my-role", PolicyArn=policy)
+    exam.guess("permissions")
     exam.hand_in()
-    assert re.search(r"wrong  a write to the bucket +expected  refused\n.+found     allowed", said())
+    assert "✗ not yet" in said()
     iam.detach_role_policy(RoleName="my-role", PolicyArn="arn:aws:iam::aws:policy/AmazonS3FullAccess")
     commands.labkit("doctor")
     exam.hand_in()
-    assert "Fault 3 of 3." in said()
+    assert "You named permissions: 1 of 1.\n  6 points of 10." in (told := said()) and "Task 3 of 3 (easy)" in told
 
+    exam.guess("trust policy")
+    with pytest.raises(LabError, match="isn't over: 1 task left"):
+        exam.certificate("A learner")
     exam.give_up()
-    assert "It was role-deleted. The role my-role doesn't exist" in said()
+    assert "You gave up.\n  role: role-deleted. The role my-role doesn't exist" in said()
     assert not breaking.faults_in(lab)
     with pytest.raises(LabError, match="over"):
         exam.hand_in()
-    shown = repr(exam.certificate())
-    assert shown.splitlines()[0] == "IRSA lab, examination with seed 1: 9 of 30 points"
-    assert "<time>" in shown and "<date>" in shown
-    kept = (tmp_path / "certificate.txt").read_text()
-    assert [re.split("  +", line)[:5] for line in kept.splitlines()[2:5]] == [
-        [DRAWN[0], "repaired", "3", "not asked", "nothing"],
-        [DRAWN[1], "repaired", "2", "asked", "nothing"],
-        [DRAWN[2], "given up", "0", "not asked", "nothing"],
+    result = exam.result()
+    assert repr(result).splitlines()[0] == "IRSA lab, examination 1: 12 of 30 points"
+    assert "<time>" in repr(result)
+    assert [re.split("  +", line)[:6] for line in repr(result).splitlines()[2:]] == [
+        [f"1 {DRAWN[0]}", "easy", "repaired", "0 of 1", "3", "not used"],
+        [f"2 {DRAWN[1]}", "easy", "repaired", "1 of 1", "2", "used"],
+        [f"3 {DRAWN[2]}", "easy", "given up", "0 of 1", "0", "not used"],
     ]
-    assert "examination with seed 1: 9 of 30 points" in repr(progress.read())
-    assert contents_of_98().done == "✓ 9 of 30 points"
-    assert re.search(r"From 20\d\d-.+ It doesn't say who took the examination\.$", kept)
+    with pytest.raises(LabError, match="12 of 30 points: a certificate takes 21"):
+        exam.certificate("A learner")
+    assert "examination 1: 12 of 30 points" in repr(progress.read())
+    assert contents_of_98().done == "✓ 12 of 30 points"
     assert not [each.metadata.name for each in namespaces(lab) if each.metadata.name.startswith("elsewhere")]
 
 
-def test_giving_up_names_the_cause_of_a_denied_permission(lab, monkeypatch, capsys):
-    denied = CATALOGUE["permission-denied-by-an-inline-policy"]
-    monkeypatch.setattr("labkit.course.faults.drawn_in_a_row", lambda *_: [denied])
-    lab.examination(seed=1, count=1).give_up()
-    assert f"It was {denied.id}. The role isn't allowed to do s3:ListBucket" in capsys.readouterr().out
+def test_giving_up_names_the_cause_of_a_denied_permission(lab, drawn, said):
+    drawn("permission-denied-by-an-inline-policy")
+    lab.examination().give_up()
+    assert "permission-denied-by-an-inline-policy. The role isn't allowed to do s3:ListBucket" in said()
 
 
-def test_a_repair_by_the_lab_counts_as_given_up_and_recreating_costs_points(lab, monkeypatch, capsys):
-    monkeypatch.setattr("labkit.course.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN[1:]] * 2)
-    iam, said = lab.aws.client("iam"), lambda: capsys.readouterr().out
-    exam = lab.examination(seed=1)
+def test_a_repair_by_the_lab_counts_as_given_up_and_recreating_costs_points(lab, drawn, said):
+    drawn(*DRAWN[1:] * 2)
+    iam = lab.aws.client("iam")
+    exam = lab.examination()
 
     lab.ready(before="oidc_provider")
     lab.ready(through="pod")
     exam.hand_in()
-    assert "counts as given up. It was policy-detached." in (told := said()) and "Fault 2 of 4." in told
+    assert "counts as given up.\n  permissions: policy-detached." in (told := said()) and "Task 2 of 4" in told
 
     # `labkit mend` prints the fault's name, so a fault that is broken again by that name counts as given up.
     lab.mend()
     lab.break_("role-deleted")
     exam.hand_in()
-    assert "counts as given up. It was role-deleted." in said()
+    assert "counts as given up.\n  role: role-deleted." in said()
 
     # Recreate the whole role although only a policy was missing. Then recreate a missing role.
     trusted = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
@@ -101,15 +144,15 @@ def test_a_repair_by_the_lab_counts_as_given_up_and_recreating_costs_points(lab,
     iam_role.delete(iam, "my-role")
     make_role()
     exam.hand_in()
-    assert "You deleted and created again: the IAM role. Each costs 3 points." in said()
-    assert "role-deleted" not in repr(exam.certificate()).splitlines()[5]
+    assert "You deleted and created again: the IAM role. Each costs 3 points.\n  4 points of 10." in said()
+    assert "role-deleted" not in repr(exam.result()).splitlines()[5]
     make_role()
     exam.hand_in()
     assert "created again" not in said()
-    assert repr(exam.certificate()).splitlines()[0].endswith("17 of 40 points")
+    assert exam.result().points == 4 + 7
 
 
-def test_asking_the_lab_for_the_cause_costs_points_and_reading_does_not(lab, monkeypatch):
+def test_asking_the_lab_for_the_cause_costs_points_and_reading_does_not(lab, drawn):
     def read_only():
         with Lab.open(role_name="reader") as other:
             other.check("iam_role")
@@ -117,45 +160,166 @@ def test_asking_the_lab_for_the_cause_costs_points_and_reading_does_not(lab, mon
         return lab.trail(), lab.who_gets_in()
 
     ways = [read_only, lambda: lab.check("iam_role"), lab.journey, lab.diagnose]
-    monkeypatch.setattr("labkit.course.faults.drawn_in_a_row", lambda *_: [CATALOGUE["policy-detached"] for _ in ways])
-    exam = lab.examination(seed=1)
+    drawn(*["policy-detached" for _ in ways])
+    exam = lab.examination()
     for ask in ways:
         ask()
         lab.aws.client("iam").attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
         exam.hand_in()
-    assert [(paper.doctor, paper.points) for paper in exam.certificate().papers] == [(False, 10)] + [(True, 5)] * 3
+    assert [(paper.doctor, paper.points) for paper in exam.result().papers] == [(False, 7)] + [(True, 3)] * 3
 
 
-def test_another_kernel_continues_the_examination(lab, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("labkit.course.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN[1:]])
-    monkeypatch.setenv("LABKIT_PROGRESS", str(tmp_path / "progress.jsonl"))
-    exam, said = lab.examination(seed=1), lambda: capsys.readouterr().out
+def test_a_hard_task_has_two_faults_and_each_named_part_counts(lab, drawn, said):
+    drawn(BOTH, BOTH)
+    exam = lab.examination()
+    assert "Task 1 of 2 (hard: two parts are broken)" in said()
+    with pytest.raises(LabError, match="Name 2 parts of these: provider, role,"):
+        exam.guess("pod", "role", "provider")
+    with pytest.raises(UnknownName, match="Did you mean 'trust policy'"):
+        exam.guess("trust-policy")
+    exam.guess("trust policy", "pod")
+    trust(lab.aws.client("iam"), lab, "StringEquals", f"system:serviceaccount:default:{lab.parameters.service_account}")
     exam.hand_in()
-    begun = exam.certificate().papers
+    assert "✗ not yet" in said(), "one of the two faults is left"
+    exam.give_up()
+    assert "service account: annotation-left-out. The service account my-service-account names no role" in (
+        told := said()
+    )
+    assert "You named trust policy, pod: 1 of 2.\n  1 point of 10." in told
+    exam.guess("service account", "trust policy")
+    exam.give_up()
+    assert "You named service account, trust policy: 2 of 2.\n  3 points of 10." in said()
+
+
+def test_while_an_examination_runs_nothing_else_names_its_faults(lab, drawn, kept, said):
+    drawn(BOTH)
+    exam = lab.examination()
+    for names_them in (lab.mended, lambda: breaking.faults_in(lab), lambda: breaking.progress(lab)):
+        with pytest.raises(LabError, match="only the examination says whether it's mended"):
+            names_them()
+    folder = Folder.find().path
+    files = [kept, *(each for each in folder.rglob("*") if each.is_file() and "faults" in each.parts)]
+    assert len(files) == 2 and not any(name.encode() in each.read_bytes() for name in BOTH for each in files)
+    assert not any(name in repr(exam.result()) for name in BOTH)
+    exam.give_up()
+
+
+def test_another_kernel_continues_the_examination(lab, drawn, kept, said):
+    drawn(*DRAWN[1:])
+    exam = lab.examination()
+    exam.guess("permissions")
+    exam.hand_in()
+    begun = exam.result().papers
     said()
-    assert contents_of_98().done == "0 of 20 points, 2 faults left"
-    assert "examination with seed 1: 0 of 20 points, 2 faults left" in repr(progress.read())
-    assert not any(told in (tmp_path / "progress.jsonl").read_text() for told in (*DRAWN, "not attached", "cause"))
+    assert contents_of_98().done == "0 of 20 points, 2 tasks left"
+    assert not any(told in kept.read_text() for told in (*DRAWN, "not attached", "cause"))
 
     again = lab.examination()
     told = said()
-    assert "Your examination goes on: seed 1, fault 1 of 2, 0 points so far." in told
-    assert "Fault 1 of 2. What happened: " in told and "AccessDenied" in told
-    assert again.certificate().papers == begun
+    assert "Your examination 1 goes on: task 1 of 2, 0 points so far." in told
+    assert "Task 1 of 2 (easy). In the pod:" in told and "AccessDenied" in told
+    assert again.result().papers == begun
     lab.aws.client("iam").attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
     again.hand_in()
-    assert "right: fault 1 of 2" in (told := said())
-    assert "It was policy-detached. The policy that says what the role may do is not attached to the role." in told
-    assert progress.read().examination["points"] == 8
+    told = said()
+    assert (
+        "permissions: policy-detached. The policy that says what the role may do is not attached to the role." in told
+    )
+    assert progress.read().examination["points"] == 10
 
+    # The first kernel must not judge the second task by what it remembers of the first.
+    with pytest.raises(LabError, match="went on in another notebook"):
+        exam.hand_in()
     # Something else removed the fault meanwhile, as `labkit reset` does.
     lab.mend()
     last = lab.examination()
     told = said()
-    assert "goes on: seed 1, fault 2 of 2" in told and "counts as given up. It was role-deleted." in told
-    assert repr(last.certificate()).splitlines()[0] == "IRSA lab, examination with seed 1: 8 of 20 points"
-    lab.examination(seed=2, count=2).give_up()
-    assert progress.read().examination["seed"] == 2
+    assert "Your examination 1 goes on: task 2 of 2" in told and "counts as given up.\n  role: role-deleted." in told
+    assert repr(last.result()).splitlines()[0] == "IRSA lab, examination 1: 10 of 20 points"
+
+
+def test_another_try_says_which_one_it_is_even_without_the_progress_file(lab, drawn, kept, monkeypatch, said):
+    monkeypatch.setenv("LABKIT_LIVE", "1")
+    task = draw.DrawnTask("easy", (CATALOGUE["policy-detached"],))
+    monkeypatch.setattr("labkit.course.examination.exam.draw", lambda _: [task])
+    first = int(re.search(r"Examination (\d+):", (lab.examination(), said())[1])[1])
+    lab.examination(again=True)
+    assert f"Examination {first + 1}: 1 easy." in said()
+    kept.unlink()
+    lab.examination().give_up()
+    assert f"Examination {first + 2}: 1 easy." in said()
+
+
+def test_a_certificate_is_drawn_for_a_name_and_any_changed_letter_is_seen(lab, drawn, kept, tmp_path, said):
+    drawn(DRAWN[1])
+    exam = lab.examination()
+    exam.guess("permissions")
+    lab.aws.client("iam").attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+    exam.hand_in()
+    for name in ("", "  ", "x" * 61, "two\0lines"):
+        with pytest.raises(LabError, match="A certificate needs a name"):
+            exam.certificate(name)
+    name = "<script>alert(1)</script> & Åsa"
+    assert repr(exam.certificate(name)) == f"certificate.svg: {name}, 10 of 10 points, examination 1"
+    file = tmp_path / "certificate.svg"
+    page = file.read_text()
+    assert "<script" not in page and "repaired: easy 1 of 1" in page
+
+    done = commands.labkit("certificate", "verify", str(file))
+    assert done.returncode == 0 and f"Unchanged: {name}, 10 of 10 points" in done.stdout
+    assert "It doesn't prove who" in done.stdout
+    for at, old in enumerate(("10 of 10", "&lt;script", '"points": 10', "viewBox", '"signature": "')):
+        assert old in page
+        changed = tmp_path / f"{at}.svg"
+        changed.write_text(page.replace(old, old[:-1] + ("1" if old[-1] != "1" else "2")))
+        done = commands.labkit("certificate", "verify", str(changed))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "This certificate was changed after it was signed." in done.stderr, old
+    for content in (b"", b"\xff", b"<svg/>"):
+        file.write_bytes(content)
+        done = commands.labkit("certificate", "verify", str(file))
+        assert done.returncode == 1 and "Traceback" not in done.stderr and "certificate.svg" in done.stderr
+
+
+def test_a_draw_has_its_levels_and_no_fault_that_a_cluster_on_eks_lacks(healthy):
+    seen = Counter()
+    for _ in range(20):
+        tasks = draw.draw(healthy)
+        assert Counter(task.level for task in tasks) == draw.LEVELS
+        names = [fault.id for task in tasks for fault in task.faults]
+        assert len(names) == len(set(names)) == 13
+        seen.update(names)
+        for one, other in (task.faults for task in tasks if task.level == "hard"):
+            assert draw.parts(one, healthy) <= set(draw.IN_AWS)
+            assert draw.parts(other, healthy) <= set(draw.IN_THE_CLUSTER)
+    # AWS runs the issuer and the webhook of a cluster on EKS.
+    issuer = {"discovery-is-not-public", "discovery-of-another-issuer", "signing-key-changed"}
+    assert not issuer & seen.keys() and not [name for name in seen if name.startswith("webhook-")]
+    assert len(seen) > 40
+
+
+def test_the_demonstration_has_the_levels_of_a_draw(healthy):
+    tasks = draw.demonstration()
+    assert Counter(task.level for task in tasks) == draw.LEVELS
+    for task in tasks:
+        levels = [draw.level_of(fault, healthy) for fault in task.faults]
+        assert levels == [task.level] or (task.level == "hard" and len(levels) == 2 and all(levels)), task
+
+
+@pytest.mark.parametrize(
+    ("record", "points"),
+    [
+        ({"repaired": True, "named": 1}, 10),
+        ({"repaired": True, "attempts": 2}, 7),
+        ({"repaired": True, "attempts": 5, "named": 1}, 7),
+        ({"repaired": True, "attempts": 50, "doctor": True, "rebuilt": ["the IAM role"]}, 1),
+        ({"named": 1, "attempts": 9, "doctor": True}, 3),
+        ({}, 0),
+    ],
+)
+def test_the_same_acts_give_the_same_points(record, points):
+    fault = SimpleNamespace(id="any")
+    assert paper.Paper("easy", (fault,), **record).points == points
 
 
 def contents_of_98():
@@ -163,8 +327,6 @@ def contents_of_98():
 
 
 def namespaces(lab):
-    from kubernetes.client import CoreV1Api
-
     items = CoreV1Api(lab.kubernetes).list_namespace().items
     return [each for each in items if each.status.phase == "Active"]
 
@@ -176,9 +338,3 @@ def trust(iam, lab, operator, subject):
     conditions.setdefault("StringEquals", {})[f"{issuer}:aud"] = "sts.amazonaws.com"
     document["Statement"][0]["Condition"] = conditions
     iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(document))
-
-
-def test_the_same_seed_draws_the_same_faults_and_no_fault_twice():
-    first = [fault.id for fault in drawn_in_a_row(7, 10)]
-    assert first == [fault.id for fault in drawn_in_a_row(7, 10)]
-    assert len(set(first)) == 10

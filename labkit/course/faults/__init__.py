@@ -14,7 +14,7 @@ from labkit.course.faults.fault import Fault, expected
 from labkit.course.faults.situation import Situation
 from labkit.errors import LabError
 
-__all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "drawn_in_a_row", "expected", "named"]
+__all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "expected", "named"]
 
 CATALOGUE = fault.read(Path(__file__).with_name("catalogue.toml"), (provider, role, pod, webhook, sdk))
 """The faults by id, in the order of `catalogue.toml`."""
@@ -34,16 +34,5 @@ def drawn(seed: int | None = None) -> Fault:
 
     The same seed gives the same fault.
     """
-    return random.Random(seed).choice(_breaking())  # noqa: S311 - nothing is kept secret by it
-
-
-def drawn_in_a_row(seed: int, count: int) -> list[Fault]:
-    """Return `count` different random faults. Each takes away the pod's role or its access to the bucket.
-
-    The same seed gives the same faults.
-    """
-    return random.Random(seed).sample(_breaking(), count)  # noqa: S311 - nothing is kept secret by it
-
-
-def _breaking() -> list[Fault]:
-    return [each for each in CATALOGUE.values() if not each.works]
+    breaking = [each for each in CATALOGUE.values() if not each.works]
+    return random.Random(seed).choice(breaking)  # noqa: S311 - nothing is kept secret by it

@@ -3,6 +3,7 @@
 Before the first fault, the run's documents (such as the trust policy) are saved in the lab's folder.
 """
 
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -44,6 +45,8 @@ class BrokenRun(BaseModel):
     """The run's documents after its last fault."""
     thumbprint: str = ""
     """The thumbprint of the lab's CA."""
+    of_an_examination: bool = False
+    """Whether an examination put the faults in. Then only the examination may name them."""
 
     def in_lab(self, lab: "Workspace") -> "BrokenRun":
         """Return the record with the lab's present CAs and webhook address. A restored lab has new ones."""
@@ -96,7 +99,7 @@ class MendProgress:
     """The changed objects that no fault has changed."""
 
 
-def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
+def break_lab(lab: "Workspace", fault: Fault, *, of_an_examination: bool = False) -> list[str]:
     """Put a fault into the run. Return the ids of all faults in the run, the latest last.
 
     If the run is missing, create it first. The fault replaces earlier faults that changed the same thing. Raises
@@ -122,7 +125,13 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
     _write(
         lab,
         BrokenRun(
-            run=lab.run, cluster_made=made, faults=faults, before=before, broken=wanted, thumbprint=_thumbprint()
+            run=lab.run,
+            cluster_made=made,
+            faults=faults,
+            before=before,
+            broken=wanted,
+            thumbprint=_thumbprint(),
+            of_an_examination=of_an_examination,
         ),
     )
     # If the fault adds an account, `now` lacks that account's documents: read again.
@@ -135,7 +144,7 @@ def break_and_print(lab: "Workspace", fault: Fault, *, is_named: bool) -> None:
 
     An earlier fault is mended first. Without `is_named`, the fault's name isn't printed.
     """
-    if faults_in(lab) and (mended := mend(lab)).was_broken:
+    if is_broken(lab) and (mended := mend(lab)).was_broken:
         # Without a name, the earlier fault may be the one that is chosen again.
         print(f"The earlier fault is mended first.{f' {mended}' if is_named else ''}")
     break_lab(lab, fault)
@@ -192,17 +201,18 @@ def mend(lab: "Workspace") -> Mended:
 
 def mend_what_was_left(lab: "Workspace") -> None:
     """Mend the run's fault, and say so, if one of the objects that it broke is still broken."""
-    left = progress(lab) if lab.takes_untagged else None
+    left = progress(lab, of_an_examination=True) if lab.takes_untagged else None
     if left and left.still_broken:
         print(f"A fault was still in this run. {mend(lab)}")
 
 
-def progress(lab: "Workspace") -> MendProgress | None:
+def progress(lab: "Workspace", *, of_an_examination: bool = False) -> MendProgress | None:
     """Return how far a broken run is mended, or None if the run has no fault.
 
-    Compare the run's present documents with those from before the first fault.
+    Compare the run's present documents with those from before the first fault. Raises `LabError` if an examination goes
+    on in this run, unless the examination itself wants to know.
     """
-    kept = _read(lab)
+    kept = _named(lab, of_an_examination)
     if kept is None:
         return None
     now = live.read(lab, kept.before, kept.broken)
@@ -217,9 +227,14 @@ def progress(lab: "Workspace") -> MendProgress | None:
     )
 
 
-def faults_in(lab: "Workspace") -> list[str]:
-    """Return the ids of the faults in the run, the earliest first."""
-    kept = _read(lab)
+def is_broken(lab: "Workspace") -> bool:
+    """Return whether the run has a fault."""
+    return _read(lab) is not None
+
+
+def faults_in(lab: "Workspace", *, of_an_examination: bool = False) -> list[str]:
+    """Return the ids of the faults in the run, the earliest first. Raises `LabError` as `progress` does."""
+    kept = _named(lab, of_an_examination)
     return kept.faults if kept else []
 
 
@@ -313,6 +328,17 @@ def _file(lab: "Workspace") -> "Path":
     return Folder.find().path / "faults" / f"{label_value(lab.run)}.json"
 
 
+def _named(lab: "Workspace", of_an_examination: bool) -> BrokenRun | None:
+    kept = _read(lab)
+    if kept and kept.of_an_examination and not of_an_examination:
+        raise LabError(
+            "An examination goes on in this run, and only the examination says whether it's mended.",
+            where=lab.run,
+            next="exam.hand_in()",
+        )
+    return kept
+
+
 def _read(lab: "Workspace") -> BrokenRun | None:
     kept = _parsed(_file(lab))
     is_this = kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab))
@@ -329,11 +355,14 @@ def _thumbprint() -> str:
 
 def _parsed(file: "Path") -> BrokenRun | None:
     try:
-        return BrokenRun.model_validate_json(file.read_text())
-    except (FileNotFoundError, ValidationError):
+        content = file.read_bytes()
+        return BrokenRun.model_validate_json(content if content.startswith(b"{") else zlib.decompress(content))
+    except (FileNotFoundError, ValidationError, zlib.error):
         return None
 
 
 def _write(lab: "Workspace", kept: BrokenRun) -> None:
     # 0600: a pod's manifest may hold secrets.
-    Folder.find().write_private(_file(lab), kept.model_dump_json().encode())
+    content = kept.model_dump_json().encode()
+    # Compressed, so that a search through the lab's folder doesn't show the answers of an examination.
+    Folder.find().write_private(_file(lab), zlib.compress(content) if kept.of_an_examination else content)

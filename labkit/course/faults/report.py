@@ -75,12 +75,12 @@ class MendReport:
         return [(command, stable(answer)) for command, answer in self.answers]
 
 
-def mend_report(lab: "Workspace") -> MendReport:
-    """Return the report on a run. Raises `LabError` if the run has no fault.
+def mend_report(lab: "Workspace", *, of_an_examination: bool = False) -> MendReport:
+    """Return the report on a run. Raises `LabError` if the run has no fault, and as `breaking.progress` does.
 
     This function runs AWS commands in the pod, but mends nothing.
     """
-    progress = breaking.progress(lab)
+    progress = breaking.progress(lab, of_an_examination=of_an_examination)
     if progress is None:
         raise LabError(f"Nothing is broken in {lab.run}.", where="lab.mended", next="lab.break_()")
     faults = [CATALOGUE[name] for name in progress.faults]
