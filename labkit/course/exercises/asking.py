@@ -7,6 +7,8 @@ and `more` has the method's arguments.
 A `Comparison` compares the lab's answer with the right answer.
 """
 
+import json
+import re
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from string import ascii_lowercase
@@ -52,24 +54,48 @@ def admits(place: "Workspace", account: str = "", *, role_arn: str = "") -> Comp
 def only_cart(place: "Workspace") -> list[Comparison]:
     """Check that STS gives the role only to the service account `cart`. Return rows with STS's answers.
 
-    STS should admit `cart`. STS should refuse `till`, `default` in the namespace `default`, and everyone that
-    `newcomers` tries. A row is marked as wrong if STS's answer is wrong. Those that `newcomers` tries have a row only
-    if STS admits them.
+    STS should admit `cart`. STS should refuse `till`, `default` in the namespace `default`, everyone that `newcomers`
+    tries, and each token for another audience. A row is marked as wrong if STS's answer is wrong. Those that
+    `newcomers` tries, and the other audiences, have a row only if STS admits them.
     """
-    return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
+    others = [refuses(place, "till"), refuses(place, "default", namespace="default"), *newcomers(place)]
+    return [admits(place), *others, *for_others(place)]
+
+
+def for_others(place: "Workspace", account: str = "") -> list[Comparison]:
+    """Return a row, marked as wrong, for each audience with which STS wrongly admits the service account.
+
+    These are the audiences that the provider lists beside STS.
+    """
+    tried = [(each, exchange(place, account, audience=each)) for each in audiences(place) if each != AUDIENCE]
+    who = _subject(place, account, "")
+    return [Comparison(f"{who}, audience {each}", "refused", said) for each, said in tried if said == ADMITTED]
+
+
+def audiences(place: "Workspace") -> list[str]:
+    """Return the audiences that the cluster's OIDC provider lists; none if the provider doesn't exist."""
+    iam = place.aws.client("iam")
+    try:
+        provider = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=place.provider_arn)
+    except iam.exceptions.NoSuchEntityException:
+        return []
+    listed: list[str] = provider["ClientIDList"]
+    return listed
 
 
 def newcomers(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Comparison]:
     """Ask for the role as others that STS should refuse. Return a row, marked as wrong, if STS admits one.
 
-    The others are the lab's own user, who has no token, and new service accounts. For each name in `accounts`, such as
-    cart, the new service accounts have names that a wildcard in its place would match, or its name in a new namespace.
-    Without `accounts`, the only name is `parameters.service_account`. Each asks for the role `role_arn`.
+    The others are the lab's own user, who has no token, the service accounts that the role's trust policy names, and
+    new ones. For each name in `accounts`, such as cart, the new service accounts have names that a wildcard in its
+    place would match, or its name in a new namespace. Without `accounts`, the only name is
+    `parameters.service_account`. Each asks for the role `role_arn`.
     """
     core, namespace = core_api(place.kubernetes), place.parameters.namespace
     accounts = accounts or (place.parameters.service_account,)
+    named = [each for each in _named(place, role_arn) if each not in {(name, namespace) for name in accounts}]
     taken = {each.metadata.name for each in core.list_namespaced_service_account(namespace).items}
-    rows = _without_a_token(place, role_arn)
+    rows = _without_a_token(place, role_arn) + _first_admitted(place, named, role_arn)
     for name in accounts:
         likes = _lookalikes(name, taken, range(len(name)))
         rows += _first_admitted(place, [(like, namespace) for like in likes], role_arn)
@@ -119,8 +145,21 @@ def _without_a_token(place: "Workspace", role_arn: str) -> list[Comparison]:
     return [Comparison(f"someone without a token, for {Arn.parse(arn).name}", "refused", ADMITTED)]
 
 
+def _named(place: "Workspace", role_arn: str) -> list[tuple[str, str]]:
+    """Return the service accounts, as (name, namespace), that the role's trust policy names in full."""
+    role = Arn.parse(role_arn or place.role_arn)
+    there = place.in_account(role.account) if role.account != place.account_id else place
+    iam = there.aws.client("iam")
+    try:
+        policy = json.dumps(iam.get_role(RoleName=role.name)["Role"]["AssumeRolePolicyDocument"])
+    except iam.exceptions.NoSuchEntityException:
+        return []
+    subjects = re.findall(r'"system:serviceaccount:([a-z0-9-]+):([a-z0-9.-]+)"', policy)
+    return [(name, namespace) for namespace, name in dict.fromkeys(subjects)]
+
+
 def _first_admitted(place: "Workspace", accounts: Iterable[tuple[str, str]], role_arn: str) -> list[Comparison]:
-    """Return a row for the first new service account, given as (name, namespace), that STS admits."""
+    """Return a row for the first of these service accounts, given as (name, namespace), that STS admits."""
     for each in accounts:
         if newcomer(place, *each, role_arn=role_arn) == ADMITTED:
             return [Comparison(f"{_subject(place, *each)}, created just now", "refused", ADMITTED)]
@@ -128,12 +167,13 @@ def _first_admitted(place: "Workspace", accounts: Iterable[tuple[str, str]], rol
 
 
 def newcomer(place: "Workspace", account: str, namespace: str, *, role_arn: str = "") -> str:
-    """Return the result of `exchange` for a new service account.
+    """Return the result of `exchange` for a service account. It's new, unless it exists.
 
-    Create the service account first, and the namespace if it's missing. At the end, delete the service account. Delete
-    the namespace only if this function created it.
+    Create the service account first, and the namespace if it's missing. At the end, delete what this function created.
     """
     core = core_api(place.kubernetes)
+    if existing(partial(core.read_namespaced_service_account, account, namespace)) is not None:
+        return exchange(place, account, namespace=namespace, role_arn=role_arn)
     is_new = existing(partial(core.read_namespace, namespace)) is None
     if is_new:
         core.create_namespace({"metadata": {"name": namespace, "labels": place.labels}})

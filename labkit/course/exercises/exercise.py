@@ -40,6 +40,8 @@ class Exercise:
     """Whether the exercise needs its own cluster. At first, the cluster's issuer isn't registered."""
     in_two_accounts: bool = False
     """Whether the exercise also uses the second account. At first, the cluster's issuer isn't registered there."""
+    restore: Callable[[Workspace], None] | None = None
+    """The function that undoes what `prepare` changed outside the exercise's own resources."""
 
     @property
     def title(self) -> str:
@@ -94,6 +96,8 @@ class Exercise:
             _delete_provider(other)
             _delete_in_aws(other, self.name)
         _delete_in_aws(lab, self.name)
+        if self.restore:
+            self.restore(lab)
         # The learner's own role may trust the provider by now. Then the provider stays, as the learner's.
         oidc_provider.hand_over(Workspace(self._parameters(lab), lab.connection), lab)
 

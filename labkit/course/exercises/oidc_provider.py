@@ -1,8 +1,9 @@
 """Notebook 01: an account trusts the issuers that are registered in it."""
 
-from labkit.course.exercises.asking import admits, exchange, refused
+from labkit.course.exercises.asking import admits, audiences, exchange, refused
 from labkit.course.exercises.exercise import Exercise, make_role
 from labkit.doctor import Comparison
+from labkit.documents import AUDIENCE
 from labkit.steps import service_account
 from labkit.workspace import Workspace
 
@@ -20,12 +21,18 @@ def _provider_for_another_audience(place: Workspace) -> None:
 
 
 def _the_token_for_aws(place: Workspace) -> list[Comparison]:
-    return [admits(place), _refused_as_token(place, "vault")]
+    return [admits(place), _refused_as_token(place, "vault"), *_listed_too_many(place, "vault")]
 
 
 def _the_token_for_aws_alone(place: Workspace) -> list[Comparison]:
     default = "https://kubernetes.default.svc"
-    return [admits(place), _refused_as_token(place, "vault"), _refused_as_token(place, default)]
+    tried = [_refused_as_token(place, audience) for audience in ("vault", default)]
+    return [admits(place), *tried, *_listed_too_many(place, "vault", default)]
+
+
+def _listed_too_many(place: Workspace, *tried: str) -> list[Comparison]:
+    """Return a row, marked as wrong, for each audience that the provider lists beside STS, but for those in `tried`."""
+    return [_refused_as_token(place, each) for each in audiences(place) if each not in (AUDIENCE, *tried)]
 
 
 def _refused_as_token(place: Workspace, audience: str) -> Comparison:

@@ -1,7 +1,7 @@
 """Notebook 03: a service account's annotation names its role."""
 
 from labkit import documents
-from labkit.course.exercises.asking import admits, injected, refuses
+from labkit.course.exercises.asking import admits, injected, newcomers, refuses
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
 from labkit.doctor import Comparison
 from labkit.steps import oidc_provider
@@ -29,6 +29,8 @@ def _a_new_pod_of_cart(place: Workspace) -> list[Comparison]:
         Comparison("a new pod of cart", place.role_arn, injected(place)),
         Comparison("a new pod of till", "no role", injected(place, "till")),
         admits(place),
+        *_for_default(place),
+        *newcomers(place),
     ]
 
 
@@ -38,7 +40,15 @@ def _a_new_pod_of_till(place: Workspace) -> list[Comparison]:
         Comparison("a new pod of cart", "no role", injected(place)),
         admits(place, "till"),
         refuses(place),
+        *_for_default(place),
+        *newcomers(place, "till"),
     ]
+
+
+def _for_default(place: Workspace) -> list[Comparison]:
+    """Return a row, marked as wrong, if new pods of the service account `default` get a role as well."""
+    role = injected(place, "default")
+    return [Comparison("a new pod of default", "no role", role)] if role != "no role" else []
 
 
 EXERCISES = (

@@ -24,6 +24,7 @@ def _role_for_another_bucket(place: Workspace) -> None:
 def _session_that_somebody_copied(place: Workspace) -> None:
     _bucket(place)
     _role_that_reads(place, place.parameters.namespace)
+    allow(place, "looking-up", ("iam:GetRole", place.role_arn))
     document = {"metadata": {"name": COPIED, "labels": place.labels}, "stringData": credentials(place)}
     core_api(place.kubernetes).create_namespaced_secret(place.parameters.namespace, document)
 
@@ -58,8 +59,11 @@ def _reads_and_no_more(place: Workspace) -> list[Comparison]:
 
 def _only_fresh_sessions_read(place: Workspace) -> list[Comparison]:
     own: dict[str, Any] = {"Bucket": place.parameters.namespace}
-    read = _copied(place, "read", "s3:GetObject", f"/{NOTE}", "get_object", **own, Key=NOTE)
-    listed = _copied(place, "list", "s3:ListBucket", "", "list_objects_v2", **own)
+    role, bucket = place.role_arn, f"arn:{place.connection.partition}:s3:::{place.parameters.namespace}"
+    itself = {"RoleName": place.parameters.role_name}
+    read = _copied(place, "read", "s3:GetObject", f"{bucket}/{NOTE}", "get_object", **own, Key=NOTE)
+    listed = _copied(place, "list", "s3:ListBucket", bucket, "list_objects_v2", **own)
+    looked_up = _copied(place, "look up the role", "iam:GetRole", role, "get_role", **itself)
     # Sessions begin at whole seconds. So the policy also refuses sessions from the second in which it was written.
     fresh = awaited(
         partial(call, place, "s3", "get_object", **own, Key=NOTE),
@@ -68,24 +72,26 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Comparison]:
         every=0.5,
     )
     fresh_list = allows(place, "list in a fresh session", "s3", "list_objects_v2", **own)
-    # Show the rows about listing only if they are wrong.
-    hidden = [row for row in (listed, fresh_list) if not row.right]
+    fresh_look = allows(place, "look up the role in a fresh session", "iam", "get_role", **itself)
+    # Show the other rows only if they are wrong.
+    hidden = [row for row in (listed, looked_up, fresh_list, fresh_look) if not row.right]
     return [read, Comparison("read in a fresh session", ALLOWED, fresh), *hidden]
 
 
-def _copied(place: Workspace, what: str, action: str, path: str, operation: str, **more: object) -> Comparison:
-    """Call S3 with the copied credentials. Without them, simulate the call of a session that began with the exercise.
+def _copied(place: Workspace, what: str, action: str, resource: str, operation: str, **more: object) -> Comparison:
+    """Call AWS with the copied credentials. Without them, simulate the call of a session that began with the exercise.
 
-    `path` is the part of the resource's ARN after the bucket's name.
+    `resource` is an ARN.
     """
+    service = action.partition(":")[0]
     what, core, name = f"{what} with the copied credentials", core_api(place.kubernetes), place.parameters.namespace
     held = existing(partial(core.read_namespaced_secret, COPIED, name))
     if held is not None and (data := held.data):
         copied = {name: b64decode(value).decode() for name, value in data.items()}
-        return denies(place, what, "s3", operation, given=copied, **more)
+        return denies(place, what, service, operation, given=copied, **more)
     # The credentials are valid without the Secret. Their session began just after the namespace was created.
     began = core.read_namespace(name).metadata.creation_timestamp.strftime("%Y-%m-%dT%H:%M:%SZ")
-    resource, context = f"arn:{place.connection.partition}:s3:::{name}{path}", {"aws:TokenIssueTime": ("date", began)}
+    context = {"aws:TokenIssueTime": ("date", began)}
     decision = simulated(place, place.role_arn, action, resource=resource, **context)[action]
     answer = f"{decision}: IAM's simulation, because the Secret is gone"
     return Comparison(what, "refused: AccessDenied", answer, decision != ALLOWED)

@@ -1,4 +1,4 @@
-"""Tries at each exercise: three near-misses, each with what the live lab then finds, and two right answers."""
+"""Tries at each exercise: ten near-misses, each with what the live lab then finds, and five right answers."""
 
 import json
 from collections.abc import Callable
@@ -22,10 +22,12 @@ class Attempt:
     do: Try
     said: str = ""
     """Part of what a near-miss's check finds; empty for a right answer."""
+    title: str = ""
+    """The try's name, for one that only `make lessons` runs; empty for the others, whose function is named."""
 
     @property
     def name(self) -> str:
-        return f"{self.exercise}-{self.do.__name__.strip('_')}"
+        return f"{self.exercise}-{self.title or self.do.__name__.strip('_')}"
 
 
 @dataclass
@@ -39,6 +41,11 @@ class Attempts:
 
     def right(self, exercise: str) -> Callable[[Try], Try]:
         return self._add(exercise, "")
+
+    def more(self, exercise: str, wrong: dict[str, tuple[str, Try]], right: dict[str, Try]) -> None:
+        """Add tries by their names. Only `make lessons` runs them."""
+        tries = {**wrong, **{title: ("", do) for title, do in right.items()}}
+        self.all += [Attempt(exercise, do, said, title) for title, (said, do) in tries.items()]
 
     def _add(self, exercise: str, said: str) -> Callable[[Try], Try]:
         def added(do: Try) -> Try:

@@ -4,24 +4,31 @@ import json
 from typing import Any
 
 from labkit import Lab
-from tests.course.attempts import Attempts
+from tests.course.attempts import Attempts, trust_policy, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
 REFUSED = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity"
 
 
-def trust(lab: Lab, role: str, *conditions: dict[str, Any], others: str = "") -> None:
+AUD = {"aud": "sts.amazonaws.com"}
+
+
+def trust(lab: Lab, role: str, *conditions: dict[str, Any], others: str = "", aud: bool = True, **more: Any) -> None:
     """Give the role a trust policy with a statement for each condition. Their keys come without the issuer's name.
 
+    Each statement also wants the audience of STS, unless `aud` is false. `more` replaces keys of the statements, and
     `others` are AWS principals that may assume the role without a token.
     """
     provider = lab.issuer.removeprefix("https://")
+    if aud:
+        conditions = tuple({**each, "StringEquals": {**AUD, **each.get("StringEquals", {})}} for each in conditions)
     statements = [
         {
             "Effect": "Allow",
             "Principal": {"Federated": lab.provider_arn},
             "Action": "sts:AssumeRoleWithWebIdentity",
+            **more,
             "Condition": {
                 operator: {f"{provider}:{key}": value for key, value in keys.items()}
                 for operator, keys in condition.items()
@@ -90,9 +97,88 @@ def string_like_without_an_asterisk(lab, name):
     trust(lab, name, {"StringLike": {"sub": subject(name, "cart")}, "StringEquals": {"aud": "sts.amazonaws.com"}})
 
 
-@right("02-a")
+@wrong("02-a", "default:cart, created just now found admitted")
 def both_namespaces_but_only_one_exists(lab, name):
     trust(lab, name, {"StringEquals": {"sub": [*subject(name, "cart"), *subject("default", "cart")]}})
+
+
+@right("02-a")
+def the_subject_alone_corrected(lab, name):
+    document = trust_policy(lab, name)
+    corrected = json.dumps(document).replace("serviceaccount:default:", f"serviceaccount:{name}:")
+    update_trust(lab, name, corrected)
+
+
+@wrong("02-a", "exercise-02-a:cart, audience vault found admitted")
+def no_audience(lab, name):
+    trust(lab, name, {"StringEquals": {"sub": subject(name, "cart")}}, aud=False)
+
+
+@wrong("02-a", "default:cart, created just now found admitted")
+def a_second_statement_beside_the_planted_one(lab, name):
+    both = ({"StringEquals": {"sub": subject(namespace, "cart")}} for namespace in ("default", name))
+    trust(lab, name, *both)
+
+
+CART, BOTH = (lambda name: subject(name, "cart")), (lambda name: subject(name, "cart", "till"))
+ATTEMPTS.more(
+    "02-a",
+    wrong={},
+    right={
+        "operators that ignore the case": lambda lab, name: trust(
+            lab, name, {"StringEqualsIgnoreCase": {"sub": CART(name)}}
+        ),
+        "a list of one, and a statement that denies the neighbour": lambda lab, name: trust(
+            lab,
+            name,
+            {"StringEquals": {"sub": CART(name)}, "StringNotEquals": {"sub": subject(name, "till")}},
+        ),
+        "the issuer's condition with a list of audiences": lambda lab, name: trust(
+            lab, name, {"StringEquals": {"sub": CART(name), "aud": ["sts.amazonaws.com", "nobody"]}}
+        ),
+    },
+)
+ATTEMPTS.more(
+    "02-b",
+    wrong={
+        "no audience": (
+            "audience vault found admitted",
+            lambda lab, name: trust(lab, name, {"StringEquals": {"sub": BOTH(name)}}, aud=False),
+        ),
+        "the planted subject unchanged": (f"exercise-02-b:till found {REFUSED}", lambda lab, name: None),
+        "a third name that exists": (
+            "exercise-02-b:guest found admitted",
+            lambda lab, name: trust(lab, name, {"StringEquals": {"sub": subject(name, "cart", "till", "guest")}}),
+        ),
+        "a third name that doesn't exist": (
+            "created just now found admitted",
+            lambda lab, name: trust(lab, name, {"StringEquals": {"sub": subject(name, "cart", "till", "later")}}),
+        ),
+        "the names in a namespace too many": (
+            "default:cart, created just now found admitted",
+            lambda lab, name: trust(lab, name, {"StringEquals": {"sub": [*BOTH(name), *subject("default", "cart")]}}),
+        ),
+        "everybody but guest": (
+            "created just now found admitted",
+            lambda lab, name: trust(lab, name, {"StringNotEquals": {"sub": subject(name, "guest")}}),
+        ),
+        "everybody of the account": (
+            "someone without a token, for exercise-02-b found admitted",
+            lambda lab, name: trust(lab, name, {"StringEquals": {"sub": BOTH(name)}}, others=lab.account_id),
+        ),
+    },
+    right={
+        "one statement each, in the other order": lambda lab, name: trust(
+            lab, name, *({"StringLike": {"sub": one}} for one in reversed(BOTH(name)))
+        ),
+        "without the case": lambda lab, name: trust(lab, name, {"StringEqualsIgnoreCase": {"sub": BOTH(name)}}),
+        "two conditions that both hold": lambda lab, name: trust(
+            lab,
+            name,
+            {"StringEquals": {"sub": BOTH(name)}, "StringLike": {"sub": f"system:serviceaccount:{name}:*"}},
+        ),
+    },
+)
 
 
 @wrong("02-b", "exercise-02-b:guest found admitted")

@@ -82,3 +82,82 @@ def registered_again(lab, name):
     url = issuer(lab, name)
     lab.aws.client("iam").delete_open_id_connect_provider(**arn(lab, name))
     register(lab, url, AWS)
+
+
+def register_again(lab: Lab, name: str, *audiences: str) -> None:
+    url = issuer(lab, name)
+    lab.aws.client("iam").delete_open_id_connect_provider(**arn(lab, name))
+    register(lab, url, *audiences)
+
+
+API, REGIONAL = "https://kubernetes.default.svc", "sts.us-east-1.amazonaws.com"
+ATTEMPTS.more(
+    "01-a",
+    wrong={
+        "the issuer of the first cluster": (CART, lambda lab, name: audiences(lab, lab.parameters.cluster)),
+        "a regional name of STS": (CART, lambda lab, name: register(lab, issuer(lab, name), REGIONAL)),
+        "a regional name beside STS": (
+            f"a token for {REGIONAL} found AccessDenied",
+            lambda lab, name: register(lab, issuer(lab, name), AWS, REGIONAL),
+        ),
+        "the API server beside STS": (
+            f"a token for {API} found AccessDenied",
+            lambda lab, name: register(lab, issuer(lab, name), AWS, API),
+        ),
+        "STS with its scheme": (CART, lambda lab, name: register(lab, issuer(lab, name), f"https://{AWS}")),
+        "another issuer": (CART, lambda lab, name: register(lab, f"{issuer(lab, name)[:-4]}0000", AWS)),
+        "registered, and the audience taken away": (
+            CART,
+            lambda lab, name: (register(lab, issuer(lab, name), AWS), audiences(lab, name, remove=(AWS,))),
+        ),
+    },
+    right={
+        "another audience first": lambda lab, name: (
+            register(lab, issuer(lab, name), "vault"),
+            audiences(lab, name, add=(AWS,), remove=("vault",)),
+        ),
+        "registered twice": lambda lab, name: (register(lab, issuer(lab, name), API), register_again(lab, name, AWS)),
+        "a surplus audience taken away": lambda lab, name: (
+            register(lab, issuer(lab, name), AWS, REGIONAL),
+            audiences(lab, name, remove=(REGIONAL,)),
+        ),
+    },
+)
+ATTEMPTS.more(
+    "01-b",
+    wrong={
+        "a regional name as well": (
+            f"a token for {REGIONAL} found AccessDenied",
+            lambda lab, name: audiences(lab, name, add=(AWS, REGIONAL), remove=(API,)),
+        ),
+        "vault in place of the API server": (
+            "a token for vault found AccessDenied",
+            lambda lab, name: audiences(lab, name, add=(AWS, "vault"), remove=(API,)),
+        ),
+        "nothing": (CART, lambda lab, name: None),
+        "the provider deleted": (
+            CART,
+            lambda lab, name: lab.aws.client("iam").delete_open_id_connect_provider(**arn(lab, name)),
+        ),
+        "registered again with both": (
+            f"a token for {API} found AccessDenied",
+            lambda lab, name: register_again(lab, name, AWS, API),
+        ),
+        "STS with its scheme": (CART, lambda lab, name: register_again(lab, name, f"https://{AWS}")),
+        "STS in capitals": (CART, lambda lab, name: register_again(lab, name, AWS.upper())),
+    },
+    right={
+        "an audience that comes and goes": lambda lab, name: (
+            audiences(lab, name, add=(AWS, "vault")),
+            audiences(lab, name, remove=("vault", API)),
+        ),
+        "registered again, the audience later": lambda lab, name: (
+            register_again(lab, name),
+            audiences(lab, name, add=(AWS,)),
+        ),
+        "added twice": lambda lab, name: (
+            audiences(lab, name, add=(AWS,), remove=(API,)),
+            audiences(lab, name, add=(AWS,)),
+        ),
+    },
+)

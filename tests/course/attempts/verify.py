@@ -137,7 +137,87 @@ def revoked_as_the_console_does(lab, name):
     put_policy(lab, name, "AWSRevokeOlderSessions", deny(DateLessThan={"aws:TokenIssueTime": now(lab)}))
 
 
-@right("05-b")
+@wrong("05-b", "look up the role with the copied credentials found allowed")
 def only_s3_denied(lab, name):
     older = deny(DateLessThanEquals={"aws:TokenIssueTime": now(lab)})
     put_policy(lab, name, "revoke", {**older, "Action": "s3:*"})
+
+
+def revoke(lab: Lab, name: str, statement: dict[str, Any], policy: str = "revoke") -> None:
+    put_policy(lab, name, policy, statement)
+
+
+def older(lab: Lab, operator: str = "DateLessThan", **more: Any) -> dict[str, Any]:
+    return {**deny(**{operator: {"aws:TokenIssueTime": now(lab)}}), **more}
+
+
+ROLE = "arn:aws:iam::123456789012:role/exercise-05-b"
+ATTEMPTS.more(
+    "05-b",
+    wrong={
+        "every session denied": (
+            "read in a fresh session found AccessDenied",
+            lambda lab, name: revoke(lab, name, {"Effect": "Deny", "Action": "*", "Resource": "*"}),
+        ),
+        "an allow in place of the deny": (
+            "read with the copied credentials found allowed",
+            lambda lab, name: revoke(lab, name, older(lab, Effect="Allow")),
+        ),
+        "only the bucket": (
+            "look up the role with the copied credentials found allowed",
+            lambda lab, name: revoke(
+                lab, name, older(lab, Resource=[f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"])
+            ),
+        ),
+        "everything but IAM": (
+            "look up the role with the copied credentials found allowed",
+            lambda lab, name: revoke(
+                lab, name, {**{k: v for k, v in older(lab).items() if k != "Action"}, "NotAction": "iam:*"}
+            ),
+        ),
+        "only looking up": (
+            "read with the copied credentials found allowed",
+            lambda lab, name: revoke(lab, name, older(lab, Action="iam:*")),
+        ),
+    },
+    right={
+        "in the policy that reads": lambda lab, name: put_policy(
+            lab,
+            name,
+            "reading",
+            allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"),
+            older(lab),
+        ),
+        "each action by its name": lambda lab, name: revoke(lab, name, older(lab, Action=[*READ, "iam:GetRole"])),
+    },
+)
+ATTEMPTS.more(
+    "05-a",
+    wrong={
+        "the bucket without the objects": (
+            "read an object in it found AccessDenied",
+            lambda lab, name: put_policy(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}")),
+        ),
+        "a slash, but no asterisk": (
+            "read an object in it found AccessDenied",
+            lambda lab, name: put_policy(
+                lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/")
+            ),
+        ),
+    },
+    right={
+        "a second policy, and the first one emptied of other buckets": lambda lab, name: (
+            put_policy(lab, name, "reading", allow("s3:ListBucket", f"arn:aws:s3:::{name}")),
+            put_policy(lab, name, "objects", allow("s3:GetObject", f"arn:aws:s3:::{name}/*")),
+        ),
+        "one object by its name": lambda lab, name: put_policy(
+            lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/note.txt")
+        ),
+        "all that reads, in one pattern": lambda lab, name: put_policy(
+            lab,
+            name,
+            "reading",
+            allow(["s3:GetObject*", "s3:ListBucket*"], f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"),
+        ),
+    },
+)
