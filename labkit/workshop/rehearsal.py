@@ -158,7 +158,7 @@ class _Player:
             await self._run(BREAK)
             await self._run(REPAIR)
         self.result.note("opened lab" if part == "open" else part, began)
-        if part == "05" and (roles := (await self._run(WHO)).split()) != [f"role-of-{self.name}"] * 2:
+        if part == "05" and (roles := (await self._run(WHO)).splitlines()[-1].split()) != [f"role-of-{self.name}"] * 2:
             raise LabError(f"The pod's role, and those in its account: {', '.join(roles)}.")
 
     async def _open(self, began: float) -> Kernel:

@@ -106,6 +106,8 @@ class ParticipantSpawner(LocalProcessSpawner):  # type: ignore[misc]  # JupyterH
             "LABKIT_HOME": f"{home}/.lab",
             # Each participant has no more than one lab, and numerical libraries would start a thread for each core.
             "OMP_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "1",
+            "MALLOC_TRIM_THRESHOLD_": "131072",
         }
 
     @property

@@ -121,6 +121,7 @@ def test_two_at_once_open_their_own_lab_and_keep_it_while_the_hub_and_the_proxy_
         places = seats.taken(workshop)
         assert first == f"ana {places['ana'].uid}\n" and second == f"ben {places['ben'].uid}\n"
         servers = {process: psutil.Process(process).create_time() for process in serving(workshop)}
+        assert not any("sqlalchemy" in Path(f"/proc/{process}/maps").read_text() for process in servers)
         for part in ("jupyterhub", "configurable-http-proxy"):
             await asyncio.to_thread(own_started_again, workshop, part)
         for person, before in ((ana, first), (ben, second)):
