@@ -49,6 +49,7 @@ def break_(
         for command, answer in breaking.what_aws_says(lab):
             typer.echo(f"In the pod, {command} now says:  {answer}")
         there = f" --cluster {cluster}" if cluster != "blue" else ""
+        there += " --probe" if chosen.needs_probe and not drawn else ""
         typer.echo(f"Next:  labkit doctor -n {namespace} -s {service_account}{there}")
         typer.echo(f"Undo:  labkit mend{_different(namespace, service_account, role, cluster)}")
 

@@ -403,6 +403,7 @@ IN_POD = " in pod (?P<pod>\\S+) -n (?P<namespace>\\S+)"
 answers("the AWS CLI's region" + IN_POD)(
     lambda situation, facts, **pod: {"region": _variables(situation, **pod).get("AWS_DEFAULT_REGION", "")}
 )
+answers("the processes' users" + IN_POD)(lambda situation, facts, **pod: {"users": [[0, 0], [1000, 1000]]})
 
 
 @answers("the token's claims" + IN_POD)

@@ -70,7 +70,6 @@ WITHOUT_A_FAULT = {
     "token-expired": "it needs a node that no longer renews tokens",
     "token-read-once": "it needs an application that keeps its token",
     "webhook-passed-over-pod": "it needs a webhook that keeps silent for a while, and answers again",
-    "token-unreadable": "the lab's containers have no users of their own",
 }
 
 

@@ -75,6 +75,20 @@ def test_the_repair_of_an_unreadable_token_sets_an_fs_group():
     assert applied(answers, finding.repair)[recording.PODS][0]["spec"]["securityContext"] == {"fsGroup": 65534}
 
 
+def test_a_program_that_left_the_only_user_who_may_read_the_token_is_found_and_its_group_repairs_that():
+    answers = healthy()
+    spec = answers[recording.PODS][0]["spec"]
+    answers["the processes' users in pod my-pod -n default"] = {"users": [[0, 0], [1000, 3000]]}
+    assert not examine(answers).findings
+    spec["securityContext"] = {"runAsUser": 0}
+    (finding,) = examine(answers).findings
+    assert finding.id == "token-unreadable"
+    assert "fsGroup: 3000 or runAsUser: 1000" in finding.expected
+    mended = applied(answers, finding.repair)
+    assert mended[recording.PODS][0]["spec"]["securityContext"] == {"runAsUser": 0, "fsGroup": 3000}
+    assert not examine(mended).findings
+
+
 def test_without_probe_a_containers_last_message_shows_an_unreadable_token():
     said = "open /var/run/secrets/eks.amazonaws.com/serviceaccount/token: permission denied"
     state = {"waiting": {"reason": "CrashLoopBackOff"}}

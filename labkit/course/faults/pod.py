@@ -4,6 +4,13 @@ from labkit.course.faults.fault import rows
 from labkit.course.faults.situation import ANOTHER_ACCOUNT, ROLE_ARN, Situation
 from labkit.doctor import EKSCTL_CLUSTER, EKSCTL_NAME
 
+# If the machine doesn't give a pod a second user, the pod works as before.
+LEAVES_ROOT = """\
+leave="setpriv --reuid=1000 --regid=1000 --clear-groups"
+$leave true && exec $leave sh -c 'cat "$AWS_WEB_IDENTITY_TOKEN_FILE" >/dev/null; trap exit TERM; sleep infinity & wait'
+trap exit TERM; sleep infinity & wait
+"""
+
 
 def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
     kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
@@ -57,6 +64,11 @@ def image_that_nobody_has(situation: Situation) -> None:
     situation.container["image"] = "registry.example.com/aws-cli:2"
     situation.container["imagePullPolicy"] = "IfNotPresent"
     situation.fails_to_start = bool(situation.pod_keys)
+
+
+def program_that_leaves_root(situation: Situation) -> None:
+    situation.container["securityContext"] = {"runAsUser": 0}
+    situation.container["command"] = ["sh", "-c", LEAVES_ROOT]
 
 
 def pod_without_its_service_account(situation: Situation) -> None:

@@ -89,6 +89,7 @@ class ContainerDocument(TypedDict, total=False):
     env: list[EnvVar]
     envFrom: list[EnvFromSource]
     volumeMounts: list[VolumeMount]
+    securityContext: dict[str, Any]
 
 
 class Files(TypedDict, total=False):
@@ -129,6 +130,7 @@ class PodSpecDocument(TypedDict, total=False):
     containers: list[ContainerDocument]
     initContainers: list[ContainerDocument]
     volumes: list[Volume]
+    securityContext: dict[str, Any]
 
 
 class PodDocument(TypedDict, total=False):

@@ -294,6 +294,17 @@ class PodSpec:
         return {volume["name"]: volume for volume in self.spec.get("volumes") or []}
 
     @property
+    def token_owner(self) -> int | None:
+        """The only user who may read the pod's tokens; None if other users may read them, too.
+
+        https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/volume/projected/projected.go
+        """
+        of_pod = self.spec.get("securityContext") or {}
+        own = [each.document.get("securityContext") or {} for each in self.containers]
+        users = {context.get("runAsUser", of_pod.get("runAsUser")) for context in own}
+        return users.pop() if len(users) == 1 and of_pod.get("fsGroup") is None else None
+
+    @property
     def is_mutated(self) -> bool:
         """Whether the pod has the webhook's token volume, and a container with the role and token variables."""
         return is_token_volume(self.volumes.get(TOKEN_VOLUME)) and any(

@@ -46,6 +46,8 @@ exit $code
 """
 # A shell or a container runtime ends with one of these exit codes if a program is missing.
 NO_PROGRAM = (126, 127)
+# The effective ids. https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+OF_PROCESS = re.compile(r"^Uid:\s+\d+\s+(\d+).*\nGid:\s+\d+\s+(\d+)", re.MULTILINE)
 METRICS = "/metrics"
 FAIL_OPEN = "apiserver_admission_webhook_fail_open_count"
 REJECTION = "apiserver_admission_webhook_rejection_count"
@@ -158,6 +160,14 @@ class Probe:
         return ProbedToken(answer["header"], answer["claims"], answer["unreadable"], answer["malformed"])
 
     @property
+    def groups_of_users(self) -> dict[int, int]:
+        """The users of the container's processes, each with a group; empty without a running pod, `sh` or `cat`."""
+        if self._running is None:
+            return {}
+        _, answer = self._once("the processes' users", self._users_and_groups)
+        return dict(answer["users"])
+
+    @property
     def exchange(self) -> Exchange | None:
         """STS's answer when this machine sends the pod's token and role; None without a readable token.
 
@@ -194,6 +204,10 @@ class Probe:
 
     def _cat(self, container: Container) -> Executed:
         return self._execute(["cat", container.value(TOKEN_FILE)])
+
+    def _users_and_groups(self) -> Document:
+        done = self._execute(["sh", "-c", "cat /proc/[0-9]*/status"])
+        return {"users": [[int(user), int(group)] for user, group in OF_PROCESS.findall(done.output)]}
 
     def _parsed(self, done: Executed) -> Document:
         answer: Document = {

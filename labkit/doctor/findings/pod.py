@@ -176,15 +176,15 @@ def not_running(evidence: Evidence) -> Symptom | None:
 
 @cause("token-unreadable", stages.TOKEN, LEARN, reads=(kinds.PODS,))
 def token_unreadable(evidence: Evidence) -> Symptom | None:
-    """The container's user isn't allowed to read the token's file.
+    """The user of the container, or of a program in it, isn't allowed to read the token's file.
 
-    Before Kubernetes 1.19, only root may read the file.
+    Before Kubernetes 1.19, only root may read the file. Today, without an fsGroup, only the user in `runAsUser` may.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook/issues/8
     """
     denial = _denied_in_status(evidence) or _denied_in_probe(evidence)
     if not denial:
-        return None
+        return _left_by_a_program(evidence, evidence.pod.probe.container)
     return Symptom(
         "The container's user isn't allowed to read the token.",
         expected="a securityContext.fsGroup, so that the container's user can read the token",
@@ -373,9 +373,31 @@ def _denied_in_probe(evidence: Evidence) -> str:
     return token.unreadable if token and DENIED in token.unreadable else ""
 
 
-def _readable(_: Evidence, manifest: dict[str, Any]) -> None:
+def _left_by_a_program(evidence: Evidence, container: Container | None) -> Symptom | None:
+    """Return the symptom if a program of the container has left the only user who may read the token."""
+    spec, probe = evidence.pod.spec, evidence.pod.probe
+    owner = spec.token_owner if spec else None
+    if owner is None or container is None or not probe.allowed or not container.has_role:
+        return None
+    if not container.token_at(container.value(TOKEN_FILE)):
+        return None
+    others = {user: group for user, group in probe.groups_of_users.items() if user not in (owner, 0)}
+    if not others:
+        return None
+    user, group = min(others.items())
+    return Symptom(
+        f"A program in the pod runs as user {user}, who isn't allowed to read the token.",
+        expected=f"fsGroup: {group} or runAsUser: {user} in the securityContext, so that user {user} can read it",
+        found=f"container {container.name}: runAsUser: {owner}, so only user {owner} can read the token",
+        source="kubectl get pod -o yaml, spec; kubectl exec … -- sh -c 'cat /proc/[0-9]*/status'",
+        repair=pod_commands.replaced(evidence, lambda _, manifest: _readable(_, manifest, group)),
+        severity="warning",
+    )
+
+
+def _readable(_: Evidence, manifest: dict[str, Any], group: int = 65534) -> None:
     # 65534 is the group `nobody`: only the container's processes are in it.
-    manifest["spec"]["securityContext"] = {**(manifest["spec"].get("securityContext") or {}), "fsGroup": 65534}
+    manifest["spec"]["securityContext"] = {**(manifest["spec"].get("securityContext") or {}), "fsGroup": group}
 
 
 def _selecting_windows(_: Evidence, manifest: dict[str, Any]) -> None:

@@ -370,6 +370,7 @@ def _faketime(clock_file: Path) -> dict[str, str]:
                 "FAKETIME_TIMESTAMP_FILE": str(Path(clock_file).resolve()),
                 "FAKETIME_NO_CACHE": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "FAKETIME_SHARED": "/labkit /labkit",
             }
     return {}
 
