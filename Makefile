@@ -33,7 +33,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs pictures \
-  book harm lessons kubectl-lines soak fuzz mutants walk fleet bench wheel release lock clean
+  book harm lessons kubectl-lines soak fuzz mutants walk fleet bench wheel offline release lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,13 +134,19 @@ bench: $(READY)  ## Measure, and print the numbers
 wheel: $(READY)  ## Build dist/labkit-….whl: labkit and the notebooks
 	@$(BIN)/uv build --quiet --wheel --offline --no-build-isolation --python $(BIN)/python --out-dir dist . && ls dist/*.whl
 
+offline: wheel book  ## Build a folder for each platform that installs the lab without a network, in dist/offline/ (ONLY="--platform linux-x86_64 --python 3.13")
+	@$(BIN)/python .ci/offline/build.py $(ONLY)
+
 release: $(READY)  ## Build the wheel, the book and the notes of the tag that is checked out, in dist/
 	@$(BIN)/python .ci/release.py
 
-lock: $(READY)  ## Write both requirements.lock again; versions stay, unless you deleted their line
+lock: $(READY)  ## Write the three requirements.lock again; versions stay, unless you deleted their line
 	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --extra fleet --extra workshop --group test --group lint --group build pyproject.toml -o requirements.lock \
 	  --custom-compile-command "make lock"
+	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --extra fleet --constraints requirements.lock pyproject.toml -o .ci/offline/requirements.lock \
+	  --no-annotate --custom-compile-command "make lock"
 	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links notebooks/book/requirements.in -o notebooks/book/requirements.lock --custom-compile-command "make lock"
 

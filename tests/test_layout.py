@@ -23,7 +23,9 @@ TOP = {
     "notebooks",
     "labkit",
     "tests",
+    ".binder",
     ".ci",
+    ".devcontainer",
     ".gitignore",
     ".pre-commit-config.yaml",
     "CHANGELOG.md",
@@ -252,7 +254,9 @@ def test_commit_subjects_are_short():
     assert not long, f"{long[0]!r} has {len(long[0])} characters, at most {LONGEST_SUBJECT}: reword it"
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "notebooks/book/requirements.lock"])
+@pytest.mark.parametrize(
+    "lock", ["requirements.lock", ".ci/offline/requirements.lock", "notebooks/book/requirements.lock"]
+)
 def test_the_lock_names_no_host(lock):
     assert not re.search(r"https?://", (ROOT / lock).read_text()), "run: make lock"
 
