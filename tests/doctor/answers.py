@@ -401,7 +401,7 @@ def _status(situation: Situation, spec: Document) -> Document:
 
 IN_POD = " in pod (?P<pod>\\S+) -n (?P<namespace>\\S+)"
 answers("the AWS CLI's region" + IN_POD)(
-    lambda situation, facts, **pod: {"region": _variables(situation, **pod).get("AWS_DEFAULT_REGION", "")}
+    lambda run, _, **pod: {"region": _variables(run, **pod).get("AWS_DEFAULT_REGION", "")}
 )
 answers("the processes' users" + IN_POD)(lambda situation, facts, **pod: {"users": [[0, 0], [1000, 1000]]})
 
