@@ -97,7 +97,7 @@ class Diagnosis:
         another call failed and no finding is an error. Failed calls to AWS Organizations don't change the code. Calls
         that the doctor left out, because the user didn't give an option such as `--probe`, don't change it either.
         """
-        unread = [error for error in self.unread if not error.is_of_the_organization]
+        unread = [error for error in self.unread if not error.is_of_the_organization and not error.is_open]
         if any(error.is_lost and error.read.of in ("AWS", "the cluster") for error in unread):
             return COULD_NOT_LOOK
         if not self.ok:
@@ -191,6 +191,8 @@ class Diagnosis:
         if self.unanswered:
             return f"! {self.name}: could not be read in full: {self.unanswered}"
         unseen = ", ".join(stage.title for stage, result in self.results.items() if result == "not looked at")
+        if unknown := next((error for error in self.unread if error.is_open), None):
+            return f"· {self.name}: nothing wrong found, but the result {unknown.call}"
         return f"✓ {self.name}: nothing {f'wrong found; not looked at: {unseen}' if unseen else 'is wrong'}"
 
     @property
@@ -198,7 +200,7 @@ class Diagnosis:
         """The first failed call with its error, if the doctor can't say whether something is wrong; otherwise empty."""
         if self.exit_code != COULD_NOT_LOOK or not self.ok:
             return ""
-        unread = [each for each in self.unread if not each.is_of_the_organization]
+        unread = [each for each in self.unread if not each.is_of_the_organization and not each.is_open]
         first = min(unread, key=lambda each: each.is_choice)  # failed calls come before calls that need an option
         return f"{first.call}: {first.why}"
 
@@ -220,7 +222,8 @@ class Diagnosis:
         check = self.checks[stage]
         if check.result != "not looked at" or not check.missing:
             return ""
-        return f"missing: {few(check.missing)}"
+        unknown = [error.call for error in check.unread if error.is_open]
+        return unknown[0] if unknown else f"missing: {few(check.missing)}"
 
     def account(self) -> Iterator[str]:
         """Yield lines about the doctor's calls.
@@ -245,8 +248,12 @@ def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
 
 def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:
     """Yield one line for each reason why calls failed. The line names the calls that failed for this reason."""
+    unread = list(unread)
+    yield from (f"D{error.call[1:]}: {error.why}" for error in unread if error.is_open)
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for error in unread:
+        if error.is_open:
+            continue
         is_refused = error.is_of_the_organization and error.needs == error.read.kind
         why = OF_THE_ORGANIZATION if is_refused else error.why
         reasons.setdefault((why, error.needs), {})[error.call] = None

@@ -3,7 +3,7 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from labkit.policy.conditions import ConditionResult, quoted
@@ -95,6 +95,21 @@ def conditions_hold(statement: Statement, request: Request, verdict: bool | None
         if holds is None:
             verdict = None
     return verdict
+
+
+def depends_on(statement: Statement, request: Request, absent: Container[str] = ()) -> list[str] | None:
+    """Return the condition keys without a known value that decide whether the statement applies to the request.
+
+    The list is empty if the statement applies. The result is None if it doesn't apply, whatever the keys' values are.
+
+    `absent`: keys, in lower case, that the request is known not to have.
+    """
+    if statement.fault or not covers(statement, request) or names(statement, request) is Match.NONE:
+        return None if statement.allow or not statement.fault else []
+    known = [each for each in statement.conditions if (key := each.key.lower()) in request.values or key in absent]
+    if any(condition.test(request.values) is not True for condition in known):
+        return None
+    return list(dict.fromkeys(condition.key for condition in statement.conditions if condition not in known))
 
 
 def failures(statement: Statement, request: Request) -> tuple[ConditionResult, ...]:

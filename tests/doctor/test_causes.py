@@ -65,6 +65,7 @@ WITHOUT_A_FAULT = {
     "role-denied-by-service-control-policy": "the organization's administrators make it",
     "role-belongs-to-another-run": "it needs two runs",
     "role-denies-what-it-allows": "it may be meant",
+    "role-not-admitted-by-resource-policy": "it needs --action on a key, a queue or another resource with a policy",
     "role-too-new": "it passes by itself within a minute",
     "service-account-annotation-taken-away": "it needs a controller that writes the service account",
     "token-expired": "it needs a node that no longer renews tokens",

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from operator import getitem
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -31,6 +31,19 @@ if TYPE_CHECKING:
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
 # The issuer of an EKS cluster; the groups are its region and its id.
 EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([0-9A-Za-z]+)")
+
+
+# The calls that return a resource's own policy, by service.
+RESOURCE_POLICY = {
+    "s3": "s3:GetBucketPolicy",
+    "kms": "kms:GetKeyPolicy",
+    "sqs": "sqs:GetQueueAttributes",
+    "sns": "sns:GetTopicAttributes",
+    "secretsmanager": "secretsmanager:GetResourcePolicy",
+    "dynamodb": "dynamodb:GetResourcePolicy",
+    "ecr": "ecr:GetRepositoryPolicy",
+}
+CONTEXT_TYPES = {"aws:currenttime": "date", "aws:multifactorauthpresent": "boolean", "aws:securetransport": "boolean"}
 
 
 class PastCall(TypedDict, total=False):
@@ -172,12 +185,29 @@ class Account:
 
         return document(self._once("iam:GetPolicyVersion", arn, fetch))
 
-    def simulated(self, role_arn: str, action: str, resource: str) -> "EvaluationResultTypeDef":
+    def simulated(
+        self, role_arn: str, action: str, resource: str, context: Mapping[str, object]
+    ) -> "EvaluationResultTypeDef":
         """Return IAM's answer: may the role use the action on the resource? Empty if the role doesn't exist.
+
+        `context`: the values of the request's condition keys, as far as they are known.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
         """
-        request = {"PolicySourceArn": role_arn, "ActionNames": [action], "ResourceArns": [resource]}
+        entries = [
+            {
+                "ContextKeyName": key,
+                "ContextKeyType": CONTEXT_TYPES.get(key.lower(), "string"),
+                "ContextKeyValues": [value],
+            }
+            for key, value in context.items()
+        ]
+        request = {
+            "PolicySourceArn": role_arn,
+            "ActionNames": [action],
+            "ResourceArns": [resource],
+            "ContextEntries": entries,
+        }
         name = f"{role_arn} {action} {resource}"
         result = self._answered("iam:SimulatePrincipalPolicy", name, "EvaluationResults", 0, **request)
         return cast("EvaluationResultTypeDef", result or {})
@@ -235,12 +265,47 @@ class Account:
         """
         return [bucket["Name"] for bucket in self._answered("s3:ListBuckets", "", "Buckets") or []]
 
+    # Resource policies.
+
     def bucket_policy(self, bucket: str) -> object:
-        """Return a bucket's policy; None if the bucket has no policy or doesn't exist.
+        """Return a bucket's policy; None if the bucket has no policy or doesn't exist."""
+        return self.resource_policy(f"arn:aws:s3:::{bucket}")
+
+    def resource_policy(self, arn: str) -> object:
+        """Return the policy of a resource, of a service in `RESOURCE_POLICY`; None if the resource has none.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketPolicy.html
+        https://docs.aws.amazon.com/kms/latest/APIReference/API_GetKeyPolicy.html
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
+        https://docs.aws.amazon.com/sns/latest/api/API_GetTopicAttributes.html
+        https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetResourcePolicy.html
+        https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_GetResourcePolicy.html
+        https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_GetRepositoryPolicy.html
         """
-        return document(self._answered("s3:GetBucketPolicy", bucket, "Policy", Bucket=bucket))
+        named = Arn.parse(arn)
+        kind, _, name = named.resource.partition("/")
+        requests: dict[str, tuple[str, dict[str, Any]]] = {
+            "s3": (kind, {"Bucket": kind}),
+            "kms": (name, {"KeyId": name, "PolicyName": "default"}),
+            "sqs": (kind, {"AttributeNames": ["Policy"]}),
+            "sns": (kind, {"TopicArn": arn}),
+            "secretsmanager": (named.resource, {"SecretId": arn}),
+            "dynamodb": (name, {"ResourceArn": "/".join(arn.split("/")[:2])}),
+            "ecr": (name, {"repositoryName": name}),
+        }
+        if named.service not in requests:
+            return None
+        label, request = requests[named.service]
+
+        def fetch() -> Any:
+            client = self._session.client(named.service, region_name=named.region or None)
+            if named.service == "sqs":
+                request["QueueUrl"] = client.get_queue_url(QueueName=kind)["QueueUrl"]
+            answer = getattr(client, _operation(RESOURCE_POLICY[named.service])[1])(**request)
+            answer = answer.get("Attributes", answer)
+            return next((answer[key] for key in ("Policy", "ResourcePolicy", "policyText") if key in answer), None)
+
+        return document(self._once(RESOURCE_POLICY[named.service], label, fetch))
 
     # CloudTrail.
 
@@ -386,6 +451,11 @@ def document(value: Any) -> Any:
         except ValueError:
             continue
     return value
+
+
+def is_pattern(arn: Arn) -> bool:
+    """Return whether the ARN isn't one resource's name, so that nobody can read its policy: it has a wildcard."""
+    return "*" in arn.resource or "?" in arn.resource or arn.resource.startswith("alias/")
 
 
 def tags_of(role: "RoleTypeDef | None") -> dict[str, str]:

@@ -1,15 +1,18 @@
 """What AWS says about the service account's role: the OIDC provider, the trust policy and the permissions."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from labkit.doctor.evidence import candidates
-from labkit.doctor.evidence.account import ROLE_ARN, Account, AwsAccounts, run_of, tags_of
+from labkit.doctor.evidence.account import ROLE_ARN, Account, AwsAccounts, is_pattern, run_of, tags_of
 from labkit.doctor.evidence.cluster import ClusterReading
 from labkit.doctor.evidence.expected import Expected
 from labkit.doctor.evidence.reading import Document, NotRead, Read
 from labkit.doctor.evidence.trust import Trust
+from labkit.policy import Policy, Principal, Request
+from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
 
 if TYPE_CHECKING:
@@ -131,7 +134,43 @@ class AwsReading:
     def simulated(self) -> "EvaluationResultTypeDef":
         """IAM's answer: may the role use the expected action on the expected resource?"""
         expected = self.expected
-        return self.role_account.simulated(expected.role_arn, expected.action, expected.resource)
+        request = self.request(expected.action, expected.resource)
+        return self.role_account.simulated(expected.role_arn, expected.action, expected.resource, request.context)
+
+    def request(self, action: str, resource: str, organization_id: str = "") -> Request:
+        """Return the request of a pod that acts as the role, with the values that are known before it.
+
+        `organization_id`: the organization of the role's account and of the resource's account; empty if unknown.
+        """
+        expected, named = self.expected, Arn.find(resource)
+        partition, role = Arn.parse(expected.role_arn).partition, self.role
+        session = f"arn:{partition}:sts::{expected.role_account_id}:assumed-role/{expected.role_name}/session"
+        account_id = (named.account if named else "") or (organization_id and expected.role_account_id)
+        context: dict[str, str] = {
+            "aws:SecureTransport": "true",
+            "aws:CurrentTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "aws:MultiFactorAuthPresent": "false",
+            "aws:RequestedRegion": (named.region if named else "") or expected.region,
+            "aws:PrincipalOrgID": organization_id,
+            "aws:ResourceOrgID": organization_id,
+            "aws:ResourceAccount": account_id,
+            "aws:userid": f"{role['RoleId']}:session" if role and "RoleId" in role else "",
+            **{f"aws:PrincipalTag/{key}": value for key, value in tags_of(role).items()},
+        }
+        principal = Principal.role_session(session, expected.role_arn)
+        return Request(principal, action, resource, {key: value for key, value in context.items() if value})
+
+    @property
+    def resource_policy(self) -> Policy | None:
+        """The policy of the resource that the expected action is for; None if it has none, or a pattern names it."""
+        arn = Arn.find(self.expected.resource)
+        if arn is None or is_pattern(arn):
+            return None
+        account = self.accounts.of(arn.account) if arn.account else self.account
+        document = account.resource_policy(str(arn))
+        if not isinstance(document, dict):
+            return None
+        return Policy.read(cast("Document", document), kind="resource", name=f"the policy of {arn.name}")
 
     @property
     def attached_policies(self) -> list[str]:

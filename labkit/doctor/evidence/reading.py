@@ -1,7 +1,7 @@
 """Read a live system with calls that change nothing. Each call is made once, and its answer or failure is kept."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal, TypeVar, overload
@@ -10,7 +10,16 @@ from urllib.parse import urlsplit
 from labkit.errors import LabError, NoCredentials, said_by_the_cluster, without_session
 
 # AWS's error codes for a missing resource.
-ABSENT = ("NoSuchEntity", "NoSuchEntityException", "ResourceNotFoundException", "NoSuchBucketPolicy", "NoSuchBucket")
+ABSENT = (
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "NotFound",
+    "NotFoundException",
+    "PolicyNotFoundException",
+    "QueueDoesNotExist",
+    "RepositoryNotFoundException",
+    "RepositoryPolicyNotFoundException",
+    "ResourceNotFoundException",
+)  # and all that begin with NoSuch
 FORBIDDEN = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AccessDeniedByAccount")
 # AWS's error codes for unknown or expired credentials.
 NOBODY = (
@@ -31,7 +40,7 @@ Document = dict[str, Any]
 """An object that AWS or Kubernetes defines, as JSON."""
 Answer = TypeVar("Answer")
 Fact = TypeVar("Fact")
-Answerer = Literal["AWS", "the cluster", "the pod", "a host"]
+Answerer = Literal["AWS", "the cluster", "the pod", "a host", "a request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +107,19 @@ class NotRead(LabError):
         return self.read.kind.startswith("organizations:")
 
     @property
+    def is_open(self) -> bool:
+        """Whether the fact is a value that only a request has, such as `aws:SourceVpce`."""
+        return self.read.of == "a request"
+
+    @property
     def is_choice(self) -> bool:
         """Whether the call needs an option, such as `--probe`, that the user didn't give."""
         return self.needs.startswith("--")
+
+
+def depends(keys: Iterable[str], why: str) -> NotRead:
+    """Return the error for a result that depends on the values of these condition keys, which only a request has."""
+    return NotRead(Read("depends on", " and ".join(dict.fromkeys(keys)), of="a request"), why)
 
 
 class Reads:

@@ -10,6 +10,7 @@ from labkit.doctor.findings import (
     permissions,
     pod,
     provider,
+    resource_policies,
     role,
     service_account,
     trust_policy,
@@ -18,7 +19,7 @@ from labkit.doctor.findings import (
 )
 
 OF_THE_POD = (pod, webhook, containers)
-OF_THE_ROLE = (trust_statement, trust_policy, role, permissions)
+OF_THE_ROLE = (trust_statement, trust_policy, role, permissions, resource_policies)
 FAMILIES = (*OF_THE_POD, service_account, provider, *OF_THE_ROLE, credentials)
 
 CAUSES = causes_of(*FAMILIES)

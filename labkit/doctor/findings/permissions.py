@@ -1,16 +1,17 @@
 """The role's permissions: what may the pod do when it acts as the role?"""
 
-from dataclasses import replace
 from typing import Any
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, kinds, known
+from labkit.doctor.evidence.matches import matches, undecided
 from labkit.doctor.finding import Symptom, cause
 from labkit.doctor.repairs import advice, policies, words
 from labkit.doctor.repairs.commands import Commands
-from labkit.policy import RESOURCE_CONTROLLED, Policy, Principal, Request, evaluate, matching, verdict
+from labkit.policy import Policy, Request, evaluate, matching, verdict
 from labkit.policy.arn import Arn
-from labkit.policy.matching import applies
+from labkit.policy.matching import names
+from labkit.policy.principals import Match
 from labkit.policy.reference import has_action, nearest_action
 from labkit.policy.wildcards import wildcard
 from labkit.policy.written import listed
@@ -18,9 +19,6 @@ from labkit.policy.written import listed
 LEARN = "08-least-privilege.ipynb"
 ADMINISTRATOR = ":policy/AdministratorAccess"
 OF_AWS = ":iam::aws:policy/"
-# The condition keys of a bucket's policy that are known without a request: the caller, and that it uses TLS.
-KNOWN_KEYS = ("aws:principal", "aws:securetransport", "aws:userid")
-
 # The actions that a role's policies don't decide about, in lower case, and why.
 # https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
 # https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
@@ -68,13 +66,17 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
 @cause("role-lacks-permission", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def lacks_permission(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
-    if evidence.aws.role is None or not _is_decided(evidence) or policy_not_attached(evidence):
+    if evidence.aws.role is None or not is_decided(evidence) or policy_not_attached(evidence):
         return None
     said = evidence.aws.simulated
-    if said.get("EvalDecision") == "allowed":
+    if said.get("EvalDecision") == "allowed" and not said.get("MissingContextValues"):
         return None
-    (request,) = _requests(evidence, "")
+    request = evidence.aws.request(evidence.expected.action, evidence.expected.resource)
     policies = _policies(evidence)
+    if unknown := undecided([*policies.values()], request):
+        raise unknown
+    if said.get("EvalDecision") == "allowed" or _is_admitted(evidence, request, policies):
+        return None
     refusal = verdict(policies.values(), request, bounded="PermissionsBoundary" in evidence.aws.role)
     # If the policies allow it, the boundary or the organization has refused.
     if refusal == "allowed" and (denied_by_boundary(evidence) or denied_by_organization(evidence)):
@@ -92,7 +94,7 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
 @cause("role-denied-by-service-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def denied_by_organization(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/APIReference/API_OrganizationsDecisionDetail.html"""
-    if evidence.aws.role is None or not _is_decided(evidence):
+    if evidence.aws.role is None or not is_decided(evidence):
         return None
     said = evidence.aws.simulated
     if (said.get("OrganizationsDecisionDetail") or {}).get("AllowedByOrganizations") is not False:
@@ -103,45 +105,6 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
         found=f"AllowedByOrganizations: false; {evidence.aws.control_policies('SERVICE_CONTROL_POLICY')}",
         source="iam:SimulatePrincipalPolicy, OrganizationsDecisionDetail",
         repair=advice.organization_stays(evidence, "SERVICE_CONTROL_POLICY"),
-    )
-
-
-@cause("role-denied-by-resource-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
-def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
-    """A resource control policy of the organization denies the action.
-
-    IAM's simulator doesn't evaluate these policies, so the doctor reads them. You need permission for that.
-
-    https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html
-    """
-    service = evidence.expected.action.partition(":")[0].lower()
-    if evidence.aws.role is None or service not in RESOURCE_CONTROLLED or not _is_decided(evidence):
-        return None
-    account = evidence.aws.role_account
-    if "OrganizationsDecisionDetail" not in evidence.aws.simulated:
-        return None  # without an organization
-    attached = [each for each in account.control_policies("RESOURCE_CONTROL_POLICY") if not each["AwsManaged"]]
-    if not attached or account.organization.get("MasterAccountId") in (None, account.account_id):
-        return None
-    documents = {policy["Name"]: account.control_policy(policy["Id"]) for policy in attached}
-    policies = [Policy.read(content, kind="resource control", name=name) for name, content in documents.items()]
-    request = _within(account.organization["Id"], evidence)
-    denying = {
-        policy.name: statement.raw
-        for policy in policies
-        for statement in policy.statements
-        if not statement.allow
-        and applies(statement, request)
-        and all(key.lower() in request.values for key in _keys(statement.raw))
-    }
-    if not denying or not _is_of_the_role_s_account(evidence):
-        return None
-    return Symptom(
-        summary="A resource control policy of the organization blocks what the role's own policies allow.",
-        expected=f"no resource control policy that denies {evidence.expected.action} on {evidence.expected.resource}",
-        found="; ".join(f"{name}: {statement}" for name, statement in denying.items()),
-        source="organizations:ListPoliciesForTarget, organizations:DescribePolicy",
-        repair=advice.organization_stays(evidence, "RESOURCE_CONTROL_POLICY"),
     )
 
 
@@ -157,6 +120,10 @@ def denied_by_boundary(evidence: Evidence) -> Symptom | None:
         detail = said.get("PermissionsBoundaryDecisionDetail") or {}
         is_denied = detail.get("AllowedByPermissionsBoundary") is False
         wanted = f"{evidence.expected.action} on {evidence.expected.resource}"
+        request = evidence.aws.request(evidence.expected.action, evidence.expected.resource)
+        document = evidence.aws.role_account.policy(arn) if is_denied or said.get("MissingContextValues") else None
+        if document and (unknown := undecided([Policy.read(document, kind="boundary", name=arn)], request)):
+            raise unknown
     else:
         allowed = _wanted_actions(evidence)
         boundary = evidence.aws.role_account.policy(arn)
@@ -170,35 +137,6 @@ def denied_by_boundary(evidence: Evidence) -> Symptom | None:
         found=arn,
         source="iam:GetRole, PermissionsBoundary",
         repair=advice.boundary_stays(evidence, arn, wanted),
-    )
-
-
-@cause("role-denied-by-bucket-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
-def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
-    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html"""
-    bucket = _bucket(evidence)
-    if evidence.aws.role is None or not bucket:
-        return None
-    document = evidence.aws.account.bucket_policy(bucket)
-    if not isinstance(document, dict):
-        return None
-    policy = Policy.read(document, kind="resource", name=bucket)
-    denying = {
-        statement.position
-        for request in _requests(evidence, bucket)
-        for _, statement in matching([policy], request, allow=False)
-        if not statement.fault and _is_known(statement.raw)
-    }
-    if not denying:
-        return None
-    statements = listed(document.get("Statement"))
-    denials = [str(statement) for position, statement in enumerate(statements, 1) if position in denying]
-    return Symptom(
-        summary="The bucket's policy denies what the role's own policies allow.",
-        expected=f"no Deny for {evidence.expected.role_arn} in the policy of {bucket}",
-        found="; ".join(denials),
-        source="s3:GetBucketPolicy",
-        repair=Commands(evidence).exempt_in_bucket_policy(bucket, document, denying),
     )
 
 
@@ -269,8 +207,23 @@ def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
     return None
 
 
-def _is_decided(evidence: Evidence) -> bool:
-    """Whether the user named an action, and policies decide about that action."""
+def _is_admitted(evidence: Evidence, request: Request, policies: dict[str, Policy]) -> bool:
+    """Whether the policy of a resource in the role's account admits the role itself, so that it needs no other Allow.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-basics-id-rdp.html
+    """
+    policy = known(lambda: evidence.aws.resource_policy)
+    arn = Arn.find(request.resource)
+    if policy is None or matching(policies.values(), request, allow=False):
+        return False
+    if arn and arn.account not in ("", evidence.expected.role_account_id):
+        return False
+    allowed = matches([policy], request, allow=True).applying
+    return any(names(statement, request) >= Match.ROLE for _, statement in allowed)
+
+
+def is_decided(evidence: Evidence) -> bool:
+    """Return whether the user named an action, and policies decide about that action."""
     return bool(evidence.expected.action) and not needs_no_permission(evidence)
 
 
@@ -445,50 +398,3 @@ def _steps(one: str, other: str, i: int, j: int) -> list[tuple[int, int]]:
         # The star ends here, or takes one character of the other pattern.
         return [(i + len(a), j), (i, j + len(b))]
     return [(i + 1, j + 1)] if a and b and ("?" in (a, b) or a == b) else []
-
-
-def _bucket(evidence: Evidence) -> str:
-    if evidence.expected.action:
-        named = Arn.find(evidence.expected.resource) if evidence.expected.action.lower().startswith("s3:") else None
-        return named.resource.partition("/")[0] if named else ""
-    return evidence.parameters.bucket if evidence.aws.role_is_of_run else ""
-
-
-def _requests(evidence: Evidence, bucket: str) -> list[Request]:
-    partition, name = Arn.parse(evidence.expected.role_arn).partition, evidence.expected.role_name
-    session = f"arn:{partition}:sts::{evidence.expected.role_account_id}:assumed-role/{name}/session"
-    principal = Principal.role_session(session, evidence.expected.role_arn)
-    arn = f"arn:{partition}:s3:::{bucket}"
-    wanted = [(evidence.expected.action, evidence.expected.resource)] if evidence.expected.action else []
-    wanted = wanted or [("s3:ListBucket", arn), ("s3:GetObject", f"{arn}/object")]
-    return [Request(principal, action, resource, {"aws:SecureTransport": "true"}) for action, resource in wanted]
-
-
-def _within(organization_id: str, evidence: Evidence) -> Request:
-    """Return the role's request, with a context for conditions on the account and the organization.
-
-    The context says that the resource is in the role's account, and that this account is in the organization.
-    """
-    (request,) = _requests(evidence, "")
-    places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}
-    return replace(
-        request, context={**request.context, **places, "aws:ResourceAccount": evidence.expected.role_account_id}
-    )
-
-
-def _is_of_the_role_s_account(evidence: Evidence) -> bool:
-    account = arn.account if (arn := Arn.find(evidence.expected.resource)) else ""
-    if account or not (bucket := _bucket(evidence)):
-        return account in ("", evidence.expected.role_account_id)
-    # A bucket's ARN doesn't name an account, but the account lists its buckets.
-    # The same policy may also forbid listing them.
-    return known(lambda: bucket in evidence.aws.role_account.buckets, True)
-
-
-def _is_known(statement: dict[str, Any]) -> bool:
-    """Whether the doctor knows the values of the statement's condition keys."""
-    return all(key.lower().startswith(KNOWN_KEYS) for key in _keys(statement))
-
-
-def _keys(statement: dict[str, Any]) -> list[str]:
-    return [key for block in (statement.get("Condition") or {}).values() for key in block]

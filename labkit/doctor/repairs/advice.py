@@ -296,6 +296,20 @@ def bucket_deny_stays(evidence: Evidence, bucket: str) -> str:
     )
 
 
+def resource_policy_stays(evidence: Evidence) -> str:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_identity-vs-resource.html"""
+    expected, arn = evidence.expected, Arn.parse(evidence.expected.resource)
+    # In a key's policy, the resource is always the key itself.
+    resource = "*" if arn.service == "kms" else expected.resource
+    principal = {"AWS": expected.role_arn}
+    statement = {"Effect": "Allow", "Principal": principal, "Action": expected.action, "Resource": resource}
+    return said(
+        f"Nothing is changed: the owner of {expected.resource} decides which roles its policy admits.",
+        "Ask them to take away a Deny that covers the role, and to add this statement:",
+        f"  {json.dumps(statement)}",
+    )
+
+
 def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     return said(
