@@ -18,10 +18,8 @@ from labkit.tokens import NotAToken, read_jwt
 
 ANSWERERS: list[tuple[re.Pattern[str], Callable[..., Any]]] = []
 MADE = "2026-01-01T00:00:00Z"
-NODE_TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
-}
+FOR_NODES = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+NODE_TRUST = {"Version": "2012-10-17", "Statement": [FOR_NODES]}
 # The API server mounts these into every pod, so that the pod can call it.
 NAMESPACE = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
 OWN_SOURCES = [
