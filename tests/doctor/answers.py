@@ -220,9 +220,7 @@ def look_up(situation, facts, name, account):
     return calls[::-1]
 
 
-@answers("eks:ListClusters" + ACCOUNT)
-def list_clusters(situation, facts, account):
-    return [situation.parameters.cluster]
+answers("eks:ListClusters" + ACCOUNT)(lambda situation, facts, account: [situation.parameters.cluster])
 
 
 @answers("eks:DescribeCluster (?P<name>\\S+)" + ACCOUNT)
@@ -398,10 +396,10 @@ def _status(situation: Situation, spec: Document) -> Document:
 # The pod itself.
 
 IN_POD = " in pod (?P<pod>\\S+) -n (?P<namespace>\\S+)"
+answers("the processes' users" + IN_POD)(lambda *_, **__: {"users": [[0, 0], [1000, 1000]]})
 answers("the AWS CLI's region" + IN_POD)(
-    lambda run, _, **pod: {"region": _variables(run, **pod).get("AWS_DEFAULT_REGION", "")}
+    lambda situation, facts, **pod: {"region": _variables(situation, **pod).get("AWS_DEFAULT_REGION", "")}
 )
-answers("the processes' users" + IN_POD)(lambda situation, facts, **pod: {"users": [[0, 0], [1000, 1000]]})
 
 
 @answers("the token's claims" + IN_POD)
