@@ -161,6 +161,7 @@ class Lab(Workspace):
             findings = checks.findings(step, evidence, [])
             check = Check(step, module.TITLE, rows, findings, lambda: self.check(step, repair=repair), repair)
         (self._right.add if check else self._right.discard)(step)
+        progress.note_findings(finding.id for finding in findings)
         if check:
             progress.kept("step", step)
         return check
@@ -238,6 +239,7 @@ class Lab(Workspace):
                 diagnosis = doctor.examine(self.evidence(probe=probe))
             if not diagnosis.looked:
                 raise diagnosis.unread[0]
+        progress.note_findings(finding.id for finding in diagnosis.findings)
         return replace(diagnosis, repair=repair)
 
     # Exercises and questions.
@@ -275,6 +277,10 @@ class Lab(Workspace):
     def progress(self) -> "progress.Progress":
         """Show what you've done so far in your copies of the notebooks: steps, exercises, hints, questions."""
         return progress.read()
+
+    def help(self, *, done: bool = False) -> None:
+        """Raise your hand in a workshop. The leader's board shows it. With `done`, take your hand down."""
+        print(progress.raised(up=not done))
 
     def examination(self, *, again: bool = False) -> "Examination":
         """Continue this run's examination, or begin a new one: ten random tasks, one after the other.

@@ -60,6 +60,16 @@ def status(folder: Folder) -> None:
 
 
 @app.command()
+def board(folder: Folder) -> None:
+    """Print the address of the board, which shows leaders where everybody is, those who need help first."""
+    workshop.require_extra()
+    read = workshop.read(folder)
+    if not workshop.running.status(read).answers:
+        raise LabError("The workshop is closed.", next=f"labkit workshop up {folder}")
+    typer.echo("\n".join(f"{url}services/board/" for url in workshop.running.urls(read)))
+
+
+@app.command()
 def down(folder: Folder) -> None:
     """End the workshop with all its servers and labs. Everybody's files stay for the next `up`."""
     workshop.require_extra()

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -43,9 +43,9 @@ class ProgressEvent(TypedDict):
     at: float
     """Seconds since 1970 by the machine's clock, because the learner can move the lab's clock."""
     what: str
-    """The kind of the event: opened, hint, tried, step, answered or examined."""
+    """The kind of the event: opened, hint, tried, step, answered, examined, finding, help or seen (by the leader)."""
     id: str
-    """The id of the exercise or question, or the name of the step or of the examination's notebook."""
+    """The id of the exercise or question, of the finding, or the name of the step or of the examination's notebook."""
     right: bool
     examination: NotRequired[Examined]
 
@@ -73,6 +73,20 @@ def kept(what: str, id: str, *, right: bool = True, examination: Examined | None
         return
 
 
+def note_findings(ids: Iterable[str]) -> None:
+    """Append the ids of the findings of a check or a diagnosis."""
+    for id in ids:
+        kept("finding", id)
+
+
+def raised(up: bool) -> str:
+    """Raise the learner's hand in a workshop, or take it down. Return a sentence about it."""
+    if "JUPYTERHUB_API_URL" not in os.environ:
+        return 'Only a workshop has a leader. For a hint: lab.hint("02-a"), with the number of your exercise.'
+    kept("help", "", right=up)
+    return "Your hand is up: the leader's board shows it." if up else "Your hand is down."
+
+
 @dataclass(frozen=True, repr=False)
 class Progress:
     """The learner's progress so far."""
@@ -91,7 +105,7 @@ class Progress:
     examination: Examined | None = None
     """The state of the last examination."""
     last: str = ""
-    """The `id` of the latest event; empty without events."""
+    """The `id` of the latest event of the course; empty without events."""
     unread: int = 0
     """The number of lines that this version of labkit can't read."""
 
@@ -137,11 +151,11 @@ def read(file: Path | None = None) -> Progress:
     if file is None:
         file = Path(os.environ.get(VARIABLE) or NAME)
     progress, tries, unread, last, examination = Progress(), Counter[str](), 0, "", None
-    for event in _events(file):
+    for event in events(file):
         if event is None:
             unread += 1
             continue
-        last = event["id"]
+        last = last if event["what"] in ("finding", "help", "seen") else event["id"]
         if event["what"] == "examined":
             examination = event["examination"]
         else:
@@ -173,7 +187,8 @@ def not_counted(unread: int) -> str:
     return f"not counted: {lines} of {NAME} (broken, or written by another version of labkit)"
 
 
-def _events(file: Path) -> Iterator[ProgressEvent | None]:
+def events(file: Path) -> Iterator[ProgressEvent | None]:
+    """Yield the events of a progress file, and None for each line that this version can't read."""
     try:
         lines = file.read_bytes().splitlines()
     except (FileNotFoundError, NotADirectoryError):

@@ -12,6 +12,7 @@ Only this package imports JupyterHub, which comes with the extra `labkit[worksho
   decides the uid and the address, `networks` for a network namespace, `homes` for a home of limited size, `limits`
   for a control group, and `sandbox` for bubblewrap's arguments.
 - `server` is Jupyter's server inside the sandbox: `labkit lab` with the hub's log-in.
+- `board/` shows leaders where everybody is: a service of the hub, and what each server reports to it.
 - `participant` is a person without a browser, over HTTP and WebSocket. `rehearsal` plays a class of them, and measures;
   the tests use them, too.
 """

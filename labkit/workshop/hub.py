@@ -7,6 +7,7 @@ from traitlets.config import Config
 
 from labkit.course import contents
 from labkit.workshop import networks
+from labkit.workshop.board import reporter
 from labkit.workshop.login import ClassAuthenticator
 from labkit.workshop.settings import Workshop, read
 from labkit.workshop.spawner import ParticipantSpawner
@@ -21,6 +22,7 @@ def configure(config: Config, file: str) -> Workshop:
     """
     workshop = read(Path(file).parent)
     state = workshop.state
+    board = f"http://{workshop.hub_address}:{networks.BOARD_PORT}"
     hub = config.JupyterHub
     hub.hub_bind_url = f"http://{workshop.hub_address}:{networks.HUB_PORT}"
     hub.bind_url = workshop.url
@@ -47,13 +49,22 @@ def configure(config: Config, file: str) -> Workshop:
     spawner = config.ParticipantSpawner
     spawner.workshop = workshop
     spawner.cmd = [sys.executable, "-P", "-m", "labkit.cli", "lab", *OPTIONS]
+    spawner.environment = {reporter.BOARD: f"{board}/services/board/report"}
     spawner.default_url = f"/lab/tree/learn/{contents.NAME}"
     spawner.env_keep = ["LANG", "LC_ALL"]
     spawner.start_timeout = 30 * 60  # seconds, with the time in the queue
     spawner.poll_interval = 5
 
-    # The keeper's: it ends idle servers, and a rehearsal deletes its participants.
-    hub.services = [{"name": "keeper", "api_token": (state / "hub-token").read_text()}]
+    # The keeper's: it ends idle servers, and a rehearsal deletes its participants. And the board, for leaders.
+    hub.services = [
+        {"name": "keeper", "api_token": (state / "hub-token").read_text()},
+        {
+            "name": "board",
+            "url": board,
+            "api_token": (state / "board-token").read_text(),
+            "oauth_no_confirm": True,
+        },
+    ]
     scopes = ["list:users", "read:users:activity", "read:servers", "delete:servers", "delete:users"]
     hub.load_roles = [{"name": "keeper", "scopes": scopes, "services": ["keeper"]}]
     return workshop

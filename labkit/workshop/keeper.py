@@ -1,4 +1,4 @@
-"""Keep the proxy, the hub and its idle-culler running: `python -m labkit.workshop.keeper FOLDER`, as root.
+"""Keep the proxy, the hub, its idle-culler and the board running: `python -m labkit.workshop.keeper FOLDER`, as root.
 
 They end with the keeper. Participants' servers don't: the next hub finds them.
 https://github.com/jupyterhub/configurable-http-proxy
@@ -24,7 +24,12 @@ LONGEST_PAUSE = 10  # seconds
 def main() -> None:
     workshop = read(Path(sys.argv[1]))
     signal.signal(signal.SIGTERM, _leave)
-    programs = {"proxy": _proxy(workshop), "hub": _hub(workshop), "culler": _culler(workshop)}
+    programs = {
+        "proxy": _proxy(workshop),
+        "hub": _hub(workshop),
+        "culler": _culler(workshop),
+        "board": _board(workshop),
+    }
     running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
     pauses = dict.fromkeys(programs, 0.0)
     try:
@@ -65,6 +70,7 @@ def _started(workshop: Workshop, name: str, command: list[str]) -> "subprocess.P
     secrets = {
         "proxy": {"CONFIGPROXY_AUTH_TOKEN": (workshop.state / "proxy-token").read_text()},
         "culler": {"JUPYTERHUB_API_TOKEN": (workshop.state / "hub-token").read_text()},
+        "board": {"JUPYTERHUB_API_TOKEN": (workshop.state / "board-token").read_text()},
     }
     with (workshop.state / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
@@ -101,6 +107,10 @@ def _culler(workshop: Workshop) -> list[str]:
         *(sys.executable, "-m", "jupyterhub_idle_culler", "--url", f"{hub_url(workshop)}/hub/api"),
         *("--timeout", str(workshop.idle * 60), "--cull-every=60"),
     ]
+
+
+def _board(workshop: Workshop) -> list[str]:
+    return [sys.executable, "-m", "labkit.workshop.board.service", str(workshop.folder)]
 
 
 def hub_url(workshop: Workshop) -> str:

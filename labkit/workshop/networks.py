@@ -1,6 +1,6 @@
 """A network namespace for each participant, joined to this machine by a veth pair, and the rules between them.
 
-From a namespace, only the hub's API can be reached. This machine can reach the participant's server.
+From a namespace, only the hub's API and the board can be reached. This machine can reach the participant's server.
 https://man7.org/linux/man-pages/man4/veth.4.html
 """
 
@@ -13,6 +13,7 @@ from labkit.workshop.settings import Workshop
 
 INSIDE = "eth0"  # the namespace's end of the pair
 HUB_PORT = 8081
+BOARD_PORT = 8082  # at the hub's address
 PROXY_API_PORT = 8001  # at the hub's address; participants may not reach it
 
 
@@ -58,7 +59,7 @@ table inet {table(workshop)} {{
   chain input {{
     type filter hook input priority -10; policy accept;
     iifname {links} ct state established,related accept
-    iifname {links} ip daddr {hub} tcp dport {HUB_PORT} accept
+    iifname {links} ip daddr {hub} tcp dport {{ {HUB_PORT}, {BOARD_PORT} }} accept
     iifname {links} reject
     iifname != "lo" ip daddr {hub} drop
   }}

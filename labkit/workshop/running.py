@@ -218,7 +218,7 @@ def _answers(workshop: Workshop) -> bool:
 
 
 def _write_tokens(workshop: Workshop) -> None:
-    for name in ("proxy-token", "hub-token"):
+    for name in ("proxy-token", "hub-token", "board-token"):
         file = workshop.state / name
         if not file.exists():
             file.touch(mode=0o600)

@@ -1,4 +1,5 @@
-"""A participant's Jupyter server, which asks the hub who may use it. It runs inside the sandbox.
+"""A participant's Jupyter server, which asks the hub who may use it, and reports to the board. It
+runs inside the sandbox.
 
 https://jupyterhub.readthedocs.io/en/stable/reference/singleuser.html
 """
@@ -7,6 +8,8 @@ import sys
 from types import ModuleType
 
 from jupyter_server.serverapp import ServerApp
+
+from labkit.workshop.board import reporter
 
 # Only the hub needs these. JupyterHub imports them in servers, too: 30 MiB and a third of a second for each.
 OF_THE_HUB = (
@@ -22,6 +25,7 @@ OF_THE_HUB = (
 
 def launch(server: type[ServerApp]) -> None:
     """Run this server with JupyterLab until a signal ends it."""
+    reporter.start()
     sys.modules.update({name: _Unused(name) for name in OF_THE_HUB})
     from jupyterhub.singleuser.extension import JupyterHubSingleUser
 

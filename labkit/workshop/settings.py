@@ -44,6 +44,7 @@ limits:
   home: 1024       # MiB
 
 idle: 120          # minutes without activity after which a server ends; its home stays
+stuck: 5           # minutes without progress in an open exercise after which the board says so
 starts: 8          # servers that start at the same time; the others wait in a queue
 """
 HUB_EXAMPLE = """\
@@ -103,6 +104,8 @@ class Workshop(BaseModel):
     users: int = Field(50, ge=1, le=250)
     limits: SeatLimits = SeatLimits()
     idle: int = Field(120, ge=1)
+    """Minutes"""
+    stuck: int = Field(5, ge=1)
     """Minutes"""
     starts: int = Field(8, ge=1)
     state: Path = Path()

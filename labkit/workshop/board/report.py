@@ -1,0 +1,82 @@
+"""What a participant's lab tells the board: ids and counts, no texts, errors or names."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Interval, MaxLen, Predicate
+
+from labkit.course import contents
+from labkit.course.progress import ProgressEvent
+
+ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
+MOST_FINDINGS = 20
+NOTEBOOKS = {step: number for number, step in contents.STEPS.items()}
+
+Id = Annotated[str, Predicate(lambda id: not id or bool(ID.fullmatch(id)))]
+Count = Annotated[int, Interval(ge=0, le=10**6)]
+Seconds = Annotated[float, Interval(ge=0, le=10**9)]
+
+
+@dataclass
+class ParticipantReport:
+    """Where a participant is. An empty id stands for nothing.
+
+    The board checks the fields with pydantic. Each participant's server makes reports, so it doesn't load pydantic.
+    """
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+    version: Literal[1] = 1
+    notebook: Id = ""
+    """The notebook's number, such as 02."""
+    step: Id = ""
+    """The step that was right last."""
+    exercise: Id = ""
+    """The exercise that was opened last, unless it's solved."""
+    tries: Count = 0
+    hints: Count = 0
+    quiet: Seconds | None = None
+    """Seconds since the last progress: something opened, answered, solved or right."""
+    hand: Literal["", "raised", "seen"] = ""
+    findings: Annotated[list[Id], MaxLen(MOST_FINDINGS)] = field(default_factory=list)
+    """What checks and diagnoses found since the last progress."""
+
+
+def report(events: Iterable[ProgressEvent | None], now: float) -> ParticipantReport:
+    """Return the report of these events of a progress file at the time `now`, in seconds since 1970."""
+    made, counts, last = ParticipantReport(), Counter[tuple[str, str]](), None
+    for event in events:
+        if event is None or (event["id"] and not ID.fullmatch(event["id"])):
+            continue
+        what, id, right = event["what"], event["id"], event["right"]
+        match what:
+            case "help":
+                made.hand = "raised" if right else ""
+            case "seen":
+                made.hand = "seen" if made.hand else ""
+            case "finding":
+                made.findings = [*(each for each in made.findings if each != id), id][-MOST_FINDINGS:]
+            case _:
+                made.notebook = NOTEBOOKS.get(id, id[:2])
+                counts[what, id] += 1
+                if what != "hint" and (what != "tried" or right):
+                    last = event["at"]
+                    _get_on(made, what, id)
+    made.tries, made.hints = (counts[what, made.exercise] for what in ("tried", "hint"))
+    made.quiet = None if last is None else max(0.0, now - last)
+    return made
+
+
+def _get_on(made: ParticipantReport, what: str, id: str) -> None:
+    """Count an event as progress: what was found before is over, and so is help that the leader gave."""
+    made.findings = []
+    made.hand = "" if made.hand == "seen" else made.hand
+    if what == "opened":
+        made.exercise = id
+    elif what == "tried" and made.exercise == id:
+        made.exercise = ""
+    elif what == "step":
+        made.step = id
