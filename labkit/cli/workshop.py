@@ -108,3 +108,15 @@ def rehearse(
     typer.echo(result)
     if result.failures:
         raise typer.Exit(1)
+
+
+@app.command()
+def values(
+    folder: Folder,
+    image: Annotated[str, typer.Option(metavar="NAME:TAG", help="The image of the participants' servers.")],
+    user_namespaces: Annotated[
+        bool, typer.Option("--user-namespaces", help="The cluster's nodes support user namespaces.")
+    ] = False,
+) -> None:
+    """Print Helm values for this workshop on a Kubernetes cluster, with Zero to JupyterHub."""
+    typer.echo(workshop.helm_values(workshop.read(folder), image, user_namespaces=user_namespaces), nl=False)

@@ -15,6 +15,7 @@ Only this package imports JupyterHub, which comes with the extra `labkit[worksho
 - `board/` shows leaders where everybody is: a service of the hub, and what each server reports to it.
 - `participant` is a person without a browser, over HTTP and WebSocket. `rehearsal` plays a class of them, and measures;
   the tests use them, too.
+- `values` writes the values of a Helm chart, for a class on a cluster. `Dockerfile` and `image.sh` are its image.
 """
 
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from labkit.workshop.rehearsal import rehearse
     from labkit.workshop.server import launch
     from labkit.workshop.settings import Workshop, read, require_extra, write_examples
+    from labkit.workshop.values import helm_values
     from labkit.workshop.words import cards
 else:
     __getattr__ = at_first_use(__name__, {
@@ -35,5 +37,6 @@ else:
         "running": ["running"],
         "server": ["launch"],
         "settings": ["Workshop", "read", "require_extra", "write_examples"],
+        "values": ["helm_values"],
         "words": ["cards"],
     })  # fmt: skip

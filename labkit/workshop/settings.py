@@ -101,7 +101,7 @@ class Workshop(BaseModel):
     names: list[Name] = []
     phrase: str = ""
     leaders: list[Name] = []
-    users: int = Field(50, ge=1, le=250)
+    users: int = Field(50, ge=1, le=1000)
     limits: SeatLimits = SeatLimits()
     idle: int = Field(120, ge=1)
     """Minutes"""

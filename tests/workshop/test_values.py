@@ -1,0 +1,104 @@
+"""The Helm values fit Zero to JupyterHub's schema, which finds a typo and a wrong type in them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft7Validator
+
+from labkit.errors import LabError
+from labkit.workshop import helm_values, read
+from labkit.workshop.settings import EXAMPLE
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "tests/schemas/z2jh"
+
+
+@pytest.fixture(scope="module")
+def schema():
+    return Draft7Validator(yaml.safe_load((CHART / "values.schema.yaml").read_text()))
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    (tmp_path / "workshop.yaml").write_text(EXAMPLE.replace("users: 50", "users: 500"))
+    return read(tmp_path)
+
+
+def merged(defaults, values):
+    """Return the chart's defaults with values in their place, as Helm merges them."""
+    if not isinstance(defaults, dict) or not isinstance(values, dict):
+        return values
+    return defaults | {key: merged(defaults.get(key), value) for key, value in values.items()}
+
+
+def errors(schema, values) -> list[str]:
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    return [error.message for error in schema.iter_errors(merged(defaults, values))]
+
+
+@pytest.mark.parametrize("user_namespaces", [False, True])
+def test_the_values_fit_the_charts_schema(workshop, schema, user_namespaces):
+    values = yaml.safe_load(helm_values(workshop, "registry.example:5000/lab:1.0", user_namespaces=user_namespaces))
+    assert errors(schema, values) == []
+    server = values["singleuser"]
+    assert server["image"] == {"name": "registry.example:5000/lab", "tag": "1.0"}
+    assert (server["uid"], server["memory"]["limit"], server["cpu"]["limit"]) == (1000, "1536M", 1.5)
+    assert server["extraPodConfig"].get("hostUsers", True) is not user_namespaces
+    rules = merged(yaml.safe_load((CHART / "values.yaml").read_text()), values)["singleuser"]["networkPolicy"]
+    assert rules["enabled"] and rules["ingress"] == [] and rules["egress"] == []
+    allowed = {rule for rule, allows in rules["egressAllowRules"].items() if allows}
+    assert allowed and all(rule.startswith("dnsPorts") for rule in allowed)
+    assert values["hub"]["activeServerLimit"] == 500
+
+
+def test_a_typo_and_a_wrong_type_in_the_values_are_found(workshop, schema):
+    values = yaml.safe_load(helm_values(workshop, "lab:1.0"))
+    typo = merged(values, {"singleuser": {"memmory": {"limit": "1G"}}})
+    assert any("'memmory' was unexpected" in message for message in errors(schema, typo))
+    wrong = merged(values, {"singleuser": {"networkPolicy": {"enabled": "yes"}}})
+    assert errors(schema, wrong) == ["'yes' is not of type 'boolean'"]
+
+
+def test_only_the_named_and_the_phrases_knowers_log_in(tmp_path, workshop):
+    config = yaml.safe_load(helm_values(workshop, "lab:1.0"))["hub"]["config"]
+    assert config["Authenticator"] == {
+        "username_pattern": "^[a-z][a-z0-9-]{0,29}$",
+        "admin_users": ["leader"],
+        "allowed_users": ["ana", "ben", "chi"],
+    }
+    # JupyterHub refuses shorter ones.
+    passwords = config["SharedPasswordAuthenticator"]
+    assert len(passwords["user_password"]) >= 8 and len(passwords["admin_password"]) >= 32
+    (tmp_path / "workshop.yaml").write_text("phrase: correct horse battery\n")
+    config = yaml.safe_load(helm_values(read(tmp_path), "lab:1.0"))["hub"]["config"]
+    assert config["Authenticator"].keys() == {"username_pattern", "allow_all"}
+    assert config["SharedPasswordAuthenticator"] == {"user_password": "correct horse battery"}
+
+
+@pytest.mark.parametrize("image", ["lab", "lab:", ":1.0", "registry.example:5000/lab"])
+def test_an_image_without_a_tag_is_one_sentence(workshop, image):
+    with pytest.raises(LabError, match="has no tag"):
+        helm_values(workshop, image)
+
+
+def test_the_command_prints_the_values(workshop):
+    command = [sys.executable, "-m", "labkit.cli", "workshop", "values", workshop.folder, "--image", "lab:1.0"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.startswith("# IAM Roles for Service Accounts: values") and yaml.safe_load(printed)["cull"]["enabled"]
+
+
+def test_an_image_with_another_python_is_one_sentence(tmp_path):
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    script = ROOT / "labkit/workshop/image.sh"
+    done = subprocess.run(
+        ["/bin/sh", script], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr.startswith("image.sh: the base image has no Python 3.11 or newer.") and done.stderr.count("\n") == 1
+    )
