@@ -124,7 +124,7 @@ def read(file: Path | None = None) -> Contents:
     """
     done = progress.read(file)
     chapters = [_chapter(row, done) for row in ROW.finditer(_readme()) if (NOTEBOOKS / row["name"]).is_file()]
-    return Contents(chapters, _next(chapters, done.last), done.unread)
+    return Contents(chapters, _next(chapters), done.unread)
 
 
 def page(file: Path) -> str:
@@ -192,12 +192,8 @@ def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
     return Chapter(row["name"], row["label"], row["about"], time, said, left, begun=bool(done.examination))
 
 
-def _next(chapters: Sequence[Chapter], last: str) -> str:
-    numbers = [each.name.partition("-")[0] for each in chapters]
-    steps = {step: number for number, step in STEPS.items()}
-    number = steps.get(last, last.partition("-")[0])
-    start = numbers.index(number) if number in numbers else 0
-    for each in (*chapters[start:], *chapters[:start]):
+def _next(chapters: Sequence[Chapter]) -> str:
+    for each in chapters:
         if each.left:
             return f"{each.left[0]} {each.link}." if each.begun else f"{each.link}, {each.time}."
     end = next(each for each in chapters if each.name == CLEAN_UP)
@@ -225,11 +221,15 @@ def _readme() -> str:
 @cache
 def _texts() -> list[str]:
     """Return the contents page's sections that the notebooks link to."""
-    steps = re.search(r"^## The eleven steps\n.*?(?=^## |\Z)", _readme(), re.M | re.S)
+    sections = re.findall(r"^## (?:The eleven steps|Boxes and cells)\n.*?(?=^## |\Z)", _readme(), re.M | re.S)
+    shown = [
+        each.strip().replace("](notebooks/", "](").replace("](manual/terminal.md", "](#In-a-terminal")
+        for each in sections
+    ]
     words = (NOTEBOOKS / MANUAL / "words.md").read_text(encoding="utf-8")
     # The page has headings of a deeper level for the words.
     words = re.sub("^#", "##", words, flags=re.M).strip()
-    return [TERMINAL, steps[0].strip().replace("](notebooks/", "](") if steps else "", *re.split(r"\n+(?=### )", words)]
+    return [TERMINAL, *shown, *re.split(r"\n+(?=### )", words)]
 
 
 def _anchors(texts: Sequence[str]) -> dict[str, str]:

@@ -104,8 +104,6 @@ class Progress:
     """The answered questions. The value is true if the learner's first answer was right."""
     examination: Examined | None = None
     """The state of the last examination."""
-    last: str = ""
-    """The `id` of the latest event of the course; empty without events."""
     unread: int = 0
     """The number of lines that this version of labkit can't read."""
 
@@ -150,17 +148,16 @@ def read(file: Path | None = None) -> Progress:
     """
     if file is None:
         file = Path(os.environ.get(VARIABLE) or NAME)
-    progress, tries, unread, last, examination = Progress(), Counter[str](), 0, "", None
+    progress, tries, unread, examination = Progress(), Counter[str](), 0, None
     for event in events(file):
         if event is None:
             unread += 1
             continue
-        last = last if event["what"] in ("finding", "help", "seen") else event["id"]
         if event["what"] == "examined":
             examination = event["examination"]
         else:
             _count(event, progress, tries)
-    return replace(progress, examination=examination, last=last, unread=unread)
+    return replace(progress, examination=examination, unread=unread)
 
 
 def _count(event: ProgressEvent, progress: Progress, tries: Counter[str]) -> None:

@@ -76,7 +76,7 @@ def text(file):
 def test_the_contents_page_lists_each_notebook_and_starts_with_the_first(learn):
     told = shown(learn)
     assert re.findall(r"^\| \[.+?\]\((.+?)\) \| .+? \| ~\d+ minutes[^|]* \|  \|$", told, re.M) == NAMES
-    assert told.startswith("**Next:** [00 The problem](00-the-problem.ipynb), ~8 minutes.\n")
+    assert told.startswith("**Next:** [00 The problem](00-the-problem.ipynb), ~24 minutes.\n")
     assert "`labkit lab` writes it again at each start." in prose(page(learn))
 
 
@@ -90,16 +90,19 @@ def test_the_contents_page_counts_every_exercise_and_question(file):
         assert counts.startswith(f"✓ {told}"), number
 
 
-def test_the_next_step_is_the_first_unfinished_one_where_the_learner_was_last(file):
+def test_the_next_step_is_the_first_unfinished_one(file):
     def told():
         return contents.read().next
 
     do_all_of("00")
-    assert told() == "[01 OIDC provider](01-oidc-provider.ipynb), ~10 minutes."
+    assert told() == "[01 OIDC provider](01-oidc-provider.ipynb), ~24 minutes."
+    kept("examined", "98-examination")
+    assert told() == "[01 OIDC provider](01-oidc-provider.ipynb), ~24 minutes."
+    do_all_of("01")
     kept("opened", "02-a")
     assert told() == "exercise 02-a in [02 IAM role](02-iam-role.ipynb)."
     do_all_of("02")
-    assert told() == "[03 Service account](03-service-account.ipynb), ~8 minutes."
+    assert told() == "[03 Service account](03-service-account.ipynb), ~22 minutes."
     of_exercises, of_questions = exercises.of_notebook("03"), len(questions("03"))
     kept("tried", "03-a", right=False)
     kept("tried", "03-a")

@@ -53,10 +53,10 @@ def test_the_solution_of_05_b_works_with_the_lab_s_clock_ahead(lab):
         lab.ready(before="pod")  # running pods have credentials from that future
 
 
-def test_each_exercise_has_three_near_misses_and_two_right_answers():
+def test_each_exercise_has_ten_near_misses_and_five_right_answers():
     for exercise in EXERCISES:
         tries = [bool(each.said) for each in ATTEMPTS if each.exercise == exercise.id]
-        assert (tries.count(True), tries.count(False)) >= (3, 2), f"{exercise.id} in tests/course/attempts/"
+        assert (tries.count(True), tries.count(False)) >= (10, 5), f"{exercise.id} in tests/course/attempts/"
 
 
 def test_an_exercise_opened_again_discards_the_earlier_solution(lab):

@@ -93,12 +93,12 @@ def newcomers(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Co
     """
     core, namespace = core_api(place.kubernetes), place.parameters.namespace
     accounts = accounts or (place.parameters.service_account,)
-    named = [each for each in _named(place, role_arn) if each not in {(name, namespace) for name in accounts}]
+    named = [each for each in named_by(place, role_arn) if each not in {(name, namespace) for name in accounts}]
     taken = {each.metadata.name for each in core.list_namespaced_service_account(namespace).items}
-    rows = _without_a_token(place, role_arn) + _first_admitted(place, named, role_arn)
+    rows = _without_a_token(place, role_arn) + first_admitted(place, named, role_arn)
     for name in accounts:
         likes = _lookalikes(name, taken, range(len(name)))
-        rows += _first_admitted(place, [(like, namespace) for like in likes], role_arn)
+        rows += first_admitted(place, [(like, namespace) for like in likes], role_arn)
     return [*rows, *elsewhere(place, *accounts, role_arn=role_arn)]
 
 
@@ -114,7 +114,7 @@ def elsewhere(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Co
         # Listed for each name: the namespaces of the name before may still be ending.
         taken = {each.metadata.name for each in core.list_namespace().items}
         last = [len(namespace) - 1]  # one letter, because each letter costs a namespace
-        rows += _first_admitted(place, [(name, like) for like in _lookalikes(namespace, taken, last)], role_arn)
+        rows += first_admitted(place, [(name, like) for like in _lookalikes(namespace, taken, last)], role_arn)
     return rows
 
 
@@ -145,7 +145,7 @@ def _without_a_token(place: "Workspace", role_arn: str) -> list[Comparison]:
     return [Comparison(f"someone without a token, for {Arn.parse(arn).name}", "refused", ADMITTED)]
 
 
-def _named(place: "Workspace", role_arn: str) -> list[tuple[str, str]]:
+def named_by(place: "Workspace", role_arn: str = "") -> list[tuple[str, str]]:
     """Return the service accounts, as (name, namespace), that the role's trust policy names in full."""
     role = Arn.parse(role_arn or place.role_arn)
     there = place.in_account(role.account) if role.account != place.account_id else place
@@ -158,7 +158,7 @@ def _named(place: "Workspace", role_arn: str) -> list[tuple[str, str]]:
     return [(name, namespace) for namespace, name in dict.fromkeys(subjects)]
 
 
-def _first_admitted(place: "Workspace", accounts: Iterable[tuple[str, str]], role_arn: str) -> list[Comparison]:
+def first_admitted(place: "Workspace", accounts: Iterable[tuple[str, str]], role_arn: str = "") -> list[Comparison]:
     """Return a row for the first of these service accounts, given as (name, namespace), that STS admits."""
     for each in accounts:
         if newcomer(place, *each, role_arn=role_arn) == ADMITTED:

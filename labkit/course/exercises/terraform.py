@@ -1,15 +1,26 @@
 """Notebook 06: the role that a Terraform module makes."""
 
 from typing import Any
+from uuid import uuid4
 
 from labkit import terraform
 from labkit.connection import core_api
-from labkit.course.exercises.asking import ADMITTED, admits, elsewhere, exchange, injected, refuses
+from labkit.course.exercises.asking import (
+    ADMITTED,
+    admits,
+    elsewhere,
+    exchange,
+    first_admitted,
+    injected,
+    named_by,
+    refuses,
+)
 from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
 from labkit.doctor import Comparison
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 
+BEGINNING = "provider-aws-s3-"
 RELEASES = ("provider-aws-s3-6f461b0ba11f", "provider-aws-s3-0d81c27f44ae")
 NEXT_RELEASE = "provider-aws-s3-b93e5a1c7d20"
 # Terraform's AWS provider adds a time and a counter like these to a name's prefix.
@@ -42,7 +53,15 @@ def _each_release_and_nobody_else(place: Workspace) -> list[Comparison]:
     if existing(lambda: core.read_namespaced_service_account(NEXT_RELEASE, namespace)) is None:
         make_account(place, NEXT_RELEASE)
     admitted = [admits(place, name) for name in (*RELEASES, NEXT_RELEASE)]
-    return [*admitted, refuses(place), refuses(place, "default"), *elsewhere(place, NEXT_RELEASE)]
+    return [*admitted, refuses(place), refuses(place, "default"), *_others(place), *elsewhere(place, NEXT_RELEASE)]
+
+
+def _others(place: Workspace) -> list[Comparison]:
+    """Return a row, marked as wrong, if STS admits a service account of the namespace that belongs to no release."""
+    namespace, tail = place.parameters.namespace, uuid4().hex[:12]
+    names = [f"{beginning}{tail}" for beginning in ("p", "provider-", "provider-aws-", "provider-aws-s3")]
+    named = [each for each in named_by(place) if not each[0].startswith(BEGINNING) or each[1] != namespace]
+    return first_admitted(place, [*((name, namespace) for name in names), *named])
 
 
 def _the_role_that_exists(place: Workspace) -> list[Comparison]:

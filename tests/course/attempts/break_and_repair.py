@@ -99,3 +99,102 @@ def the_service_account_made_again(lab, name):
     metadata = {"name": "cart", "annotations": {KEY: role_arn(lab, name)}}
     core.create_namespaced_service_account(name, {"metadata": metadata})
     start(lab, name)
+
+
+def several(lab: Lab, name: str, operator: str, *names: str) -> None:
+    """Let the role admit these service accounts, compared with this operator."""
+    document = json.loads(policy(lab, operator, "?"))
+    wanted = [f"system:serviceaccount:{each}" for each in names]
+    document["Statement"][0]["Condition"][operator][f"{lab.issuer.removeprefix('https://')}:sub"] = wanted
+    update_trust(lab, name, document)
+
+
+def made_again(lab: Lab, name: str) -> None:
+    delete_role(lab.aws.client("iam"), name)
+    document = policy(lab, "StringEquals", f"system:serviceaccount:{name}:cart")
+    lab.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document)
+
+
+CART_REFUSED, JUST_NOW = "exercise-09-a:cart found AccessDenied: Not authorized", "created just now found admitted"
+ATTEMPTS.more(
+    "09-a",
+    wrong={
+        "nothing": (CART_REFUSED, lambda lab, name: None),
+        "till in place of cart": (
+            "exercise-09-a:till found admitted",
+            lambda lab, name: several(lab, name, "StringEquals", f"{name}:till"),
+        ),
+        "cart and a name that doesn't exist": (
+            JUST_NOW,
+            lambda lab, name: several(lab, name, "StringEquals", f"{name}:cart", f"{name}:orders"),
+        ),
+        "cart in two namespaces": (
+            JUST_NOW,
+            lambda lab, name: several(lab, name, "StringEquals", f"{name}:cart", "staging:cart"),
+        ),
+        "every name that begins with cart": (
+            JUST_NOW,
+            lambda lab, name: several(lab, name, "StringLike", f"{name}:cart*"),
+        ),
+        "a pattern compared letter by letter": (
+            CART_REFUSED,
+            lambda lab, name: several(lab, name, "StringEquals", f"{name}:c*"),
+        ),
+        "the role deleted": (CART_REFUSED, lambda lab, name: delete_role(lab.aws.client("iam"), name)),
+    },
+    right={
+        "a list of one": lambda lab, name: several(lab, name, "StringEquals", f"{name}:cart"),
+        "StringLike without a wildcard": lambda lab, name: several(lab, name, "StringLike", f"{name}:cart"),
+        "too wide first": lambda lab, name: (
+            several(lab, name, "StringLike", f"{name}:*"),
+            several(lab, name, "StringEquals", f"{name}:cart"),
+        ),
+    },
+)
+NODE = "a new pod of cart found"
+ATTEMPTS.more(
+    "09-b",
+    wrong={
+        "nothing": (NODE, lambda lab, name: None),
+        "the role's name": (
+            "a new pod of cart found exercise-09-b",
+            lambda lab, name: (annotate(lab, name, "cart", **{KEY: name}), start(lab, name)),
+        ),
+        "the pod first": (
+            "AWS knows my-pod as found Unable to locate credentials",
+            lambda lab, name: (start(lab, name), name_role(lab, name)),
+        ),
+        "the pod as default": (
+            "AWS knows my-pod as found Unable to locate credentials",
+            lambda lab, name: (name_role(lab, name), start(lab, name, "default")),
+        ),
+        "no pod": (
+            "AWS knows my-pod as found",
+            lambda lab, name: (name_role(lab, name), lab.delete_pod("my-pod", name)),
+        ),
+        "another role": (
+            "a new pod of cart found arn:aws:iam::",
+            lambda lab, name: (annotate(lab, name, "cart", **{KEY: f"{role_arn(lab, name)}-2"}), start(lab, name)),
+        ),
+        "default admitted as well": (
+            "exercise-09-b:default found admitted",
+            lambda lab, name: (
+                name_role(lab, name),
+                start(lab, name),
+                several(lab, name, "StringEquals", f"{name}:cart", f"{name}:default"),
+            ),
+        ),
+    },
+    right={
+        "the pod twice": lambda lab, name: (start(lab, name), name_role(lab, name), start(lab, name)),
+        "with the life of the token": lambda lab, name: (
+            annotate(lab, name, "cart", **{KEY: role_arn(lab, name), "eks.amazonaws.com/token-expiration": "3600"}),
+            start(lab, name),
+        ),
+        "the role made again as well": lambda lab, name: (
+            made_again(lab, name),
+            name_role(lab, name),
+            start(lab, name),
+        ),
+    },
+)

@@ -73,3 +73,74 @@ def the_role_made_again(lab, name):
     iam, document = lab.aws.client("iam"), json.dumps(trust_policy(lab, name))
     iam.delete_role(RoleName=name)
     iam.create_role(RoleName=name, AssumeRolePolicyDocument=document, MaxSessionDuration=14400)
+
+
+def life(lab: Lab, name: str, text: str | None, account: str = "cart") -> None:
+    annotate(lab, name, account, **{LIFE: text})
+
+
+def admit(lab: Lab, name: str, *accounts: str) -> None:
+    """Let the role's sessions live for four hours, and let it admit these service accounts."""
+    sessions(lab, name, 14400)
+    document = trust_policy(lab, name)
+    wanted = document["Statement"][0]["Condition"]["StringEquals"]
+    (key,) = [each for each in wanted if each.endswith(":sub")]
+    wanted[key] = [f"system:serviceaccount:{name}:{account}" for account in accounts]
+    update_trust(lab, name, document)
+
+
+DAY = "a new pod of cart found 86400 s"
+SHORT = "cart, a session of 4 hours found ValidationError"
+ATTEMPTS.more(
+    "07-a",
+    wrong={
+        "nothing": (DAY, lambda lab, name: None),
+        "the annotation taken away": (DAY, lambda lab, name: life(lab, name, None)),
+        "a second too many": ("a new pod of cart found 3601 s", lambda lab, name: life(lab, name, "3601")),
+        "seconds with their unit": (DAY, lambda lab, name: life(lab, name, "3600s")),
+        "only till": (
+            "a new pod of till found 3600 s",
+            lambda lab, name: life(lab, name, "3600", "till"),
+        ),
+        "a fraction": (DAY, lambda lab, name: life(lab, name, "3600.0")),
+        "another key": (
+            DAY,
+            lambda lab, name: annotate(lab, name, "cart", **{"eks.amazonaws.com/token-expiry": "3600"}),
+        ),
+    },
+    right={
+        "half an hour": lambda lab, name: life(lab, name, "1800"),
+        "ten minutes": lambda lab, name: life(lab, name, "600"),
+        "first too long": lambda lab, name: (life(lab, name, "7200"), life(lab, name, "3600")),
+    },
+)
+ATTEMPTS.more(
+    "07-b",
+    wrong={
+        "nothing": (SHORT, lambda lab, name: None),
+        "a second too few": (SHORT, lambda lab, name: sessions(lab, name, 14399)),
+        "a second too many": (
+            "cart, a session of 4 hours and 1 second found admitted",
+            lambda lab, name: sessions(lab, name, 14401),
+        ),
+        "four hours, and back": (
+            SHORT,
+            lambda lab, name: (sessions(lab, name, 14400), sessions(lab, name, 3600)),
+        ),
+        "till admitted as well": (
+            "exercise-07-b:till found admitted",
+            lambda lab, name: admit(lab, name, "cart", "till"),
+        ),
+        "till in place of cart": (
+            "cart, a session of 4 hours found AccessDenied",
+            lambda lab, name: admit(lab, name, "till"),
+        ),
+    },
+    right={
+        "too long first": lambda lab, name: (sessions(lab, name, 43200), sessions(lab, name, 14400)),
+        "with a description": lambda lab, name: lab.aws.client("iam").update_role(
+            RoleName=name, MaxSessionDuration=14400, Description="the backup"
+        ),
+        "the subject as a list": lambda lab, name: admit(lab, name, "cart"),
+    },
+)

@@ -173,3 +173,69 @@ def a_new_service_account(lab, name):
     core.delete_namespaced_service_account("till", name)
     till = {"name": "till", "annotations": {KEY: arn}}
     core.create_namespaced_service_account(name, {"metadata": till})
+
+
+def give(lab: Lab, name: str, *of_till: str, cart: tuple[str, ...] = ("cart",)) -> None:
+    """Make a role for till that admits these, annotate till, and let the shared role admit `cart`."""
+    annotate(lab, name, "till", **{KEY: make(lab, name, *of_till)})
+    admit(lab, name, *cart)
+
+
+OWN = {"s3:prefix": "cart/*"}
+ATTEMPTS.more(
+    "08-a",
+    wrong={},
+    right={
+        "two policies": lambda lab, name: (
+            put_policy(lab, name, "reading", listing(name)),
+            put_policy(lab, name, "objects", allow("s3:GetObject", f"{name}/cart/*")),
+        ),
+        "a deny of everything else": lambda lab, name: put_policy(
+            lab,
+            name,
+            "reading",
+            listing(name),
+            allow("s3:GetObject", f"{name}/cart/*"),
+            {"Effect": "Deny", "Action": "s3:GetObject", "NotResource": f"arn:aws:s3:::{name}/cart/*"},
+        ),
+        "the listing by two patterns": lambda lab, name: put_policy(
+            lab,
+            name,
+            "reading",
+            allow("s3:ListBucket", name, StringLike={"s3:prefix": ["cart/", "cart/?*"]}),
+            allow("s3:GetObject", f"{name}/cart/*"),
+        ),
+    },
+)
+ATTEMPTS.more(
+    "08-b",
+    wrong={
+        "nothing": ("till asks for exercise-08-b-till found AccessDenied", lambda lab, name: None),
+        "only the shared role closed": (
+            "till asks for exercise-08-b-till found AccessDenied",
+            lambda lab, name: admit(lab, name, "cart"),
+        ),
+        "a third name on till's role": (
+            "created just now found admitted",
+            lambda lab, name: give(lab, name, "till", "later"),
+        ),
+        "the roles swapped": (
+            "till asks for exercise-08-b found admitted",
+            lambda lab, name: give(lab, name, "cart", cart=("till",)),
+        ),
+    },
+    right={
+        "till's role in two steps": lambda lab, name: (
+            give(lab, name, "cart", "till"),
+            update_trust(lab, f"{name}-till", trust(lab, name, "till")),
+        ),
+        "compared by StringLike, without a wildcard": lambda lab, name: (
+            give(lab, name, "till"),
+            update_trust(lab, f"{name}-till", compared(trust(lab, name, "till"), "StringLike")),
+        ),
+        "compared by StringEqualsIgnoreCase": lambda lab, name: (
+            give(lab, name, "till"),
+            update_trust(lab, name, compared(trust(lab, name, "cart"), "StringEqualsIgnoreCase")),
+        ),
+    },
+)

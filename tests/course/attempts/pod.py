@@ -4,7 +4,7 @@ from kubernetes.client import AppsV1Api, CoreV1Api
 
 from labkit import Lab
 from labkit.documents import SLEEP
-from tests.course.attempts import Attempts
+from tests.course.attempts import KEY, Attempts, annotate
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -114,3 +114,92 @@ def the_proxy_skipped(lab, name):
 @right("04-b")
 def more_than_one_name_skipped(lab, name):
     create(lab, name, {SKIP: "proxy,metrics"})
+
+
+def create_third(lab: Lab, name: str, skipped: str) -> None:
+    """Create the pod with a third container."""
+    each = {"image": lab.image, "command": SLEEP}
+    spec = {"serviceAccountName": "cart", "containers": [{"name": n, **each} for n in ("aws", "proxy", "metrics")]}
+    body = {"metadata": {"name": "cart", "annotations": {SKIP: skipped}}, "spec": spec}
+    CoreV1Api(lab.kubernetes).create_namespaced_pod(name, body)
+
+
+def again(lab: Lab, name: str, annotations: dict[str, str]) -> None:
+    """Delete the pod `cart`, and create it again."""
+    lab.delete_pod("cart", name)
+    create(lab, name, annotations)
+
+
+def restarted(lab: Lab, name: str, at: str, **spec) -> None:
+    """Restart the Deployment as `kubectl rollout restart` does, and end the pods without the role."""
+    restart(lab, name, template={"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": at}}}, **spec)
+    core = CoreV1Api(lab.kubernetes)
+    for pod in core.list_namespaced_pod(name).items:
+        if not pod.spec.containers[0].env:
+            core.delete_namespaced_pod(pod.metadata.name, name, grace_period_seconds=1)
+
+
+def unannotated(lab: Lab, name: str) -> None:
+    annotate(lab, name, "cart", **{KEY: None})
+
+
+NO_ROLE, AWS_NONE = "the pods of the Deployment cart found no role", "the container aws found no role"
+ATTEMPTS.more(
+    "04-a",
+    wrong={
+        "nothing": (NO_ROLE, lambda lab, name: None),
+        "the annotation taken away": (
+            "a new pod of cart found no role",
+            lambda lab, name: (unannotated(lab, name), delete_pods(lab, name)),
+        ),
+        "another role": (
+            "a new pod of cart found arn:aws:iam::",
+            lambda lab, name: (
+                annotate(lab, name, "cart", **{KEY: f"{lab.connection.role_arn(name)}-2"}),
+                delete_pods(lab, name),
+            ),
+        ),
+        "a pod beside the old one": (NO_ROLE, lambda lab, name: create(lab, name, {})),
+    },
+    right={
+        "two replicas, the first pod deleted": lambda lab, name: (
+            restart(lab, name, replicas=2),
+            delete_pods(lab, name),
+        ),
+        "restarted twice": lambda lab, name: (restarted(lab, name, "first"), restarted(lab, name, "second")),
+        "down to none, and up again": lambda lab, name: (
+            restart(lab, name, replicas=0),
+            delete_pods(lab, name),
+            restart(lab, name, replicas=1),
+        ),
+    },
+)
+ATTEMPTS.more(
+    "04-b",
+    wrong={
+        "nothing": ("the container aws found no pod cart", lambda lab, name: None),
+        "the wrong one skipped": (AWS_NONE, lambda lab, name: create(lab, name, {SKIP: "aws"})),
+        "an empty list": ("the container proxy found arn:aws:iam::", lambda lab, name: create(lab, name, {SKIP: ""})),
+        "another key": (
+            "the container proxy found arn:aws:iam::",
+            lambda lab, name: create(lab, name, {"eks.amazonaws.com/skip-container": "proxy"}),
+        ),
+        "another name": (
+            "the container proxy found arn:aws:iam::",
+            lambda lab, name: create(lab, name, {SKIP: "Proxy"}),
+        ),
+        "a space before the name": (
+            "the container proxy found arn:aws:iam::",
+            lambda lab, name: create(lab, name, {SKIP: " proxy"}),
+        ),
+        "two names with a semicolon": (
+            "the container proxy found arn:aws:iam::",
+            lambda lab, name: create(lab, name, {SKIP: "metrics;proxy"}),
+        ),
+    },
+    right={
+        "the name twice": lambda lab, name: create(lab, name, {SKIP: "proxy,proxy"}),
+        "made again": lambda lab, name: (create(lab, name, {}), again(lab, name, {SKIP: "proxy"})),
+        "a third container that is skipped as well": lambda lab, name: create_third(lab, name, "proxy,metrics"),
+    },
+)

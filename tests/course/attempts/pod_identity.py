@@ -88,3 +88,94 @@ def cart_by_its_tag(lab, name):
 def no_association_for_the_neighbour(lab, name):
     update_trust(lab, name, policy(BOTH))
     lab.aws.client("eks").delete_pod_identity_association(**association(lab, name, "till"))
+
+
+def eks(lab: Lab):
+    return lab.aws.client("eks")
+
+
+def end(lab: Lab, name: str, account: str) -> None:
+    eks(lab).delete_pod_identity_association(**association(lab, name, account))
+
+
+def tags(lab: Lab, name: str, operator: str = "StringEquals", **claims: str | list[str]) -> None:
+    """Let the role admit Pod Identity, if the tags of the request compare with these claims."""
+    document = json.loads(policy(BOTH))
+    found = {f"aws:RequestTag/{key.replace('_', '-')}": value for key, value in claims.items()}
+    document["Statement"][0]["Condition"] = {operator: found}
+    update_trust(lab, name, json.dumps(document))
+
+
+CART_FAILS, GIVEN = "the agent gives cart found", "the agent gives till found assumed-role/exercise-11-b"
+ATTEMPTS.more(
+    "11-a",
+    wrong={
+        "nothing": ("a new pod of cart asks found no agent", lambda lab, name: None),
+        "the wrong one deleted": ("a new pod of cart asks found no agent", lambda lab, name: end(lab, name, "chart")),
+        "till in place of cart": (
+            "a new pod of till asks found http://",
+            lambda lab, name: (end(lab, name, "chart"), associate(lab, name, "till")),
+        ),
+        "the default account as well": (
+            "associated service accounts found cart, default",
+            lambda lab, name: (end(lab, name, "chart"), associate(lab, name, "cart"), associate(lab, name, "default")),
+        ),
+        "a letter too many": (
+            "a new pod of cart asks found no agent",
+            lambda lab, name: (end(lab, name, "chart"), associate(lab, name, "carts")),
+        ),
+        "made, and deleted": (
+            "a new pod of cart asks found no agent",
+            lambda lab, name: (associate(lab, name, "cart"), end(lab, name, "cart"), end(lab, name, "chart")),
+        ),
+    },
+    right={
+        "the wrong one deleted first": lambda lab, name: (end(lab, name, "chart"), associate(lab, name, "cart")),
+        "made twice": lambda lab, name: (
+            end(lab, name, "chart"),
+            associate(lab, name, "cart"),
+            end(lab, name, "cart"),
+            associate(lab, name, "cart"),
+        ),
+        "till too, and then not": lambda lab, name: (
+            end(lab, name, "chart"),
+            associate(lab, name, "cart"),
+            associate(lab, name, "till"),
+            end(lab, name, "till"),
+        ),
+    },
+)
+ATTEMPTS.more(
+    "11-b",
+    wrong={
+        "nothing": (CART_FAILS, lambda lab, name: None),
+        "only tagging": (CART_FAILS, lambda lab, name: update_trust(lab, name, policy("sts:TagSession"))),
+        "till by its tag": (GIVEN, lambda lab, name: tags(lab, name, kubernetes_service_account="till")),
+        "both by their tags": (
+            GIVEN,
+            lambda lab, name: tags(lab, name, kubernetes_service_account=["cart", "till"]),
+        ),
+        "everybody but cart": (
+            GIVEN,
+            lambda lab, name: tags(lab, name, "StringNotEquals", kubernetes_service_account="cart"),
+        ),
+        "a pattern compared letter by letter": (
+            CART_FAILS,
+            lambda lab, name: tags(lab, name, kubernetes_service_account="c*"),
+        ),
+        "no association for cart": (
+            CART_FAILS,
+            lambda lab, name: (
+                tags(lab, name, kubernetes_service_account="cart"),
+                end(lab, name, "cart"),
+            ),
+        ),
+    },
+    right={
+        "its tag and its namespace": lambda lab, name: tags(
+            lab, name, kubernetes_service_account="cart", kubernetes_namespace=name
+        ),
+        "everybody but till": lambda lab, name: tags(lab, name, "StringNotEquals", kubernetes_service_account="till"),
+        "a pattern": lambda lab, name: tags(lab, name, "StringLike", kubernetes_service_account="car?"),
+    },
+)

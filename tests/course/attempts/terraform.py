@@ -80,3 +80,103 @@ def the_arn_of_the_role_that_exists(lab, name):
 @right("06-b")
 def a_role_without_the_prefix(lab, name):
     lab.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=policy(lab, name, "cart"))
+
+
+def reannotate(lab: Lab, name: str, role: str) -> None:
+    annotate(lab, name, "cart", **{KEY: role})
+
+
+def arn(lab: Lab, name: str) -> str:
+    return existing(lab, f"{name}-")["Arn"]
+
+
+def like(lab: Lab, name: str, *accounts: str) -> None:
+    apply(lab, name, *accounts, trust_condition_test="StringLike")
+
+
+NEXT = f"exercise-06-a:{RELEASE}-b93e5a1c7d20 found {REFUSED}"
+STAYS = f"a new pod of cart takes its role found {REFUSED}"
+ATTEMPTS.more(
+    "06-a",
+    wrong={
+        "nothing": (f"exercise-06-a:{RELEASE}-6f461b0ba11f found {REFUSED}", lambda lab, name: None),
+        "a beginning of one letter": ("created just now found admitted", lambda lab, name: like(lab, name, "p*")),
+        "the beginning and cart": (
+            "exercise-06-a:cart found admitted",
+            lambda lab, name: like(lab, name, f"{RELEASE}-*", "cart"),
+        ),
+        "the beginning and default": (
+            "exercise-06-a:default found admitted",
+            lambda lab, name: like(lab, name, f"{RELEASE}-*", "default"),
+        ),
+        "eleven letters after the beginning": (NEXT, lambda lab, name: like(lab, name, f"{RELEASE}-{'?' * 11}")),
+        "the beginning without its last dash": (
+            "created just now found admitted",
+            lambda lab, name: like(lab, name, f"{RELEASE}*"),
+        ),
+        "one release": (NEXT, lambda lab, name: like(lab, name, f"{RELEASE}-6f461b0ba11f")),
+    },
+    right={
+        "one letter at least": lambda lab, name: like(lab, name, f"{RELEASE}-?*"),
+        "each of today and the pattern": lambda lab, name: like(
+            lab, name, f"{RELEASE}-6f461b0ba11f", f"{RELEASE}-0d81c27f44ae", f"{RELEASE}-*"
+        ),
+        "written without the module": lambda lab, name: update_trust(
+            lab, name, policy(lab, name, f"{RELEASE}-*").replace("StringEquals", "StringLike")
+        ),
+    },
+)
+ATTEMPTS.more(
+    "06-b",
+    wrong={
+        "nothing": (STAYS, lambda lab, name: None),
+        "the annotation taken away": (
+            "a new pod of cart takes its role found no role",
+            lambda lab, name: annotate(lab, name, "cart", **{KEY: None}),
+        ),
+        "an asterisk behind the prefix": (
+            "found ValidationError: Request ARN is invalid",
+            lambda lab, name: reannotate(lab, name, f"{lab.connection.role_arn(name)}-*"),
+        ),
+        "a role of another account": (
+            "a new pod of cart takes its role found InvalidIdentityToken",
+            lambda lab, name: reannotate(lab, name, arn(lab, name).replace("123456789012", "222222222222")),
+        ),
+        "a role that admits till alone": (
+            STAYS,
+            lambda lab, name: lab.aws.client("iam").create_role(
+                RoleName=name, AssumeRolePolicyDocument=policy(lab, name, "till")
+            ),
+        ),
+        "till annotated as well": (
+            "a new pod of till found arn:aws:iam::",
+            lambda lab, name: (
+                reannotate(lab, name, arn(lab, name)),
+                annotate(lab, name, "till", **{KEY: arn(lab, name)}),
+            ),
+        ),
+        "cart and till admitted": (
+            "exercise-06-b:till found admitted",
+            lambda lab, name: lab.aws.client("iam").create_role(
+                RoleName=name, AssumeRolePolicyDocument=policy(lab, name, "cart", "till")
+            ),
+        ),
+    },
+    right={
+        "a new role under another name": lambda lab, name: reannotate(
+            lab,
+            name,
+            lab.aws.client("iam").create_role(
+                RoleName=f"{name}-mine", AssumeRolePolicyDocument=policy(lab, name, "cart")
+            )["Role"]["Arn"],
+        ),
+        "the wrong one first": lambda lab, name: (
+            reannotate(lab, name, existing(lab, f"{name}-")["RoleName"]),
+            reannotate(lab, name, arn(lab, name)),
+        ),
+        "both roles": lambda lab, name: (
+            lab.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=policy(lab, name, "cart")),
+            reannotate(lab, name, arn(lab, name)),
+        ),
+    },
+)

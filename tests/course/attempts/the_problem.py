@@ -136,3 +136,74 @@ def inactive(lab, name):
 @right("00-b")
 def deleted(lab, name):
     lab.aws.client("iam").delete_access_key(**key(lab, name, "leaked"))
+
+
+def iam(lab: Lab):
+    return lab.aws.client("iam")
+
+
+def images(lab: Lab) -> str:
+    return next(policy for policy in attached(lab) if "ContainerRegistry" in policy)
+
+
+def update(lab: Lab, name: str, secret: str, status: str) -> None:
+    iam(lab).update_access_key(**key(lab, name, secret), Status=status)
+
+
+ADMINISTRATOR = "arn:aws:iam::aws:policy/AdministratorAccess"
+READS_TABLES = "a pod of the node: dynamodb:ListTables found allowed"
+LEAKED = "AWS's answer to the leaked key found arn:aws:iam::"
+ATTEMPTS.more(
+    "00-a",
+    wrong={
+        "nothing": (READS_TABLES, lambda lab, name: None),
+        "replaced by more": (
+            READS_TABLES,
+            lambda lab, name: (
+                detach(lab, TOO_MUCH),
+                iam(lab).attach_role_policy(RoleName=ROLE, PolicyArn=ADMINISTRATOR),
+            ),
+        ),
+        "every action denied": (
+            "the node itself: ecr:GetAuthorizationToken found explicitDeny",
+            lambda lab, name: deny(lab, "*"),
+        ),
+        "only the reading of items denied": (READS_TABLES, lambda lab, name: deny(lab, "dynamodb:GetItem")),
+    },
+    right={
+        "denied, and detached": lambda lab, name: (deny(lab, "dynamodb:*"), detach(lab, TOO_MUCH)),
+        "all but the needed ones detached": lambda lab, name: detach(
+            lab, *(each for each in attached(lab) if "DynamoDB" in each)
+        ),
+        "the policy for images replaced by a smaller one": lambda lab, name: (
+            detach(lab, TOO_MUCH, images(lab)),
+            iam(lab).attach_role_policy(
+                RoleName=ROLE, PolicyArn="arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly"
+            ),
+        ),
+    },
+)
+ATTEMPTS.more(
+    "00-b",
+    wrong={
+        "nothing": (LEAKED, lambda lab, name: None),
+        "inactive, and active again": (
+            LEAKED,
+            lambda lab, name: (update(lab, name, "leaked", "Inactive"), update(lab, name, "leaked", "Active")),
+        ),
+        "both inactive": (
+            "AWS's answer to the key in use found InvalidClientTokenId",
+            lambda lab, name: (update(lab, name, "leaked", "Inactive"), update(lab, name, "in-use", "Inactive")),
+        ),
+        "the Secret in use deleted": (
+            "AWS's answer to the key in use found no key in the Secret in-use",
+            lambda lab, name: (update(lab, name, "leaked", "Inactive"), delete_secret(lab, name, "in-use")),
+        ),
+    },
+    right={
+        "inactive, then deleted": lambda lab, name: (
+            update(lab, name, "leaked", "Inactive"),
+            iam(lab).delete_access_key(**key(lab, name, "leaked")),
+        ),
+    },
+)

@@ -188,6 +188,7 @@ ATTEMPTS.more(
             allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"),
             older(lab),
         ),
+        "up to now": lambda lab, name: revoke(lab, name, older(lab, "DateLessThanEquals")),
         "each action by its name": lambda lab, name: revoke(lab, name, older(lab, Action=[*READ, "iam:GetRole"])),
     },
 )
