@@ -198,7 +198,9 @@ class Probe:
         return self._execute(WHO_AM_I) if _lacks_program(done) else done
 
     def _configured_region(self) -> Document:
-        done = self._execute(["aws", "configure", "list"])
+        # Without keys, `aws` would ask STS for some first, and say nothing if STS refuses.
+        keys = ("AWS_ACCESS_KEY_ID=none", "AWS_SECRET_ACCESS_KEY=none")
+        done = self._execute(["env", *keys, "aws", "configure", "list"])
         region = re.search(r"^\s*region\s+:?\s*(\S+)", done.output, re.MULTILINE) if done.exit_code == 0 else None
         return {"region": "" if region[1].startswith("<not") else region[1]} if region else {}
 
