@@ -292,13 +292,22 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
     A cause is primary if its `follows_from` is empty. A finding counts as a consequence if both are true:
     - Its own cause isn't primary.
     - Its stage, or an earlier stage, has an error with a primary cause.
+
+    A finding also counts as a consequence if another error is one that its cause is `explained_by`.
     """
     findings = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
+    errors = [cause.id for cause, finding in findings.items() if finding.severity == "error"]
+    findings = {cause: finding for cause, finding in findings.items() if not _explains(errors, cause)}
     wrong = [cause for cause, finding in findings.items() if finding.severity == "error" and not cause.follows_from]
     first = min((STAGES.index(cause.stage) for cause in wrong), default=len(STAGES))
     return [
         finding for cause, finding in findings.items() if not cause.follows_from or STAGES.index(cause.stage) < first
     ]
+
+
+def _explains(errors: list[str], cause: Cause) -> bool:
+    others = [id for id in errors if id != cause.id]
+    return bool(others) if "*" in cause.explained_by else any(id in cause.explained_by for id in others)
 
 
 def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> StageResult:

@@ -135,6 +135,8 @@ class Cause:
 
     A cause that has more specific causes is also left out if the same stage or an earlier stage has another error.
     """
+    explained_by: tuple[str, ...]
+    """The ids of causes in any stage. An error of one of them explains this cause's findings. `*`: any other error."""
     ends: tuple[Stage, ...]
     """The stages that aren't examined any further once this cause has a finding."""
     _results: WeakKeyDictionary[Evidence, Finding | None] = field(default_factory=WeakKeyDictionary, repr=False)
@@ -174,10 +176,11 @@ def cause(
     *,
     reads: tuple[Kinds, ...],
     follows_from: tuple[Cause, ...] = (),
+    explained_by: tuple[str, ...] = (),
     ends: tuple[Stage, ...] = (),
 ) -> Callable[[Look], Cause]:
     """Return a decorator that turns a function into a `Cause` with these fields."""
-    return lambda look: Cause(id, stage, learn, reads, look, follows_from, ends)
+    return lambda look: Cause(id, stage, learn, reads, look, follows_from, explained_by, ends)
 
 
 def causes_of(*families: ModuleType) -> tuple[Cause, ...]:

@@ -36,6 +36,17 @@ def _if_there(subject: object) -> Result:
     return "right" if subject else "not looked at"
 
 
+def _pod(evidence: Evidence) -> Result:
+    """The pod is right if a container runs or has ended well, and if its service account exists."""
+    return _if_there(evidence.cluster.service_account and not (evidence.pod.spec and evidence.pod.spec.stopped))
+
+
+def _webhook(evidence: Evidence) -> Result:
+    """Without a role for the service account, the webhook has nothing to change, so nothing was compared."""
+    spec = evidence.pod.spec
+    return _if_there(spec and (spec.was_changed or spec.has_pod_identity or evidence.cluster.annotation))
+
+
 def _annotation(evidence: Evidence) -> Result:
     cluster, namespace = evidence.cluster, evidence.parameters.namespace
     return _if_there(cluster.service_account or cluster.api.get("namespace", namespace))
@@ -61,9 +72,9 @@ def _identity(evidence: Evidence) -> Result:
     return "error" if is_somebody and not evidence.expected.role_is_assumed else _if_there(is_somebody)
 
 
-POD = Stage("the pod, and the service account that it runs as")
+POD = Stage("the pod, and the service account that it runs as", _pod)
 ANNOTATION = Stage("the annotation on the service account", _annotation)
-WEBHOOK = Stage("the webhook's changes to the pod", lambda evidence: _if_there(evidence.pod.document))
+WEBHOOK = Stage("the webhook's changes to the pod", _webhook)
 TOKEN = Stage("the token", lambda evidence: _if_there(evidence.pod.document))
 PROVIDER = Stage("the OIDC provider, and its audiences")
 ROLE = Stage("the role, and its trust policy", lambda evidence: _if_there(evidence.expected.role_arn))

@@ -31,6 +31,7 @@ EXPLAINED = {id for family in families.FAMILIES for id in family.ids}
 # No error text leads to these findings.
 WITHOUT_AN_EXPLANATION = {
     "action-needs-no-permission": "nothing fails",
+    "containers-not-running": "the program's own last words say why",
     "credentials-of-another-identity": "nothing fails: the pod has credentials, and others than it was to have",
     "credentials-refused": "it is the refusal itself; the texts lead to what is behind it",
     "oidc-provider-dangling": "nothing fails: it is a danger",
@@ -51,6 +52,7 @@ WITHOUT_AN_EXPLANATION = {
 # No fault causes these findings, so other tests make the evidence for them.
 WITHOUT_A_FAULT = {
     "action-needs-no-permission": "it is about the option --action, not about the lab",
+    "containers-not-running": "it needs a program that ends by itself",
     "credentials-of-another-identity": "it follows from whatever else is wrong",
     "credentials-refused": "it follows from whatever else is wrong",
     "denied-by-resource-control-policy": "the organization's administrators make it",
@@ -59,6 +61,7 @@ WITHOUT_A_FAULT = {
     "namespace-missing": "a run's namespace holds more than the run",
     "namespace-terminating": "a run's namespace holds more than the run",
     "operator-not-permitted": "it is a call of the past that AWS refused, and CloudTrail tells",
+    "pod-identity-role-refuses-eks": "it needs an association, whose role someone changes later",
     "pod-names-its-role": "nothing is wrong with it",
     "pod-windows-by-affinity": "the lab has no Windows node",
     "role-denied-by-resource-control-policy": "the organization's administrators make it",

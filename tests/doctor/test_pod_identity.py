@@ -129,3 +129,23 @@ def test_a_service_account_with_an_association_needs_no_annotation():
     answers = associated(pod_identity=False)
     answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
     assert found(answers) == ["service-account-annotation-missing", TOO]
+
+
+@pytest.mark.parametrize(("trust", "actual"), [
+    ({"Service": "ec2.amazonaws.com"}, "no statement allows sts:AssumeRole and sts:TagSession"),
+    ({"Service": "pods.eks.amazonaws.com"}, "no statement allows sts:TagSession"),
+    (None, "no such role"),
+])  # fmt: skip
+def test_an_associations_role_that_refuses_pod_identity_is_named_before_the_pod_asks(trust, actual):
+    arn = f"arn:aws:iam::{recording.ACCOUNT_ID}:role/by-association"
+    statement = {"Effect": "Allow", "Principal": trust, "Action": "sts:AssumeRole"}
+    answers = associated() | {
+        f"eks:DescribePodIdentityAssociation blue a-1 ({recording.ACCOUNT_ID})": arn,
+        f"iam:GetRole by-association ({recording.ACCOUNT_ID})": trust
+        and {"Arn": arn, "RoleName": "by-association", "AssumeRolePolicyDocument": {"Statement": [statement]}},
+    }
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.found) == ("pod-identity-role-refuses-eks", actual)
+    assert not commands(finding.repair)
+    statement |= {"Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": ["sts:AssumeRole", "sts:TagSession"]}
+    assert found(answers) == ([] if trust else ["pod-identity-role-refuses-eks"]) or found(answers) == [TOO]

@@ -2,9 +2,11 @@
 
 import pytest
 
+from labkit.doctor import stages
 from tests.doctor.applying import applied
 from tests.doctor.pods import examine, found
-from tests.doctor.recording import EVENTS, PODS, a_pod, healthy
+from tests.doctor.recording import ATTACHED, EVENTS, PODS, SERVICE_ACCOUNTS, a_pod, healthy
+from tests.doctor.repairing import commands
 
 UNSCHEDULABLE = "0/3 nodes are available: 3 Insufficient memory."
 
@@ -60,3 +62,52 @@ def test_earlier_deletions_count_only_if_the_pod_is_pending_or_being_deleted(cha
     one["metadata"] |= changed.get("metadata", {})
     one["status"] |= changed.get("status", {})
     assert found(healthy() | {PODS: [one], EVENTS: [event]}) == expected
+
+
+def stopped(answers, *states):
+    """The answers, with a pod whose container never runs for long."""
+    last = {"terminated": {"reason": "Error", "exitCode": 1}}
+    statuses = [{"name": "app", "state": state, "lastState": last} for state in states]
+    answers[PODS][0]["status"] = {"phase": "Running", "containerStatuses": statuses}
+    return answers
+
+
+WAITING = {"waiting": {"reason": "CrashLoopBackOff"}}
+
+
+def test_a_pod_in_which_no_container_runs_gets_no_tick_and_no_blame_for_another_error():
+    (finding,) = examine(stopped(healthy(), WAITING)).findings
+    assert (finding.id, finding.severity, finding.found) == (
+        "containers-not-running", "warning", "CrashLoopBackOff, Error, exit code 1",
+    )  # fmt: skip
+    assert not commands(finding.repair)
+    assert found(stopped(healthy(), WAITING, {"running": {}})) == []
+    # The program ends because it has no role: the error is the only finding.
+    broken = stopped(healthy() | {ATTACHED: []}, WAITING)
+    assert found(broken) == ["role-policy-not-attached"]
+    assert examine(broken).results[stages.POD] == "warning"
+
+
+@pytest.mark.parametrize("reason", ["PodInitializing", "ContainerCreating"])
+def test_a_pod_that_its_node_still_starts_is_not_yet_wrong(reason):
+    answers = healthy()
+    status = {"phase": "Pending", "containerStatuses": [{"name": "app", "state": {"waiting": {"reason": reason}}}]}
+    answers[PODS][0]["status"] = status
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == ("pod-not-running", "note")
+    assert not commands(finding.repair)
+    status["containerStatuses"][0]["state"]["waiting"]["message"] = "no such volume"
+    (finding,) = examine(answers).findings
+    assert finding.severity == "error"
+
+
+def test_a_stage_whose_subject_was_never_compared_has_no_tick():
+    answers = healthy()
+    answers[SERVICE_ACCOUNTS] = []
+    assert examine(answers).results[stages.POD] == "not looked at"
+    answers = healthy()
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    for container in answers[PODS][0]["spec"]["containers"]:
+        container["env"], container["volumeMounts"] = [], []
+    answers[PODS][0]["spec"]["volumes"] = []
+    assert examine(answers).results[stages.WEBHOOK] == "not looked at"

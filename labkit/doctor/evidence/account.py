@@ -380,6 +380,17 @@ class Account:
         """
         return self._listed("eks:ListPodIdentityAssociations", cluster, "associations", clusterName=cluster)
 
+    def role_of_association(self, cluster: str, association_id: str) -> str:
+        """Return the ARN of the role of a Pod Identity association; empty if the association doesn't exist.
+
+        https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribePodIdentityAssociation.html
+        """
+        kind, name = "eks:DescribePodIdentityAssociation", f"{cluster} {association_id}"
+        return (
+            self._answered(kind, name, "association", "roleArn", clusterName=cluster, associationId=association_id)
+            or ""
+        )
+
     # EC2.
 
     @property

@@ -52,6 +52,14 @@ class PodReading:
         return self.spec.phase if self.spec else "Unknown"
 
     @property
+    def is_starting(self) -> bool:
+        """Whether the pod's node is still starting it, and no problem is known.
+
+        https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#understanding-init-containers
+        """
+        return self.phase == "Pending" and self.trouble in ("PodInitializing", "ContainerCreating")
+
+    @property
     def trouble(self) -> str:
         """Why the pod doesn't run: the first waiting container's reason, else the scheduler's; empty if unknown."""
         for status in ((self.document or {}).get("status") or {}).get("containerStatuses") or []:

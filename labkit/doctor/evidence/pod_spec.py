@@ -273,6 +273,20 @@ class PodSpec:
         return (self.document.get("status") or {}).get("phase", "Unknown")
 
     @property
+    def stopped(self) -> str:
+        """How the first container of a pod ended or why it waits, if the pod should run and no container does.
+
+        Empty if a container runs, or if the pod has succeeded.
+        """
+        statuses = (self.document.get("status") or {}).get("containerStatuses") or []
+        states = [status.get("state") or {} for status in statuses]
+        if self.phase == "Succeeded" or not states or any("running" in state for state in states):
+            return ""
+        last = [*(statuses[0].get("lastState") or {}).values(), *states[0].values()]
+        codes = [f"exit code {each['exitCode']}" for each in last if "exitCode" in each]
+        return ", ".join(list(dict.fromkeys([each["reason"] for each in last[::-1] if each.get("reason")] + codes)))
+
+    @property
     def without_image(self) -> set[str]:
         """The names of the containers that can't start because the node can't pull their images."""
         status = self.document.get("status") or {}

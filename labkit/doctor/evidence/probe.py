@@ -190,7 +190,7 @@ class Probe:
 
     @property
     def _running(self) -> PodSpec | None:
-        return self.pod if self.pod and self.pod.phase == "Running" else None
+        return self.pod if self.pod and self.pod.phase == "Running" and not self.pod.stopped else None
 
     def _with_new_session(self) -> Executed:
         done = self._execute(["sh", "-c", ANEW, "sh", *WHO_AM_I])

@@ -64,7 +64,7 @@ def namespace_terminating(evidence: Evidence) -> Symptom | None:
     )
 
 
-@cause("pod-missing", stages.POD, LEARN, reads=(kinds.PODS,))
+@cause("pod-missing", stages.POD, LEARN, reads=(kinds.PODS,), explained_by=("webhook-unreachable",))
 def missing(evidence: Evidence) -> Symptom | None:
     if (
         evidence.pod.document is not None
@@ -165,12 +165,41 @@ def not_running(evidence: Evidence) -> Symptom | None:
     images = "" if pod_commands.image(evidence) or not spec.without_image else NO_IMAGE
     describe = f"{evidence.connection.kubectl} describe pod {spec.name} -n {spec.namespace}"
     is_placed = not evidence.pod.scheduler_says
+    if evidence.pod.is_starting:
+        return Symptom(
+            "The pod doesn't run yet, because its node is still starting it.",
+            expected="Running",
+            found=f"{spec.phase}: {evidence.pod.trouble}",
+            source="kubectl get pod -o yaml, status",
+            repair=said(f"Nothing has to change. Wait, and look again. If the pod stays like this:\n  {describe}"),
+            severity="note",
+        )
     return Symptom(
         "The pod does not run." if is_placed else "No node accepts the pod.",
         expected="Running",
         found=f"{spec.phase}{evidence.pod.trouble and ': ' + evidence.pod.trouble}",
         source="kubectl get pod -o yaml, status",
         repair=Repair.of(images, pod_commands.replaced(evidence)) if is_placed else f"{NO_NODE}:\n# {describe}",
+    )
+
+
+@cause("containers-not-running", stages.POD, LEARN, reads=(kinds.PODS,), explained_by=("*",))
+def containers_not_running(evidence: Evidence) -> Symptom | None:
+    """Each program in the pod ends. It may end because it gets no role, so any error explains that.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-states
+    """
+    spec = evidence.pod.spec
+    if spec is None or not spec.stopped or not_running(evidence):
+        return None
+    logs = f"{evidence.connection.kubectl} logs {spec.name} -n {spec.namespace} --all-containers --previous"
+    return Symptom(
+        "No container of the pod runs, so nobody can say whether it gets its role.",
+        expected="a container that runs",
+        found=spec.stopped,
+        source="kubectl get pod -o yaml, status.containerStatuses",
+        repair=said(f"Nothing is changed: the program ends by itself. This shows its last words:\n  {logs}"),
+        severity="warning",
     )
 
 

@@ -1,6 +1,7 @@
 """The service account: does it exist, and does its annotation name the right role?"""
 
 import re
+from typing import Any
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, accounts, kinds, known, variables
@@ -8,14 +9,16 @@ from labkit.doctor.evidence.account import ROLE_ARN
 from labkit.doctor.evidence.candidates import made_by_eksctl
 from labkit.doctor.evidence.objects import Workload
 from labkit.doctor.evidence.pod_spec import service_account_of
-from labkit.doctor.finding import Severity, Symptom, cause
+from labkit.doctor.finding import Severity, Symptom, any_finding, cause
 from labkit.doctor.repairs import advice, pod_commands, words
 from labkit.doctor.repairs.commands import ROLE_NAME, Commands, annotate
 from labkit.doctor.repairs.repair import Repair
 from labkit.documents import ROLE_ANNOTATION
+from labkit.policy import Policy, names_service
 from labkit.policy.arn import Arn
 
 LEARN = "03-service-account.ipynb"
+POD_IDENTITY, POD_IDENTITY_ACTIONS = "pods.eks.amazonaws.com", ["sts:AssumeRole", "sts:TagSession"]
 SOURCE = "kubectl get serviceaccount -o yaml, metadata.annotations"
 # The field managers of clients that people use by hand. Any other client may write the object again automatically.
 BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetch|unknown|curl|Lens", re.IGNORECASE)
@@ -211,13 +214,39 @@ def eksctl_role(evidence: Evidence) -> Symptom | None:
     )
 
 
+@cause("pod-identity-role-refuses-eks", stages.IDENTITY, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def pod_identity_role_refuses(evidence: Evidence) -> Symptom | None:
+    """The trust policy of an association's role doesn't let EKS Pod Identity assume the role.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html
+    """
+    if evidence.cluster.service_account is None or not (ids := accounts.associations(evidence)):
+        return None
+    arn = evidence.aws.account.role_of_association(evidence.parameters.cluster, ids[0])
+    role: Any = evidence.aws.accounts.of(Arn.parse(arn).account).role(Arn.parse(arn).name) if arn else None
+    trust = Policy.read(role["AssumeRolePolicyDocument"] if role else {}, kind="trust", name=Arn.parse(arn).name)
+    refused = [each for each in POD_IDENTITY_ACTIONS if not names_service(trust, service=POD_IDENTITY, action=each)]
+    if not arn or not refused:
+        return None
+    return Symptom(
+        f"The role of the Pod Identity association {ids[0]} doesn't let {POD_IDENTITY} assume it, so pods get no role."
+        if role
+        else f"The role of the Pod Identity association {ids[0]} doesn't exist, so pods get no role.",
+        expected=f"a trust policy of {arn} that allows {words.listed(POD_IDENTITY_ACTIONS)} to {POD_IDENTITY}",
+        found=f"no statement allows {words.listed(refused)}" if role else "no such role",
+        source="eks:DescribePodIdentityAssociation, iam:GetRole",
+        repair=advice.pod_identity_role_stays(arn, POD_IDENTITY, POD_IDENTITY_ACTIONS),
+    )
+
+
 @cause("pod-identity-association-too", stages.IDENTITY, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     """The service account has a Pod Identity association, with or without an annotation.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
     """
-    if evidence.cluster.service_account is None or not (ids := accounts.associations(evidence)):
+    ids = accounts.associations(evidence) if evidence.cluster.service_account else []
+    if not ids or any_finding(evidence, pod_identity_role_refuses):
         return None
     named, caller = f"the association {', '.join(ids)}", known(lambda: evidence.pod.caller)
     actual = f"{named}; in the pod {evidence.pod.name}: {caller.identity}" if caller else named

@@ -296,6 +296,16 @@ def bucket_deny_stays(evidence: Evidence, bucket: str) -> str:
     )
 
 
+def pod_identity_role_stays(arn: str, service: str, actions: list[str]) -> str:
+    """https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html"""
+    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": actions}
+    return said(
+        f"Nothing is changed: others may use the role {Arn.parse(arn).name}, too.",
+        "Ask its owner to take away a Deny of this service, and to add this statement to the trust policy:",
+        f"  {json.dumps(statement)}",
+    )
+
+
 def resource_policy_stays(evidence: Evidence) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_identity-vs-resource.html"""
     expected, arn = evidence.expected, Arn.parse(evidence.expected.resource)
