@@ -55,8 +55,9 @@ def _cluster(client: Any) -> None:
     client.create_cluster(name="bench", roleArn=ROLE, resourcesVpcConfig={"subnetIds": ["subnet-1"]})
 
 
-def _associate(associations: dict[str, Any], at: int) -> None:
-    associations[f"a-{at}"] = {
+def _associate(associations: Any, at: int) -> None:
+    associations.used[f"a-{at}"] = None
+    associations._associations[f"a-{at}"] = {
         "clusterName": "bench", "namespace": "default", "serviceAccount": f"account-{at}", "roleArn": ROLE,
         "associationArn": f"arn:aws:eks:{REGION}:{ACCOUNT}:podidentityassociation/bench/a-{at}",
         "associationId": f"a-{at}", "tags": {}, "createdAt": 1.8e9, "modifiedAt": 1.8e9, "disableSessionTags": False,
@@ -164,7 +165,7 @@ def _calls(service: str, count: int, place: Path, is_kept: bool) -> dict[str, fl
     async def fill() -> None:
         store: Any = get_backend(service)[ACCOUNT][kept.region]  # type: ignore[call-overload]  # any service
         if service == "eks":
-            store = aws.clusters.known[REGION, "bench"].pod_identity.stored
+            store = aws.clusters.known[REGION, "bench"].pod_identity
         async with gate._kept.keeping_all():
             await gate.backend.run(lambda: [kept.fill(store, at) for at in range(count)])
 

@@ -68,15 +68,18 @@ class ClusterFacts:
 
     @property
     def associated(self) -> dict[str, object]:
-        """The fields in `ASSOCIATED`, as JSON can have them."""
-        return {name: getattr(self, name).stored for name in ASSOCIATED}
+        """The fields in `ASSOCIATED`, as JSON can have them, without the Pod Identity associations."""
+        return {name: getattr(self, name).stored for name in ASSOCIATED if name != "pod_identity"}
 
     def keep(self, own: OwnState) -> None:
         """Store `associated`. If that fails, undo the changes since the last time, and raise `NotWritten`."""
         try:
+            for identifier in self.pod_identity.used:
+                own.keep_part(f"{self.arn}/{identifier}", self.pod_identity.find(identifier))
             own.keep_part(self.arn, self.associated)
+            self.pod_identity.used.clear()
         except NotWritten:
-            known = own.part(self.arn, associated) or {}
+            known = associated(own, self.arn)
             for name, kind in ASSOCIATED.items():
                 getattr(self, name).__dict__ = (known.get(name) or kind()).__dict__
             raise
@@ -90,9 +93,16 @@ ASSOCIATED = {
 }
 
 
-def associated(stored: dict[str, object]) -> dict[str, Any]:
-    """Return the fields in `ASSOCIATED` from the value that `ClusterFacts.associated` had before."""
-    return {name: kind(stored[name]) for name, kind in ASSOCIATED.items() if name in stored}
+def associated(own: OwnState, arn: str) -> dict[str, Any]:
+    """Return a cluster's fields in `ASSOCIATED`, which `ClusterFacts.keep` stored; an empty dict for a new cluster."""
+
+    def read(stored: dict[str, Any]) -> dict[str, Any]:
+        known = stored.get("pod_identity") or {}  # as one value, in the folder of version 0.1.0
+        entries = known | {str(one["associationId"]): one for one in own.entries(arn)}
+        fields = {name: kind(stored[name]) for name, kind in ASSOCIATED.items() if name in stored}
+        return fields | {"pod_identity": PodIdentityAssociations(entries, used=known)}
+
+    return own.part(arn, read) or {}
 
 
 class EksClusters(Protocol):

@@ -125,7 +125,7 @@ class Gate:
         """Tell EKS about a running cluster. ``request`` has CreateCluster's parameters."""
         async with self._kept.keeping_all():
             if facts := await self._eks.know(region, name, request):
-                self._own.keep_part(facts.arn, facts.associated)
+                facts.keep(self._own)
 
     async def forget_lost_clusters(self) -> None:
         """Make EKS forget the clusters that no longer run."""
@@ -156,7 +156,7 @@ class Gate:
 
         The keys are those of `ClusterFacts.associated`.
         """
-        return self._own.part(cluster_arn, associated) or {}
+        return associated(self._own, cluster_arn)
 
     @property
     def unkept(self) -> list[str]:

@@ -17,6 +17,8 @@ TABLES = """
     CREATE TABLE parts (name TEXT PRIMARY KEY, state TEXT);
     CREATE TABLE sessions (serial INTEGER PRIMARY KEY, key TEXT, session TEXT)
 """
+# An entry keeps its place.
+KEEP = "INSERT INTO parts VALUES (?, ?) ON CONFLICT DO UPDATE SET state = excluded.state"
 
 
 class OwnState:
@@ -30,7 +32,7 @@ class OwnState:
         self._database = Database(file, layout=AWS_LAYOUT, tables=TABLES, former=PICKLED_LAYOUT) if file else None
         if self._database and self._database.is_former:
             _convert(self._database)
-        rows = self._database.read("SELECT name, state FROM parts") if self._database else []
+        rows = self._database.read("SELECT name, state FROM parts ORDER BY rowid") if self._database else []
         self._parts: dict[str, str] = dict(rows)
 
     def part(self, name: str, read: Callable[[Any], T]) -> T | None:
@@ -43,17 +45,30 @@ class OwnState:
         with self._database.reading(f"the state of {name} in this lab"):
             return read(json.loads(self._parts[name]))
 
+    def entries(self, name: str) -> list[dict[str, object]]:
+        """Return the values that `keep_part` stored under names that begin with this name and a slash, in order."""
+        return [json.loads(self._parts[each]) for each in self._below(name)]
+
     def keep_part(self, name: str, state: object) -> None:
-        """Keep a JSON value under this name. With None as the ``state``, delete the value. Raises `NotWritten`."""
+        """Keep a JSON value under this name. Raises `NotWritten`.
+
+        With None as the ``state``, delete the value and its `entries`.
+        """
         content = None if state is None else json.dumps(state)
         if not self._database or self._parts.get(name) == content:
             return
         if content is None:
-            self._database.write("DELETE FROM parts WHERE name = ?", name)
-            del self._parts[name]
+            gone = [name, *self._below(name)]
+            with self._database.together():
+                self._database.write_many("DELETE FROM parts WHERE name = ?", [(each,) for each in gone])
+            for each in gone:
+                self._parts.pop(each, None)
         else:
-            self._database.write("INSERT OR REPLACE INTO parts VALUES (?, ?)", name, content)
+            self._database.write(KEEP, name, content)
             self._parts[name] = content
+
+    def _below(self, name: str) -> list[str]:
+        return [each for each in self._parts if each.startswith(f"{name}/")]
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return the role sessions, the oldest first."""

@@ -12,7 +12,7 @@ import pickle
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from labkit.errors import LabError
 from labkit.simulator.database import Database
@@ -68,7 +68,23 @@ class _Fields:
     """An object of the gate's own classes, with the attributes that the pickle has."""
 
 
-class _OwnState(pickle.Unpickler):
+def _build(reader: Any) -> None:
+    thing, attributes = reader.stack[-2:]
+    if callable(thing) or not isinstance(attributes, dict):
+        raise ValueError(f"it may not set attributes of {type(thing).__name__}")
+    _BUILD(reader)
+
+
+_BUILD = pickle._Unpickler.dispatch[pickle.BUILD[0]]
+
+
+class Unpickler(pickle._Unpickler):
+    """Lets a pickle set the attributes of the objects that it makes, but not of a class or a function."""
+
+    dispatch: ClassVar[Any] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _build}
+
+
+class _OwnState(Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         package, _, last = module.rpartition(".")
         if package in ("labkit.emulator.aws", "labkit.simulator.aws") and last in OWN:

@@ -11,7 +11,7 @@ https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from labkit.policy.arn import Arn
@@ -30,6 +30,8 @@ NOT_HERE = ("policy", "targetRoleArn")
 
 SERVICE = "pods.eks.amazonaws.com"
 """The service that assumes the role. It's also the audience of the pods' tokens."""
+Association = dict[str, Any]
+"""An association, as EKS describes it."""
 # Refuses the role with this ARN if EKS can't assume it with these actions.
 RequireRole = Callable[[str, list[str]], None]
 # The id (`a-` and 17 characters) of a new association of this namespace and service account.
@@ -37,15 +39,16 @@ NewId = Callable[[str, str], str]
 
 
 class PodIdentityAssociations:
-    """The associations of one cluster, by their ids. ``stored`` is what `stored` returned before."""
+    """The associations of one cluster, as JSON can have them, by their ids."""
 
-    def __init__(self, stored: object = None) -> None:
-        self._associations: dict[str, dict[str, Any]] = stored if isinstance(stored, dict) else {}
+    def __init__(self, stored: dict[str, Association] | None = None, used: Iterable[str] = ()) -> None:
+        self._associations = stored or {}
+        self.used = dict.fromkeys(used)
+        """The ids of the associations that may have changed since they were stored."""
 
-    @property
-    def stored(self) -> object:
-        """The associations, as JSON can have them."""
-        return self._associations
+    def find(self, association_id: str) -> object:
+        """The association with this id; None if it doesn't exist."""
+        return self._associations.get(association_id)
 
     def tags(self, association_id: str) -> dict[str, str] | None:
         """The tags of an association; None if it doesn't exist."""
@@ -53,7 +56,12 @@ class PodIdentityAssociations:
 
     def tags_of(self, arn: str) -> dict[str, str] | None:
         """The tags of the association with this ARN; None if it doesn't exist."""
-        return next((one["tags"] for one in self._associations.values() if one["associationArn"] == arn), None)
+        one = next((one for one in self._associations.values() if one["associationArn"] == arn), None)
+        if one is None:
+            return None
+        self.used[one["associationId"]] = None
+        tags: dict[str, str] = one["tags"]
+        return tags
 
     def of(self, namespace: str, service_account: str) -> dict[str, Any] | None:
         """The association of a service account; None if the service account doesn't have one."""
@@ -100,6 +108,7 @@ class PodIdentityAssociations:
             if whose.items() <= known.items():
                 raise resource_in_use(f"Association already exists: {identifier}")
         identifier = new_id(*whose.values())
+        self.used[identifier] = None
         self._associations[identifier] = made = {
             "clusterName": Arn.parse(cluster_arn).name,
             **whose,
@@ -117,6 +126,7 @@ class PodIdentityAssociations:
         if len(association_id) != ID_LENGTH:
             raise invalid_parameter(f"The parameter associationId should be {ID_LENGTH} characters long.")
         if association := self._associations.get(association_id):
+            self.used[association_id] = None
             return association
         raise resource_not_found(f"Association not found: {association_id}")
 

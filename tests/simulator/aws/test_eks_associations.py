@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from labkit.simulator.aws.clusters import associated
+from labkit.simulator.aws.own_state import OwnState
 from tests.simulator.aws.conftest import ACCOUNT, ISSUER, REGION, Irsa, refused, trust_policy
 
 EKS = f"arn:aws:eks:{REGION}:{ACCOUNT}:"
@@ -378,3 +380,40 @@ def test_eks_finds_no_tags_of_an_arn_that_does_not_exist(eks, tagged):
                 getattr(eks, method)(resourceArn=arn, **given)
             assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
             assert arn in caught.value.response["Error"]["Message"]
+
+
+# In the lab's file.
+
+
+def test_a_call_writes_only_its_own_association_and_the_order_stays(aws, eks, tmp_path, monkeypatch):
+    facts, written, own = aws.clusters.known[REGION, "blue"], [], OwnState(tmp_path / "own.db")
+    monkeypatch.setattr(aws.gate._own, "_database", own._database)
+    monkeypatch.setattr(aws.gate._own, "_parts", {})
+
+    def rows() -> list[str]:
+        changed = [sql for sql in written if facts.arn in sql]
+        written.clear()
+        return changed
+
+    def create(name: str) -> str:
+        made = eks.create_pod_identity_association(**{**ASSOCIATED, "serviceAccount": name}, roleArn=Irsa.role_arn)
+        return made["association"]["associationId"]
+
+    ids = [create(f"account-{number}") for number in range(30)]
+    own._database._connection.set_trace_callback(written.append)
+    first, gone, last = ids.pop(0), ids.pop(3), create("last")
+    assert [last in sql for sql in rows()] == [True]
+    eks.update_pod_identity_association(clusterName="blue", associationId=first, disableSessionTags=True)
+    assert [first in sql for sql in rows()] == [True]
+    eks.tag_resource(resourceArn=f"{EKS}podidentityassociation/blue/{last}", tags={"team": "blue"})
+    assert ['"team": "blue"' in sql for sql in rows()] == [True]
+    eks.delete_pod_identity_association(clusterName="blue", associationId=gone)
+    assert [gone in sql for sql in rows()] == [True]
+    own.close()
+    stored = OwnState(tmp_path / "own.db")
+    kept = associated(stored, facts.arn)["pod_identity"]
+    assert [*kept._associations.items()] == [*facts.pod_identity._associations.items()]
+    assert [*kept._associations] == [first, *ids, last]
+    stored.keep_part(facts.arn, None)
+    stored.close()
+    assert OwnState(tmp_path / "own.db").entries(facts.arn) == []

@@ -1,11 +1,18 @@
 """AWS's state that someone else wrote: a row with anything that no lab writes is refused, and runs nothing."""
 
+import base64
 import json
+import threading
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from moto.iam.models import Role
 
 from labkit.errors import LabError
-from labkit.simulator.aws.state.decoding import Reading
+from labkit.simulator.aws import pickles
+from labkit.simulator.aws.state import former
+from labkit.simulator.aws.state.decoding import TEXTS, Reading
 from labkit.simulator.aws.state.kept import TABLES
 from labkit.simulator.database import AWS_LAYOUT, Database
 
@@ -34,3 +41,34 @@ def test_a_row_that_no_lab_writes_is_refused(tmp_path, name, content):
             reading.take(1)
             reading.fill()
     database.close()
+
+
+@pytest.mark.parametrize(("module", "name"), [
+    ("moto.iam.models", "Role"), ("threading", "Condition"), ("builtins", "dict"),
+    ("labkit.simulator.aws.state.pickling", "_fill_dict"), ("labkit.simulator.aws.pod_identity", "Associations"),
+])  # fmt: skip
+@pytest.mark.parametrize("is_pair", [False, True])
+def test_an_old_pickle_changes_no_class_or_function(tmp_path, module, name, is_pair):
+    attributes = b"}Vowned\nK\x01s"
+    content = f"c{module}\n{name}\n".encode() + (b"N" + attributes + b"\x86" if is_pair else attributes) + b"b."
+    database = Database(tmp_path / "aws.db", layout=AWS_LAYOUT, tables="CREATE TABLE stores (service, account, state)")
+    database.write("INSERT INTO stores VALUES ('iam', '123456789012', ?)", content)
+    for read in (lambda: former.put_back(database), lambda: pickles.own_part(content)):
+        with pytest.raises(ValueError, match=r"it may not (set attributes of|use) "):
+            read()
+    assert not any(hasattr(each, "owned") for each in (Role, threading.Condition, dict, former._fill_dict))
+    database.close()
+
+
+def test_a_stored_rsa_key_is_checked_at_its_first_use():
+    key = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    assert stored_key(der).public_key().public_numbers() == key.public_key().public_numbers()
+    wrong = key.private_numbers().d.to_bytes(128, "big")
+    made_up = stored_key(der.replace(wrong, wrong[:-1] + bytes([wrong[-1] ^ 2])))
+    with pytest.raises(ValueError, match=r"(?i)key"):
+        made_up.public_key()
+
+
+def stored_key(der: bytes) -> rsa.RSAPrivateKey:
+    return TEXTS["k"](base64.b64encode(der).decode())

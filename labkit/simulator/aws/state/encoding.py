@@ -66,7 +66,7 @@ class Batch:
         self._waiting: list[Any] = []
         self._taken: set[int] = set()
         self._copies: dict[int, tuple[Any, Any]] = {}
-        self._settled: list[tuple[Mark, list[Any] | None, list[int]]] = []
+        self._settled: list[tuple[Mark, slice | None, list[Any], list[int]]] = []
 
     def add_root(self, service: str, account_id: str, name: str, thing: object) -> None:
         """Write one of moto's backends or indexes."""
@@ -102,8 +102,11 @@ class Batch:
         for thing in self._waiting:
             tracking.changed.pop(id(thing), None)
         tracking.replaced.clear()
-        for mark, saved, places in self._settled:
-            mark.saved, mark.places = saved, places
+        for mark, part, elements, places in self._settled:
+            if part:
+                mark.saved = mark.saved or []
+                mark.saved[part], mark.places[part] = elements, places
+            mark.is_only_longer = True
             mark.keys.clear()
 
     def give_up(self) -> None:
@@ -151,13 +154,14 @@ class Batch:
     def _listed(self, thing: list[Any], mark: Mark) -> list[Any] | None:
         """Return a short list's elements. For a long list, return None, and make rows of the elements that changed."""
         if thing and isinstance(thing[0], AWSManagedPolicy):
+            mark.is_only_longer = False
             thing = [policy for policy in thing if policy.attachment_count]
         if mark.saved is None and len(thing) <= LONGEST:
-            self._settled.append((mark, None, []))
+            self._settled.append((mark, None, [], []))
             return [self._value(self._hold(thing, at, value)) for at, value in enumerate(thing)]
         before, places = mark.saved or [], mark.places
-        start = _same(before, thing)
-        end = _same(before[start:][::-1], thing[start:][::-1])
+        start = len(before) if mark.is_only_longer else _same(before, thing)
+        end = 0 if mark.is_only_longer else _same(before[start:][::-1], thing[start:][::-1])
         if end and len(thing) > len(before):  # no place is free between two elements
             end = 0
         gone = places[start : len(places) - end]
@@ -167,7 +171,7 @@ class Batch:
         self.removed += ((mark.number, at) for at in gone[len(came) :])
         for at, row in zip(came, taken, strict=True):
             self.added.append((mark.number, row, json.dumps(self._value(self._hold(thing, at, thing[at])))))
-        self._settled.append((mark, list(thing), places[:start] + taken + places[len(places) - end :]))
+        self._settled.append((mark, slice(start, len(before) - end), thing[start : len(thing) - end], taken))
         return None
 
     def _keyed(self, thing: Any, mark: Mark) -> list[Any] | None:
@@ -177,7 +181,7 @@ class Batch:
         """
         holds = set.__contains__ if isinstance(thing, set) else dict.__contains__
         if mark.saved is None and len(thing) <= LONGEST:
-            self._settled.append((mark, None, []))
+            self._settled.append((mark, None, [], []))
             if isinstance(thing, set):
                 return [self._value(each) for each in thing]
             stored = [key for key in dict.keys(thing) if _is_stored(thing, key)]
@@ -193,7 +197,7 @@ class Batch:
                 self.added.append((*row, value))
             else:
                 self.renewed.append((value, *row))
-        self._settled.append((mark, [], []))
+        self._settled.append((mark, slice(0), [], []))
         return None
 
     def _entry(self, thing: Any, key: Any) -> Any:
@@ -226,7 +230,7 @@ class Batch:
         self._copies[id(value)] = value, copy
         if before and before() is None and kind is list and before.number in tracking.ended:
             mark = Mark(copy, before.number)
-            mark.saved, mark.places = before.saved, before.places
+            mark.saved, mark.places, mark.is_only_longer = before.saved, before.places, False
             del tracking.ended[mark.number]
             self.new.append(mark)
             self.take(copy)

@@ -1,7 +1,6 @@
 """Read moto's state from the folder of version 0.1.0, in which it was pickled: see `pickles`."""
 
 import io
-import pickle
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from labkit.simulator.aws.backend import FakeKey, give_body
-from labkit.simulator.aws.pickles import allowed
+from labkit.simulator.aws.pickles import Unpickler, allowed
 from labkit.simulator.aws.state import classes, places
 from labkit.simulator.aws.state.decoding import Body
 from labkit.simulator.database import Database
@@ -31,7 +30,7 @@ def put_back(database: Database) -> None:
                 index.update(entries)
 
 
-class _MotoState(pickle.Unpickler):
+class _MotoState(Unpickler):
     def __init__(self, content: bytes, database: Database):
         super().__init__(io.BytesIO(content))
         self._database = database

@@ -31,7 +31,7 @@ _delete = object.__delattr__
 class Mark(ref[Any]):
     """An object in the lab's file. ``number`` is its number there."""
 
-    __slots__ = ("keys", "number", "place", "places", "saved")
+    __slots__ = ("is_only_longer", "keys", "number", "place", "places", "saved")
 
     def __new__(cls, thing: object, _number: int) -> "Mark":
         return super().__new__(cls, thing, _end)
@@ -45,6 +45,8 @@ class Mark(ref[Any]):
         """The elements in the file, if the container is so long that each element has a row of its own."""
         self.places: list[int] = []
         """The places of a list's elements in the file."""
+        self.is_only_longer = True
+        """Whether a list's elements in the file are still its first ones."""
         marks[self.place] = self
 
     def note(self, thing: object, keys: Iterable[object]) -> None:
@@ -140,9 +142,12 @@ def _noting(kind: type) -> dict[str, Callable[..., Any]]:
 
 
 def _whole(method: Callable[..., Any]) -> Callable[..., Any]:
+    only_adds = method.__name__ in ("append", "extend")
+
     def noting(self: Any, *given: Any, **named: Any) -> Any:
-        if id(self) in marks:
+        if mark := marks.get(id(self)):
             changed[id(self)] = self
+            mark.is_only_longer &= only_adds
         return method(self, *given, **named)
 
     return noting
