@@ -21,7 +21,7 @@ from labkit.steps import pod as pods
 from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
-    from labkit.course import Calls, Examination, Journey, MendReport, TokenView, Watch, WhoGetsIn
+    from labkit.course import Calls, Capstone, Examination, Journey, MendReport, TokenView, Watch, WhoGetsIn
     from labkit.doctor import Diagnosis
 
 
@@ -293,6 +293,16 @@ class Lab(Workspace):
         capabilities.require_exercises(self)
         with answering(self.parameters.namespace):
             return Examination(self, again=again)
+
+    def capstone(self, *, again: bool = False) -> "Capstone":
+        """Open the shop of notebook 97, and print its brief. With `again`, build another one.
+
+        Raises `LabError`, and changes nothing, if the target isn't moto.
+        """
+        from labkit.course import Capstone
+
+        capabilities.require_exercises(self)
+        return Capstone(self, again=again)
 
     def _check_exercise(self, id: str) -> Check:
         judged = exercises.by_id(id)

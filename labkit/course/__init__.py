@@ -2,8 +2,8 @@
 
 `lessons` has the texts of each notebook's exercises and questions. `exercises` has the exercises, judged by the live
 lab. `faults` has the common mistakes that `lab.break_` puts into a running lab. `widgets` draws the views of the
-notebooks. `examination` is notebook 98. `copies` makes the learner's notebooks, `progress` records the learner's
-progress, and `contents` shows this progress.
+notebooks. `capstone` is notebook 97, `examination` notebook 98. `copies` makes the learner's notebooks, `progress`
+records the learner's progress, and `contents` shows this progress.
 
 This module is the door: everybody else imports from here alone. A name is imported from its module when it's first
 used.
@@ -15,6 +15,7 @@ from labkit import at_first_use
 
 if TYPE_CHECKING:
     from labkit.course import capabilities, contents, copies, examination, exercises, faults, lessons, progress
+    from labkit.course.capstone import Capstone
     from labkit.course.contents import LIST_NOTEBOOKS, MANUAL, NOTEBOOKS
     from labkit.course.examination import Examination
     from labkit.course.exercises.the_problem import restore_the_node
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 else:
     __getattr__ = at_first_use(__name__, {
         "capabilities": ["capabilities"],
+        "capstone": ["Capstone"],
         "contents": ["LIST_NOTEBOOKS", "MANUAL", "NOTEBOOKS", "contents"],
         "copies": ["copies"],
         "examination": ["Examination", "examination"],

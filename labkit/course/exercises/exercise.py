@@ -86,16 +86,16 @@ class Exercise:
         if self.is_open(lab):
             place = self._place(lab)
             if self.own_cluster:
-                _delete_provider(place)
+                delete_provider(place)
                 lab.aws.client("eks").delete_cluster(name=self.name)
             else:
-                _delete_associations(place)
-                _delete_namespace(place)
+                delete_associations(place)
+                delete_namespace(place)
         if self.in_two_accounts:
             other = lab.in_account(str(lab.connection.other_account))
-            _delete_provider(other)
-            _delete_in_aws(other, self.name)
-        _delete_in_aws(lab, self.name)
+            delete_provider(other)
+            delete_in_aws(other, self.name)
+        delete_in_aws(lab, self.name)
         if self.restore:
             self.restore(lab)
         # The learner's own role may trust the provider by now. Then the provider stays, as the learner's.
@@ -118,14 +118,14 @@ class Exercise:
         return lab.parameters.model_copy(update=given)
 
 
-def _delete_associations(place: Workspace) -> None:
+def delete_associations(place: Workspace) -> None:
     eks, cluster = place.aws.client("eks"), place.parameters.cluster
     listed = eks.list_pod_identity_associations(clusterName=cluster, namespace=place.parameters.namespace)
     for each in listed["associations"]:
         eks.delete_pod_identity_association(clusterName=cluster, associationId=each["associationId"])
 
 
-def _delete_in_aws(account: Workspace, name: str) -> None:
+def delete_in_aws(account: Workspace, name: str) -> None:
     iam, s3 = account.aws.client("iam"), account.aws.client("s3")
     for role in _roles(iam, name):
         iam_role.delete(iam, role)
@@ -135,7 +135,7 @@ def _delete_in_aws(account: Workspace, name: str) -> None:
         _delete_bucket(s3, name)
 
 
-def _delete_provider(account: Workspace) -> None:
+def delete_provider(account: Workspace) -> None:
     iam = account.aws.client("iam")
     with suppress(iam.exceptions.NoSuchEntityException):
         iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=account.provider_arn)
@@ -160,7 +160,7 @@ def _delete_bucket(s3: Any, name: str) -> None:
     s3.delete_bucket(Bucket=name)
 
 
-def _delete_namespace(place: Workspace) -> None:
+def delete_namespace(place: Workspace) -> None:
     core, name = core_api(place.kubernetes), place.parameters.namespace
     for each in core.list_namespaced_pod(name).items:
         pod.delete(place, each.metadata.name, name)
