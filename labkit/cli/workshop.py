@@ -31,6 +31,8 @@ def up(folder: Folder) -> None:
     typer.echo(f"The workshop is open: {' or '.join(workshop.running.urls(read))}")
     if fingerprint:
         typer.echo(f"Certificate (SHA-256): {fingerprint}")
+    for sentence in workshop.running.weaker():
+        typer.echo(f"Note:   {sentence}", err=True)
     typer.echo(
         f"Cards:  labkit workshop cards {folder}\n"
         f"State:  labkit workshop status {folder}\n"

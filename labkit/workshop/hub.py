@@ -32,6 +32,7 @@ def configure(config: Config, file: str) -> Workshop:
     hub.cleanup_servers = False
     hub.cleanup_proxy = False
     hub.last_activity_interval = 5  # seconds; then a proxy that was started again gets its routes back
+    hub.template_paths = [str(Path(__file__).parent / "templates")]
     hub.template_vars = {"announcement_login": workshop.title}
     config.ConfigurableHTTPProxy.should_start = False
     config.ConfigurableHTTPProxy.api_url = f"http://{workshop.hub_address}:{networks.PROXY_API_PORT}"

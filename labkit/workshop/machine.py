@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from labkit.workshop import networks, sandbox
+from labkit.workshop import homes, limits, networks, sandbox
 from labkit.workshop.seats import Seat
 from labkit.workshop.settings import Workshop
 from labkit.workshop.spawner import clear
@@ -55,6 +55,16 @@ def lacks(workshop: Workshop) -> list[Lack]:
     return [*_node(), *_ports(workshop), *_network(workshop), *_uids(workshop), *_memory(workshop)] or [
         *_trial(workshop)
     ]
+
+
+def weaker() -> list[str]:
+    """Return a sentence for each protection that this machine can't give a workshop, which starts all the same."""
+    said = []
+    if not limits.version():
+        said.append("No control groups for memory and processes: a participant's limits hold for each process alone.")
+    if not homes.limited():
+        said.append("No loop devices: homes have no limit, and one participant can fill the disk.")
+    return said
 
 
 def _node() -> Iterator[Lack]:
@@ -104,8 +114,9 @@ def _uids(workshop: Workshop) -> Iterator[Lack]:
         )
         return
     ours = {pid for namespace in networks.namespaces(workshop) for pid in networks.processes(namespace)}
-    for process in psutil.process_iter(["uids"]):
-        if process.info["uids"] and process.info["uids"].real in own and process.pid not in ours:
+    for process in psutil.process_iter(["uids", "status"]):
+        ended = process.info["status"] in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        if process.info["uids"] and process.info["uids"].real in own and process.pid not in ours and not ended:
             yield Lack(
                 f"Process {process.pid} of this machine has a uid of the participants.",
                 f"end it, or write another uid into workshop.yaml: uids: {workshop.uids + 10_000}",
@@ -127,6 +138,7 @@ def _trial(workshop: Workshop) -> Iterator[Lack]:
     """Start an interpreter in the sandbox of a seat that nobody has."""
     seat = Seat(workshop, "trial", workshop.users)
     try:
+        clear(seat)  # also what an earlier trial left that was killed
         sandbox.write_accounts(seat)
         networks.build(seat)
         seat.home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -84,6 +84,11 @@ def up(workshop: Workshop) -> str:
     return fingerprint
 
 
+def weaker() -> list[str]:
+    """Return a sentence for each protection that this machine can't give."""
+    return machine.weaker()
+
+
 def urls(workshop: Workshop) -> list[str]:
     """Return the addresses that browsers can use: for 0.0.0.0, one for each address of this machine's own networks."""
     host, port = workshop.host_and_port()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from labkit.course import NOTEBOOKS
 from labkit.workshop.seats import Seat
+from labkit.workshop.settings import number
 
 LABKIT = Path(__file__).parent.parent
 MIB = 2**20
@@ -87,8 +88,19 @@ def _seen(seat: Seat, home_from: str) -> Iterator[str]:
         yield from ("--ro-bind", str(_accounts(seat) / name) if outer else f"/etc/{name}", f"/etc/{name}")
     for prefix in readable():
         yield from ("--ro-bind", str(prefix), str(prefix))
+    if seat.workshop.notebooks:
+        yield from _only({"00", *seat.workshop.notebooks})
     readme = str(NOTEBOOKS.parent / "README.md")  # the notebooks link to its words
     yield from ("--ro-bind-try", readme, readme, "--bind", home_from, home(seat))
+
+
+def _only(numbers: set[str]) -> Iterator[str]:
+    """Yield the arguments that hide the course's other notebooks."""
+    yield from ("--tmpfs", str(NOTEBOOKS))
+    for file in NOTEBOOKS.iterdir():
+        if file.suffix != ".ipynb" or number(file) in numbers:
+            yield from ("--ro-bind", str(file), str(file))
+    yield from ("--remount-ro", str(NOTEBOOKS))
 
 
 def readable() -> list[Path]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from labkit.course import NOTEBOOKS
 from labkit.errors import LabError
 
 FILE = "workshop.yaml"
@@ -32,6 +33,9 @@ names: [ana, ben, chi]
 
 # Leaders see everybody's server on the page /hub/admin. They log in with a card, too.
 leaders: [leader]
+
+# Only these notebooks of the course, by their numbers, and always 00. Without this line, all.
+# notebooks: [01, 02, 05]
 
 # The most participants and leaders at a time. `labkit workshop up` checks that the memory suffices.
 users: 50
@@ -90,6 +94,22 @@ class Tls(BaseModel):
 Name = Annotated[str, AfterValidator(name)]
 
 
+def _number(value: object) -> object:
+    """YAML reads 01 as the number 1."""
+    return f"{value:02}" if isinstance(value, int) else value
+
+
+def _notebook(value: str) -> str:
+    if value not in (known := sorted(map(number, NOTEBOOKS.glob("*.ipynb")))):
+        raise ValueError(f"{value!r} isn't a notebook's number. The course has {', '.join(known)}.")
+    return value
+
+
+def number(notebook: Path) -> str:
+    """The number with which a notebook's name begins; of irsa and doctor, the name."""
+    return notebook.stem.partition("-")[0]
+
+
 class Workshop(BaseModel):
     """A workshop as workshop.yaml describes it. `folder` is that file's folder."""
 
@@ -101,6 +121,7 @@ class Workshop(BaseModel):
     names: list[Name] = []
     phrase: str = ""
     leaders: list[Name] = []
+    notebooks: list[Annotated[str, BeforeValidator(_number), AfterValidator(_notebook)]] = []
     users: int = Field(50, ge=1, le=1000)
     limits: SeatLimits = SeatLimits()
     idle: int = Field(120, ge=1)

@@ -1,4 +1,4 @@
-"""One workshop for the tests of this folder, with the real hub and the real proxy, on loopback."""
+"""One workshop for the tests of this folder, with the real hub and the real proxy, over TLS."""
 
 import os
 import socket
@@ -17,6 +17,7 @@ from tests.conftest import lacking
 
 # Tests of several checkouts can run on one machine.
 NETWORK = f"10.{214 + os.getpid() % 16}.{os.getpid() // 16 % 256}.0/24"
+SPARE_NETWORK = f"10.{230 + os.getpid() % 16}.{os.getpid() // 16 % 256}.0/26"
 UIDS = 430000 + os.getpid() % 1000 * 10
 
 
@@ -26,11 +27,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workshop") / "class"
     write_examples(folder)
     with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        address = f"0.0.0.0:{free.getsockname()[1]}"
     settings = {
         "address": address,
         "names": ["ana", "ben", "eve"],
         "leaders": ["leader"],
+        "notebooks": ["01", "02", "05"],
         "users": 6,
         "network": NETWORK,
         "uids": UIDS,

@@ -191,6 +191,7 @@ def test_a_raised_hand_is_on_the_leader_s_board_and_the_answer_comes_back(worksh
         first = page.locator("tbody tr").first
         expect(first).to_contain_text("needs help", timeout=WITHIN)
         expect(first.get_by_role("cell").nth(3)).to_have_text("01-a")
+        page.wait_for_load_state()  # the key's script is there
         page.keyboard.press("n")
         expect(page.get_by_role("button", name="Hide names")).to_have_attribute("aria-pressed", "true")
         page.get_by_role("button", name="Seen ana").press("Enter")

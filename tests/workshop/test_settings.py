@@ -42,6 +42,7 @@ def test_the_example_can_be_read_and_is_never_written_over(tmp_path):
     ({"address": "here"}, "The address 'here' must be an IP address and a port"),
     ({"address": "127.0.0.1:99999"}, "The address '127.0.0.1:99999' must be"),
     ({"limits": {"memory": 1}}, "limits.memory: Input should be greater than or equal to 512"),
+    ({"notebooks": ["77"]}, "notebooks.0: '77' isn't a notebook's number. The course has 00, 01, "),
     ({"nmaes": []}, "nmaes: Extra inputs are not permitted"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence(tmp_path, changed, sentence):

@@ -1,0 +1,91 @@
+"""What of this machine is in a workshop's way, before anything starts."""
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from labkit.workshop import homes, limits, machine, networks
+from labkit.workshop.seats import Seat
+from labkit.workshop.settings import read
+from tests import forked_commands
+from tests.conftest import lacking
+from tests.workshop.conftest import SPARE_NETWORK, UIDS
+from tests.workshop.test_settings import written
+
+pytestmark = pytest.mark.workshop
+
+
+@pytest.fixture
+def a_class(tmp_path, monkeypatch):
+    """A workshop of two that isn't open. Its folder decides its key, so no other test's has its namespaces."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        lacking("root on Linux")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(sys, "executable", str(forked_commands.REAL / "python"))
+    settings = {"names": ["ana"], "leaders": [], "users": 2, "address": address, "network": SPARE_NETWORK}
+    return read(written(tmp_path, **settings, uids=UIDS + 100_000))
+
+
+def sentences(workshop):
+    return [lack.what for lack in machine.lacks(workshop)]
+
+
+def test_a_port_in_use_is_named_with_the_process_that_has_it(a_class):
+    host, port = a_class.host_and_port()
+    with socket.create_server((host, port)):
+        (said,) = sentences(a_class)
+    assert said.startswith(f"The address {a_class.address} can't be had: Address already in use.")
+    assert f"Process {os.getpid()} has it." in said
+
+
+def test_a_uid_in_use_is_named_with_the_process_that_has_it(a_class):
+    with subprocess.Popen(["sleep", "60"], user=a_class.uids + 1) as other:
+        try:
+            assert sentences(a_class) == [f"Process {other.pid} of this machine has a uid of the participants."]
+        finally:
+            other.kill()
+
+
+@contextmanager
+def interface(workshop):
+    """Somebody else's interface, with an address of the workshop's network."""
+    name, address = f"other{workshop.key}", str(workshop.network[1])
+    subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}b"], check=True)
+    try:
+        subprocess.run(["ip", "address", "add", f"{address}/30", "dev", name], check=True)
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "delete", name], check=True)
+
+
+def test_a_network_that_clashes_is_named_with_the_interface_that_has_it(a_class):
+    with interface(a_class) as name:
+        (said,) = sentences(a_class)
+    assert said == f"The network {a_class.network} overlaps with {a_class.network[0]}/30 on {name}."
+
+
+def test_a_stale_namespace_with_a_process_in_it_is_replaced_and_nothing_of_it_is_left(a_class):
+    stale = Seat(a_class, "trial", a_class.users)
+    networks.build(stale)
+    with subprocess.Popen(["ip", "netns", "exec", stale.label, "sleep", "60"]) as orphan:
+        while orphan.pid not in networks.processes(stale.label):
+            assert orphan.poll() is None
+        assert not sentences(a_class)
+        orphan.wait(10)
+    assert (networks.namespaces(a_class), networks.links(a_class), limits.count(a_class)) == ([], [], 0)
+    assert not stale.home.exists()
+
+
+def test_a_machine_without_groups_or_loop_devices_is_named_and_enough(a_class, monkeypatch, tmp_path):
+    assert not sentences(a_class)
+    monkeypatch.setattr(limits, "ROOT", tmp_path / "nothing")
+    monkeypatch.setattr(homes, "limited", lambda: False)
+    groups, loops = machine.weaker()
+    assert groups.startswith("No control groups") and loops.startswith("No loop devices")
+    assert not sentences(a_class)
