@@ -19,4 +19,4 @@ sed -n 's/^\([^ ]*==[^ ]*\).*/\1/p' "$here/requirements.lock" >/tmp/versions
 $pip --no-deps "$here"/labkit-*.whl
 $pip --constraint /tmp/versions "jupyterhub==$HUB"
 rm -rf /tmp/versions "$here"
-useradd --uid 1000 --user-group --create-home --shell /bin/bash jovyan
+useradd --key SUB_UID_COUNT=0 --key SUB_GID_COUNT=0 --uid 1000 --user-group --create-home --shell /bin/bash jovyan

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from labkit.simulator.certificates import Authority
-from labkit.simulator.kubernetes.node import container_logs
+from labkit.simulator.kubernetes.node import container_logs, processes
 from labkit.simulator.kubernetes.node.client import MOST_KEPT, NodeClient
 from labkit.simulator.kubernetes.node.container_environment import ConfigError, expanded, field_value, resource_value
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog, shown
@@ -20,6 +20,7 @@ from labkit.simulator.kubernetes.node.images import Image, ImageError, image_of,
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
 from labkit.simulator.kubernetes.node.processes import HERE, TOOLS, permitted
 from labkit.simulator.kubernetes.node.root import Root
+from labkit.simulator.kubernetes.node.users import Users
 from tests import another_user
 
 
@@ -245,3 +246,13 @@ def test_a_node_closes_surplus_connections_after_many_parallel_requests():
         return left
 
     assert asyncio.run(connections()) == MOST_KEPT
+
+
+def test_a_machine_that_forbids_user_namespaces_is_known_by_a_process_that_ends(tmp_path, monkeypatch):
+    # As util-linux: its helper for --map-auto outlives a failed unshare, and holds the output open.
+    unshare = tmp_path / "unshare"
+    unshare.write_text('#!/bin/sh\ncase "$*" in *--mount*) touch "$0.left"; sleep 20 & ;; esac\nexit 1\n')
+    unshare.chmod(0o755)
+    monkeypatch.setattr(processes, "TOOLS_PATH", f"{tmp_path}:{processes.TOOLS_PATH}")
+    assert asyncio.run(permitted(tmp_path)) == (False, False, Users())
+    assert not (tmp_path / "unshare.left").exists()

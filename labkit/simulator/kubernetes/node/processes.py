@@ -362,7 +362,7 @@ async def permitted(folder: Path) -> tuple[bool, bool, Users]:
     The first value says whether a container can have its own root directory. The second says whether the container can
     have its own process namespace, too. The third says which users the container can have.
     """
-    if tool("unshare") and tool("nsenter"):
+    if tool("unshare") and tool("nsenter") and await _may_unshare():
         for users, own_processes in itertools.product((Users("full"), Users("one")), (True, False)):
             trial, streams = folder / f"trial-{users.grade}-{own_processes}", Pipes(stdin=False)
             shutil.rmtree(trial, ignore_errors=True)
@@ -388,6 +388,15 @@ async def permitted(folder: Path) -> tuple[bool, bool, Users]:
                 await sandbox.close()
                 users.remove(trial)
     return False, False, Users()
+
+
+async def _may_unshare() -> bool:
+    """Return whether this machine allows a user namespace.
+
+    Where it doesn't, as in many containers, `unshare --map-auto` leaves a process behind that holds its output open.
+    """
+    process = await asyncio.create_subprocess_exec(tool("unshare"), "--user", "true", stderr=asyncio.subprocess.DEVNULL)
+    return await process.wait() == 0
 
 
 def tool(name: str) -> str:
