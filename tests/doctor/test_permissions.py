@@ -157,6 +157,17 @@ def test_outside_a_run_any_policy_is_enough_but_no_policy_at_all_is_an_error():
     assert commands(finding.repair) == ["aws iam attach-role-policy --role-name my-role --policy-arn <POLICY_ARN>"]
 
 
+def test_with_an_action_the_repair_of_a_role_without_policies_has_no_value_to_fill_in():
+    answers = not_of_the_lab(healthy() | attached() | simulated("implicitDeny"))
+    (finding,) = examine(answers, role_is_known=False, **WANTED).findings
+    assert finding.id == "role-policy-not-attached"
+    (command,) = commands(finding.repair)
+    assert "<" not in command
+    assert json.loads(command.rpartition(" --policy-document ")[2].strip("'"))["Statement"] == [
+        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": BUCKET}
+    ]
+
+
 def test_the_report_notebook_quotes_a_finding_as_the_doctor_prints_it():
     """The notebook's own run finds nothing, so only its text shows a finding."""
     (finding,) = examine(healthy() | attached()).findings

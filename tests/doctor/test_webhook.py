@@ -204,3 +204,10 @@ def test_the_owners_events_show_a_pod_that_is_refused_for_two_mounts_at_one_path
     assert finding.id == "pod-mount-path-twice"
     assert commands(finding.repair)[0].startswith("kubectl patch deployment/cart -n default --type=json")
     assert found(failing({"readyReplicas": 1}), pod_name="") == ["pod-missing"]
+
+
+def test_a_webhook_that_fails_closed_explains_why_there_is_no_pod():
+    answers = registered(caBundle="")
+    answers[recording.WEBHOOK]["webhooks"][0]["failurePolicy"] = "Fail"
+    answers[recording.PODS] = []
+    assert found(answers) == ["webhook-unreachable"]

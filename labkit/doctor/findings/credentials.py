@@ -204,7 +204,14 @@ NAMED = (
 )
 
 
-@cause("credentials-refused", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,), follows_from=NAMED)
+@cause(
+    "credentials-refused",
+    stages.EXCHANGE,
+    LEARN,
+    reads=(kinds.EXCHANGE,),
+    follows_from=NAMED,
+    explained_by=("role-lacks-permission",),
+)
 def refused(evidence: Evidence) -> Symptom | None:
     """STS refuses the pod's token, and no other finding explains why."""
     exchange, caller = _refused_exchange(evidence), evidence.pod.caller_if_known

@@ -59,7 +59,9 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
         expected=wanted if evidence.aws.role_is_of_run else "a policy",
         found=", ".join(attached) or "no policy attached",
         source="iam:ListAttachedRolePolicies",
-        repair=Commands(evidence).attach_policy(),
+        repair=Commands(evidence).permit_role(evidence.expected.action, evidence.expected.resource)
+        if is_decided(evidence) and not evidence.aws.role_is_of_run
+        else Commands(evidence).attach_policy(),
     )
 
 

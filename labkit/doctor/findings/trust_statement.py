@@ -243,6 +243,10 @@ def condition_key_of_another_issuer(evidence: Evidence) -> Symptom | None:
     for condition in about_tokens(statement):
         if condition.issuer.lower() == evidence.expected.provider_name.lower() or condition.is_negated:
             continue
+        # If the whole statement is for another cluster, that is one mistake.
+        is_of_its_provider = condition.issuer in map(name_of, federated_of(statement))
+        if is_of_its_provider and any_finding(evidence, provider_mismatch):
+            continue
         if not has_other_host(evidence, condition.issuer):
             return symptom(
                 evidence,
