@@ -33,7 +33,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs pictures \
-  book harm lessons kubectl-lines soak fuzz mutants walk fleet bench wheel offline release lock clean
+  book harm lessons kubectl-lines soak fuzz mutants walk fleet bench wheel sdist offline release lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,10 +134,13 @@ bench: $(READY)  ## Measure, and print the numbers
 wheel: $(READY)  ## Build dist/labkit-….whl: labkit and the notebooks
 	@$(BIN)/uv build --quiet --wheel --offline --no-build-isolation --python $(BIN)/python --out-dir dist . && ls dist/*.whl
 
+sdist: $(READY)  ## Build dist/labkit-….tar.gz, the sources that a package index takes beside the wheel
+	@$(BIN)/uv build --quiet --sdist --offline --no-build-isolation --python $(BIN)/python --out-dir dist . && ls dist/*.tar.gz
+
 offline: wheel book  ## Build a folder for each platform that installs the lab without a network, in dist/offline/ (ONLY="--platform linux-x86_64 --python 3.13")
 	@$(BIN)/python .ci/offline/build.py $(ONLY)
 
-release: $(READY)  ## Build the wheel, the book and the notes of the tag that is checked out, in dist/
+release: $(READY)  ## Build the wheel, the sources, the book and the notes of the tag that is checked out, in dist/
 	@$(BIN)/python .ci/release.py
 
 lock: $(READY)  ## Write the three requirements.lock again; versions stay, unless you deleted their line

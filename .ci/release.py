@@ -1,6 +1,6 @@
-"""Build a release in dist/: the wheel, the book as a zip file, and the version's notes. `make release` runs this.
+"""Build a release in dist/: the wheel, the sources, the book as a zip file, and the version's notes.
 
-Refuse, in one sentence, if the checkout isn't exactly the tagged version.
+`make release` runs this. Refuse, in one sentence, if the checkout isn't exactly the tagged version.
 """
 
 import re
@@ -18,10 +18,10 @@ def main() -> None:
     version = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
     if refusal := refused(version):
         sys.exit(f"make release: {refusal}")
-    subprocess.run(["make", "--no-print-directory", "wheel", "book"], check=True)
+    subprocess.run(["make", "--no-print-directory", "wheel", "sdist", "book"], check=True)
     shutil.make_archive(str(DIST / f"labkit-{version}-book"), "zip", DIST, "book")
     (DIST / f"labkit-{version}-notes.md").write_text(notes(version))
-    print("\n".join(sorted(str(file) for file in DIST.glob(f"labkit-{version}-*"))))
+    print("\n".join(sorted(str(file) for file in DIST.glob(f"labkit-{version}[-.]*"))))
 
 
 def refused(version: str) -> str:

@@ -30,6 +30,8 @@ CHANGELOG = """# Changes
 # Stands in for the project's own, which takes long.
 MAKEFILE = """wheel:
 \t@mkdir -p dist && touch dist/labkit-1.2.0-py3-none-any.whl
+sdist:
+\t@touch dist/labkit-1.2.0.tar.gz
 book:
 \t@mkdir -p dist/book && echo hello > dist/book/index.html
 """
@@ -78,8 +80,8 @@ def refusal():
 def test_a_release_is_a_wheel_the_book_and_the_notes_of_its_version(checkout):
     done = release()
     assert done.returncode == 0, done.stderr
-    names = ["labkit-1.2.0-book.zip", "labkit-1.2.0-notes.md", "labkit-1.2.0-py3-none-any.whl"]
-    assert done.stdout.splitlines()[-3:] == [f"dist/{name}" for name in names]
+    names = ["labkit-1.2.0-book.zip", "labkit-1.2.0-notes.md", "labkit-1.2.0-py3-none-any.whl", "labkit-1.2.0.tar.gz"]
+    assert done.stdout.splitlines()[-4:] == [f"dist/{name}" for name in names]
     assert (checkout / "dist" / names[1]).read_text() == "### Added\n\n- A thing.\n"
     with zipfile.ZipFile(checkout / "dist" / names[0]) as book:
         assert book.read("book/index.html") == b"hello\n"

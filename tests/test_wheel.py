@@ -70,6 +70,24 @@ def test_the_wheel_has_each_file_of_labkit_and_nothing_else(packed):
     assert any(re.fullmatch(r"labkit-.*\.dist-info/licenses/LICENSE", file) for file in packed)
 
 
+def test_the_sources_build_the_same_wheel(packed, tmp_path):
+    uv = [
+        Path(sys.prefix, "bin/uv"),
+        "build",
+        "--quiet",
+        "--offline",
+        "--no-build-isolation",
+        "--python",
+        sys.executable,
+    ]
+    subprocess.run([*uv, "--sdist", "--out-dir", tmp_path, ROOT], check=True)
+    (sources,) = tmp_path.glob("labkit-*.tar.gz")
+    subprocess.run([*uv, "--wheel", "--out-dir", tmp_path, sources], check=True)
+    (wheel,) = tmp_path.glob("labkit-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert {*archive.namelist()} == packed
+
+
 def test_the_wheel_runs_the_whole_lab_in_an_empty_folder(stranger):
     folder, _ = stranger
     done = labkit(stranger, ["run"])
