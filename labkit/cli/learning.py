@@ -75,7 +75,7 @@ def lab(
             webbrowser.open(address)
         return
     typer.echo(
-        "The lab is up, and JupyterLab starts now. Ctrl-C ends JupyterLab; `labkit down` ends the lab.\n"
+        f"The lab is up, and JupyterLab starts now. Ctrl-C ends JupyterLab; `{command()} down` ends the lab.\n"
         f"Next:  follow the first link on the page that opens, {contents.NAME}.\n"
         "Terminals in JupyterLab already use the lab. In any other terminal, first run\n"
         f'  eval "$({command()} env)"'
@@ -147,7 +147,7 @@ def put_aside(learn: Path, number: str) -> tuple[str, str]:
         raise LabError(
             f"{number!r} does not name exactly one notebook in {LEARN}/.",
             where=f"{LEARN}/ has {', '.join(known) or 'no notebooks'}",
-            next=f"labkit lab --fresh {known[0].partition('-')[0]}" if known else "labkit lab",
+            next=f"{command()} lab --fresh {known[0].partition('-')[0]}" if known else f"{command()} lab",
         )
     (copy,) = copies
     aside = next(

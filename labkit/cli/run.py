@@ -109,7 +109,7 @@ def _show_run(done: "runs.Run") -> None:
         typer.echo(f"\n$ {answer['command']}\n{answer['answer'].rstrip()}")
     typer.echo(f"\nThe executed notebook: {_short(done.output)}")
     if Folder.find().is_running():
-        typer.echo("The lab keeps running. `labkit down` ends it.")
+        typer.echo(f"The lab keeps running. `{command()} down` ends it.")
 
 
 def _show_failure(failed: "runs.RunFailed") -> None:

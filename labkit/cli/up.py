@@ -90,7 +90,7 @@ def up(
         typer.echo(
             f"Only an API server is up: {state.clusters[state.context(cluster, region)]['endpoint']}\n"
             f"Next:  kubectl --kubeconfig {shlex.quote(str(state.kubeconfig))} get namespaces\n"
-            "End:   labkit down --bare"
+            f"End:   {command()} down --bare"
         )
         return
     typer.echo(
@@ -198,7 +198,7 @@ def join(
         "While the lab is up, new pods outside the kube-… namespaces reach the lab's AWS instead of the real AWS.\n"
         f'Next:  eval "$({command()} env)"\n'
         '       In a notebook:  target = "kind"\n'
-        "End:   labkit down"
+        f"End:   {command()} down"
     )
 
 

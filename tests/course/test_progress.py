@@ -1,6 +1,7 @@
 """Progress is kept beside the learner's copies, survives broken lines, and stops nobody where it can't be kept."""
 
 import json
+import re
 
 import pytest
 
@@ -87,10 +88,11 @@ def test_a_notebook_started_over_keeps_the_earlier_copy(tmp_path):
     assert (learn / "02-iam-role.before-1.ipynb").read_text() == "mine"
     with pytest.raises(LabError, match=r"^'0' does not name exactly one notebook in learn/\.") as refused:
         learning.put_aside(learn, "0")
-    assert refused.value.next == "labkit lab --fresh 00"
+    assert re.fullmatch(r"(\S*/)?labkit lab --fresh 00", refused.value.next)
 
 
 def test_starting_a_notebook_over_without_copies_says_to_run_labkit_lab(tmp_path):
     with pytest.raises(LabError) as refused:
         learning.put_aside(tmp_path, "02")
-    assert (refused.value.where, refused.value.next) == ("learn/ has no notebooks", "labkit lab")
+    assert refused.value.where == "learn/ has no notebooks"
+    assert re.fullmatch(r"(\S*/)?labkit lab", refused.value.next)

@@ -78,7 +78,8 @@ class Check:
             return bundle
         from labkit.course.widgets import live
 
-        label = f"Check {self.title} again"
+        name, *goal = self.title.split(", ", 1)  # an exercise: exercise 00-a, GOAL
+        label = f"Check {name.removeprefix('exercise ')}" if goal else f"Check {name} again"
         return bundle | live.view(self._repr_html_(), lambda: again()._repr_html_(), label)
 
 

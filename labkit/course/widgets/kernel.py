@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 START_OVER = "run the opening cell again to start over (in an exercise, the cell that opened the exercise)"
-FROM_THE_TOP = "run the cells above this one first: Run > Run All Above Selected Cell"
+FROM_THE_TOP = "run the cells above this one first, but none that hands in an exercise or a task"
 LAB_ENDED = "if the lab has ended, run the opening cell again: it starts the lab, and nothing is lost"
 WHY = "lab.trail(last=1) shows what AWS decided, and why"
 CORRECT = "correct this line; if it looks right, %tb in a new cell shows the whole traceback"

@@ -17,7 +17,7 @@ CELLS = {
         'AlreadyExists: namespaces "default" already exists',
         "If you made the resource in this cell or in the box above, run the opening cell again"),
     "a later cell run first": ("trust_policy", "NameError: name 'trust_policy' is not defined",
-        "run the cells above this one first"),
+        "run the cells above this one first, but none that hands in"),
     "a role that is missing": ('lab.aws.client("iam").get_role(RoleName="none")',
         "NoSuchEntity: The role with name none cannot be found.", "the cell that makes it hasn't run yet"),
     "a parameter that is missing": ('lab.aws.client("iam").get_role()',

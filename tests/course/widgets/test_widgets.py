@@ -11,6 +11,7 @@ import ipywidgets
 import pytest
 
 from labkit import steps
+from labkit.course import Check
 from labkit.course.widgets import live
 from labkit.errors import LabError
 from labkit.showing import table
@@ -151,6 +152,13 @@ def test_importing_labkit_and_opening_a_lab_does_not_import_ipywidgets(lab):
         [sys.executable, "-c", code, lab.parameters.cluster], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_an_exercise_s_button_is_a_short_imperative(notebook):
+    judged = Check("00-a", "exercise 00-a, let the node's role do less", (), (), lambda: judged)
+    judged._repr_mimebundle_()
+    _, button, _ = parts(notebook[0])
+    assert button.description == "Check 00-a"
 
 
 def test_a_kernel_is_distinguished_from_a_terminal(monkeypatch):
