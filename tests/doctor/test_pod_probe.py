@@ -228,3 +228,23 @@ def test_without_the_aws_cli_in_the_pod_sts_still_answers_for_its_token():
     answers = changed(exchange=refusal("AccessDenied", "Not authorized"))
     answers[recording.CALLER] |= {"no_program": True}
     assert [finding.id for finding in examine(answers).findings] == ["credentials-refused"]
+
+
+@pytest.mark.parametrize(("trusted", "severity"), [
+    (recording.ROLE_ARN, "note"),
+    (f"arn:aws:iam::{recording.ACCOUNT_ID}:role/another", "error"),
+    (f"arn:aws:iam::{recording.ACCOUNT_ID}:root", "error"),
+])  # fmt: skip
+def test_a_role_that_the_pods_role_may_assume_is_meant_and_no_other_is(trusted, severity):
+    statement = {"Effect": "Allow", "Principal": {"AWS": trusted}, "Action": "sts:AssumeRole"}
+    arn = f"arn:aws:iam::{recording.ACCOUNT_ID}:role/other"
+    answers = changed(caller={"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/other/s"}) | {
+        f"iam:GetRole other ({recording.ACCOUNT_ID})": {
+            "Arn": arn, "RoleName": "other", "AssumeRolePolicyDocument": {"Statement": [statement]},
+        },
+    }  # fmt: skip
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == ("credentials-of-another-identity", severity)
+    # If STS refuses the pod's token, the pod's identity isn't the role's work.
+    answers[recording.EXCHANGE] |= refusal("AccessDenied")
+    assert [each.severity for each in examine(answers).findings if each.id == finding.id] in ([], ["error"])

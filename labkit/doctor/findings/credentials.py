@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from labkit.doctor import stages
-from labkit.doctor.evidence import Evidence, accounts, kinds, missed_role
+from labkit.doctor.evidence import Evidence, accounts, kinds, known, missed_role
 from labkit.doctor.evidence.cluster import AUDIENCE_KEY
+from labkit.doctor.evidence.matches import matches
 from labkit.doctor.evidence.objects import TokenProjection
 from labkit.doctor.evidence.pod_spec import TOKEN_FILE, Container
 from labkit.doctor.evidence.probe import Exchange, ProbedToken
@@ -18,6 +20,10 @@ from labkit.doctor.repairs.manifest import containers_of
 from labkit.doctor.repairs.repair import Repair
 from labkit.doctor.repairs.words import listed, said
 from labkit.documents import AUDIENCE
+from labkit.policy import Policy
+from labkit.policy.arn import Arn
+from labkit.policy.matching import names
+from labkit.policy.principals import Match
 from labkit.tokens import NotAToken, read_jwt
 
 LEARN = "05-verify.ipynb"
@@ -243,6 +249,15 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
     caller = evidence.pod.caller
     if caller is None or not caller.arn or evidence.expected.role_is_assumed or accounts.uses_pod_identity(evidence):
         return None
+    if _is_chained(evidence, caller.arn):
+        return Symptom(
+            summary=f"The pod uses its role to assume another one, {caller.role_name}, and acts as that.",
+            expected=f"assumed-role/{evidence.expected.wanted_role_name}",
+            found=caller.identity,
+            source=f"{CALL}; iam:GetRole, AssumeRolePolicyDocument",
+            repair=said(f"Nothing has to change: the trust policy of {caller.role_name} admits the pod's role."),
+            severity="note",
+        )
     return Symptom(
         summary="AWS knows the pod as another identity, not as its role.",
         expected=f"assumed-role/{evidence.expected.wanted_role_name}",
@@ -250,6 +265,21 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
         source=CALL,
         repair=pod_commands.replaced(evidence),
     )
+
+
+def _is_chained(evidence: Evidence, session_arn: str) -> bool:
+    """Whether STS accepts the pod's token, and the trust policy of the pod's present role names the expected role.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles.html#iam-term-role-chaining
+    """
+    session, exchange = Arn.parse(session_arn), known(lambda: evidence.pod.probe.exchange)
+    if not session.session_role or exchange is None or exchange.code or evidence.aws.role is None:
+        return False
+    other = known(lambda: evidence.aws.accounts.of(session.account).role(session.session_role))
+    trust: Any = other["AssumeRolePolicyDocument"] if other else {}
+    request = evidence.aws.request("sts:AssumeRole", session_arn)
+    allowed = matches([Policy.read(trust, kind="trust", name=session.session_role)], request, allow=True)
+    return any(names(statement, request) >= Match.ROLE for _, statement in allowed.applying)
 
 
 def _audience(evidence: Evidence) -> str | None:
