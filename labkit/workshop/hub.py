@@ -50,7 +50,11 @@ def configure(config: Config, file: str) -> Workshop:
     spawner = config.ParticipantSpawner
     spawner.workshop = workshop
     spawner.cmd = [sys.executable, "-P", "-m", "labkit.cli", "lab", *OPTIONS]
-    spawner.environment = {reporter.BOARD: f"{board}/services/board/report"}
+    spawner.environment = {
+        reporter.BOARD: f"{board}/services/board/report",
+        # The button in notebooks that raises a hand is an extension of JupyterLab.
+        "JUPYTER_PATH": str(Path(reporter.__file__).parent / "jupyter"),
+    }
     spawner.default_url = f"/lab/tree/learn/{contents.NAME}"
     spawner.env_keep = ["LANG", "LC_ALL"]
     spawner.start_timeout = 30 * 60  # seconds, with the time in the queue

@@ -1,5 +1,6 @@
-"""A participant's Jupyter server, which asks the hub who may use it, and reports to the board. It
-runs inside the sandbox.
+"""A participant's Jupyter server, which asks the hub who may use it, and reports to the board.
+
+It runs inside the sandbox.
 
 https://jupyterhub.readthedocs.io/en/stable/reference/singleuser.html
 """
@@ -31,8 +32,19 @@ def launch(server: type[ServerApp]) -> None:
     sys.modules.update({name: _Unused(name) for name in OF_THE_HUB})
     from jupyterhub.singleuser.extension import JupyterHubSingleUser
 
-    JupyterHubSingleUser.serverapp_class = server
+    JupyterHubSingleUser.serverapp_class = _with_hand(server)
     JupyterHubSingleUser.launch_instance()
+
+
+def _with_hand(server: type[ServerApp]) -> type[ServerApp]:
+    from labkit.workshop.board import hand  # jupyter_server's handlers, after the modules above are replaced
+
+    class ParticipantServer(server):  # type: ignore[misc, valid-type]  # a class that the caller chooses
+        def init_webapp(self) -> None:
+            super().init_webapp()
+            hand.add(self)
+
+    return ParticipantServer
 
 
 class _Unused(ModuleType):
