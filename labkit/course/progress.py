@@ -15,6 +15,8 @@ from typing import Any, NotRequired, TypedDict
 from labkit.showing import counted, left_aligned, table
 
 VARIABLE = "LABKIT_PROGRESS"
+BOARD = "LABKIT_BOARD"
+"""The variable with the address that takes reports, in a workshop with a board."""
 NAME = "progress.jsonl"
 VERSION = 1
 EXAMINATION = "98-examination"
@@ -81,8 +83,8 @@ def note_findings(ids: Iterable[str]) -> None:
 
 def raised(up: bool) -> str:
     """Raise the learner's hand in a workshop, or take it down. Return a sentence about it."""
-    if "JUPYTERHUB_API_URL" not in os.environ:
-        return 'Only a workshop has a leader. For a hint: lab.hint("02-a"), with the number of your exercise.'
+    if BOARD not in os.environ:
+        return 'This lab has no leader with a board. For a hint: lab.hint("02-a"), with the number of your exercise.'
     kept("help", "", right=up)
     return "Your hand is up: the leader's board shows it." if up else "Your hand is down."
 

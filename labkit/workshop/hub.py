@@ -5,7 +5,7 @@ from pathlib import Path
 
 from traitlets.config import Config
 
-from labkit.course import contents
+from labkit.course import contents, progress
 from labkit.workshop import networks
 from labkit.workshop.board import reporter
 from labkit.workshop.login import ClassAuthenticator
@@ -51,7 +51,7 @@ def configure(config: Config, file: str) -> Workshop:
     spawner.workshop = workshop
     spawner.cmd = [sys.executable, "-P", "-m", "labkit.cli", "lab", *OPTIONS]
     spawner.environment = {
-        reporter.BOARD: f"{board}/services/board/report",
+        progress.BOARD: f"{board}/services/board/report",
         # The button in notebooks that raises a hand is an extension of JupyterLab.
         "JUPYTER_PATH": str(Path(reporter.__file__).parent / "jupyter"),
     }

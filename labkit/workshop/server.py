@@ -11,6 +11,7 @@ from types import ModuleType
 
 from jupyter_server.serverapp import ServerApp
 
+from labkit.course import progress
 from labkit.workshop.board import reporter
 
 # Only the hub needs these. JupyterHub imports them in servers, too: 30 MiB and a third of a second for each.
@@ -27,7 +28,7 @@ OF_THE_HUB = (
 
 def launch(server: type[ServerApp]) -> None:
     """Run this server with JupyterLab until a signal ends it."""
-    if reporter.BOARD in os.environ:  # a class on a cluster has no board
+    if progress.BOARD in os.environ:  # a class on a cluster has no board
         reporter.start()
     sys.modules.update({name: _Unused(name) for name in OF_THE_HUB})
     from jupyterhub.singleuser.extension import JupyterHubSingleUser

@@ -13,14 +13,12 @@ from urllib.parse import urlsplit
 from labkit.course import progress
 from labkit.workshop.board.report import ParticipantReport, report
 
-BOARD = "LABKIT_BOARD"
-"""The variable with the address that takes reports."""
 LOOKS = 2  # seconds between two looks at the progress file
 AGAIN = 10  # seconds after which an unchanged file is reported again
 
 
 def start() -> None:
-    """ParticipantReport this server's progress file for as long as the server runs."""
+    """Report this server's progress file for as long as the server runs."""
     threading.Thread(target=_go_on, args=(Path(os.environ[progress.VARIABLE]),), daemon=True).start()
 
 
@@ -42,7 +40,7 @@ def _go_on(file: Path) -> None:
 
 def _send(said: ParticipantReport) -> bool:
     """Send a report, and return whether the leader has seen the raised hand. Raises `ValueError` if it's refused."""
-    address = urlsplit(os.environ[BOARD])
+    address = urlsplit(os.environ[progress.BOARD])
     header = {"Authorization": f"token {os.environ['JUPYTERHUB_API_TOKEN']}"}
     with closing(http.client.HTTPConnection(str(address.hostname), address.port, timeout=5)) as connection:
         connection.request("POST", address.path, json.dumps(asdict(said)), header)
