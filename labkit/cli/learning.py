@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 import typer
 
+from labkit.cli.given import Given, named
 from labkit.cli.lab import command, variables
 from labkit.cli.up import start
 from labkit.course import NOTEBOOKS, contents
@@ -111,6 +112,14 @@ def progress() -> None:
     if not file.is_file():
         raise LabError("No progress is saved yet.", where=str(file), next="labkit lab, and check a step in a notebook")
     typer.echo(repr(progress_of.read(file)))
+
+
+def checklist(parameter: Given = None) -> None:
+    """Print a page to take along, in Markdown: the steps on your own cluster, with your names and what you've done."""
+    from labkit.course import checklist as page
+    from labkit.run_parameters import Parameters
+
+    typer.echo(page.markdown(Parameters.checked(**named(parameter)), _folder() / LEARN / progress_of.NAME))
 
 
 def _folder() -> Path:

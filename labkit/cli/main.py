@@ -22,7 +22,7 @@ from labkit.errors import LabError, by_the_cluster
 # The pages of the manual, each with the commands whose help names it.
 PAGES = {
     "doctor": ("doctor",),
-    "eks": ("plan", "policy", "remove"),
+    "eks": ("checklist", "plan", "policy", "remove"),
     "many-clusters": ("diff", "fleet"),
     "set-up": ("lab",),
     "terminal": (
@@ -85,6 +85,7 @@ for command in (lab.fetch, lab.snapshot, lab.restore, lab.reset, lab.down):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True})(learning.lab)  # they are JupyterLab's
 app.command()(learning.progress)
+app.command()(learning.checklist)
 app.command("break")(faults.break_)
 app.command()(faults.mend)
 app.add_typer(doctor.app)

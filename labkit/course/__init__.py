@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 from labkit import at_first_use
 
 if TYPE_CHECKING:
-    from labkit.course import capabilities, contents, copies, examination, exercises, faults, lessons, progress
+    from labkit.course import (
+        capabilities,
+        checklist,
+        contents,
+        copies,
+        examination,
+        exercises,
+        faults,
+        lessons,
+        progress,
+    )
     from labkit.course.capstone import Capstone
     from labkit.course.contents import LIST_NOTEBOOKS, MANUAL, NOTEBOOKS
     from labkit.course.examination import Examination
@@ -33,6 +43,7 @@ else:
     __getattr__ = at_first_use(__name__, {
         "capabilities": ["capabilities"],
         "capstone": ["Capstone"],
+        "checklist": ["checklist"],
         "contents": ["LIST_NOTEBOOKS", "MANUAL", "NOTEBOOKS", "contents"],
         "copies": ["copies"],
         "examination": ["Examination", "examination"],

@@ -96,3 +96,20 @@ def test_starting_a_notebook_over_without_copies_says_to_run_labkit_lab(tmp_path
         learning.put_aside(tmp_path, "02")
     assert refused.value.where == "learn/ has no notebooks"
     assert re.fullmatch(r"(\S*/)?labkit lab", refused.value.next)
+
+
+def test_the_checklist_has_my_names_and_ticks_what_i_did(tmp_path, monkeypatch):
+    (tmp_path / "learn").mkdir()
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "learn" / NAME))
+    kept("step", "iam_role")
+    given = ("-p", "cluster=prod", "-p", "account_id=444455556666", "-p", "role_name=carts", "-p", "namespace=shop")
+    done = commands.labkit("checklist", *given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ticked = re.findall(r"^- \[x\] (.+?)[,.:]", done.stdout, re.MULTILINE)
+    assert ticked == ["The role"]
+    assert "# IRSA for my-service-account in shop, cluster prod" in done.stdout
+    assert '"system:serviceaccount:shop:my-service-account"' in done.stdout
+    assert "eks.amazonaws.com/role-arn=arn:aws:iam::444455556666:role/carts" in done.stdout
+    assert "labkit plan -p target=eks -p cluster=prod -p namespace=shop -p role_name=carts" in done.stdout
+    wrong = commands.labkit("checklist", "-p", "role=carts", cwd=tmp_path)
+    assert wrong.returncode != 0 and "Traceback" not in wrong.stderr
