@@ -20,23 +20,48 @@ from typing import IO, Any
 
 LOADED = (
     "tests.botocore_data",
+    "tests.forked_by_fleets",
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.extensions.storemagic",
     "anywidget",
+    "anyio._backends._asyncio",
+    "boto3.s3.inject",
     "boto3.session",
     "distributed.nanny",
     "httpcore",
+    "ipykernel.debugger",
     "ipykernel.ipkernel",
     "ipykernel.kernelapp",
     "ipywidgets",
+    "kubernetes.client.api.authorization_v1_api",
     "kubernetes.client.api.core_v1_api",
     "kubernetes.stream",
+    "labkit.course.examination",
+    "labkit.course.exercises.exercise",
+    "labkit.course.widgets.journey",
+    "labkit.course.widgets.live",
+    "labkit.course.widgets.trail",
     "labkit.doctor.examination",
+    "labkit.simulator.clients",
     "labkit.simulator.server",
+    "labkit.simulator.sessions",
     "labkit.lab",
     "labkit.runs.fleet.task",
+    "labkit.steps.credentials",
+    "labkit.steps.iam_role",
+    "labkit.steps.oidc_provider",
+    "labkit.steps.service_account",
+    "labkit.targets.eks",
     "labkit.targets.moto",
+    "moto.eks.urls",
+    "moto.iam.urls",
+    "moto.s3.urls",
+    "moto.s3bucket_path.utils",
     "papermill",
+    "tornado.platform.asyncio",
+    "xml.dom.minidom",
     "tenacity",
-    "tests.forked_by_fleets",
 )
 # How a process finds its fork server.
 FORK_SERVER = ("_forkserver_address", "_forkserver_authkey")
@@ -156,6 +181,7 @@ def become(argv: list[str], env: dict[str, str], cwd: str | None, ready: Connect
     """Turn this forked process into a program of its own, and tell its starter."""
     # A collection of garbage would copy every page of the modules that this process shares with its fork server.
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
     let_daemon_fork()
     os.setsid()
     os.environ.clear()
