@@ -163,9 +163,9 @@ def test_sidecars_start_in_order_and_end_last_in_reverse(host):
             says("first", restartPolicy="Always", startupProbe={**started_first, "periodSeconds": 1}),
             says("second", restartPolicy="Always"),
         ],
-        volumes=[{"name": "share", "hostPath": {"path": str(host.folder)}}],
+        volumes=[{"name": "share", "hostPath": {"path": str(host.folder / "node")}}],
     )
-    file = host.folder / "log"
+    file = host.folder / "node/log"
     host.running("sidecars")
     assert shown(host, "sidecars")[0] == "3/3"
     until(lambda: "app starts" in file.read_text())
@@ -376,13 +376,13 @@ def test_a_failing_sidecar_does_not_cut_short_the_other_containers_shutdown(host
         "uneven",
         shell(script, **share()),
         initContainers=[failing],
-        volumes=[{"name": "share", "hostPath": {"path": str(host.folder)}}],
+        volumes=[{"name": "share", "hostPath": {"path": str(host.folder / "node")}}],
     )
     until_status(host, "uneven", lambda found: found.state.waiting, "helper")
     assert until_shown(host, "uneven", "Init:CrashLoopBackOff")[0] == "1/2"
     until(lambda: host.read("uneven").status.phase == "Running" and host.log("uneven", container="app") == "ready\n")
     host.kubectl("delete", "pod", "uneven")
-    assert (host.folder / "uneven").read_text() == "ended\n"
+    assert (host.folder / "node/uneven").read_text() == "ended\n"
 
 
 def test_a_deadline_ends_a_pod_by_the_labs_clock(host):

@@ -135,6 +135,18 @@ def test_an_event_says_what_the_machine_does_not_give(grade):
     assert "mount" in grade.log("asks")
 
 
+def test_a_host_path_is_read_only_and_an_event_names_it(grade):
+    machines = grade.folder / "of the machine"
+    machines.mkdir()
+    machines.chmod(0o777)
+    (machines / "file").write_text("here\n")
+    app = shell("exec 2>&1; cat /data/file; touch /data/made", volumeMounts=[{"name": "data", "mountPath": "/data"}])
+    said = grade.output_of("host-path", app, volumes=[{"name": "data", "hostPath": {"path": str(machines)}}])
+    assert said == "here\ntouch: cannot touch '/data/made': Read-only file system\n"
+    told = f"hostPath {machines} is read-only here: it's your machine's, not a node's"
+    until(lambda: ("NotEnforced", told) in grade.events("host-path"), told)
+
+
 def test_an_image_sets_user_home_and_directory(grade):
     script = ["sh", "-c", "exec 2>&1; id -u; id -g; echo $HOME $PWD; touch /made"]
     said = grade.output_of("image", {"name": "app", "image": "curlimages/curl", "args": script})

@@ -182,7 +182,8 @@ class ContainerLife:
                     return 137
                 await self._open(sandbox, home)
             self._say("Created", "Container created")
-            for message in security.not_given(ground.users.grade) if not status.restarts else ():
+            not_given = [*security.not_given(ground.users.grade), *self._read_only()]
+            for message in not_given if not status.restarts else ():
                 self._say("NotEnforced", message, warning=True)
             argv = image.arguments(command, args)
             after = ground.after | (ground.on_host_network if pod.document["spec"].get("hostNetwork") else {})
@@ -315,7 +316,8 @@ class ContainerLife:
             source = volumes[mount["name"]]
             if part := mount.get("subPath") or expanded(mount.get("subPathExpr") or "", variables):
                 source = self._part(source, part, mount["name"])
-            mounts.append(Mount(mount["mountPath"], source, mount.get("readOnly", False)))
+            read_only = mount.get("readOnly", False) or self._pod.volumes.read_only(mount["name"])
+            mounts.append(Mount(mount["mountPath"], source, read_only))
         if path := spec.get("terminationMessagePath"):
             message.touch()
             message.chmod(0o666)
@@ -323,6 +325,14 @@ class ContainerLife:
         if self._ground.private and not self._ground.own_processes:
             mounts.append(Mount(str(self._pod.home), self._pod.home))
         return Mounts(mounts)
+
+    def _read_only(self) -> list[str]:
+        """Return, for each hostPath that the container would like to write and can't, one sentence."""
+        volumes = self._pod.volumes
+        names = [each["name"] for each in self.status.spec.get("volumeMounts") or () if not each.get("readOnly")]
+        paths = [str(volumes.folders[name]) for name in names if volumes.read_only(name)]
+        why = "is read-only here: it's your machine's, not a node's"
+        return [f"hostPath {path} {why}" for path in paths] if self._ground.private else []
 
     def _part(self, volume: Path, part: str, name: str) -> Path:
         """Return the path of a `subPath` in a volume's folder. If nothing exists at this path, create a folder there.
@@ -335,6 +345,8 @@ class ContainerLife:
             raise ConfigError(f"unable to provision SubPath `{part}`: must not contain '..'")
         try:
             if not (volume / part).exists():
+                if self._pod.volumes.read_only(name):
+                    raise PermissionError(volume)
                 (volume / part).mkdir(parents=True)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             message = f'failed to prepare subPath for volumeMount "{name}" of container "{self.status.name}"'

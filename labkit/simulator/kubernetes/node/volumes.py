@@ -98,6 +98,10 @@ class Volumes:
         now = self.now()
         return any(token.due(now) for token in self._tokens.values())
 
+    def read_only(self, name: str) -> bool:
+        """Whether a volume is a hostPath outside of the node's own folder. It has your machine's files."""
+        return not self.folders[name].resolve().is_relative_to(self.folder.parents[2].resolve())
+
     async def _set_up(self, volume: Object) -> str:
         name = volume["name"]
         try:
