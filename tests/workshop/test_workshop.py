@@ -8,6 +8,7 @@ import socket
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import websockets
@@ -285,6 +286,32 @@ def test_another_s_cookie_and_another_origin_are_refused(workshop, participant):
                         address, origin=origin, additional_headers=headers, ssl=eve.tls, proxy=None
                     )
                 assert refused.value.response.status_code in (403, 404)
+
+    asyncio.run(scenario())
+
+
+def test_a_killed_server_starts_again_also_if_the_tab_is_closed_meanwhile(workshop, participant):
+    async def until_the_hub_notices():
+        token = {"Authorization": f"token {(workshop.state / 'hub-token').read_text()}"}
+        async with httpx.AsyncClient(base_url=keeper.hub_url(workshop), headers=token, trust_env=False) as hub:
+            while (await hub.get("/hub/api/users/ben")).json()["servers"]:
+                await asyncio.sleep(0.2)
+
+    async def scenario():
+        ben = await ready(participant, "ben")
+        async with ben.kernel(OPENS) as kernel:
+            await kernel.run("from pathlib import Path; Path('kept.txt').write_text('kept')")
+        (killed,) = set(networks.processes(seats.taken(workshop)["ben"].label)) & set(serving(workshop))
+        psutil.Process(killed).kill()
+        await until_the_hub_notices()
+        again = participant("ben")
+        await again.log_in()
+        secret = again._secret("/hub/")
+        async with again.http.stream("GET", "hub/api/users/ben/server/progress", params=secret) as tab:
+            await anext(tab.aiter_lines())  # then the tab is closed
+        await again.started()
+        async with again.kernel(OPENS) as kernel:
+            assert await kernel.run("print(open('kept.txt').read())") == "kept\n"
 
     asyncio.run(scenario())
 
