@@ -396,6 +396,9 @@ def _status(situation: Situation, spec: Document) -> Document:
 # The pod itself.
 
 IN_POD = " in pod (?P<pod>\\S+) -n (?P<namespace>\\S+)"
+answers(r"eks:DescribePodIdentityAssociation \S+ a-1" + ACCOUNT)(
+    lambda situation, facts, account: next((each["roleArn"] for each in situation.associations), None)
+)
 answers("the processes' users" + IN_POD)(lambda *_, **__: {"users": [[0, 0], [1000, 1000]]})
 answers("the AWS CLI's region" + IN_POD)(
     lambda situation, facts, **pod: {"region": _variables(situation, **pod).get("AWS_DEFAULT_REGION", "")}
