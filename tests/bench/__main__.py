@@ -4,6 +4,7 @@ import platform
 import sys
 
 from tests.bench import doctor, fleet, keeping, kubernetes_api, lab, own_tests, policy, role_sessions, web_identity
+from tests.workshop import board_of_200
 
 MEASURES = {
     "up": ("labkit up, from nothing to ready", lab.up),
@@ -19,6 +20,7 @@ MEASURES = {
     "policy": ("a decision, 20 statements and a boundary", policy.decisions),
     "doctor": ("the doctor, one service account", doctor.one),
     "doctor-all": ("the doctor, 500 service accounts", doctor.every),
+    "board": ("the workshop's board, 200 labs", board_of_200.labs),
     "fleet": ("labkit fleet, 200 runs over 20 clusters", fleet.against_xargs),
     "fleet-workers": ("labkit fleet, 1 and 2 workers", fleet.by_workers),
     "fleet-memory": ("labkit fleet, the command's own memory", fleet.memory),
