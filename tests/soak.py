@@ -39,6 +39,7 @@ GROWTH = 48  # MiB that the server may grow after the first quarter of the time:
 # Descriptors for the connections that the node, the webhook and the API server keep to each other. Each keeps 20 at
 # most, and both ends count: https://www.python-httpx.org/advanced/resource-limits/
 SPARE = 3 * 20 * 2
+WRITERS = 4
 
 
 def main() -> int:
@@ -106,15 +107,17 @@ def _round(report: Report, folder: Folder, seconds: float, count: int, kill: boo
     lab = TheLab(folder, kill)
     before = Measure.of(folder)
     learners = [Learner(f"learner-{number:02}", lab, report, f"{report.seed}/{number}") for number in range(count)]
-    with ThreadPoolExecutor(count + 1) as pool:
+    with ThreadPoolExecutor(count + 1 + WRITERS) as pool:
         list(pool.map(Learner.begin, learners))
         began, loaded = time.monotonic(), None
         for until in (began + seconds / 4, began + seconds):
             ends = threading.Event()
             trouble = pool.submit(_trouble, lab, learners, report, ends)
+            writers = [pool.submit(lab.write, number, ends) for number in range(WRITERS if kill else 0)]
             list(pool.map(lambda learner, until=until: learner.learn(until), learners))
             ends.set()
-            trouble.result()
+            for each in (trouble, *writers):
+                each.result()
             loaded = loaded or Measure.of(folder)
         busy, report.seconds = Measure.of(folder), time.monotonic() - began
         list(pool.map(Learner.finds_all, learners))
@@ -163,8 +166,22 @@ def _trouble(lab: TheLab, learners: "list[Learner]", report: Report, ends: threa
                 override.clear()
                 learner.exchange_of(token, "accepted" if learner.trusted else "AccessDenied")
         else:
-            processes(lab.folder)[0].kill()
-            simulator.start(lab.folder)
+            _kill(lab)
+            with lab.alone():
+                written, before = [*lab.written], lab.lists()
+                _kill(lab)
+                after = lab.lists()
+            for service, entries in before.items():
+                same = json.dumps(entries, default=str) == json.dumps(after[service], default=str)
+                report.expect(f"the list of {service} after a kill", "the same", "the same" if same else "another")
+            users = {user["UserName"] for user in after["iam"]}
+            lost = [name for name in written if name not in users]
+            report.expect("what four writers made", "all", "all" if not lost else f"without {lost}")
+
+
+def _kill(lab: TheLab) -> None:
+    processes(lab.folder)[0].kill()
+    simulator.start(lab.folder)
 
 
 class Learner:

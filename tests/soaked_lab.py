@@ -1,6 +1,7 @@
 """The lab under `make soak`: its calls while the server is killed, and what its processes take."""
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,19 @@ from labkit.simulator import Folder, State
 AUDIENCE, BUCKET = "sts.amazonaws.com", "soak"
 # A call fails like this if the server is killed meanwhile. boto3 takes half an answer for an empty one.
 NO_ANSWER = (NoConnection, HTTPClientError, ResponseParserError, HTTPError, ConnectionError, WebSocketException)
+
+
+# The lists of the kept services, which have to be complete and in their order after a kill.
+LISTS = {
+    "resourcegroupstaggingapi": ("get_resources", "ResourceTagMappingList"), "s3": ("list_buckets", "Buckets"),
+    "iam": ("list_users", "Users"), "sns": ("list_topics", "Topics"), "sqs": ("list_queues", "QueueUrls"),
+    "ssm": ("describe_parameters", "Parameters"), "dynamodb": ("list_tables", "TableNames"),
+    "secretsmanager": ("list_secrets", "SecretList"), "kms": ("list_aliases", "Aliases"),
+    "cloudtrail": ("list_trails", "Trails"), "organizations": ("list_accounts", "Accounts"),
+    "s3control": ("list_access_points", "AccessPointList"),
+    "eks": ("list_pod_identity_associations", "associations"),
+}  # fmt: skip
+EXISTS = ("Exists", "InUse")
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,9 @@ class TheLab:
             "OpenIDConnectProviderArn"
         ]
         self.s3.create_bucket(Bucket=BUCKET)
+        self.clients = {service: self.session.client(service, config=self.config) for service in LISTS}
+        self.written: list[str] = []
+        """The names of what the writers made, once the lab has answered."""
         self._turns = threading.Condition()
         self._working = 0
         self._alone = False
@@ -90,8 +107,61 @@ class TheLab:
         )
 
     def close(self) -> None:
-        for shared in (self.iam, self.s3, self.sts):
+        for shared in (self.iam, self.s3, self.sts, *self.clients.values()):
             shared.close()
+
+    def write(self, writer: int, ends: threading.Event) -> None:
+        """Make one thing after the other in each service, until the end."""
+        for number in itertools.count(len(self.written)):
+            if ends.is_set():
+                return
+            self._make(f"writer-{writer}-{number}")
+            if number % 3 == 2:
+                gone = f"writer-{writer}-{number - 1}"
+                self._call("sns", "delete_topic", TopicArn=f"arn:aws:sns:us-east-1:{self.account}:{gone}")
+                self._call("secretsmanager", "delete_secret", SecretId=gone, ForceDeleteWithoutRecovery=True)
+
+    def _make(self, name: str) -> None:
+        tags = [{"Key": "name", "Value": name}]
+        self._call("s3", "create_bucket", Bucket=name)
+        self._call("s3", "put_bucket_tagging", Bucket=name, Tagging={"TagSet": tags})
+        self._call("iam", "create_user", UserName=name, Tags=tags)
+        self._call("sns", "create_topic", Name=name, Tags=tags)
+        self._call("sqs", "create_queue", QueueName=name, tags={"name": name})
+        self._call("ssm", "put_parameter", Name=name, Value=name, Type="String")
+        self._call(
+            "dynamodb", "create_table",
+            TableName=name, BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        )  # fmt: skip
+        self._call("secretsmanager", "create_secret", Name=name, SecretString=name, Tags=tags)
+        self.written.append(name)
+
+    def _call(self, service: str, operation: str, **parameters: Any) -> None:
+        with self.together():
+            try:
+                self.settled(lambda: getattr(self.clients[service], operation)(**parameters))
+            except ClientError as error:  # the killed server had carried out the call
+                if is_cut_off(error) or not any(word in error.response["Error"]["Code"] for word in EXISTS):
+                    raise
+
+    def lists(self) -> dict[str, Any]:
+        """Return every list of the kept services."""
+        return {service: [*self._listed(service, *named)] for service, named in LISTS.items()}
+
+    def _listed(self, service: str, operation: str, key: str) -> Iterator[Any]:
+        client = self.clients[service]
+        named = {"eks": {"clusterName": "blue"}, "s3control": {"AccountId": self.account}}.get(service, {})
+        try:
+            pages: Any = (
+                client.get_paginator(operation).paginate(**named)
+                if client.can_paginate(operation)
+                else [getattr(client, operation)(**named)]
+            )
+            for page in pages:
+                yield from page[key]
+        except ClientError as error:
+            yield error.response["Error"]["Code"]
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
