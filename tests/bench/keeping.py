@@ -18,6 +18,7 @@ from moto.backends import get_backend
 from tests.simulator.aws.conftest import ACCOUNT, REGION, Aws
 
 FEW, MANY, CALLS = 10, 10_000, 200
+CONTACTS = "BILLING", "OPERATIONS", "SECURITY"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/bench"
 TRUST = {
     "Version": "2012-10-17",
@@ -70,6 +71,14 @@ def _send(client: Any, at: int) -> None:
 
 # Quotas: https://docs.aws.amazon.com/general/latest/gr/aws-service-information.html
 SERVICES = {
+    "account": Kept(  # 3 kinds of contacts
+        lambda moto, at: moto.put_alternate_contact(CONTACTS[at], "a@example.com", "A", "1", "A"),
+        lambda client, at: client.put_alternate_contact(
+            AlternateContactType="BILLING", EmailAddress=f"{at}@example.com", Name="A", PhoneNumber="1", Title="A"
+        ),
+        region="aws",
+        most=len(CONTACTS),
+    ),
     "cloudtrail": Kept(  # 5 trails in a region
         lambda moto, at: moto.create_trail(f"trail-{at}", "bench", "", "", False, False, False, False, "", "", "", []),
         lambda client, at: client.stop_logging(Name="trail-0"),
@@ -106,6 +115,11 @@ SERVICES = {
         lambda client, at: client.put_object(Bucket="bench", Key=f"call-{at}", Body=b"x"),
         region="aws",
     ),
+    "s3control": Kept(  # 10,000 access points in a region
+        lambda moto, at: moto.create_access_point(ACCOUNT, f"point-{at}", "bench", {}, {}),
+        lambda client, at: client.create_access_point(AccountId=ACCOUNT, Name=f"call-{at}", Bucket="bench"),
+        region="aws",
+    ),
     "secretsmanager": Kept(
         lambda moto, at: moto.create_secret(f"secret-{at}", "x", None, None, [], None, None, [], False),
         lambda client, at: client.create_secret(Name=f"call-{at}", SecretString="x"),
@@ -114,7 +128,7 @@ SERVICES = {
         lambda moto, at: moto.create_topic(f"topic-{at}"),
         lambda client, at: client.create_topic(Name=f"call-{at}"),
     ),
-    "sqs": Kept(
+    "sqs": Kept(  # a queue may have any number of messages; 120,000 of them in flight
         lambda moto, at: moto.send_message("bench", str(at)),
         _send,
         lambda client: client.create_queue(QueueName="bench"),
