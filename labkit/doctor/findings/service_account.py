@@ -226,7 +226,8 @@ def pod_identity_role_refuses(evidence: Evidence) -> Symptom | None:
     role: Any = evidence.aws.accounts.of(Arn.parse(arn).account).role(Arn.parse(arn).name) if arn else None
     trust = Policy.read(role["AssumeRolePolicyDocument"] if role else {}, kind="trust", name=Arn.parse(arn).name)
     refused = [each for each in POD_IDENTITY_ACTIONS if not names_service(trust, service=POD_IDENTITY, action=each)]
-    if not arn or not refused:
+    # Other findings are about the annotated role's own trust policy.
+    if not arn or not refused or arn == evidence.cluster.annotation:
         return None
     return Symptom(
         f"The role of the Pod Identity association {ids[0]} doesn't let {POD_IDENTITY} assume it, so pods get no role."
