@@ -64,12 +64,13 @@ def namespace_terminating(evidence: Evidence) -> Symptom | None:
     )
 
 
-@cause("pod-missing", stages.POD, LEARN, reads=(kinds.PODS,), explained_by=("webhook-unreachable",))
+@cause("pod-missing", stages.POD, LEARN, reads=(kinds.PODS,))
 def missing(evidence: Evidence) -> Symptom | None:
     if (
         evidence.pod.document is not None
         or evidence.cluster.service_account is None
         or webhook.mount_path_twice(evidence)
+        or webhook.fails_closed(evidence)
     ):
         return None
     if evidence.pod.name:

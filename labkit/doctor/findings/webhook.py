@@ -64,6 +64,13 @@ def unreachable(evidence: Evidence) -> Symptom | None:
     )
 
 
+def fails_closed(evidence: Evidence) -> bool:
+    """Return whether the API server rejects every pod, because it can't call the webhook."""
+    webhooks = (known(lambda: evidence.cluster.webhook) or {}).get("webhooks") or []
+    is_closed = any(each.get("failurePolicy", "Fail") == "Fail" for each in webhooks)
+    return is_closed and any_finding(evidence, unreachable)
+
+
 @cause("webhook-not-asked-about-pod", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def not_called(evidence: Evidence) -> Symptom | None:
     """The selectors or rules in the webhook's registration leave the pod out.
