@@ -52,6 +52,7 @@ LONG = (
     "tests/lifecycle/",
     "tests/test_contract.py",
     "tests/test_wheel.py",
+    "tests/workshop/test_workshop.py",
 )
 
 

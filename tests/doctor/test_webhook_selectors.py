@@ -295,12 +295,16 @@ def test_the_webhook_check_is_skipped_if_match_conditions_may_exclude_the_pod():
     answers = healthy() | {PODS: PASSED_OVER}
     for account in answers[SERVICE_ACCOUNTS]:
         account["metadata"].pop("annotations", None)
-    assert examine(answers).results[stages.WEBHOOK] == "right"
+    # Without an annotation, the webhook has nothing to change.
+    diagnosis = examine(answers)
+    assert diagnosis.results[stages.WEBHOOK] == "not looked at"
+    assert not any("doesn't evaluate" in unread.why for unread in diagnosis.unread)
     answers[WEBHOOK]["webhooks"][0]["matchConditions"] = CONDITIONS
     diagnosis = examine(answers)
     assert diagnosis.results[stages.WEBHOOK] == "not looked at"
     assert any("doesn't evaluate" in unread.why for unread in diagnosis.unread)
-    answers[PODS] = healthy()[PODS]
+    answers = healthy()
+    answers[WEBHOOK]["webhooks"][0]["matchConditions"] = CONDITIONS
     assert examine(answers).results[stages.WEBHOOK] == "right"
 
 

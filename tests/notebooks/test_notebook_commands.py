@@ -30,13 +30,25 @@ CHOSEN += [(number, ALL) for number in ("06", "07", "08", "09", "10", "11", "99"
 
 
 @pytest.fixture(scope="module")
-def terminal(home):
-    """The environment of a terminal after `labkit up`, the first notebook's first cell, and `eval "$(labkit env)"`."""
+def cleared(home):
+    """The lab's folder after `labkit up` and the first notebook's first cell."""
     import labkit
 
     with labkit.Lab.open() as lab:
         lab.ready(before="oidc_provider")
-    folder = Folder(home)
+    return home
+
+
+@pytest.fixture
+def terminal(cleared):
+    """The environment of a terminal after `eval "$(labkit env)"`.
+
+    99 ends the lab. If another program has taken its port since, the lab starts again at another one.
+    """
+    import labkit
+
+    labkit.Lab.open().close()
+    folder = Folder(cleared)
     state = simulator.State.read(folder)
     variables = environment.closed(os.environ) | environment.variables(folder, state.endpoint_url, state.region)
     return variables | {"PATH": environment.with_programs(os.environ["PATH"], Path(sys.executable).parent)}

@@ -26,7 +26,9 @@ def a_class(tmp_path, monkeypatch):
         lacking("root on Linux")
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
+    # In a worker of xdist, these are a copy of the environment, whose links lead out of the sandbox.
     monkeypatch.setattr(sys, "executable", str(forked_commands.REAL / "python"))
+    monkeypatch.setattr(sys, "prefix", str(forked_commands.REAL.parent))
     settings = {"names": ["ana"], "leaders": [], "users": 2, "address": address, "network": SPARE_NETWORK}
     return read(written(tmp_path, **settings, uids=UIDS + 100_000))
 

@@ -273,7 +273,7 @@ def _is_chained(evidence: Evidence, session_arn: str) -> bool:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles.html#iam-term-role-chaining
     """
     session, exchange = Arn.parse(session_arn), known(lambda: evidence.pod.probe.exchange)
-    if not session.session_role or exchange is None or exchange.code or evidence.aws.role is None:
+    if not session.session_role or exchange is None or exchange.code or known(lambda: evidence.aws.role) is None:
         return False
     other = known(lambda: evidence.aws.accounts.of(session.account).role(session.session_role))
     trust: Any = other["AssumeRolePolicyDocument"] if other else {}
