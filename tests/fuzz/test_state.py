@@ -1,5 +1,6 @@
 """Whatever the lab's file has as AWS's state: it's read or refused in one sentence, and nothing in it is run."""
 
+import codecs
 import gc
 import json
 import pickle
@@ -50,6 +51,9 @@ def _loaded() -> Iterator[None]:
     """Load every module that the state may name, so that a later import is one that it may not cause."""
     for module in classes.MODULES:
         import_module(f"moto.{module}")
+    # Python itself loads these to read a pickle's texts.
+    for name in ("ascii", "raw_unicode_escape"):
+        codecs.lookup(name)
     classes.watch()
     places.watch(kept.KEPT)
     with pytest.MonkeyPatch.context() as without:
