@@ -2,14 +2,16 @@
 
 import json
 import re
+import time
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab
-from labkit.course import contents, progress
+from labkit.course import contents, examination, progress
 from labkit.course.examination import draw, paper
 from labkit.course.faults import CATALOGUE, Situation, breaking
 from labkit.errors import LabError, UnknownName
@@ -250,7 +252,7 @@ def test_another_try_says_which_one_it_is_even_without_the_progress_file(lab, dr
     assert f"Examination {first + 2}: 1 easy." in said()
 
 
-def test_a_certificate_is_drawn_for_a_name_and_any_changed_letter_is_seen(lab, drawn, kept, tmp_path, said):
+def test_a_certificate_is_drawn_for_a_name_and_any_changed_letter_is_seen(lab, drawn, kept, tmp_path, monkeypatch):
     drawn(DRAWN[1])
     exam = lab.examination()
     exam.guess("permissions")
@@ -275,6 +277,16 @@ def test_a_certificate_is_drawn_for_a_name_and_any_changed_letter_is_seen(lab, d
         done = commands.labkit("certificate", "verify", str(changed))
         assert (done.returncode, done.stdout) == (1, "")
         assert "This certificate was changed after it was signed." in done.stderr, old
+    # A stranger's own key signs what they like: a date that no calendar has, and a name that colours the terminal.
+    far = replace(examination.verify(file).claims, at=1e300)
+    monkeypatch.setattr("time.gmtime", lambda *_: time.struct_time((2026, 1, 1, 0, 0, 0, 3, 1, 0)))
+    examination.ExaminationCertificate.signed(far, file)
+    monkeypatch.undo()
+    done = commands.labkit("certificate", "verify", str(file))
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "was changed" in done.stderr
+    red = replace(far, at=0.0, name="\x1b[31mred")
+    examination.ExaminationCertificate.signed(red, file)
+    assert "\x1b[31m" not in commands.labkit("certificate", "verify", str(file)).stdout
     for content in (b"", b"\xff", b"<svg/>"):
         file.write_bytes(content)
         done = commands.labkit("certificate", "verify", str(file))

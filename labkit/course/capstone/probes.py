@@ -83,7 +83,7 @@ def _put_objects(shop: "Shop") -> None:
                 raise LabError(
                     f"The shop's bucket can't be used: {asking.refusal(error)}",
                     where=f"bucket {bucket}",
-                    next="lab.capstone(again=True)",
+                    next="create the bucket again; or, to begin again with nothing:  lab.capstone(again=True)",
                 ) from error
 
 

@@ -157,9 +157,11 @@ def verify(file: Path) -> ExaminationCertificate:
     try:
         read = TypeAdapter(ExaminationCertificate).validate_json(unescape(carried[1]))
         Ed25519PublicKey.from_public_bytes(b64decode(read.key)).verify(b64decode(read.signature), _bytes(read.claims))
-    except (ValidationError, ValueError, InvalidSignature) as error:
+        # A date that no calendar has is an OverflowError.
+        is_as_signed = read.page == text
+    except (ValidationError, ValueError, OverflowError, OSError, InvalidSignature) as error:
         raise changed from error
-    if read.page != text:
+    if not is_as_signed:
         raise changed
     return read
 
