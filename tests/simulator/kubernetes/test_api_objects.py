@@ -441,3 +441,25 @@ def test_a_client_can_create_find_update_and_delete_an_event(admin: httpx.Client
     assert admin.patch(f"{path}/my-app.17f1c0ffee", json=raised, headers=merge).json()["count"] == 58
     assert admin.delete(f"{path}/my-app.17f1c0ffee").status_code == 200
     assert admin.get(path, params={"fieldSelector": about}).json()["items"] == []
+
+
+def test_a_request_for_an_unknown_format_of_the_answer_changes_nothing(admin: httpx.Client, config_maps: str):
+    kept = f"{config_maps}/kept"
+    assert admin.post(config_maps, json=config_map("kept", data={"a": "1"})).status_code == 201
+    deployments = config_maps.replace("/api/v1/", "/apis/apps/v1/").replace("configmaps", "deployments")
+    labels = {"app": "web"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "busybox"}]}}
+    spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
+    assert admin.post(deployments, json={"metadata": {"name": "web"}, "spec": spec}).status_code == 201
+    for method, path, document in (
+        ("POST", config_maps, config_map("new")),
+        ("PUT", kept, config_map("kept", data={"a": "2"})),
+        ("DELETE", kept, {}),
+        ("DELETE", config_maps, {}),
+        ("PUT", f"{deployments}/web/scale", {"metadata": {"name": "web"}, "spec": {"replicas": 1}}),
+    ):
+        refused = admin.request(method, path, json=document, headers={"Accept": "text/html"})
+        assert (refused.status_code, refused.json()["reason"]) == (406, "NotAcceptable")
+    assert admin.get(f"{config_maps}/new").status_code == 404
+    assert admin.get(kept).json()["data"] == {"a": "1"}
+    assert admin.get(f"{deployments}/web").json()["spec"]["replicas"] == 0

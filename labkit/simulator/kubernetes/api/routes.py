@@ -56,6 +56,7 @@ class Routes:
             request.media_type()
         if request.verb not in kind.verbs:
             raise method_not_allowed()
+        request.media_type()  # before a write
         return await self._verb(kind, request)
 
     async def _verb(self, kind: Kind, request: KubeRequest) -> KubeResponse:
@@ -90,6 +91,8 @@ class Routes:
                 raise self.kubelets.refuse_without_websocket(request)
             case "pods/portforward":
                 raise self.kubelets.refuse_port_forward(request)
+        request.media_type()
+        match sub.name:
             case "pods/binding":
                 return await self._bind(request)
             case "deployments/scale" | "replicasets/scale":
