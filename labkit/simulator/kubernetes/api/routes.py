@@ -52,11 +52,9 @@ class Routes:
             raise unknown_path()
         if request.namespace and not kind.namespaced and kind is not NAMESPACE:
             raise unknown_path()
-        if request.method == "GET":
-            request.media_type()
         if request.verb not in kind.verbs:
             raise method_not_allowed()
-        request.media_type()  # before a write
+        request.media_type()  # a refused write stores nothing
         return await self._verb(kind, request)
 
     async def _verb(self, kind: Kind, request: KubeRequest) -> KubeResponse:
