@@ -64,11 +64,44 @@ def status(folder: Folder) -> None:
 @app.command()
 def board(folder: Folder) -> None:
     """Print the address of the board, which shows leaders where everybody is, those who need help first."""
-    workshop.require_extra()
-    read = workshop.read(folder)
-    if not workshop.running.status(read).answers:
-        raise LabError("The workshop is closed.", next=f"labkit workshop up {folder}")
+    read = _running(folder)
     typer.echo("\n".join(f"{url}services/board/" for url in workshop.running.urls(read)))
+
+
+@app.command("break")
+def break_(
+    folder: Folder,
+    fault: Annotated[str, typer.Argument(help="The fault's name, as labkit break --list shows it.")] = "",
+    drawn: Annotated[bool, typer.Option("--draw", help="Draw a fault for each participant instead.")] = False,
+) -> None:
+    """Put a fault into each lab of the class. Notebooks show the symptom; the board shows who has mended it."""
+    read = _running(folder)
+    labs = workshop.leading.break_(read, fault, drawn=drawn)
+    typer.echo(
+        f"{counted(labs, 'lab')} at work will break within a minute or two, and every other lab when it starts.\n"
+        f"Who has mended it:  {read.url}services/board/\n"
+        f"Undo:               labkit workshop mend {folder}"
+    )
+
+
+@app.command()
+def mend(folder: Folder) -> None:
+    """Take the class's fault out of every lab in which it still is."""
+    labs = workshop.leading.mend(_running(folder))
+    typer.echo(f"{counted(labs, 'lab')} at work will be mended within a minute or two.")
+
+
+@app.command()
+def goto(
+    folder: Folder, notebook: Annotated[str, typer.Argument(metavar="NN", help="The notebook's number, such as 05.")]
+) -> None:
+    """Invite everybody who is behind a notebook to go there. Whoever agrees gets a lab that is ready for it."""
+    read = _running(folder)
+    labs = workshop.leading.goto(read, notebook)
+    typer.echo(
+        f"{counted(labs, 'lab')} at work: everybody who is behind sees the invitation above the notebook.\n"
+        f"Who went there:  {read.url}services/board/"
+    )
 
 
 @app.command()
@@ -122,3 +155,11 @@ def values(
 ) -> None:
     """Print Helm values for this workshop on a Kubernetes cluster, with Zero to JupyterHub."""
     typer.echo(workshop.helm_values(workshop.read(folder), image, user_namespaces=user_namespaces), nl=False)
+
+
+def _running(folder: Path) -> workshop.Workshop:
+    workshop.require_extra()
+    read = workshop.read(folder)
+    if not workshop.running.status(read).answers:
+        raise LabError("The workshop is closed.", next=f"labkit workshop up {folder}")
+    return read

@@ -45,7 +45,7 @@ class ProgressEvent(TypedDict):
     at: float
     """Seconds since 1970 by the machine's clock, because the learner can move the lab's clock."""
     what: str
-    """The kind of the event: opened, hint, tried, step, answered, examined, finding, help or seen (by the leader)."""
+    """The kind of the event: opened, hint, tried, step, answered, examined, finding, mended, help or seen."""
     id: str
     """The id of the exercise or question, of the finding, or the name of the step or of the examination's notebook."""
     right: bool

@@ -22,6 +22,7 @@ import psutil
 from labkit import simulator
 from labkit.errors import LabError
 from labkit.workshop import homes, keeper, limits, machine, networks, seats, words
+from labkit.workshop.board import orders
 from labkit.workshop.settings import FILE, HUB_FILE, Workshop
 from labkit.workshop.spawner import clear
 
@@ -102,6 +103,7 @@ def urls(workshop: Workshop) -> list[str]:
 def down(workshop: Workshop) -> dict[str, int]:
     """End everything that the workshop runs. Homes stay. Return what is left all the same, by kind."""
     _end_own(workshop)
+    orders.file(workshop).unlink(missing_ok=True)
     everybody = [*seats.taken(workshop).values(), seats.Seat(workshop, "trial", workshop.users)]
     with ThreadPoolExecutor(8) as side_by_side:
         list(side_by_side.map(clear, everybody))

@@ -33,17 +33,17 @@ def launch(server: type[ServerApp]) -> None:
     sys.modules.update({name: _Unused(name) for name in OF_THE_HUB})
     from jupyterhub.singleuser.extension import JupyterHubSingleUser
 
-    JupyterHubSingleUser.serverapp_class = _with_hand(server)
+    JupyterHubSingleUser.serverapp_class = _of_a_class(server)
     JupyterHubSingleUser.launch_instance()
 
 
-def _with_hand(server: type[ServerApp]) -> type[ServerApp]:
-    from labkit.workshop.board import hand  # jupyter_server's handlers, after the modules above are replaced
+def _of_a_class(server: type[ServerApp]) -> type[ServerApp]:
+    from labkit.workshop.board import notebook  # jupyter_server's handlers, after the modules above are replaced
 
     class ParticipantServer(server):  # type: ignore[misc, valid-type]  # a class that the caller chooses
         def init_webapp(self) -> None:
             super().init_webapp()
-            hand.add(self)
+            notebook.add(self)
 
     return ParticipantServer
 

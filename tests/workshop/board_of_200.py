@@ -14,6 +14,7 @@ import psutil
 import uvicorn
 
 from labkit.workshop.board.access import Access, TokenOwner
+from labkit.workshop.board.orders import Orders
 from labkit.workshop.board.report import ParticipantReport
 from labkit.workshop.board.rows import Board
 from labkit.workshop.board.service import BoardService
@@ -38,7 +39,7 @@ def labs() -> str:
     """Measure a burst of reports from all labs at once, the leader's rows after it (median), and the memory."""
     before = psutil.Process().memory_info().rss
     workshop = Workshop(folder=Path("class"), names=[f"p{number}" for number in range(LABS)], users=LABS + 1)
-    service = BoardService(workshop, Board(workshop.names, 300), NoHub())
+    service = BoardService(workshop, Board(workshop.names, 300), NoHub(), Orders(workshop))
     service.sessions["session"] = LEADER
     server = uvicorn.Server(uvicorn.Config(service.application(), log_level="warning", lifespan="off"))
     listener = socket.create_server(("127.0.0.1", 0))

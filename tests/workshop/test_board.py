@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from labkit.workshop.board import service
+from labkit.course import progress
+from labkit.workshop.board import changing, notebook, obeying, service
 from labkit.workshop.board.access import TokenOwner
+from labkit.workshop.board.orders import OrderRefused, Orders
 from labkit.workshop.board.report import ParticipantReport, report
 from labkit.workshop.board.rows import Board
 from labkit.workshop.settings import Workshop
-from tests.workshop.test_workshop import CHROMIUM, OPENS, WITHIN, ready
+from tests.workshop.conftest import command
+from tests.workshop.test_workshop import CHROMIUM, OPENS, WITHIN, own_started_again, ready
 
 NPM = "d6fdc75f204e6bdefa99"  # of dist/htmx.min.js in htmx.org 2.0.11
 
@@ -89,6 +93,8 @@ BAD_REPORTS = [
 class Hub:
     """The hub's answers: a token is its user's name; `leader` opens the board."""
 
+    token = "of-the-board"
+
     async def user(self, token):
         return TokenOwner(token, token == "leader") if token else None
 
@@ -101,8 +107,12 @@ class Hub:
 
 @pytest.fixture
 def made(tmp_path):
-    workshop = Workshop(folder=tmp_path, names=["ana", "ben"], leaders=["leader"])
-    return service.BoardService(workshop, Board(workshop.names, 300), Hub())
+    workshop = a_class(tmp_path)
+    return service.BoardService(workshop, Board(workshop.names, 300), Hub(), Orders(workshop))
+
+
+def a_class(folder, **more):
+    return Workshop(folder=folder, state=folder, names=["ana", "ben"], leaders=["leader"], **more)
 
 
 def client(made):
@@ -123,7 +133,7 @@ def test_bad_reports_and_strangers_are_refused(made):
         async with client(made) as web:
             ana = {"Authorization": "token ana"}
             assert (await web.post("report", content=good)).status_code == 403
-            assert (await web.post("report", content=good, headers=ana)).json() == {"seen": False}
+            assert (await web.post("report", content=good, headers=ana)).json() == {"seen": False, "order": {}}
             assert (await web.post("report", content=endless(), headers=ana)).status_code == 413
             assert len(sent) < 5, "the service read on"
             forged = '{"name": "ben", "hand": "raised"}'
@@ -162,6 +172,99 @@ def test_200_labs_at_once_and_two_leaders_see_all_rows(made):
                 assert "default-src 'none'" in page.headers["content-security-policy"]
 
     asyncio.run(scenario())
+
+
+def test_of_two_leaders_who_break_at_once_the_second_is_refused_and_each_lab_gets_one_fault(made, tmp_path):
+    async def scenario():
+        async with client(made) as web:
+            given = {"what": "break", "about": ["one", "two", "three"]}
+            assert (await web.post("order", json=given)).status_code == 403
+            assert (await web.post("order", json=given, headers={"Authorization": "token leader"})).status_code == 403
+            leader = {"Authorization": "token of-the-board"}
+            answers = await asyncio.gather(*(web.post("order", json=given, headers=leader) for _ in range(2)))
+            assert sorted(answer.status_code for answer in answers) == [200, 409]
+            assert "has a fault since" in max(answers, key=lambda answer: answer.status_code).text
+            faults = []
+            for name in ("ana", "ben", "ana"):
+                said = json.dumps(asdict(ParticipantReport()))
+                answer = await web.post("report", content=said, headers={"Authorization": f"token {name}"})
+                faults.append(answer.json()["order"]["about"])
+            assert faults == ["one", "two", "one"]
+            # A board that was started again goes on with the same order.
+            assert Orders(made.workshop).for_lab("ben", ParticipantReport())["about"] == "two"
+            assert (await web.post("order", json={"what": "goto", "about": ["05"]}, headers=leader)).status_code == 409
+            assert (await web.post("order", json={"what": "mend", "about": []}, headers=leader)).json() == {"labs": 2}
+            assert (await web.post("order", json={"what": "mend", "about": []}, headers=leader)).status_code == 409
+
+    asyncio.run(scenario())
+
+
+def test_few_labs_carry_an_order_out_at_a_time_and_a_lost_one_gives_its_turn_away(tmp_path):
+    clock = [0.0]
+    orders = Orders(a_class(tmp_path, starts=2), lambda: clock[0])
+    orders.give("break", ["one"])
+    coming = ParticipantReport(order=orders.now.number, state="coming")
+
+    def turns(*names, report=coming):
+        return [orders.for_lab(name, report)["turn"] for name in names]
+
+    assert turns("a", "b", "c", "a") == [True, True, False, True]
+    turns("a", report=ParticipantReport(order=orders.now.number, state="broken"))
+    assert turns("c", "d") == [True, False]
+    clock[0] = 121
+    assert turns("d", "b") == [True, True]
+    with pytest.raises(OrderRefused):
+        orders.give("break", ["two"])
+
+
+def test_a_lab_takes_an_order_up_once_and_the_banner_tells_the_symptom_alone(tmp_path, monkeypatch):
+    file = tmp_path / "progress.jsonl"
+    monkeypatch.setenv(progress.VARIABLE, str(file))
+    ran, done = [], {"state": "broken", "text": "AccessDenied"}
+
+    def run(what, about=""):
+        ran.append((what, about))
+        return done
+
+    monkeypatch.setattr(obeying, "_run", run)
+    monkeypatch.setattr(obeying, "_in_thread", lambda order: obeying._carry_out(obeying._note(order)))
+
+    def shown():
+        said = report(progress.events(file), time.time(), obeying.taken())
+        return said.state, notebook.banner(said, obeying.taken()).get("text", "")
+
+    order = {"number": 1, "what": "break", "about": "fault-x", "turn": False}
+    obeying.take_up(order)
+    assert (shown(), ran) == (("coming", ""), [])
+    for _ in range(2):
+        obeying.take_up(order | {"turn": True})
+    assert ran == [("break", "fault-x")]
+    assert shown() == ("broken", "Something in your lab is broken. AccessDenied Find out why, and repair it.")
+    obeying.resume()
+    assert shown()[0] == "broken"
+    progress.kept("mended", "", right=False)
+    assert shown()[1].endswith("Not mended yet, after 1 check.")
+    progress.kept("mended", "")
+    assert shown() == ("mended", "Mended: the pod has its role and its bucket again.")
+    done = {"state": "", "text": "The leader has mended your lab."}
+    obeying.take_up({"number": 2, "what": "mend", "about": "", "turn": True})
+    obeying.answer("close")
+    assert (shown(), ran[1:]) == (("", ""), [("mend", "")])
+    done = {"state": "there", "text": "Ready."}
+    obeying.take_up({"number": 3, "what": "goto", "about": "05-verify", "turn": True})
+    assert shown()[0] == "invited" and "goes on with 05-verify" in shown()[1]
+    for press in ("check", "<b>", "go"):
+        obeying.answer(press)
+    assert (shown(), ran[2:]) == (("there", "Ready."), [("goto", "05-verify")])
+    obeying.take_up({"number": 4, "what": "goto", "about": "01-oidc-provider", "turn": True})
+    progress.kept("opened", "02-a")
+    assert shown() == ("there", "")  # not behind
+
+
+def test_each_notebook_says_what_it_needs_ready():
+    for file in changing.NOTEBOOKS.glob("[0-9]*.ipynb"):
+        assert all(which in ("before", "through") for which, _ in changing.ready(file)), file.name
+    assert changing.ready(next(changing.NOTEBOOKS.glob("05-*.ipynb"))) == [("before", "pod"), ("through", "pod")]
 
 
 def test_htmx_is_npm_s():
@@ -207,6 +310,64 @@ def test_a_raised_hand_is_on_the_leader_s_board_and_the_answer_comes_back(worksh
         raising.click()
         expect(board.locator("tr.help")).to_have_count(1, timeout=WITHIN)
         chromium.close()
+
+
+@pytest.mark.workshop
+@pytest.mark.browser
+def test_the_class_is_broken_mends_and_goes_on(workshop, folder, participant):
+    asyncio.run(both_ready(participant))
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        board, page = (logged_in(chromium, workshop, participant(name), path) for name, path in PAGES.items())
+        ana, ben = (board.locator("tbody tr", has_text=name) for name in ("ana", "ben"))
+        given = command("break", folder, "bucket-policy-denies-the-role")
+        assert "labs at work will break" in given.stdout, given.stderr
+        again = command("break", folder, "--draw")
+        assert again.returncode == 1 and f"labkit workshop mend {folder}" in again.stderr
+        own_started_again(workshop, "board.service")
+        status = page.get_by_role("status")
+        banner = status.filter(has_text="AccessDenied")
+        expect(banner).to_be_visible(timeout=WITHIN)
+        expect(banner).not_to_contain_text("bucket-policy")
+        box, cells = banner.bounding_box(), page.locator(".jp-Notebook").filter(visible=True).bounding_box()
+        assert box["y"] + box["height"] <= cells["y"], "the notebook hides the banner"
+        for row in (ana, ben):
+            expect(row).to_contain_text("broken", timeout=WITHIN)
+        page.get_by_role("button", name="Is it mended?").press("Enter")
+        expect(status.filter(has_text="Not mended yet, after 1 check.")).to_be_visible(timeout=WITHIN)
+        with ThreadPoolExecutor(1) as thread:  # Playwright's own loop runs in this one
+            thread.submit(asyncio.run, repaired(participant)).result()
+        if shots := os.environ.get("LABKIT_SCREENSHOTS"):
+            page.screenshot(path=f"{shots}/banner.png")
+        page.get_by_role("button", name="Is it mended?").press("Enter")
+        expect(status.filter(has_text="Mended: the pod")).to_be_visible(timeout=WITHIN)
+        expect(ana).to_contain_text("mended (2)", timeout=WITHIN)
+        expect(board.get_by_text("1 broken, 1 mended")).to_be_visible()
+        assert command("mend", folder).returncode == 0
+        expect(status.filter(has_text="The leader has mended your lab.")).to_be_visible(timeout=WITHIN)
+        refused = command("goto", folder, "07")
+        assert refused.returncode == 1 and "use one of: 00, 01, 02, 05" in refused.stderr
+        assert command("goto", folder, "05").returncode == 0
+        page.get_by_role("button", name="Prepare my lab").press("Enter", timeout=WITHIN)
+        page.get_by_role("button", name="Open 05-verify").press("Enter", timeout=WITHIN)
+        expect(page.get_by_role("tab", name="05-verify.ipynb")).to_be_visible()
+        expect(ana).to_contain_text("there", timeout=WITHIN)
+        expect(ben).to_contain_text("invited")
+        if shots:
+            board.screenshot(path=f"{shots}/orders.png")
+        chromium.close()
+
+
+async def both_ready(participant):
+    await asyncio.gather(*(ready(participant, name) for name in ("ana", "ben")))
+
+
+async def repaired(participant):
+    """Take the deny out of ana's bucket policy, as a learner does."""
+    person = await ready(participant, "ana")
+    async with person.kernel(OPENS) as kernel:
+        lab = "import labkit; lab = labkit.Lab.open(**labkit.parameters())"
+        await kernel.run(f"{lab}; lab.aws.client('s3').delete_bucket_policy(Bucket='irsa-lab')")
 
 
 def logged_in(chromium, workshop, person, path):

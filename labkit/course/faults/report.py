@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from labkit.course import progress as progress_of
 from labkit.course.faults import CATALOGUE, breaking
 from labkit.doctor import Evidence, examine
 from labkit.errors import LabError
@@ -78,7 +79,7 @@ class MendReport:
 def mend_report(lab: "Workspace", *, of_an_examination: bool = False) -> MendReport:
     """Return the report on a run. Raises `LabError` if the run has no fault, and as `breaking.progress` does.
 
-    This function runs AWS commands in the pod, but mends nothing.
+    This function runs AWS commands in the pod, but mends nothing. The learner's progress file gets the result.
     """
     progress = breaking.progress(lab, of_an_examination=of_an_examination)
     if progress is None:
@@ -88,4 +89,7 @@ def mend_report(lab: "Workspace", *, of_an_examination: bool = False) -> MendRep
     diagnosis = examine(Evidence(lab.parameters, lab.connection, probe=needs_probe))
     names = {name for fault in faults for name in (fault.finding, *fault.seen_as)}
     of_faults = any(finding.id in names for finding in diagnosis.findings)
-    return MendReport(diagnosis.ok and not of_faults, progress, breaking.what_aws_says(lab))
+    ok = diagnosis.ok and not of_faults
+    if not of_an_examination:
+        progress_of.kept("mended", "", right=ok)
+    return MendReport(ok, progress, breaking.what_aws_says(lab))

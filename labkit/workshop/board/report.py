@@ -10,6 +10,7 @@ from annotated_types import Interval, MaxLen, Predicate
 
 from labkit.course import contents
 from labkit.course.progress import ProgressEvent
+from labkit.workshop.board.obeying import TakenOrder
 
 ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 MOST_FINDINGS = 20
@@ -18,6 +19,7 @@ NOTEBOOKS = {step: number for number, step in contents.STEPS.items()}
 Id = Annotated[str, Predicate(lambda id: not id or bool(ID.fullmatch(id)))]
 Count = Annotated[int, Interval(ge=0, le=10**6)]
 Seconds = Annotated[float, Interval(ge=0, le=10**9)]
+NO_ORDER = TakenOrder()
 
 
 @dataclass
@@ -43,11 +45,18 @@ class ParticipantReport:
     hand: Literal["", "raised", "seen"] = ""
     findings: Annotated[list[Id], MaxLen(MOST_FINDINGS)] = field(default_factory=list)
     """What checks and diagnoses found since the last progress."""
+    order: Annotated[int, Interval(ge=0, le=2**40)] = 0
+    """The number of the leader's order that the lab took up last."""
+    state: Id = ""
+    """How far the lab is with it: `TakenOrder` explains the words."""
+    checks: Count = 0
+    """How often the participant asked whether the leader's fault is mended."""
 
 
-def report(events: Iterable[ProgressEvent | None], now: float) -> ParticipantReport:
+def report(events: Iterable[ProgressEvent | None], now: float, order: TakenOrder = NO_ORDER) -> ParticipantReport:
     """Return the report of these events of a progress file at the time `now`, in seconds since 1970."""
     made, counts, last = ParticipantReport(), Counter[tuple[str, str]](), None
+    made.order, made.state = order.number, order.state
     for event in events:
         if event is None or (event["id"] and not ID.fullmatch(event["id"])):
             continue
@@ -57,6 +66,10 @@ def report(events: Iterable[ProgressEvent | None], now: float) -> ParticipantRep
                 made.hand = "raised" if right else ""
             case "seen":
                 made.hand = "seen" if made.hand else ""
+            case "mended":
+                if made.state == "broken" and event["at"] > order.at:
+                    made.checks += 1
+                    made.state = "mended" if right else "broken"
             case "finding":
                 made.findings = [*(each for each in made.findings if each != id), id][-MOST_FINDINGS:]
             case _:
@@ -67,6 +80,8 @@ def report(events: Iterable[ProgressEvent | None], now: float) -> ParticipantRep
                     _get_on(made, what, id)
     made.tries, made.hints = (counts[what, made.exercise] for what in ("tried", "hint"))
     made.quiet = None if last is None else max(0.0, now - last)
+    if made.state == "invited" and made.notebook >= order.about[:2]:
+        made.state = "there"
     return made
 
 

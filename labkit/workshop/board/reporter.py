@@ -11,10 +11,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from labkit.course import progress
+from labkit.workshop.board import obeying
 from labkit.workshop.board.report import ParticipantReport, report
 
 LOOKS = 2  # seconds between two looks at the progress file
-AGAIN = 10  # seconds after which an unchanged file is reported again
+AGAIN = 3  # seconds after which the same is reported again, so that a lab gets an order within 5
 
 
 def start() -> None:
@@ -23,26 +24,32 @@ def start() -> None:
 
 
 def _go_on(file: Path) -> None:
-    sent, size = 0.0, -1
+    sent, last = 0.0, None
+    obeying.resume()
     while True:
-        length = file.stat().st_size if file.exists() else 0
-        if length != size or time.monotonic() - sent > AGAIN:
-            said = report(progress.events(file), time.time())
+        order = obeying.taken()
+        now = file.stat().st_size if file.exists() else 0, order
+        if now != last or time.monotonic() - sent > AGAIN:
+            said = report(progress.events(file), time.time(), order)
             try:
-                seen = _send(said)
-                sent, size = time.monotonic(), length
-                if seen and said.hand == "raised":
+                answer = _send(said)
+                sent, last = time.monotonic(), now
+                if answer["seen"] and said.hand == "raised":
                     progress.kept("seen", "")
-            except (OSError, http.client.HTTPException, ValueError):
+                obeying.take_up(answer.get("order"))
+            except (OSError, http.client.HTTPException, ValueError, KeyError):
                 pass  # the board is being started again; the next look sends the report
         time.sleep(LOOKS)
 
 
-def _send(said: ParticipantReport) -> bool:
-    """Send a report, and return whether the leader has seen the raised hand. Raises `ValueError` if it's refused."""
+def _send(said: ParticipantReport) -> dict[str, object]:
+    """Send a report, and return the answer: whether the leader has `seen` the raised hand, and the leader's `order`.
+
+    Raises `ValueError` or `KeyError` if it's refused.
+    """
     address = urlsplit(os.environ[progress.BOARD])
     header = {"Authorization": f"token {os.environ['JUPYTERHUB_API_TOKEN']}"}
     with closing(http.client.HTTPConnection(str(address.hostname), address.port, timeout=5)) as connection:
         connection.request("POST", address.path, json.dumps(asdict(said)), header)
-        answer: dict[str, bool] = json.loads(connection.getresponse().read())
-        return answer["seen"]
+        answer: dict[str, object] = json.loads(connection.getresponse().read())
+        return answer

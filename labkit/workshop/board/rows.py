@@ -20,6 +20,21 @@ STATES = {
     "absent": "not here yet",
 }
 
+# How far a lab is with the leader's order.
+ORDER_STATES = {
+    "": "",
+    "coming": "comes",
+    "changing": "comes",
+    "broken": "broken",
+    "mended": "mended",
+    "out": "taken out",
+    "refused": "not now",
+    "failed": "failed",
+    "invited": "invited",
+    "there": "there",
+    "stays": "stays",
+}
+
 
 @dataclass(frozen=True)
 class BoardRow:
@@ -76,6 +91,16 @@ class Board:
             id for kept in self.reports.values() if kept and kept[1] for id in dict.fromkeys(kept[1].findings) if id
         )
         return counts.most_common(COMMONEST)
+
+    def obeyed(self, number: int) -> list[tuple[str, int]]:
+        """Return how many labs are in each state of the order with this number."""
+        reports = [kept[1] for kept in self.reports.values() if kept and kept[1] and kept[1].order == number]
+        counts = Counter(report.state for report in reports)
+        return [(says, counts[state]) for state, says in ORDER_STATES.items() if says and counts[state]]
+
+    def reporting(self) -> int:
+        """Return how many labs report."""
+        return sum(kept is not None and self.clock() - kept[0] <= SILENT for kept in self.reports.values())
 
     def _row(self, name: str, kept: tuple[float, ParticipantReport | None] | None) -> BoardRow:
         if kept is None:

@@ -5,6 +5,7 @@ page is for leaders. https://starlette.dev, https://htmx.org
 """
 
 import hmac
+import json
 import os
 import secrets
 import sys
@@ -23,13 +24,15 @@ from starlette.templating import Jinja2Templates
 
 from labkit.workshop import keeper, networks
 from labkit.workshop.board.access import CALLBACK, PREFIX, Access, TokenOwner
+from labkit.workshop.board.orders import OrderRefused, Orders
 from labkit.workshop.board.report import ParticipantReport
-from labkit.workshop.board.rows import STATES, Board
+from labkit.workshop.board.rows import ORDER_STATES, STATES, Board
 from labkit.workshop.settings import Workshop, read
 
 FOLDER = Path(__file__).parent
 REPORT = TypeAdapter(ParticipantReport)
 MOST = 4096  # bytes of a report
+MOST_OF_ORDER = 65536  # bytes: it can name every fault
 MOST_SESSIONS = 50
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -41,7 +44,7 @@ SESSION, STATE = "board-session", "board-state"  # cookies
 def main() -> None:
     workshop = read(Path(sys.argv[1]))
     access = Access(keeper.hub_url(workshop), os.environ["JUPYTERHUB_API_TOKEN"])
-    service = BoardService(workshop, Board(workshop.names, workshop.stuck * 60), access)
+    service = BoardService(workshop, Board(workshop.names, workshop.stuck * 60), access, Orders(workshop))
     uvicorn.run(
         service.application(), host=workshop.hub_address, port=networks.BOARD_PORT, log_level="warning", lifespan="off"
     )
@@ -50,8 +53,8 @@ def main() -> None:
 class BoardService:
     """The page of one workshop."""
 
-    def __init__(self, workshop: Workshop, board: Board, access: Access):
-        self.workshop, self.board, self.access = workshop, board, access
+    def __init__(self, workshop: Workshop, board: Board, access: Access, orders: Orders):
+        self.workshop, self.board, self.access, self.orders = workshop, board, access, orders
         self.sessions: dict[str, str] = {}
         """The token of each leader's browser, by the cookie."""
         self.templates = Jinja2Templates(FOLDER / "templates")
@@ -60,6 +63,7 @@ class BoardService:
         """Return the service for a web server."""
         routes = [
             Route(f"{PREFIX}report", self.report, methods=["POST"]),
+            Route(f"{PREFIX}order", self.order, methods=["POST"]),
             Route(PREFIX, self.page),
             Route(f"{PREFIX}rows", self.rows),
             Route(f"{PREFIX}seen", self.seen, methods=["POST"]),
@@ -73,11 +77,7 @@ class BoardService:
         user = await self.access.user(request.headers.get("Authorization", "").removeprefix("token "))
         if user is None:
             raise HTTPException(403, "The hub doesn't know this token.")
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST:
-                raise HTTPException(413, f"A report has at most {MOST} bytes.", {"Connection": "close"})
+        body = await _body(request)
         if user.name in self.workshop.leaders:
             return JSONResponse({"seen": False})
         try:
@@ -85,7 +85,20 @@ class BoardService:
         except ValidationError:
             self.board.receive(user.name, None)
             raise HTTPException(422, "This isn't a report of this version of labkit.") from None
-        return JSONResponse({"seen": self.board.receive(user.name, report)})
+        seen = self.board.receive(user.name, report)
+        return JSONResponse({"seen": seen, "order": self.orders.for_lab(user.name, report)})
+
+    async def order(self, request: Request) -> Response:
+        """Give an order to all labs. Only root on this machine can read the token: `labkit workshop` sends it."""
+        given = request.headers.get("Authorization", "").removeprefix("token ")
+        if not hmac.compare_digest(given.encode(), self.access.token.encode()):
+            raise HTTPException(403, "Only labkit workshop gives orders.")
+        order = json.loads(await _body(request, MOST_OF_ORDER))
+        try:
+            self.orders.give(order["what"], order["about"])
+        except OrderRefused as refused:
+            raise HTTPException(409, str(refused)) from None
+        return JSONResponse({"labs": self.board.reporting()})
 
     async def page(self, request: Request) -> Response:
         """The board, for a leader; anybody else logs in first."""
@@ -136,7 +149,15 @@ class BoardService:
     def _rows(self) -> dict[str, object]:
         rows = self.board.rows()
         counts = {says: sum(row.state == state for row in rows) for state, says in STATES.items()}
-        return {"rows": rows, "counts": counts, "commonest": self.board.commonest()}
+        order = self.orders.now
+        return {
+            "rows": rows,
+            "counts": counts,
+            "commonest": self.board.commonest(),
+            "order": order,
+            "order_states": ORDER_STATES,
+            "obeyed": self.board.obeyed(order.number),
+        }
 
     def _shown(self, request: Request, template: str, shown: dict[str, object]) -> Response:
         headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -145,6 +166,15 @@ class BoardService:
     def _remember(self, answer: Response, name: str, value: str) -> None:
         secure = self.workshop.url.startswith("https")
         answer.set_cookie(name, value, path=PREFIX, httponly=True, samesite="lax", secure=secure)
+
+
+async def _body(request: Request, most: int = MOST) -> bytes:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > most:
+            raise HTTPException(413, f"This may have at most {most} bytes.", {"Connection": "close"})
+    return body
 
 
 async def _without_hub(_request: Request, _error: Exception) -> Response:
