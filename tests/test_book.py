@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import sync_playwright
 
-from labkit.course import flow
+from labkit.course import Questions, flow, lessons
 from tests.conftest import lacking
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +29,7 @@ LINKS = """# Start
 ![the steps](pictures/own.svg)
 """
 EXERCISE = "question = 6\n### BEGIN SOLUTION\nanswer = 7\n### END SOLUTION\nquestion * answer"
+QUESTION = lessons.prediction("02-1")
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +79,13 @@ def tab():
 
 def a_notebook() -> nbformat.NotebookNode:
     shown = new_output("execute_result", {"text/html": "<b>42</b>", "application/vnd.labkit.check+json": {}})
+    asked = new_output("execute_result", {"text/html": Questions("Predict first", [QUESTION], print)._repr_html_()})
     cells = [
         new_markdown_cell(LINKS),
         new_code_cell("cluster = 'blue'", metadata={"tags": ["parameters"]}),
         new_code_cell(EXERCISE, metadata={"tags": ["exercise"]}, outputs=[shown]),
         new_code_cell(EXERCISE.replace("7", "8"), metadata={"tags": ["examination"]}),
+        new_code_cell("lab.predict('00-1')", outputs=[asked]),
     ]
     return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "", "language": ""}})
 
@@ -107,9 +110,10 @@ def test_the_book_folds_parameters_and_solutions_and_hides_exam_answers(page):
     assert [re.sub(r"<.*?>|\n", "", code) for code in open_code] == [
         "question = 6# Your code here....question * answer",
         "question = 6# Your code here....question * answer",
+        "lab.predict('00-1')",
     ]
     folded = [re.sub(r"<.*?>", "", details) for details in re.findall(r"<details.*?</details>", page, re.DOTALL)]
-    assert len(folded) == 2
+    assert len(folded) == 3
     assert "Show the parameters" in folded[0] and "'blue'" in folded[0].replace("&#39;", "'")
     assert "Solution" in folded[1] and "answer = 7" in folded[1] and "42" in folded[1]
     assert "answer = 8" not in re.sub(r"<.*?>", "", page)
@@ -134,6 +138,29 @@ def test_a_picture_follows_the_theme_that_the_reader_picks(built, tab):
     assert light != dark
     assert seen("light", "dark") == dark
     assert seen("dark", "light") == light
+
+
+@pytest.mark.browser
+def test_a_click_or_a_key_answers_a_question_from_a_file(built, tab):
+    tab.goto(built[1].as_uri())
+    question = tab.get_by_role("group", name=QUESTION.text)
+    assert question.get_by_role("status").text_content() == ""
+    wrong, right = QUESTION.answers[:2]
+    question.get_by_role("button", name=wrong.text).click()
+    assert question.get_by_role("status").text_content() == f"✗ wrong: {wrong.why}"
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    assert question.get_by_role("status").text_content() == f"✓ right: {right.why}"
+    assert question.get_by_role("button", pressed=True).text_content() == right.text
+
+
+@pytest.mark.browser
+def test_without_javascript_a_question_unfolds_its_answers(built, tab):
+    page = tab.context.browser.new_page(java_script_enabled=False)
+    page.goto(built[1].as_uri())
+    assert not page.get_by_text(QUESTION.answers[0].why).is_visible()
+    page.get_by_text(QUESTION.text).click()
+    assert page.get_by_text(QUESTION.answers[0].why).is_visible()
 
 
 @pytest.mark.browser

@@ -1,0 +1,26 @@
+// A folded question becomes its answers as buttons: a click shows the chosen answer's own explanation.
+// Without JavaScript, the question unfolds and shows all answers.
+for (const folded of document.querySelectorAll(".cell_output details")) {
+  const answers = [...folded.querySelectorAll(":scope > ul > li")];
+  const verdicts = answers.map((answer) => /^(✓ right|✗ wrong): /.exec(answer.lastChild.textContent)?.[1]);
+  if (!answers.length || verdicts.includes(undefined)) continue;
+  const text = made("p", { textContent: folded.firstElementChild.textContent });
+  const explanation = made("p", { className: "explanation", role: "status" });
+  const buttons = answers.map((answer, n) => {
+    const button = made("button", { type: "button", textContent: answer.firstChild.textContent, ariaPressed: "false" });
+    button.addEventListener("click", () => {
+      for (const each of buttons) each.ariaPressed = String(each === button);
+      button.dataset.verdict = verdicts[n].slice(2);
+      explanation.dataset.verdict = button.dataset.verdict;
+      explanation.textContent = answer.lastChild.textContent;
+    });
+    return button;
+  });
+  const question = made("div", { className: "question", role: "group", ariaLabel: text.textContent });
+  question.append(text, ...buttons, explanation);
+  folded.replaceWith(question);
+}
+
+function made(name, properties) {
+  return Object.assign(document.createElement(name), properties);
+}
