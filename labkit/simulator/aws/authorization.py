@@ -194,7 +194,8 @@ def denial(caller: Caller, request: AwsRequest, permission: Permission, decision
     named = f'"{resource}"' if request.family == "s3" else resource
     on = f" on resource: {named}" if resource else ""
     tail = decision.denial or f"because no identity-based policy allows the {permission.action} action"
-    message = f"User: {caller.arn} is not authorized to perform: {permission.action}{on} {tail}"
+    start = f"{request.api.denied_said}User: {caller.arn} is not authorized to perform"
+    message = f"{start}: {permission.action}{on} {tail}"
     return fault(request, "denied", decision.reason, message=message)
 
 
@@ -222,7 +223,8 @@ def administers(caller: Caller, call: Call, backend: Backend) -> bool:
 
 def underivable(caller: Caller, request: AwsRequest, what: str) -> Refusal:
     """Return the refusal of a call whose permissions the lab can't derive. ``what`` describes the call."""
-    message = f"User: {caller.arn} is not authorized to perform this call: the lab cannot yet authorize {what}"
+    start = f"{request.api.denied_said}User: {caller.arn} is not authorized to perform"
+    message = f"{start} this call: the lab cannot yet authorize {what}"
     return fault(request, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
 
 

@@ -139,6 +139,8 @@ class Api:
     """The error code for an invalid parameter."""
     denied: str = ""
     """The error code for a call that policies don't allow; empty for the protocol's code."""
+    denied_said: str = ""
+    """The beginning of that error's message, before the caller and the action."""
     reserved_tag: str = ""
     """The error code for a tag that only AWS may set; empty if the lab doesn't check tags."""
     reserved_tag_said: str = "aws: prefixed tag key names are not allowed for external use."

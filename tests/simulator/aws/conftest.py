@@ -219,7 +219,7 @@ class Aws:
 
     def last(self) -> dict[str, Any]:
         """The newest record of the trail."""
-        return self.trail()[-1]
+        return next(Trail.newest(self.trail_file))
 
 
 @pytest.fixture(scope="session")

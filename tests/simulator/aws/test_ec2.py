@@ -8,6 +8,8 @@ from tests.simulator.aws.conftest import ACCOUNT, REGION, code_of, permit
 NODE = "i-0123456789abcdef0"
 ARN = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{NODE}"
 MODIFY = "ec2:ModifyInstanceMetadataOptions"
+WHO = f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod"
+REFUSED = f"You are not authorized to perform this operation. User: {WHO}"
 
 
 @pytest.fixture
@@ -19,6 +21,11 @@ def ec2(aws, irsa):
 def described(ec2, *filters, **named):
     answer = ec2.describe_instances(Filters=[{"Name": name, "Values": values} for name, values in filters], **named)
     return [instance for reservation in answer["Reservations"] for instance in reservation["Instances"]]
+
+
+def refusal(caught):
+    answer = caught.value.response
+    return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer["Error"]["Message"]
 
 
 def options(ec2):
@@ -71,6 +78,17 @@ def test_a_role_changes_the_hop_limit_only_with_the_permission(aws, ec2, irsa, s
     if is_allowed:
         client.modify_instance_metadata_options(InstanceId=NODE, HttpPutResponseHopLimit=2)
     else:
-        with pytest.raises(ClientError, match="is not authorized to perform: ec2:ModifyInstanceMetadataOptions"):
+        with pytest.raises(ClientError) as caught:
             client.modify_instance_metadata_options(InstanceId=NODE, HttpPutResponseHopLimit=2)
+        on = f"{MODIFY} on resource: {ARN} because no identity-based policy allows the {MODIFY} action"
+        assert refusal(caught) == (403, "UnauthorizedOperation", f"{REFUSED} is not authorized to perform: {on}")
+        assert aws.last()["errorCode"] == "Client.UnauthorizedOperation"
     assert options(ec2)["HttpPutResponseHopLimit"] == (2 if is_allowed else 1)
+
+
+def test_a_refused_read_of_instances_names_no_resource(aws, ec2, irsa):
+    with pytest.raises(ClientError) as caught:
+        described(aws.client("ec2", irsa.assume()["Credentials"]))
+    why = "because no identity-based policy allows the ec2:DescribeInstances action"
+    message = f"{REFUSED} is not authorized to perform: ec2:DescribeInstances {why}"
+    assert refusal(caught) == (403, "UnauthorizedOperation", message)

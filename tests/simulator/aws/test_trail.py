@@ -116,7 +116,7 @@ def test_the_trail_spells_error_codes_as_cloudtrail_does(aws, irsa):
         (lambda: aws.client("secretsmanager", session).list_secrets(), "AccessDeniedException", "AccessDenied"),
         (lambda: aws.client("s3", session).put_object(Bucket="irsa-lab", Key="k"), "AccessDenied", "AccessDenied"),
         (lambda: aws.client("s3").head_object(Bucket="irsa-lab", Key="none"), "404", "NoSuchKey"),
-        (lambda: aws.client("ec2", session).describe_vpcs(), "AccessDenied", "Client.UnauthorizedOperation"),
+        (lambda: aws.client("ec2", session).describe_vpcs(), "UnauthorizedOperation", "Client.UnauthorizedOperation"),
     ):
         with pytest.raises(ClientError) as caught:
             call()

@@ -5,6 +5,7 @@ What differs from AWS:
 - Nodes: only DescribeInstances and ModifyInstanceMetadataOptions know them. A node's hop limit can be changed, and
   takes effect at once. Its other metadata options can't be changed.
 - Permissions: only administrators may make the other calls.
+- Refusals: their messages have no encoded part.
 
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/Welcome.html
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-options.html
@@ -40,7 +41,13 @@ RESERVATIONS = re.compile(rb"<reservationSet ?/>|(<reservationSet>)")
 class Ec2(Service):
     """EC2."""
 
-    api = Api("ec2", version="2016-11-15", protocol="ec2")
+    api = Api(
+        "ec2",
+        version="2016-11-15",
+        protocol="ec2",
+        denied="UnauthorizedOperation",
+        denied_said="You are not authorized to perform this operation. ",
+    )
     own_operations = (MODIFY,)
 
     def read(self, request: AwsRequest, caller: Caller) -> AwsRequest:
@@ -57,7 +64,7 @@ class Ec2(Service):
         action = f"ec2:{request.operation}"
         context: Context = {"ec2:Region": request.region}
         if request.operation == DESCRIBE:
-            return [Permission(action, "*", context, KNOWN)]
+            return [Permission(action, "*", context, KNOWN, shown="")]
         if request.operation != MODIFY:
             raise CannotDerive(action)
         instance_id = request.parameters["InstanceId"]
@@ -109,7 +116,7 @@ class Ec2(Service):
     @classmethod
     def event_code(cls, request: AwsRequest, code: str) -> str:
         """Return the code with the prefix that CloudTrail shows."""
-        return "Client.UnauthorizedOperation" if code == "AccessDenied" else f"Client.{code}"
+        return f"Client.{code}"
 
 
 def _modified(request: AwsRequest, node: ClusterFacts) -> Response:
