@@ -25,6 +25,7 @@ import labkit
 from labkit.cli import learning
 from labkit.course import contents
 from labkit.course import progress as progress_of
+from labkit.errors import LabError
 from tests import commands
 from tests.conftest import emptied
 
@@ -50,6 +51,7 @@ IMPORTS = [
 RUN = ["04-pod"]
 if os.environ.get("LABKIT_LESSONS") == "all":
     RUN += ["06-terraform", "07-inside-the-exchange", "09-break-and-repair", "12-fleet"]
+OPEN = "labkit up --imds open"
 LINK = re.compile(r"\]\(contents\.ipynb(?:#([^)]+))?\)")
 
 
@@ -116,6 +118,18 @@ def test_the_folder_keeps_its_clock_and_its_trail(opened):
     assert "1:00:00 ahead of the machine's time" in commands.labkit("clock").stdout
     trail = commands.labkit("trail", "--json", "--event", "CreatePodIdentityAssociation").stdout
     assert json.loads(trail.splitlines()[0])["eventName"] == "CreatePodIdentityAssociation"
+
+
+def test_a_cell_of_00_that_needs_the_nodes_credentials_says_how_to_go_on(opened):
+    """Nodes of 0.1.0 gave them to every pod, so its copies of 00 don't raise the hop limit."""
+    with pytest.raises(LabError, match=r"^This copy of the notebook is older than this labkit") as refused:
+        opened.needs("node_identity")
+    assert refused.value.next.endswith(f"; or, for this copy:  {OPEN}")
+    assert commands.labkit(*OPEN.split()[1:]).returncode == 0
+    opened.needs("node_identity")
+    assert commands.labkit("up", "--imds", "closed").returncode == 0
+    with pytest.raises(LabError):
+        opened.needs("node_identity")
 
 
 def test_an_examination_begins_again_and_a_fault_is_mended(opened, learn, monkeypatch, tmp_path, capsys):
