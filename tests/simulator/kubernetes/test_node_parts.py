@@ -18,6 +18,7 @@ from labkit.simulator.kubernetes.node.container_environment import ConfigError, 
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog, shown
 from labkit.simulator.kubernetes.node.images import Image, ImageError, image_of, of_this_environment, repository
 from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
+from labkit.simulator.kubernetes.node.pod import _resolv_conf
 from labkit.simulator.kubernetes.node.processes import HERE, TOOLS, permitted
 from labkit.simulator.kubernetes.node.root import Root
 from labkit.simulator.kubernetes.node.users import Users
@@ -84,6 +85,27 @@ def test_an_unknown_or_invalid_image_says_why_it_cannot_be_pulled(container, rea
 ])  # fmt: skip
 def test_variable_references_are_expanded(text, result):
     assert expanded(text, {"A": "1"}) == result
+
+
+CLUSTER = "n.svc.cluster.local svc.cluster.local cluster.local"
+OWN = {"nameservers": ["127.0.0.1", "127.0.0.2"], "searches": ["till.example", "cluster.local"],
+       "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "lines"), [
+    ({}, [f"search {CLUSTER}", "nameserver 127.0.0.1", "options ndots:5"]),
+    ({"hostNetwork": True}, ["nameserver 127.0.0.1"]),
+    ({"dnsPolicy": "Default"}, ["nameserver 127.0.0.1"]),
+    ({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"},
+     [f"search {CLUSTER}", "nameserver 127.0.0.1", "options ndots:5"]),
+    ({"dnsConfig": OWN}, [f"search {CLUSTER} till.example", "nameserver 127.0.0.1", "nameserver 127.0.0.2",
+                          "options ndots:2 edns0"]),
+    ({"dnsPolicy": "None", "dnsConfig": OWN}, ["search till.example cluster.local", "nameserver 127.0.0.1",
+                                               "nameserver 127.0.0.2", "options ndots:2 edns0"]),
+])  # fmt: skip
+def test_resolv_conf_follows_the_pods_dns_policy(spec, lines):
+    pod = {"metadata": {"namespace": "n"}, "spec": {"dnsPolicy": "ClusterFirst", **spec}}
+    assert _resolv_conf(pod).splitlines() == lines
 
 
 def test_field_references_read_the_pods_metadata():

@@ -49,6 +49,13 @@ def test_a_container_writes_its_own_root_and_nothing_of_the_machine(grade):
     assert not [path for path in ("/etc/made", "/var/made", "/made", "/usr/made") if Path(path).exists()]
 
 
+def test_a_container_has_a_resolver_of_its_own_which_finds_nothing(grade):
+    script = "cat /etc/resolv.conf; getent hosts labkit.example || echo none"
+    searches = "default.svc.cluster.local svc.cluster.local cluster.local"
+    ordinary = f"search {searches}\nnameserver 127.0.0.1\noptions ndots:5\n"
+    assert grade.output_of("resolver", shell(script)) == f"{ordinary}none\n"
+
+
 def test_a_container_has_the_user_of_its_manifest(grade):
     user = {"runAsUser": 1000, "runAsGroup": 3000, "allowPrivilegeEscalation": False}
     script = (

@@ -88,7 +88,7 @@ class NodePod:
 
     @property
     def network_files(self) -> dict[str, str]:
-        """The container's files in /etc that name hosts and users, by path.
+        """The container's files in /etc that name hosts, users and the resolver, by path.
 
         https://kubernetes.io/docs/tasks/network/customize-hosts-file-for-pods/
         """
@@ -103,6 +103,7 @@ class NodePod:
         return {
             "etc/hosts": "\n".join([*hosts, ""]),
             "etc/hostname": f"{self.hostname}\n",
+            "etc/resolv.conf": _resolv_conf(self.document),
             "etc/passwd": ACCOUNTS,
             "etc/group": GROUPS,
         }
@@ -123,3 +124,22 @@ class NodePod:
     async def fetch(self, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
         """Return a ConfigMap or Secret of the pod's namespace, read at most ``max_age`` seconds ago."""
         return await self.ground.client.fetch(self.document["metadata"]["namespace"], kind, name, max_age=max_age)
+
+
+def _resolv_conf(pod: Object) -> str:
+    """Return the pod's resolv.conf, as the kubelet writes it. Nobody answers at its usual name server.
+
+    https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-s-dns-policy
+    """
+    spec, own = pod["spec"], pod["spec"].get("dnsConfig") or {}
+    policy = spec.get("dnsPolicy", "ClusterFirst")
+    servers, searches, options = [] if policy == "None" else [ADDRESS], [], {}
+    if policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not spec.get("hostNetwork")):
+        searches = [f"{pod['metadata']['namespace']}.svc.cluster.local", "svc.cluster.local", "cluster.local"]
+        options = {"ndots": "5"}
+    servers += own.get("nameservers") or ()
+    searches += own.get("searches") or ()
+    options |= {each["name"]: each.get("value") for each in own.get("options") or ()}
+    words = [f"{name}:{value}" if value else name for name, value in options.items()]
+    lines = [("search", searches), *(("nameserver", [each]) for each in dict.fromkeys(servers)), ("options", words)]
+    return "".join(f"{name} {' '.join(dict.fromkeys(values))}\n" for name, values in lines if values)
