@@ -3,9 +3,12 @@
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from labkit.simulator.kubernetes.node import limits
 from tests import another_user
 from tests.simulator.kubernetes.node_lab import SLEEP, Host, shell, short_folder, started, until
 
@@ -104,3 +107,63 @@ def test_a_node_without_control_groups_measures_memory_and_limits_processes(ordi
     over = ordinary.in_phase("eater", "Failed").status.container_statuses[0].state.terminated
     assert (over.reason, over.exit_code) == ("OOMKilled", 137)
     assert "Cannot fork" in ordinary.output_of("bomb", shell("while :; do sleep 600 & done"))
+
+
+@pytest.fixture
+def version_2(monkeypatch, tmp_path) -> Path:
+    """A folder like a mount of control groups 2, which gives a node the group `/lab`. Its files limit nothing."""
+    (tmp_path / "lab" / "session").mkdir(parents=True)
+    for group, controllers in (("", "cpu memory pids"), ("lab", "memory pids"), ("lab/session", "")):
+        (tmp_path / group / "cgroup.subtree_control").write_text(f"{controllers}\n")
+    mounted = [SimpleNamespace(fstype="proc", mountpoint="/proc", opts="rw"),
+               SimpleNamespace(fstype="cgroup2", mountpoint=str(tmp_path), opts="rw,nsdelegate")]  # fmt: skip
+    monkeypatch.setattr(limits.psutil, "disk_partitions", lambda all: mounted)
+    read = Path.read_text
+    own = {"/proc/self/cgroup": "0::/lab/session\n"}
+    monkeypatch.setattr(Path, "read_text", lambda path, *more: own.get(str(path)) or read(path, *more))
+    made = Path.mkdir
+
+    def mkdir(folder: Path, *arguments, **options) -> None:
+        """Make a group with the files that the kernel would give it."""
+        made(folder, *arguments, **options)
+        for name in ("cgroup.procs", "memory.max", "memory.oom.group", "memory.swap.max", "pids.max"):
+            (folder / name).touch()
+        (folder / "memory.events").write_text("max 3\noom 1\noom_kill 0\noom_group_kill 0\n")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    return tmp_path
+
+
+def test_a_node_uses_control_groups_2(version_2, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    node = limits.NodeLimits.here(folder, private=True)
+    assert node.parents == dict.fromkeys(("memory", "pids"), version_2 / "lab")
+    assert str(node) == "memory and processes, by the kernel's control groups"
+    run = node.of("run", "64Mi")
+    group = version_2 / "lab" / f"{node.name}-run"
+    assert node.prefixes == {version_2 / "lab" / f"{node.name}-"}
+    said = subprocess.run([*run.prefix, "cat", "/proc/self/oom_score_adj"], capture_output=True, text=True, check=True)
+    assert said.stdout == "1000\n"
+    written = {file.name: file.read_text().strip() for file in group.iterdir() if file.name != "memory.events"}
+    assert written == {
+        "cgroup.procs": "0", "memory.max": str(64 << 20), "memory.oom.group": "1", "memory.swap.max": "0",
+        "pids.max": "1024",
+    }  # fmt: skip
+    assert not run.out_of_memory
+    (group / "memory.events").write_text("max 9\noom 2\noom_kill 2\noom_group_kill 1\n")
+    assert run.out_of_memory
+
+
+def test_a_container_without_a_memory_limit_has_a_limit_of_processes_in_control_groups_2(version_2, tmp_path_factory):
+    node = limits.NodeLimits.here(tmp_path_factory.getbasetemp(), private=True)
+    node.of("free")
+    group = version_2 / "lab" / f"{node.name}-free"
+    assert ((group / "memory.max").read_text(), (group / "pids.max").read_text()) == ("", "1024")
+
+
+@pytest.mark.parametrize("lacking", ["memory", "pids"])
+def test_a_node_without_a_controller_of_control_groups_2_measures(version_2, tmp_path_factory, lacking):
+    for file in version_2.rglob("cgroup.subtree_control"):
+        file.write_text(file.read_text().replace(lacking, ""))
+    node = limits.NodeLimits.here(tmp_path_factory.getbasetemp(), private=True)
+    assert node.parents == {} and str(node).startswith("memory, measured four times a second")
