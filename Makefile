@@ -140,7 +140,7 @@ sdist: $(READY)  ## Build dist/labkit-….tar.gz, the sources that a package ind
 offline: wheel book  ## Build a folder for each platform that installs the lab without a network, in dist/offline/ (ONLY="--platform linux-x86_64 --python 3.13")
 	@$(BIN)/python .ci/offline/build.py $(ONLY)
 
-release: $(READY)  ## Build the wheel, the sources, the book and the notes of the tag that is checked out, in dist/
+release: $(READY)  ## Build the wheel, the sources, the book, the notes and a recipe of the tag that is checked out, in dist/
 	@$(BIN)/python .ci/release.py
 
 lock: $(READY)  ## Write the three requirements.lock again; versions stay, unless you deleted their line

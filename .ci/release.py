@@ -1,4 +1,4 @@
-"""Build a release in dist/: the wheel, the sources, the book as a zip file, and the version's notes.
+"""Build a release in dist/: the wheel, the sources, the book as a zip file, the notes, and conda-forge's recipe.
 
 `make release` runs this. Refuse, in one sentence, if the checkout isn't exactly the tagged version.
 """
@@ -10,17 +10,25 @@ import sys
 import tomllib
 from pathlib import Path
 
+import rattler_build
+import recipe
+
 DIST = Path("dist")
 
 
 def main() -> None:
     """Check the tag, build, and print the names of the release's files."""
-    version = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    version = project["version"]
     if refusal := refused(version):
         sys.exit(f"make release: {refusal}")
     subprocess.run(["make", "--no-print-directory", "wheel", "sdist", "book"], check=True)
     shutil.make_archive(str(DIST / f"labkit-{version}-book"), "zip", DIST, "book")
     (DIST / f"labkit-{version}-notes.md").write_text(notes(version))
+    try:
+        recipe.write(project, DIST / f"labkit-{version}.tar.gz", DIST / f"labkit-{version}-recipe.yaml")
+    except rattler_build.RattlerBuildError as error:
+        sys.exit(f"make release: conda-forge's builder refuses what pyproject.toml has: {error}")
     print("\n".join(sorted(str(file) for file in DIST.glob(f"labkit-{version}[-.]*"))))
 
 

@@ -1,5 +1,7 @@
 """`make release` builds a tagged version, and refuses every other checkout in one sentence."""
 
+import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import rattler_build
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = (ROOT / "pyproject.toml").read_text().replace(f'version = "{PROJECT["version"]}"', 'version = "1.2.0"')
 CHANGELOG = """# Changes
 
 ## Unreleased
@@ -31,7 +36,7 @@ CHANGELOG = """# Changes
 MAKEFILE = """wheel:
 \t@mkdir -p dist && touch dist/labkit-1.2.0-py3-none-any.whl
 sdist:
-\t@touch dist/labkit-1.2.0.tar.gz
+\t@echo sources > dist/labkit-1.2.0.tar.gz
 book:
 \t@mkdir -p dist/book && echo hello > dist/book/index.html
 """
@@ -45,12 +50,13 @@ def checkout(tmp_path, monkeypatch):
     for name in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{name}_NAME", "A learner")
         monkeypatch.setenv(f"GIT_{name}_EMAIL", "learner@example.com")
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "labkit"\nversion = "1.2.0"\n')
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
     (tmp_path / "Makefile").write_text(MAKEFILE)
-    (tmp_path / ".gitignore").write_text("/dist/\n")
+    (tmp_path / ".gitignore").write_text("/dist/\n__pycache__/\n")
     (tmp_path / ".ci").mkdir()
-    shutil.copy(ROOT / ".ci" / "release.py", tmp_path / ".ci")
+    for name in ("release.py", "recipe.py"):
+        shutil.copy(ROOT / ".ci" / name, tmp_path / ".ci")
     git("init", "--quiet")
     commit()
     git("tag", "v1.2.0")
@@ -80,11 +86,50 @@ def refusal():
 def test_a_release_is_a_wheel_the_book_and_the_notes_of_its_version(checkout):
     done = release()
     assert done.returncode == 0, done.stderr
-    names = ["labkit-1.2.0-book.zip", "labkit-1.2.0-notes.md", "labkit-1.2.0-py3-none-any.whl", "labkit-1.2.0.tar.gz"]
-    assert done.stdout.splitlines()[-4:] == [f"dist/{name}" for name in names]
+    names = [f"labkit-1.2.0{end}" for end in ("-book.zip", "-notes.md", "-py3-none-any.whl", "-recipe.yaml", ".tar.gz")]
+    assert done.stdout.splitlines()[-5:] == [f"dist/{name}" for name in names]
     assert (checkout / "dist" / names[1]).read_text() == "### Added\n\n- A thing.\n"
     with zipfile.ZipFile(checkout / "dist" / names[0]) as book:
         assert book.read("book/index.html") == b"hello\n"
+
+
+def test_the_recipe_for_conda_forge_is_read_by_its_builder(checkout):
+    assert release().returncode == 0
+    text = (checkout / "dist/labkit-1.2.0-recipe.yaml").read_text()
+    (variant,) = rattler_build.Stage0Recipe.from_yaml(text).render()
+    recipe = variant.recipe.to_dict()
+    (source,) = recipe["source"]
+    assert source["url"] == PROJECT["urls"]["Repository"] + "/releases/download/v1.2.0/labkit-1.2.0.tar.gz"
+    assert source["sha256"] == hashlib.sha256(b"sources\n").hexdigest()
+    needs = {line.split()[0]: line for line in recipe["requirements"]["run"]}
+    assert needs.keys() - {"python"} == (
+        {re.match(r"[\w.-]+", line)[0] for line in PROJECT["dependencies"]} - {"kubernetes", "libfaketime"}
+    ) | {"python-kubernetes"}
+    assert (needs["python"], needs["moto"], needs["pyjwt"]) == ("python >=3.11", "moto >=5.2,<5.3", "pyjwt")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ('license = "Apache-2.0"', 'license = "Apache 2"', "failed to parse SPDX license"),
+        ('"moto>=5.2,<5.3"', '"moto>>5.2"', "unable to parse version spec"),
+    ],
+)
+def test_a_recipe_that_conda_forge_would_refuse_is_not_written(checkout, right, wrong, said):
+    (checkout / "pyproject.toml").write_text(PYPROJECT.replace(right, wrong))
+    commit()
+    git("tag", "--force", "v1.2.0")
+    done = release()
+    assert done.returncode == 1 and not list(checkout.glob("dist/*recipe*"))
+    assert done.stderr.startswith("make release: conda-forge's builder refuses what pyproject.toml has: ")
+    assert said in done.stderr
+
+
+def test_the_badges_are_at_the_repositorys_address():
+    repository = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
+    readme = (ROOT / "README.md").read_text()
+    assert f"(https://mybinder.org/v2/gh/{repository}/HEAD?" in readme
+    assert f"(https://codespaces.new/{repository})" in readme
 
 
 def test_a_second_tag_of_another_kind_does_not_matter(checkout):
@@ -144,7 +189,7 @@ def test_a_version_without_changes_is_refused_before_its_tag_is_asked_for(checko
 
 @pytest.mark.parametrize("number", ["0.3", "1.2.3.4", "1.2.0rc1"])
 def test_a_version_without_three_numbers_is_refused(checkout, number):
-    (checkout / "pyproject.toml").write_text(f'[project]\nname = "labkit"\nversion = "{number}"\n')
+    (checkout / "pyproject.toml").write_text(PYPROJECT.replace("1.2.0", number))
     commit()
     assert refusal() == (
         f"make release: pyproject.toml has version {number}: write it as MAJOR.MINOR.PATCH, such as 1.2.3."
@@ -157,6 +202,6 @@ def test_a_folder_without_git_is_refused(checkout):
 
 
 def test_this_version_has_changes_and_the_installed_labkit_is_this_version():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    project = PROJECT["version"]
     assert f"\n## {project}\n" in (ROOT / "CHANGELOG.md").read_text(), f"CHANGELOG.md: add a section ## {project}"
     assert version("labkit") == project, "run: make setup"
