@@ -105,6 +105,23 @@ def goto(
 
 
 @app.command()
+def export(
+    folder: Folder,
+    into: Annotated[Path | None, typer.Argument(help="A new folder. By default, export in FOLDER.")] = None,
+) -> None:
+    """Write what the class takes home: class.csv for you, and each participant's notebooks and lab in a zip file."""
+    workshop.require_extra()
+    into = into or folder / "export"
+    missing = workshop.exporting.export(workshop.read(folder), into)
+    for name, why in missing.items():
+        typer.echo(f"{name}: {why}", err=True)
+    typer.echo(
+        f"Written: {into / workshop.exporting.TABLE}, and {counted(len(list(into.glob('*.zip'))), 'zip file')}.\n"
+        "Each zip file has a participant's own work and lab: give it to nobody else."
+    )
+
+
+@app.command()
 def down(folder: Folder) -> None:
     """End the workshop with all its servers and labs. Everybody's files stay for the next `up`."""
     workshop.require_extra()

@@ -31,13 +31,15 @@ SETTINGS = (
 TEMPORARY = ("/tmp", "/var/tmp", "/run", "/dev/shm")  # noqa: S108  # the participant's own
 
 
-def command(seat: Seat, arguments: Sequence[str], mounting: Sequence[str] = ()) -> list[str]:
+def command(seat: Seat, arguments: Sequence[str], mounting: Sequence[str] = (), *, alone: bool = False) -> list[str]:
     """Return the command that runs a program in the participant's network namespace and sandbox, as the participant.
 
-    Root runs it, and the environment passes through. `mounting` is the command that mounts the home.
+    Root runs it, and the environment passes through. `mounting` is the command that mounts the home. A program that is
+    `alone` has no network.
     """
+    network = ["unshare", "--net"] if alone else ["nsenter", f"--net=/run/netns/{seat.label}"]
     return [
-        *("nsenter", f"--net=/run/netns/{seat.label}", "--", *mounting),
+        *(*network, "--", *mounting),
         *("bwrap", *_seen(seat, str(seat.home)), "--bind", "/proc", "/proc", "--dev-bind", "/dev", "/dev"),
         # The inner bubblewrap builds its world on /tmp.
         *("--dir", "/tmp"),  # noqa: S108
