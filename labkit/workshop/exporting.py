@@ -17,14 +17,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from labkit.errors import LabError
 from labkit.workshop import homes, networks, sandbox, seats
-from labkit.workshop.packing import Row
+from labkit.workshop.packing import ClassRow
 from labkit.workshop.settings import Workshop
 
 TABLE = "class.csv"
 AT_A_TIME = 4
 WITHIN = 180  # seconds
 MIB = 2**20
-ROW = TypeAdapter(Row)
+ROW = TypeAdapter(ClassRow)
 
 
 def export(workshop: Workshop, into: Path) -> dict[str, str]:
@@ -48,12 +48,12 @@ def export(workshop: Workshop, into: Path) -> dict[str, str]:
         packed = dict(zip(people, side_by_side.map(lambda seat: _packed(seat, into), people.values()), strict=True))
     with (into / TABLE).open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["name", *(field.name for field in fields(Row))])
+        table.writerow(["name", *(field.name for field in fields(ClassRow))])
         table.writerows([name, *map(int, asdict(row).values())] for name, (row, _) in packed.items())
     return {name: why for name, (_, why) in packed.items() if why}
 
 
-def _packed(seat: seats.Seat, into: Path) -> tuple[Row, str]:
+def _packed(seat: seats.Seat, into: Path) -> tuple[ClassRow, str]:
     """Write the participant's zip file. Return the row, and what is missing."""
     file = into / f"{seat.name}.zip"
     with file.open("wb") as packed, tempfile.TemporaryFile() as said:
@@ -80,7 +80,7 @@ def _packed(seat: seats.Seat, into: Path) -> tuple[Row, str]:
         failed = True
     if failed:
         file.unlink()
-        return Row(), _shown([last]) or f"it took longer than {WITHIN} s"
+        return ClassRow(), _shown([last]) or f"it took longer than {WITHIN} s"
     return row, "" if row.lab else _shown(errors[:1]) or "the lab couldn't be saved"
 
 

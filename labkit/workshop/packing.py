@@ -32,7 +32,7 @@ The first command starts a lab on your machine with everything that yours had. T
 
 
 @dataclass
-class Row:
+class ClassRow:
     """What the leader's table says of a participant: counts alone."""
 
     steps: int = 0
@@ -75,9 +75,9 @@ def _of_the_participant(learn: Path) -> Iterator[Path]:
         yield from sorted(file for file in files if file.is_file() and not file.is_symlink())
 
 
-def _row(made: progress.Progress) -> Row:
+def _row(made: progress.Progress) -> ClassRow:
     examined = made.examination or {"points": 0, "most": 0}
-    return Row(
+    return ClassRow(
         steps=len(made.steps),
         opened=len(made.opened),
         solved=len(made.solved),
