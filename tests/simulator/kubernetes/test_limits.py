@@ -50,6 +50,18 @@ def test_a_container_that_forks_without_end_stops_at_the_nodes_limit(host):
     assert host.output_of("bomb", shell(f"exec python -c '{FORK}'")) == "[Errno 11] Resource temporarily unavailable\n"
 
 
+@pytest.mark.parametrize("host", ["private"], indirect=True)
+def test_a_pod_of_1000_containers_leaves_its_neighbours_time_and_can_be_deleted_before_all_run(host):
+    host.create("many", *({**shell(SLEEP), "name": f"app-{number}"} for number in range(1000)))
+    assert host.output_of("meanwhile", shell("echo goes on")) == "goes on\n"
+    containers = host.read("many").status.container_statuses or []
+    assert not all(each.state.running for each in containers)
+    folder = host.pod_folder("many")
+    host.api.delete_namespaced_pod("many", "default", grace_period_seconds=1)
+    until(lambda: not folder.exists(), "its files are gone")
+    assert host.output_of("after", shell("echo goes on")) == "goes on\n"
+
+
 SHARE = {"volumeMounts": [{"name": "share", "mountPath": "/run/share"}]}
 FILL = f"trap exit TERM; head -c 20M /dev/zero >/run/share/file; {SLEEP}"
 

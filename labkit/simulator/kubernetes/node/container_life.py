@@ -106,6 +106,12 @@ class ContainerLife:
         if self._keeping and not self._keeping.done():
             await asyncio.wait({self._keeping}, timeout=5)
 
+    async def abandon(self) -> None:
+        """Don't wait any longer for the container's end. Its node ends."""
+        if self._keeping and not self._keeping.done():
+            self._keeping.cancel()
+            await asyncio.wait({self._keeping}, timeout=5)
+
     # Run after run
 
     async def _keep(self) -> bool:
@@ -143,43 +149,45 @@ class ContainerLife:
     async def _run_once(self) -> int:
         """Run the container from its start to its end, and return its exit code."""
         spec, ground, pod, status = self.status.spec, self._ground, self._pod, self.status
-        image = image_of(spec, ground.images)
-        security = SecurityContext(spec, pod.document)
-        security.check(image.user)
-        user = security.user(image.user, image.group)
-        home = str(pod.home)
-        if ground.own_processes:
-            home = image.home if user.uid == image.user else "/" if user.uid else "/root"
-        given = ground.before(pod.document, Path(home))
-        made = await variables_of(spec, pod.document, given, pod.fetch, ground.room)
-        made = {name: ground.led.get(value, value) for name, value in made.items()}
-        variables = given | made
-        command, args = ([expanded(part, variables) for part in spec.get(name) or ()] for name in ("command", "args"))
-        self._say(
-            "Pulled", f'Container image "{spec["image"]}" already present on machine and can be accessed by the pod'
-        )
-        folder = pod.folder / "containers" / status.name / str(status.restarts)
-        folder.mkdir(parents=True, exist_ok=True)
-        ground.users.remove(folder / "sandbox")  # left by a node that was killed
-        sandbox = Sandbox(
-            self._mounts(folder / "termination-log", variables),
-            ground.reaper,
-            folder=folder / "sandbox",
-            private=ground.private,
-            own_processes=ground.own_processes,
-            users=ground.users,
-            user=user,
-            cwd=spec.get("workingDir") or (image.directory if ground.own_processes else str(pod.home)),
-        )
-        written = pod.new_log(status, folder / "log")
-        metadata = pod.document["metadata"]
-        run = f"{metadata['uid']}-{status.name}-{status.restarts}"
-        limits = ground.limits.of(run, ((spec.get("resources") or {}).get("limits") or {}).get("memory", "0"))
-        sandbox.within = limits.prefix
-        try:
-            async with pod.starting:
+        async with contextlib.AsyncExitStack() as ends:
+            async with pod.opening:
                 if self._stop.is_set() and not status.sidecar:
                     return 137
+                image = image_of(spec, ground.images)
+                security = SecurityContext(spec, pod.document)
+                security.check(image.user)
+                user = security.user(image.user, image.group)
+                home = str(pod.home)
+                if ground.own_processes:
+                    home = image.home if user.uid == image.user else "/" if user.uid else "/root"
+                given = ground.before(pod.document, Path(home))
+                made = await variables_of(spec, pod.document, given, pod.fetch, ground.room)
+                made = {name: ground.led.get(value, value) for name, value in made.items()}
+                variables = given | made
+                command, args = (
+                    [expanded(part, variables) for part in spec.get(name) or ()] for name in ("command", "args")
+                )
+                what = f'Container image "{spec["image"]}" already present on machine and can be accessed by the pod'
+                self._say("Pulled", what)
+                folder = pod.folder / "containers" / status.name / str(status.restarts)
+                folder.mkdir(parents=True, exist_ok=True)
+                ground.users.remove(folder / "sandbox")  # left by a node that was killed
+                sandbox = Sandbox(
+                    self._mounts(folder / "termination-log", variables),
+                    ground.reaper,
+                    folder=folder / "sandbox",
+                    private=ground.private,
+                    own_processes=ground.own_processes,
+                    users=ground.users,
+                    user=user,
+                    cwd=spec.get("workingDir") or (image.directory if ground.own_processes else str(pod.home)),
+                )
+                written = pod.new_log(status, folder / "log")
+                metadata = pod.document["metadata"]
+                run = f"{metadata['uid']}-{status.name}-{status.restarts}"
+                limits = ground.limits.of(run, ((spec.get("resources") or {}).get("limits") or {}).get("memory", "0"))
+                sandbox.within = limits.prefix
+                ends.push_async_callback(self._close, sandbox, limits, written)
                 await self._open(sandbox, home)
             self._say("Created", "Container created")
             not_given = [*security.not_given(ground.users.grade), *self._read_only()]
@@ -189,15 +197,15 @@ class ContainerLife:
             after = ground.after | (ground.on_host_network if pod.document["spec"].get("hostNetwork") else {})
             claim = Claim(f"{metadata['namespace']}/{metadata['name']}", _tcp_ports(spec), sandbox.processes)
             with ground.ports.claimed(claim):
-                code = await self._run_in(sandbox, limits, argv, variables | after, written, claim=claim)
-        finally:
-            self.run = None
-            await sandbox.close()
-            limits.close()
-            written.close()
-            pod.changed.set()
-            await asyncio.to_thread(ground.users.remove, folder / "sandbox")
-        return code
+                return await self._run_in(sandbox, limits, argv, variables | after, written, claim=claim)
+
+    async def _close(self, sandbox: Sandbox, limits: Limits, written: ContainerLog) -> None:
+        self.run = None
+        await sandbox.close()
+        limits.close()
+        written.close()
+        self._pod.changed.set()
+        await asyncio.to_thread(self._ground.users.remove, sandbox.folder)
 
     async def _open(self, sandbox: Sandbox, home: str) -> None:
         """Make the container's root directory, with the files that the lab's programs need in the home folder."""
@@ -230,6 +238,9 @@ class ContainerLife:
             program = sandbox.program(argv[0], env["PATH"])
             await streams.open()
             async with self._pod.starting:
+                if self._stop.is_set() and not status.sidecar:
+                    streams.close()
+                    return 137
                 process = await sandbox.run([program, *argv[1:]], env, cwd, streams)
         except OSError as error:
             streams.close()

@@ -63,7 +63,8 @@ class NodePod:
         self.policy = document["spec"].get("restartPolicy", "Always")
         self.status = PodStatus(document, ground.clock.now())
         self.changed = asyncio.Event()
-        self.starting = asyncio.Semaphore(4)  # so that a pod of many containers leaves its neighbours time
+        # So that a pod of many containers leaves its neighbours time, and its first ones don't wait for the last root.
+        self.opening, self.starting = asyncio.Semaphore(2), asyncio.Semaphore(2)
         self.logs = {
             (status.name, int(file.parent.name)): ContainerLog.ended(file, ground.clock.now)
             for status in [*self.status.init, *self.status.apps]

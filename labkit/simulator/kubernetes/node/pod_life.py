@@ -93,6 +93,7 @@ class PodLife:
             if task and task is not asyncio.current_task():
                 task.cancel()
         await self._end_containers(grace)
+        await asyncio.gather(*(container.abandon() for container in self._containers))
         await asyncio.to_thread(end_all_of, self.pod.home)
 
     async def evict(self, message: str) -> None:
