@@ -43,7 +43,7 @@ PAGES = {
         *("status", "trail", "up", "verify"),
     ),
     "webhook": ("manifest", "serve", "webhook"),
-    "workshop": ("board", "cards", "export", "forget", "goto", "init", "rehearse", "values", "workshop"),
+    "workshop": ("board", "cards", "export", "forget", "goto", "guide", "init", "rehearse", "values", "workshop"),
 }
 
 app = typer.Typer(

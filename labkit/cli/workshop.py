@@ -41,6 +41,16 @@ def up(folder: Folder) -> None:
 
 
 @app.command()
+def guide(
+    folder: Folder,
+    into: Annotated[Path | None, typer.Argument(help="The folder to write to. By default, guide in FOLDER.")] = None,
+) -> None:
+    """Write your guide: a page with plans and advice, slides, and a form for feedback. They need no network."""
+    for page in workshop.guide.write(workshop.read(folder), into or folder / "guide"):
+        typer.echo(f"Written: {page}")
+
+
+@app.command()
 def cards(
     folder: Folder,
     name: Annotated[list[str] | None, typer.Argument(help="Further names that need a card.")] = None,

@@ -15,6 +15,7 @@ Only this package imports JupyterHub, which comes with the extra `labkit[worksho
 - `board/` shows leaders where everybody is: a service of the hub, and what each server reports to it.
 - `leading` gives the class orders by way of the board: break, mend, and go to a notebook.
 - `exporting` writes what the class takes home; `packing` packs it inside each participant's sandbox.
+- `guide/` writes the leader's guide and slides.
 - `participant` is a person without a browser, over HTTP and WebSocket. `rehearsal` plays a class of them, and measures;
   the tests use them, too.
 - `values` writes the values of a Helm chart, for a class on a cluster. `Dockerfile` and `image.sh` are its image.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 from labkit import at_first_use
 
 if TYPE_CHECKING:
-    from labkit.workshop import exporting, leading, running
+    from labkit.workshop import exporting, guide, leading, running
     from labkit.workshop.hub import configure
     from labkit.workshop.rehearsal import rehearse
     from labkit.workshop.server import launch
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 else:
     __getattr__ = at_first_use(__name__, {
         "exporting": ["exporting"],
+        "guide": ["guide"],
         "hub": ["configure"],
         "leading": ["leading"],
         "rehearsal": ["rehearse"],
