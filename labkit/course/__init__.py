@@ -15,6 +15,7 @@ from labkit import at_first_use
 
 if TYPE_CHECKING:
     from labkit.course import (
+        board,
         capabilities,
         checklist,
         contents,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from labkit.course.widgets.who_gets_in import WhoGetsIn
 else:
     __getattr__ = at_first_use(__name__, {
+        "board": ["board"],
         "capabilities": ["capabilities"],
         "capstone": ["Capstone"],
         "checklist": ["checklist"],

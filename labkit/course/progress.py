@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from labkit.showing import counted, left_aligned, table
 
@@ -23,19 +23,16 @@ EXAMINATION = "98-examination"
 
 
 class Examined(TypedDict):
-    """The saved state of an examination, without the faults' names. Another kernel can continue the examination."""
+    """The saved state of an examination. Another kernel can continue the examination."""
 
-    run: str
     number: int
     """1 for the learner's first examination, 2 for the second."""
-    salt: str
-    """A random text. Digests of it and of a fault's name stand for the fault in `papers`."""
     points: int
     most: int
     left: int
     """The number of tasks that the learner has neither repaired nor given up."""
-    papers: list[dict[str, Any]]
-    """The record of each task: the fields of its `Paper`, except for those in `SECRET`."""
+    sealed: str
+    """All of it, with the faults, encrypted with the lab's key. https://cryptography.io/en/latest/fernet/"""
 
 
 class ProgressEvent(TypedDict):

@@ -5,14 +5,14 @@ import re
 import time
 from collections import Counter
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab
 from labkit.course import contents, examination, progress
-from labkit.course.examination import draw, paper
+from labkit.course.examination import certificate, draw, paper
 from labkit.course.faults import CATALOGUE, Situation, breaking
 from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import Parameters
@@ -202,7 +202,7 @@ def test_while_an_examination_runs_nothing_else_names_its_faults(lab, drawn, kep
     folder = Folder.find().path
     files = [kept, *(each for each in folder.rglob("*") if each.is_file() and "faults" in each.parts)]
     assert len(files) == 2 and not any(name.encode() in each.read_bytes() for name in BOTH for each in files)
-    assert not any(name in repr(exam.result()) for name in BOTH)
+    assert not any(name in repr(vars(exam.result())) for name in BOTH)
     exam.give_up()
 
 
@@ -221,13 +221,16 @@ def test_another_kernel_continues_the_examination(lab, drawn, kept, said):
     assert "Your examination 1 goes on: task 1 of 2, 0 points so far." in told
     assert "Task 1 of 2 (easy). In the pod:" in told and "AccessDenied" in told
     assert again.result().papers == begun
+    # Both kernels ask: each counts the other's question.
+    exam.hand_in()
+    assert "To ask again costs 1 point." in said()
     lab.aws.client("iam").attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
     again.hand_in()
     told = said()
     assert (
         "permissions: policy-detached. The policy that says what the role may do is not attached to the role." in told
     )
-    assert progress.read().examination["points"] == 10
+    assert progress.read().examination["points"] == 9, "the third question costs a point"
 
     # The first kernel must not judge the second task by what it remembers of the first.
     with pytest.raises(LabError, match="went on in another notebook"):
@@ -237,19 +240,43 @@ def test_another_kernel_continues_the_examination(lab, drawn, kept, said):
     last = lab.examination()
     told = said()
     assert "Your examination 1 goes on: task 2 of 2" in told and "counts as given up.\n  role: role-deleted." in told
-    assert repr(last.result()).splitlines()[0] == "IRSA lab, examination 1: 10 of 20 points"
+    assert repr(last.result()).splitlines()[0] == "IRSA lab, examination 1: 9 of 20 points"
 
 
 def test_another_try_says_which_one_it_is_even_without_the_progress_file(lab, drawn, kept, monkeypatch, said):
     monkeypatch.setenv("LABKIT_LIVE", "1")
-    task = draw.DrawnTask("easy", (CATALOGUE["policy-detached"],))
-    monkeypatch.setattr("labkit.course.examination.exam.draw", lambda _: [task])
+    monkeypatch.setattr("labkit.course.examination.exam.LEVELS", {"easy": 1})
+    monkeypatch.setattr("labkit.course.examination.exam.draw", lambda *_: [CATALOGUE["policy-detached"]])
     first = int(re.search(r"Examination (\d+):", (lab.examination(), said())[1])[1])
     lab.examination(again=True)
     assert f"Examination {first + 1}: 1 easy." in said()
     kept.unlink()
-    lab.examination().give_up()
+    exam = lab.examination()
     assert f"Examination {first + 2}: 1 easy." in said()
+    # A line that somebody changed isn't continued.
+    kept.write_text(re.sub(r'"sealed": "(.{99})', r'"sealed": "\1A', kept.read_text()))
+    exam = lab.examination()
+    assert "can't be read" in (told := said()) and f"Examination {first + 3}: 1 easy." in told
+    exam.give_up()
+    # One that is over stays until the learner asks for another one: otherwise its certificate would be lost.
+    again = lab.examination()
+    assert f"Your examination {first + 3} is over: 0 of 10 points." in said()
+    assert again.result().papers == exam.result().papers
+
+
+def test_the_same_draw_gives_the_same_score_for_the_same_acts(lab, drawn):
+    scores = []
+    for _ in range(2):
+        drawn("policy-detached")
+        exam = lab.examination()
+        exam.guess("permissions")
+        for _ in range(3):
+            exam.hand_in()
+        lab.diagnose()
+        lab.aws.client("iam").attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+        exam.hand_in()
+        scores.append(repr(exam.result()))
+    assert scores[0] == scores[1] and " 4 of 10 points" in scores[0]
 
 
 def test_a_certificate_is_drawn_for_a_name_and_any_changed_letter_is_seen(lab, drawn, kept, tmp_path, monkeypatch):
@@ -268,6 +295,7 @@ def test_a_certificate_is_drawn_for_a_name_and_any_changed_letter_is_seen(lab, d
     assert "<script" not in page and "repaired: easy 1 of 1" in page
 
     done = commands.labkit("certificate", "verify", str(file))
+    assert "Unsupervised" in page and "Demonstration" not in page
     assert done.returncode == 0 and f"Unchanged: {name}, 10 of 10 points" in done.stdout
     assert "It doesn't prove who" in done.stdout
     for at, old in enumerate(("10 of 10", "&lt;script", '"points": 10', "viewBox", '"signature": "')):
@@ -280,12 +308,12 @@ def test_a_certificate_is_drawn_for_a_name_and_any_changed_letter_is_seen(lab, d
     # A stranger's own key signs what they like: a date that no calendar has, and a name that colours the terminal.
     far = replace(examination.verify(file).claims, at=1e300)
     monkeypatch.setattr("time.gmtime", lambda *_: time.struct_time((2026, 1, 1, 0, 0, 0, 3, 1, 0)))
-    examination.ExaminationCertificate.signed(far, file)
+    forged(far).save(file)
     monkeypatch.undo()
     done = commands.labkit("certificate", "verify", str(file))
     assert done.returncode == 1 and "Traceback" not in done.stderr and "was changed" in done.stderr
     red = replace(far, at=0.0, name="\x1b[31mred")
-    examination.ExaminationCertificate.signed(red, file)
+    forged(red).save(file)
     assert "\x1b[31m" not in commands.labkit("certificate", "verify", str(file)).stdout
     for content in (b"", b"\xff", b"<svg/>"):
         file.write_bytes(content)
@@ -296,12 +324,15 @@ def test_a_certificate_is_drawn_for_a_name_and_any_changed_letter_is_seen(lab, d
 def test_a_draw_has_its_levels_and_no_fault_that_a_cluster_on_eks_lacks(healthy):
     seen = Counter()
     for _ in range(20):
-        tasks = draw.draw(healthy)
-        assert Counter(task.level for task in tasks) == draw.LEVELS
-        names = [fault.id for task in tasks for fault in task.faults]
-        assert len(names) == len(set(names)) == 13
+        names, pairs = [], []
+        for level in (level for level, count in draw.LEVELS.items() for _ in range(count)):
+            faults = draw.draw(level, names, healthy)
+            names += [fault.id for fault in faults]
+            assert [draw.level_of(fault, healthy) for fault in faults] == [level] or level == "hard"
+            pairs += [faults] if level == "hard" else []
+        assert len(names) == len(set(names)) == 13 and len(pairs) == 3
         seen.update(names)
-        for one, other in (task.faults for task in tasks if task.level == "hard"):
+        for one, other in pairs:
             assert draw.parts(one, healthy) <= set(draw.IN_AWS)
             assert draw.parts(other, healthy) <= set(draw.IN_THE_CLUSTER)
     # AWS runs the issuer and the webhook of a cluster on EKS.
@@ -318,6 +349,13 @@ def test_the_demonstration_has_the_levels_of_a_draw(healthy):
         assert levels == [task.level] or (task.level == "hard" and len(levels) == 2 and all(levels)), task
 
 
+def test_a_certificate_of_the_demonstration_says_so():
+    papers = [paper.Paper(level, tuple(names), began=1, ended=2, repaired=True) for level, *names in draw.DEMONSTRATION]
+    result = examination.ExaminationResult("run", 1, papers)
+    assert certificate.claims(result, "Ana").note.startswith("Demonstration")
+    assert not result.is_of_a_draw
+
+
 @pytest.mark.parametrize(
     ("record", "points"),
     [
@@ -330,8 +368,11 @@ def test_the_demonstration_has_the_levels_of_a_draw(healthy):
     ],
 )
 def test_the_same_acts_give_the_same_points(record, points):
-    fault = SimpleNamespace(id="any")
-    assert paper.Paper("easy", (fault,), **record).points == points
+    assert paper.Paper("easy", ("any",), **record).points == points
+
+
+def forged(claims):
+    return examination.ExaminationCertificate.signed(claims, Ed25519PrivateKey.generate())
 
 
 def contents_of_98():

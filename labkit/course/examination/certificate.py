@@ -5,6 +5,7 @@ compares it with the file. The signature is Ed25519, https://www.rfc-editor.org/
 """
 
 import json
+import os
 import re
 import time
 from base64 import b64decode, b64encode
@@ -13,22 +14,24 @@ from hashlib import sha256
 from html import escape, unescape
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from pydantic import TypeAdapter, ValidationError
 
+from labkit.course.examination.draw import LEVELS
+from labkit.course.examination.result import PASSED, ExaminationResult
 from labkit.errors import LabError
 from labkit.showing import counted, is_live
-from labkit.simulator import Folder
 
 FILE = "certificate.svg"
 KEY = "certificate-key.pem"
 LONGEST_NAME = 60  # characters
 CARRIED = re.compile(r'<metadata id="labkit">(\{.*?\})</metadata>', re.DOTALL)
 UNSUPERVISED = "Unsupervised: it says what the lab saw, and not who took the examination."
+DEMONSTRATION = "Demonstration: its tasks and their solutions are in the notebook, so it says nothing about anybody."
+SUPERVISED = "In the class “{workshop}”, as {participant}: its board kept the tasks, tries, times and points."
 # A sheet of paper that is white in each theme.
 PAGE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 842 595" role="img" aria-label="{label}">
 <metadata id="labkit">{carried}</metadata>
@@ -43,7 +46,7 @@ PAGE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 842 595" role="im
 <text x="421" y="376" font-size="18">{levels}</text>
 <text x="421" y="408" font-size="18">{number}, {minutes}, {date}</text>
 <text x="421" y="484" font-size="14">code {code}</text>
-<text x="421" y="508" font-size="14">{unsupervised}</text>
+<text x="421" y="508" font-size="14">{note}</text>
 <text x="421" y="532" font-size="14">labkit {labkit} · labkit certificate verify {file}</text>
 </svg>
 """
@@ -64,17 +67,19 @@ class SignedClaims:
     at: float
     """When the examination ended, in seconds since 1970 by the machine's clock."""
     labkit: str
+    is_demonstration: bool = False
+    """Whether it had the fixed tasks of the stored notebook."""
+    workshop: str = ""
+    """The title of the class whose leader's board kept the examination; empty for who learns alone."""
+    participant: str = ""
+    """The name with which the learner had logged in to the class."""
 
-    @classmethod
-    def checked(cls, *, name: str, **claims: Any) -> "SignedClaims":
-        """Return the claims of this version of labkit. Raises `LabError` for a name that can't be printed."""
-        name = " ".join(name.split())
-        if not name or len(name) > LONGEST_NAME or not name.isprintable():
-            raise LabError(
-                f"A certificate needs a name: 1 to {LONGEST_NAME} printable characters.",
-                next='exam.certificate("Your name")',
-            )
-        return cls(name=name, labkit=version("labkit"), **claims)
+    @property
+    def note(self) -> str:
+        """Who watched."""
+        if self.workshop:
+            return SUPERVISED.format(workshop=self.workshop, participant=self.participant)
+        return DEMONSTRATION if self.is_demonstration else UNSUPERVISED
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,16 +93,17 @@ class ExaminationCertificate:
     """The signature of the claims: 64 bytes in base64."""
 
     @classmethod
-    def signed(cls, claims: SignedClaims, file: Path) -> "ExaminationCertificate":
-        """Sign the claims with the lab's key, and save the page as this file."""
-        private = _private_key()
+    def signed(cls, claims: SignedClaims, private: Ed25519PrivateKey) -> "ExaminationCertificate":
+        """Sign the claims with this key."""
         key = b64encode(private.public_key().public_bytes_raw()).decode()
-        made = cls(claims, key, b64encode(private.sign(_bytes(claims))).decode())
+        return cls(claims, key, b64encode(private.sign(_bytes(claims))).decode())
+
+    def save(self, file: Path) -> None:
+        """Save the page as this file."""
         try:
-            file.write_text(made.page, encoding="utf-8")
+            file.write_text(self.page, encoding="utf-8")
         except OSError as error:
             print(f"The certificate could not be saved as {file.name}: {error.strerror}.")
-        return made
 
     @property
     def code(self) -> str:
@@ -128,7 +134,7 @@ class ExaminationCertificate:
             minutes=counted(claims.minutes, "minute"),
             date=time.strftime("%Y-%m-%d", time.gmtime(claims.at)),
             code=self.code,
-            unsupervised=UNSUPERVISED,
+            note=escape(claims.note),
             labkit=escape(claims.labkit),
             file=FILE,
         )
@@ -140,6 +146,42 @@ class ExaminationCertificate:
     def _repr_svg_(self) -> str | None:
         # The code, the date and the time differ from run to run.
         return self.page if is_live() else None
+
+
+def claims(result: ExaminationResult, name: str, *, workshop: str = "", participant: str = "") -> SignedClaims:
+    """Return what a certificate of this examination claims.
+
+    Raises `LabError` if the examination isn't over, if it has less than 70 of 100 points, or for a name that can't be
+    printed.
+    """
+    if result.left:
+        raise LabError(f"The examination isn't over: {counted(result.left, 'task')} left.", next="exam.hand_in()")
+    if not result.is_passed:
+        raise LabError(
+            f"{result.points} of {result.most} points: a certificate takes {round(PASSED * result.most)}.",
+            where="exam.result() shows what cost points",
+            next="lab.examination(again=True)",
+        )
+    name = " ".join(name.split())
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise LabError(
+            f"A certificate needs a name: 1 to {LONGEST_NAME} printable characters.",
+            next='exam.certificate("Your name")',
+        )
+    of_level = {level: [each.repaired for each in result.papers if each.level == level] for level in LEVELS}
+    return SignedClaims(
+        name=name,
+        points=result.points,
+        most=result.most,
+        number=result.number,
+        levels={level: (sum(repaired), len(repaired)) for level, repaired in of_level.items() if repaired},
+        minutes=round(sum(each.seconds for each in result.papers) / 60),
+        at=max(each.ended for each in result.papers),
+        labkit=version("labkit"),
+        is_demonstration=result.is_the_demonstration,
+        workshop=workshop,
+        participant=participant,
+    )
 
 
 def verify(file: Path) -> ExaminationCertificate:
@@ -170,13 +212,16 @@ def _bytes(claims: SignedClaims) -> bytes:
     return json.dumps(asdict(claims), sort_keys=True).encode()
 
 
-def _private_key() -> Ed25519PrivateKey:
-    """Return the lab's key for certificates. Create it at its first use."""
-    file = Folder.find().path / KEY
-    if file.is_file():
+def private_key(file: Path) -> Ed25519PrivateKey:
+    """Return the key in this file, with which certificates are signed. Create it at its first use."""
+    try:
+        # Not overwritten: of two that create it at once, one has to win.
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
         key = load_pem_private_key(file.read_bytes(), None)
         assert isinstance(key, Ed25519PrivateKey)
         return key
     made = Ed25519PrivateKey.generate()
-    Folder.find().write_private(file, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with os.fdopen(descriptor, "wb") as opened:
+        opened.write(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return made

@@ -1,12 +1,14 @@
 """The draw of an examination: three easy tasks, four middle ones, three hard ones, and no fault twice.
 
+Each task is drawn when it begins, so that nothing and nobody knows the answers of a later one.
+
 The repairs decide how hard a task is. An easy task needs the repair of one object, and a middle one of two. A hard task
 has two faults: one in AWS, the other in the cluster.
 """
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from labkit.course.faults import CATALOGUE, Fault, Situation, breaking, expected
@@ -57,16 +59,14 @@ def demonstration() -> list[DrawnTask]:
     return [DrawnTask(level, tuple(CATALOGUE[name] for name in names)) for level, *names in DEMONSTRATION]
 
 
-def draw(healthy: Situation) -> list[DrawnTask]:
-    """Return ten tasks at random. `healthy` is the run without a fault."""
+def draw(level: str, drawn: Collection[str], healthy: Situation) -> tuple[Fault, ...]:
+    """Return a task's faults at random, none of those in `drawn`. `healthy` is the run without a fault."""
     # From the system's own source of chance: no seed could bring the same tasks back.
     chance = random.SystemRandom()
-    levels = {level: [fault for fault in CATALOGUE.values() if level_of(fault, healthy) == level] for level in LEVELS}
-    drawn = {level: chance.sample(levels[level], LEVELS[level]) for level in ("easy", "middle")}
-    rest = [fault for level in drawn for fault in levels[level] if fault not in drawn[level]]
-    pairs = _pairs(chance.sample(rest, len(rest)), healthy)
-    tasks = [DrawnTask(level, (fault,)) for level in drawn for fault in drawn[level]]
-    return tasks + [DrawnTask("hard", next(pairs)) for _ in range(LEVELS["hard"])]
+    levels = (level,) if level != "hard" else ("easy", "middle")
+    rest = [fault for fault in CATALOGUE.values() if fault.id not in drawn and level_of(fault, healthy) in levels]
+    chance.shuffle(rest)
+    return next(_pairs(rest, healthy)) if level == "hard" else (rest[0],)
 
 
 def level_of(fault: Fault, healthy: Situation) -> str:
@@ -94,16 +94,14 @@ def _changed(fault: Fault, healthy: Situation) -> set[str]:
 
 
 def _pairs(faults: list[Fault], healthy: Situation) -> Iterator[tuple[Fault, Fault]]:
-    """Yield pairs of faults in AWS and in the cluster, neither of which hides the other. Use each fault once."""
-    used: set[str] = set()
+    """Yield pairs of faults in AWS and in the cluster, neither of which hides the other."""
     for one in faults:
+        if not parts(one, healthy) <= set(IN_AWS):
+            continue
         for other in faults:
-            if used & {one.id, other.id} or not parts(one, healthy) <= set(IN_AWS):
-                continue
             both = {one.finding, other.finding}
             if (
                 parts(other, healthy) <= set(IN_THE_CLUSTER)
                 and expected([one, other]) == expected([other, one]) == both
             ):
-                used |= {one.id, other.id}
                 yield one, other

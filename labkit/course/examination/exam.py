@@ -5,72 +5,24 @@ and creates it again, that costs points.
 """
 
 import os
-import secrets
 import time
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labkit import steps
 from labkit.course import progress
-from labkit.course.examination import judging, marks
-from labkit.course.examination.certificate import FILE, ExaminationCertificate, SignedClaims
-from labkit.course.examination.draw import LEVELS, PARTS, DrawnTask, demonstration, draw, parts
-from labkit.course.examination.paper import FREE, HEAD, PER_ATTEMPT, PER_REBUILT, POINTS, Paper
-from labkit.course.faults import CATALOGUE, Fault, Situation, breaking
+from labkit.course.examination import certificate, judging, marks, state
+from labkit.course.examination.certificate import FILE, ExaminationCertificate
+from labkit.course.examination.draw import LEVELS, PARTS, demonstration, draw, parts
+from labkit.course.examination.paper import FREE, PER_ATTEMPT, PER_REBUILT, POINTS, Paper
+from labkit.course.examination.result import ExaminationResult
+from labkit.course.faults import CATALOGUE, Situation, breaking
 from labkit.errors import LabError, UnknownName
-from labkit.showing import counted, doing, is_live, left_aligned, stable, table
+from labkit.showing import counted, doing, is_live, stable
 from labkit.simulator import Folder
 
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
-
-PASSED = 0.7  # the share of the points that a certificate takes
-# The fields of a `Paper` that the progress file leaves out, because the learner could read the answers there.
-SECRET = ("faults", "causes")
-
-
-@dataclass(frozen=True, repr=False)
-class ExaminationResult:
-    """The points of an examination so far, or at its end."""
-
-    number: int
-    """1 for the learner's first examination, 2 for the second."""
-    papers: list[Paper]
-
-    @property
-    def points(self) -> int:
-        """The points so far."""
-        return sum(paper.points for paper in self.papers)
-
-    @property
-    def most(self) -> int:
-        """The points that could be reached."""
-        return POINTS * len(self.papers)
-
-    @property
-    def headline(self) -> str:
-        """The number of the examination, and its score."""
-        return f"IRSA lab, examination {self.number}: {self.points} of {self.most} points"
-
-    @property
-    def _rows(self) -> list[tuple[str, ...]]:
-        rows = []
-        for number, paper in enumerate(self.papers, start=1):
-            names = " and ".join(fault.id for fault in paper.faults) if paper.ended else ""
-            cells = paper.cells if is_live() else (*paper.cells[:6], paper.cells[6] and "<time>", paper.cells[7])
-            rows.append((f"{number} {names}".rstrip(), *cells))
-        return rows
-
-    def __repr__(self) -> str:
-        lines = [HEAD, *self._rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
-        aligned = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-        return "\n".join([self.headline, *aligned])
-
-    def _repr_html_(self) -> str:
-        return left_aligned(f"<p><strong>{self.headline}</strong></p>{table(self._rows, HEAD)}")
 
 
 class Examination:
@@ -79,15 +31,18 @@ class Examination:
     def __init__(self, lab: "Workspace", *, again: bool = False):
         self._lab = lab
         self._healthy = Situation.wanted(lab.parameters, lab.connection, lab.connection.webhook_registration())
-        stands = _stands()
-        if stands and not again and (papers := _continued(stands, lab)):
-            self._number, self._salt, self._papers = stands["number"], stands["salt"], papers
+        last = state.read()
+        if last and last.run == lab.run and not again and (last.left or is_live()):
+            self._result = last
             self._go_on()
             return
-        self._number, self._salt = _next_number(stands), secrets.token_hex(16)
-        tasks = draw(self._healthy) if is_live() else demonstration()
-        self._papers = [Paper(task.level, task.faults) for task in tasks]
-        print(f"Examination {self._number}: {_in_words(tasks)}")
+        papers = [Paper(task.level, tuple(fault.id for fault in task.faults)) for task in demonstration()]
+        if is_live():
+            papers = [Paper(level) for level, count in LEVELS.items() for _ in range(count)]
+        self._result = ExaminationResult(lab.run, state.next_number(last), papers)
+        levels = [paper.level for paper in papers]
+        counts = (f"{levels.count(level)} {level}" for level in LEVELS if level in levels)
+        print(f"Examination {self._result.number}: {', '.join(counts)}.")
         self._put_in()
 
     def guess(self, *broken: str) -> None:
@@ -129,11 +84,11 @@ class Examination:
         if not is_mended:
             self._keep()
             cost = f"costs {PER_ATTEMPT} point" if paper.attempts >= FREE else "costs nothing"
-            print(f"✗ not yet: {self._title(paper)} isn't mended. To ask again {cost}.")
+            print(f"✗ not yet: {self._title} isn't mended. To ask again {cost}.")
             return
         now = judging.ids(self._lab)
         paper.rebuilt = [what for what, id in paper.there.items() if now.get(what) != id]
-        self._close(paper, repaired=True, said=f"✓ yes: {self._title(paper)} is mended.")
+        self._close(paper, repaired=True, said=f"✓ yes: {self._title} is mended.")
 
     def give_up(self) -> None:
         """Name the causes, take the faults out, and begin the next task. Raises `LabError` if all tasks are done."""
@@ -141,56 +96,33 @@ class Examination:
 
     def result(self) -> ExaminationResult:
         """Return the points so far."""
-        return ExaminationResult(self._number, self._papers)
+        return self._result.without_answers()
 
     def certificate(self, name: str = "") -> ExaminationCertificate:
         """Return a signed certificate with this name, and save it as `certificate.svg`.
 
         Raises `LabError` if the examination isn't over, if it has less than 70 of 100 points, or without a name.
         """
-        result, left = self.result(), sum(not paper.ended for paper in self._papers)
-        if left:
-            raise LabError(f"The examination isn't over: {counted(left, 'task')} left.", next="exam.hand_in()")
-        if result.points < PASSED * result.most:
-            raise LabError(
-                f"{result.points} of {result.most} points: a certificate takes {round(PASSED * result.most)}.",
-                where="exam.result() shows what cost points",
-                next="lab.examination(again=True)",
-            )
-        levels = {
-            level: (sum(each.repaired for each in papers), len(papers))
-            for level in LEVELS
-            if (papers := [each for each in self._papers if each.level == level])
-        }
-        claims = SignedClaims.checked(
-            name=name,
-            points=result.points,
-            most=result.most,
-            number=self._number,
-            levels=levels,
-            minutes=round(sum(each.ended - each.began for each in self._papers) / 60),
-            at=max(each.ended for each in self._papers),
-        )
+        made = state.signed(certificate.claims(self._result, name))
         learner = os.environ.get(progress.VARIABLE)
-        folder = Path(learner).parent if learner else Folder.find().path
-        return ExaminationCertificate.signed(claims, folder / FILE)
+        made.save((Path(learner).parent if learner else Folder.find().path) / FILE)
+        return made
 
     def _begun(self) -> Paper:
         """Return the open task. Raises `LabError` if all tasks are done, or if another kernel has gone on."""
-        stands = _stands()
-        if stands and (stands["number"], stands["left"]) != (
-            self._number,
-            sum(not each.ended for each in self._papers),
-        ):
-            raise LabError(
-                "This examination went on in another notebook, or a new one began there.",
-                where="this kernel",
-                next="exam = lab.examination()",
-            )
+        last = state.read()
+        if last:
+            if (last.number, last.left) != (self._result.number, self._result.left):
+                raise LabError(
+                    "This examination went on in another notebook, or a new one began there.",
+                    where="this kernel",
+                    next="exam = lab.examination()",
+                )
+            self._result = last  # with the questions that another kernel asked
         return self._open()
 
     def _open(self) -> Paper:
-        paper = next((paper for paper in self._papers if not paper.ended), None)
+        paper = next((paper for paper in self._result.papers if not paper.ended), None)
         if paper is None:
             raise LabError("The examination is over.", where="this cell", next='exam.certificate("Your name")')
         return paper
@@ -198,36 +130,42 @@ class Examination:
     def _is_spoilt(self, paper: Paper) -> bool:
         """Return whether a lab command changed the run. Then close the paper, too: the task counts as given up."""
         there = set(breaking.faults_in(self._lab, of_an_examination=True))
-        if {fault.id for fault in paper.faults} <= there and not marks.lab_changed(self._lab):
+        if set(paper.faults) <= there and not marks.lab_changed(self._lab):
             return False
         said = "A lab command, such as labkit mend, changed this run, so the task counts as given up."
         self._close(paper, repaired=False, said=said)
         return True
 
     def _go_on(self) -> None:
+        result = self._result
+        if not result.left:
+            print(f"Your examination {result.number} is over: {result.points} of {result.most} points.")
+            print("To begin another one:  lab.examination(again=True)")
+            return
         paper = self._open()
-        print(f"Your examination {self._number} goes on: {self._title(paper)}, {self.result().points} points so far.")
+        print(f"Your examination {result.number} goes on: {self._title}, {result.points} points so far.")
         print("To drop this examination and begin another one:  lab.examination(again=True)")
         if not paper.began:
             self._put_in()
         elif not self._is_spoilt(paper):
-            paper.causes = judging.causes(self._lab, paper.faults)
-            self._tell(paper)
+            self._tell()
 
     def _close(self, paper: Paper, *, repaired: bool, said: str) -> None:
         paper.ended, paper.repaired = time.time(), repaired
         paper.doctor = marks.doctor_was_used(self._lab)
-        broken = [parts(fault, self._healthy) for fault in paper.faults]
+        broken = [parts(CATALOGUE[name], self._healthy) for name in paper.faults]
         paper.named = sum(bool(each & set(paper.guesses)) for each in broken)
+        at = self._result.papers.index(paper)
         self._keep()
+        paper = self._result.papers[at]
         print(said)
-        for fault, part, cause in zip(paper.faults, broken, paper.causes or [""] * len(paper.faults), strict=True):
-            print(f"  {' or '.join(sorted(part))}: {fault.id}. {cause}".rstrip())
+        for name, part, cause in zip(paper.faults, broken, paper.causes or [""] * len(paper.faults), strict=True):
+            print(f"  {' or '.join(sorted(part))}: {name}. {cause}".rstrip())
         print(f"  You named {', '.join(paper.guesses) or 'nothing'}: {paper.named} of {len(paper.faults)}.")
         if paper.rebuilt:
             print(f"  You deleted and created again: {', '.join(paper.rebuilt)}. Each costs {PER_REBUILT} points.")
         print(f"  {counted(paper.points, 'point')} of {POINTS}.\n")
-        if any(not each.ended for each in self._papers):
+        if self._result.left:
             self._put_in()
         else:
             _take_out(self._lab)
@@ -235,87 +173,41 @@ class Examination:
 
     def _put_in(self) -> None:
         paper = self._open()
-        with doing(f"Preparing {self._title(paper)}"):
+        if not paper.faults:
+            drawn = [name for each in self._result.papers for name in each.faults]
+            paper.faults = tuple(fault.id for fault in draw(paper.level, drawn, self._healthy))
+            self._keep()  # before anything is broken: a kernel that ends here can't draw again
+            paper = self._open()
+        with doing(f"Preparing {self._title}"):
             _take_out(self._lab)
             for _ in steps.ready_through(self._lab, "pod"):
                 pass
-            for fault in paper.faults:
+            faults = [CATALOGUE[name] for name in paper.faults]
+            for fault in faults:
                 breaking.break_lab(self._lab, fault, of_an_examination=True)
-            paper.there, paper.causes = judging.ids(self._lab), judging.causes(self._lab, paper.faults)
+            paper.there, paper.causes = judging.ids(self._lab), judging.causes(self._lab, faults)
         marks.forget(self._lab)
         paper.began = time.time()
         self._keep()
-        self._tell(paper)
+        self._tell()
 
-    def _tell(self, paper: Paper) -> None:
+    def _tell(self) -> None:
+        paper = self._open()
         two = ": two parts are broken" if len(paper.faults) > 1 else ""
-        print(f"{self._title(paper).capitalize()} ({paper.level}{two}). In the pod:")
+        print(f"{self._title.capitalize()} ({paper.level}{two}). In the pod:")
         with doing("Asking AWS in the pod"):
             said = breaking.what_aws_says(self._lab)
         for command, answer in said or [("kubectl get pod", "no pod runs")]:
             print(f"$ {command}\n{stable(answer)}")
 
-    def _title(self, paper: Paper) -> str:
-        return f"task {self._papers.index(paper) + 1} of {len(self._papers)}"
+    @property
+    def _title(self) -> str:
+        """The open task's place among all."""
+        tasks = len(self._result.papers)
+        return f"task {tasks - self._result.left + 1} of {tasks}"
 
     def _keep(self) -> None:
-        papers = [
-            {key: value for key, value in vars(paper).items() if key not in SECRET}
-            | {"sealed": [_seal(self._salt, fault) for fault in paper.faults]}
-            for paper in self._papers
-        ]
-        stands = progress.Examined(
-            run=self._lab.run,
-            number=self._number,
-            salt=self._salt,
-            points=self.result().points,
-            most=self.result().most,
-            left=sum(not paper.ended for paper in self._papers),
-            papers=papers,
-        )
-        progress.kept("examined", progress.EXAMINATION, examination=stands)
-
-
-def _in_words(tasks: list[DrawnTask]) -> str:
-    levels = [task.level for task in tasks]
-    return ", ".join(f"{levels.count(level)} {level}" for level in LEVELS if level in levels) + "."
-
-
-def _stands() -> progress.Examined | None:
-    """Return the state of the learner's last examination, if a progress file holds one."""
-    return progress.read().examination if os.environ.get(progress.VARIABLE) else None
-
-
-def _continued(stands: progress.Examined, lab: "Workspace") -> list[Paper]:
-    """Return the papers of the learner's unfinished examination; empty without one."""
-    if not stands["left"] or stands["run"] != lab.run:
-        return []
-    try:
-        return [_opened(stands["salt"], dict(kept)) for kept in stands["papers"]]
-    except (TypeError, KeyError, ValueError):
-        print("Your examination is from another version of labkit, so a new one begins.")
-        return []
-
-
-def _opened(salt: str, kept: dict[str, Any]) -> Paper:
-    faults = {_seal(salt, fault): fault for fault in CATALOGUE.values()}
-    return Paper(faults=tuple(faults[sealed] for sealed in kept.pop("sealed")), **kept)
-
-
-def _seal(salt: str, fault: Fault) -> str:
-    """Return what the progress file says in place of the fault's name. The learner could read a name there."""
-    return sha256(f"{salt}{fault.id}".encode()).hexdigest()
-
-
-def _next_number(stands: progress.Examined | None) -> int:
-    """Return the new examination's number. The lab counts as well, for who deletes the progress file."""
-    if not is_live():
-        return 1
-    file = Folder.find().path / "examinations"
-    counted_by_lab = int(file.read_text()) if file.is_file() else 0
-    number = max(counted_by_lab, stands["number"] if stands else 0) + 1
-    Folder.find().write_private(file, str(number).encode())
-    return number
+        self._result = state.keep(self._result)
 
 
 def _take_out(lab: "Workspace") -> None:

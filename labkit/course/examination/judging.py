@@ -1,6 +1,6 @@
 """Whether a repair is right, as the live lab judges it, and what the learner deleted for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ def ids(lab: "Workspace") -> dict[str, str]:
     return {what: str(id) for what, id in now.items()}
 
 
-def causes(lab: "Workspace", faults: tuple[Fault, ...]) -> list[str]:
+def causes(lab: "Workspace", faults: Sequence[Fault]) -> list[str]:
     """Return the doctor's sentence about each fault; empty where it reports none."""
     bucket = f"arn:{lab.connection.partition}:s3:::{lab.parameters.bucket}"
     probe = any(fault.needs_probe for fault in faults)

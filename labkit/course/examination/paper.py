@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from labkit.course.faults import Fault
-
 FOR_NAMING, FOR_REPAIRING = 3, 7
 POINTS = FOR_NAMING + FOR_REPAIRING
 FREE, PER_ATTEMPT, FOR_THE_DOCTOR, PER_REBUILT = 2, 1, 4, 3
@@ -15,7 +13,8 @@ class Paper:
     """The record of one task in an examination."""
 
     level: str
-    faults: tuple[Fault, ...]
+    faults: tuple[str, ...] = ()
+    """The ids of the task's faults. They are drawn when the task begins."""
     began: float = 0
     """The time when the faults were put into the run, in seconds since 1970; 0 if they haven't been put in yet."""
     ended: float = 0
@@ -36,7 +35,7 @@ class Paper:
     rebuilt: list[str] = field(default_factory=list)
     """The names of the resources that the learner deleted and created again."""
     causes: list[str] = field(default_factory=list)
-    """The doctor's sentences about the faults. They aren't saved, because the learner could read them in the file."""
+    """The doctor's sentences about the faults."""
 
     @property
     def points(self) -> int:
@@ -45,7 +44,7 @@ class Paper:
         The third and each further question whether it's mended, the use of the doctor, and each resource that was
         created again cost points of the repair.
         """
-        named = FOR_NAMING * self.named // len(self.faults)
+        named = FOR_NAMING * self.named // max(1, len(self.faults))
         if not self.repaired:
             return named
         questions = PER_ATTEMPT * max(0, self.attempts - FREE)
@@ -54,11 +53,37 @@ class Paper:
         )
 
     @property
+    def seconds(self) -> int:
+        """How long the task took; 0 if the machine's clock was moved back meanwhile."""
+        return max(0, round(self.ended - self.began))
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a task can come to this record. A class's board gets records from the labs."""
+        broken = 2 if self.level == "hard" else 1
+        return (
+            len(self.faults) in ((broken,) if self.began else (0, broken))
+            and 0 <= self.named <= len(self.guesses) <= broken
+            and bool(self.began) >= bool(self.ended)
+            and self.attempts >= self.repaired
+        )
+
+    def follows(self, before: "Paper") -> bool:
+        """Return whether the task may go on from `before` to this record."""
+        if before.ended:
+            return self == before
+        if (before.faults and self.faults != before.faults) or self.attempts < before.attempts:
+            return False
+        if before.attempts and self.guesses != before.guesses:
+            return False
+        return not before.began or (self.began, self.there) == (before.began, before.there)
+
+    @property
     def cells(self) -> tuple[str, ...]:
         """The task's row in the table of the result, from its second column on. `HEAD` names the columns."""
         if not self.ended:
             return self.level, "open" if self.began else "not begun yet", "", str(self.attempts or ""), "", "", "", "0"
-        minutes, seconds = divmod(round(self.ended - self.began), 60)
+        minutes, seconds = divmod(self.seconds, 60)
         outcome = "repaired" if self.repaired else "given up"
         named = f"{self.named} of {len(self.faults)}"
         doctor, again = "used" if self.doctor else "not used", ", ".join(self.rebuilt) or "nothing"
