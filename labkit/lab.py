@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import course, steps, targets
 from labkit.connection import Connection
-from labkit.course import Check, Questions, capabilities, exercises, lessons, progress, shorten_errors
+from labkit.course import Check, Questions, capabilities, exercises, lessons, progress, review, shorten_errors
 from labkit.doctor import Evidence, checks
 from labkit.errors import LabError, answering
 from labkit.run_parameters import Parameters
@@ -268,11 +268,15 @@ class Lab(Workspace):
 
     def predict(self, id: str) -> Questions:
         """Show a question. Answer the question before you run the next cell. Raises `UnknownName`."""
-        return Questions("Predict first", [lessons.prediction(id)], _answered)
+        return Questions("Predict first", [lessons.prediction(id)], progress.answered)
 
     def recall(self, notebook: str) -> Questions:
         """Ask the questions at the end of the notebook with this number, such as 02. Raises `UnknownName`."""
-        return Questions("What do you remember?", lessons.recall(notebook), _answered)
+        return Questions("What do you remember?", lessons.recall(notebook), progress.answered)
+
+    def review(self, notebook: str) -> Questions:
+        """Ask two questions from the notebooks before this one, such as 02. Raises `UnknownName`."""
+        return review.before(notebook)
 
     def progress(self) -> "progress.Progress":
         """Show what you've done so far in your copies of the notebooks: steps, exercises, hints, questions."""
@@ -449,7 +453,3 @@ class Lab(Workspace):
     def close(self) -> None:
         """Close the connections to the cluster. The lab keeps running; `labkit down` ends it."""
         self.connection.close()
-
-
-def _answered(question: lessons.Question, answer: lessons.Answer) -> None:
-    progress.kept("answered", question.id, right=answer.right)

@@ -3,7 +3,7 @@
 `lessons` has the texts of each notebook's exercises and questions. `exercises` has the exercises, judged by the live
 lab. `faults` has the common mistakes that `lab.break_` puts into a running lab. `widgets` draws the views of the
 notebooks. `capstone` is notebook 97, `examination` notebook 98. `copies` makes the learner's notebooks, `progress`
-records the learner's progress, and `contents` shows this progress.
+records the learner's progress, `review` asks what the learner may have forgotten, and `contents` shows the progress.
 
 This module is the door: everybody else imports from here alone. A name is imported from its module when it's first
 used.
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         faults,
         lessons,
         progress,
+        review,
     )
     from labkit.course.capstone import Capstone
     from labkit.course.contents import LIST_NOTEBOOKS, MANUAL, NOTEBOOKS
@@ -56,6 +57,7 @@ else:
         "faults.report": ["MendReport", "mend_report"],
         "lessons": ["lessons"],
         "progress": ["progress"],
+        "review": ["review"],
         "widgets.check": ["CHECK_MIME", "Check"],
         "widgets.flow": ["flow"],
         "widgets.journey": ["Journey", "journey"],

@@ -14,10 +14,11 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from labkit.course import progress
+from labkit.course import progress, schedule
 
 if TYPE_CHECKING:
     from labkit.course.progress import Progress
+    from labkit.course.widgets.question import Questions
 
 PACKAGE = Path(__file__).parents[1]
 # The notebooks are inside the package in a wheel, and beside it in a checkout. The README is in the folder above them.
@@ -40,6 +41,10 @@ CELL = """# Shift+Enter reads your progress again.
 import labkit
 
 labkit.contents.read()"""
+REVIEW = """# Shift+Enter asks the questions that are due, five at most.
+import labkit
+
+labkit.contents.review()"""
 TERMINAL = """## In a terminal
 
 In a terminal of this JupyterLab (*File*, *New*, *Terminal*), `aws`, `kubectl` and `labkit` talk to the lab already. In
@@ -105,16 +110,22 @@ class Contents:
     """The next thing to do, in Markdown."""
     unread: int
     """The number of unreadable lines in the progress file."""
+    due: int = 0
+    """The number of questions that are due for a review."""
 
     def __repr__(self) -> str:
         lines = [f"{each.label}: {each.time}. {each.done}".rstrip(" .") for each in self.chapters]
-        return "\n".join([re.sub(r"\[(.+?)\]\(.+?\)", r"\1", self.next), *lines])
+        return "\n".join([re.sub(r"\[(.+?)\]\(.+?\)", r"\1", self.next), *self._review, *lines])
+
+    @property
+    def _review(self) -> list[str]:
+        return [f"Review: {self.due} due, two minutes: run the cell below."] if self.due else []
 
     def _repr_markdown_(self) -> str:
         rows = [f"| {each.link} | {each.about} | {each.time} | {each.done} |" for each in self.chapters]
         table = "\n".join(["| notebook | what happens | time | what you've done |", "| :-- | :-- | :-- | :-- |", *rows])
         unread = progress.not_counted(self.unread) if self.unread else ""
-        return "\n\n".join(filter(None, [f"**Next:** {self.next}", table, unread]))
+        return "\n\n".join(filter(None, [f"**Next:** {self.next}", *self._review, table, unread]))
 
 
 def read(file: Path | None = None) -> Contents:
@@ -124,7 +135,14 @@ def read(file: Path | None = None) -> Contents:
     """
     done = progress.read(file)
     chapters = [_chapter(row, done) for row in ROW.finditer(_readme()) if (NOTEBOOKS / row["name"]).is_file()]
-    return Contents(chapters, _next(chapters), done.unread)
+    return Contents(chapters, _next(chapters), done.unread, _due(file))
+
+
+def review() -> "Questions":
+    """Ask the questions that are due, five at most."""
+    from labkit.course import review as questions
+
+    return questions.of_all()
 
 
 def page(file: Path) -> str:
@@ -136,7 +154,7 @@ def page(file: Path) -> str:
     shown = {"text/plain": repr(now), "text/markdown": now._repr_markdown_()}
     output = {"output_type": "display_data", "data": shown, "metadata": {}}
     code = {"cell_type": "code", "execution_count": None, "outputs": [output]}
-    cells = [("contents", TITLE, MARKDOWN), ("progress", CELL, code)]
+    cells = [("contents", TITLE, MARKDOWN), ("progress", CELL, code), ("review", REVIEW, code | {"outputs": []})]
     cells += [(f"words-{number}", text, MARKDOWN) for number, text in enumerate(_texts(), start=1)]
     notebook = {
         "cells": [{"id": id, "source": source, "metadata": {}, **kind} for id, source, kind in cells],
@@ -161,6 +179,15 @@ def relinked(markdown: str, folder: Path = NOTEBOOKS) -> str:
         return f"]({page}{_anchors([(folder / page).read_text(encoding='utf-8')])[anchor] if anchor else ''})"
 
     return LINK.sub(link, markdown)
+
+
+def _due(file: Path | None) -> int:
+    """Return the number of questions that are due."""
+    if not schedule.read(file):
+        return 0  # without the questions' texts, which take time to load
+    from labkit.course import review as questions
+
+    return len(questions.due(file))
 
 
 def _chapter(row: re.Match[str], done: "Progress") -> Chapter:
@@ -209,7 +236,8 @@ def _tasks(name: str) -> tuple[str, list[str], list[str]]:
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     exercises = [id for cell in code for id in EXERCISE.findall("".join(cell["source"]))]
     texts = ["".join(output.get("data", {}).get("text/plain", "")) for cell in code for output in cell["outputs"]]
-    questions = [id for text in texts for id in QUESTION.findall(text)]
+    # The questions that come back belong to earlier notebooks.
+    questions = [id for text in texts for id in QUESTION.findall(text) if name.startswith(id[:3])]
     return time[1] if time else "", exercises, questions
 
 

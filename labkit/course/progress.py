@@ -42,7 +42,7 @@ class ProgressEvent(TypedDict):
     at: float
     """Seconds since 1970 by the machine's clock, because the learner can move the lab's clock."""
     what: str
-    """The kind of the event: opened, hint, tried, step, answered, examined, finding, mended, help or seen."""
+    """The kind of the event: opened, hint, tried, step, answered, reviewed, examined, finding, mended, help or seen."""
     id: str
     """The id of the exercise or question, of the finding, or the name of the step or of the examination's notebook."""
     right: bool
@@ -70,6 +70,11 @@ def kept(what: str, id: str, *, right: bool = True, examination: Examined | None
             os.close(descriptor)
     except OSError:
         return
+
+
+def answered(question: str, right: bool) -> None:
+    """Append a question's answer."""
+    kept("answered", question, right=right)
 
 
 def note_findings(ids: Iterable[str]) -> None:
@@ -145,8 +150,6 @@ def read(file: Path | None = None) -> Progress:
 
     `file` defaults to the file of the running JupyterLab.
     """
-    if file is None:
-        file = Path(os.environ.get(VARIABLE) or NAME)
     progress, tries, unread, examination = Progress(), Counter[str](), 0, None
     for event in events(file):
         if event is None:
@@ -183,10 +186,13 @@ def not_counted(unread: int) -> str:
     return f"not counted: {lines} of {NAME} (broken, or written by another version of labkit)"
 
 
-def events(file: Path) -> Iterator[ProgressEvent | None]:
-    """Yield the events of a progress file, and None for each line that this version can't read."""
+def events(file: Path | None = None) -> Iterator[ProgressEvent | None]:
+    """Yield the events of a progress file, and None for each line that this version can't read.
+
+    `file` defaults to the file of the running JupyterLab.
+    """
     try:
-        lines = file.read_bytes().splitlines()
+        lines = (file or Path(os.environ.get(VARIABLE) or NAME)).read_bytes().splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError:

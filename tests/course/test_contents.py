@@ -35,7 +35,7 @@ def page(folder):
 
 
 def shown(folder):
-    ((output,),) = [cell.outputs for cell in page(folder).cells if cell.cell_type == "code"]
+    ((output,),) = [cell.outputs for cell in page(folder).cells if cell.id == "progress"]
     return output.data["text/markdown"]
 
 

@@ -1,6 +1,7 @@
 """The lessons' texts. Each notebook has a YAML file with its questions, and with its exercises' titles and hints.
 
-A file's name begins with the notebook's number. `labkit.course.exercises` opens and judges the exercises.
+A file's name begins with the notebook's number. `review/` has more questions, which come back in later notebooks; its
+files have the same names without the numbers. `labkit.course.exercises` opens and judges the exercises.
 """
 
 import re
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 FILES = {file.name[:2]: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
 """The lessons' files, by the notebook's number."""
+REVIEW = Path(__file__).parent / "review"
 T = TypeVar("T")
 
 
@@ -88,6 +90,32 @@ class Question(LessonPart):
         return self
 
 
+class OpenQuestion(LessonPart):
+    """A question without answers to choose from. The learner answers it in their head, and then compares."""
+
+    id: Id
+    text: Text = Field(alias="question")
+    answer: Text
+
+
+class TokenQuestion(LessonPart):
+    """What does STS answer to a token? The lab decides it, with a role's trust policy."""
+
+    id: Id
+    condition: Mapping[Text, Mapping[Text, Text | tuple[Text, ...]]]
+    """The trust policy's condition. Its keys are claims, such as sub, or whole keys with a colon."""
+    action: Text = "sts:AssumeRoleWithWebIdentity"
+    client_ids: tuple[Text, ...] = ("sts.amazonaws.com",)
+    """The client ids of the OIDC provider."""
+    sub: Text = "system:serviceaccount:shop:cart"
+    aud: Text = "sts.amazonaws.com"
+    another_cluster: bool = False
+    """Whether the token is another cluster's, whose issuer isn't registered."""
+    minutes: int = 60
+    """The minutes until the token expires. Below 0, it has expired."""
+    why: Text
+
+
 class Task(LessonPart):
     """What an exercise asks of the learner."""
 
@@ -107,10 +135,13 @@ class Lesson(LessonPart):
     """The questions about a cell's output. The learner answers them before running the cell."""
     recall: tuple[Question, ...] = ()
     """The questions at the end of the notebook."""
+    open: tuple[OpenQuestion, ...] = ()
+    tokens: tuple[TokenQuestion, ...] = ()
 
     @model_validator(mode="after")
     def _has_each_id_once(self) -> Self:
-        ids = [each.id for each in self.exercises] + [each.id for each in (*self.predictions, *self.recall)]
+        lists = (self.exercises, self.predictions, self.recall, self.open, self.tokens)
+        ids = [each.id for entries in lists for each in entries]
         if twice := next((id for id in ids if ids.count(id) > 1), None):
             raise ValueError(f"two entries have the id {twice!r}")
         return self
@@ -121,6 +152,8 @@ LISTS: Mapping[object, tuple[str, type[LessonPart]]] = {
     "exercises": ("exercise", Task),
     "predictions": ("question", Question),
     "recall": ("question", Question),
+    "open": ("question", OpenQuestion),
+    "tokens": ("question", TokenQuestion),
     "answers": ("answer", Answer),
 }
 # What is wrong with the value of a key, by the type of pydantic's error.
@@ -146,6 +179,12 @@ def recall(notebook: str) -> Sequence[Question]:
     Raises `UnknownName` if no notebook has the number.
     """
     return of_notebook(notebook).recall
+
+
+def for_review(notebook: str) -> Lesson:
+    """Return the questions that come back after the notebook with this number. Raises `UnknownName` and `LabError`."""
+    more = REVIEW / file(notebook).name[len("00-") :]
+    return read(more) if more.is_file() else Lesson()
 
 
 def task(id: str) -> Task:
@@ -180,7 +219,7 @@ def read(file: Path) -> Lesson:
     try:
         # The base loader reads each scalar as text: with another one, the answer No would be a boolean.
         content = _value(yaml.compose(file.read_text(encoding="utf-8"), getattr(yaml, "CBaseLoader", yaml.BaseLoader)))
-        return Lesson.model_validate(content, context=file.name[:2])
+        return Lesson.model_validate(content, context=file.name[:2] if file.name[0].isdigit() else file.stem)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", error)

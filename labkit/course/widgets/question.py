@@ -1,4 +1,4 @@
-"""A question with three answers: choose an answer, and the widget says why it's right or wrong.
+"""A question: choose an answer, and the widget says why it's right or wrong; or think, and compare.
 
 In a running notebook, each answer is a button. Outside a running notebook, the answers are text. In HTML, the reader
 has to unfold this text.
@@ -6,25 +6,31 @@ has to unfold this text.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from labkit.course.lessons import Answer, Question
+from labkit.course.lessons import Answer, OpenQuestion, Question
 from labkit.showing import RIGHT, WRONG
 
 if TYPE_CHECKING:
     import ipywidgets
 
 
-Chosen = Callable[[Question, Answer], None]
+AnyQuestion = Question | OpenQuestion
+Chosen = Callable[[str, bool], None]
+KNEW, DID_NOT = "I knew it", "I didn't know it"
 
 
 @dataclass(frozen=True, repr=False)
 class Questions:
-    """The questions that a notebook shows together. `chosen` is called with each answer that the reader chooses."""
+    """The questions that a notebook shows together.
+
+    `chosen` is called with the question's id, and whether it was right, for each answer that the reader chooses.
+    """
 
     title: str
-    questions: Sequence[Question]
+    questions: Sequence[AnyQuestion]
     chosen: Chosen
 
     def __repr__(self) -> str:
@@ -50,39 +56,62 @@ class Questions:
         whole.add_class("labkit")
         return whole
 
-    def _panel_of(self, question: Question) -> "ipywidgets.VBox":
+    def _panel_of(self, question: AnyQuestion) -> "ipywidgets.VBox":
         import ipywidgets
 
         from labkit.course.widgets import live
         from labkit.course.widgets.pages import Announced
 
         reason, announced = ipywidgets.HTML(""), Announced()
-
-        def button(answer: Answer) -> "ipywidgets.Button":
-            made = ipywidgets.Button(description=answer.text, tooltip="", layout=ipywidgets.Layout(width="auto"))
-            made.add_class("labkit-answer")
-
-            def press(_: "ipywidgets.Button") -> None:
-                said = f"<strong>{_verdict(answer)}: {escape(answer.text)}</strong><br>{escape(answer.why)}"
-                reason.value = live.styled(f"<p>{said}</p>")
-                announced.text = f"{_verdict(answer)}: {answer.text} {answer.why}"
-                self.chosen(question, answer)
-
-            made.on_click(press)
-            return made
-
         text = ipywidgets.HTML(live.styled(f"<p>{escape(question.text)}</p>"))
-        return ipywidgets.VBox([text, *map(button, question.answers), reason, announced])
+
+        def said(answer: str, why: str) -> None:
+            reason.value = live.styled(f"<p><strong>{escape(answer)}</strong><br>{escape(why)}</p>")
+            announced.text = f"{answer} {why}"
+
+        def choose(answer: Answer) -> None:
+            said(f"{_verdict(answer)}: {answer.text}", answer.why)
+            self.chosen(question.id, answer.right)
+
+        def compare(knew: bool) -> None:
+            said(KNEW if knew else DID_NOT, "It comes back in some days." if knew else "It comes back soon.")
+            self.chosen(question.id, knew)
+
+        if isinstance(question, Question):
+            buttons = [_button(each.text, partial(choose, each)) for each in question.answers]
+            return ipywidgets.VBox([text, *buttons, reason, announced])
+        answer = ipywidgets.HTML(live.styled(f"<p>{escape(question.answer)}</p>"))
+        judged = [_button(KNEW, partial(compare, True)), _button(DID_NOT, partial(compare, False))]
+
+        def show() -> None:
+            panel.children = [text, answer, *judged, reason, announced]
+            announced.text = question.answer
+
+        panel = ipywidgets.VBox([text, _button("Show the answer", show), reason, announced])
+        return panel
 
 
-def _as_text(question: Question) -> str:
+def _button(text: str, press: Callable[[], None]) -> "ipywidgets.Button":
+    import ipywidgets
+
+    made = ipywidgets.Button(description=text, tooltip="", layout=ipywidgets.Layout(width="auto"))
+    made.add_class("labkit-answer")
+    made.on_click(lambda _: press())
+    return made
+
+
+def _as_text(question: AnyQuestion) -> str:
     lines = [f"{question.id}  {question.text}"]
+    if isinstance(question, OpenQuestion):
+        return "\n".join([*lines, f"    {question.answer}"])
     for answer in question.answers:
         lines += [f"  - {answer.text}", f"    {_verdict(answer)}: {answer.why}"]
     return "\n".join(lines)
 
 
-def _as_html(question: Question) -> str:
+def _as_html(question: AnyQuestion) -> str:
+    if isinstance(question, OpenQuestion):
+        return f"<details><summary>{escape(question.text)}</summary><p>{escape(question.answer)}</p></details>"
     # Folded, so that the reader can think first. Code hosts keep <details>.
     answers = "".join(
         f"<li>{escape(answer.text)}<br>{_verdict(answer)}: {escape(answer.why)}</li>" for answer in question.answers

@@ -258,7 +258,7 @@ class WhoGetsIn:
                     "who": verdict.caller.name,
                     "decides": verdict.decides,
                     "line": verdict.line,
-                    "reason": _short(verdict.reason),
+                    "reason": short(verdict.reason),
                 }
                 for verdict in self.verdicts()
             ]
@@ -413,10 +413,11 @@ def _place(trust: Policy, statement: Statement, *names: str) -> int:
 
 
 def _stored(text: str) -> str:
-    return _short(stable(text))
+    return short(stable(text))
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return the text with each issuer's id shortened, such as 5321…D1B9."""
     return ISSUER_ID.sub(lambda match: f"{match[0][:4]}…{match[0][-4:]}", text)
 
 
