@@ -75,6 +75,10 @@ def doctor(
         str, typer.Option(help="Only for the targets kind and eks: the context in the kubeconfig.")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all, one object a line.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", help="Also print each check, the changes line by line, and what was not read."),
+    ] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Show each repair, run those that you confirm, and check again.")
     ] = False,
@@ -116,7 +120,9 @@ def doctor(
 
         if everything:
             subjects = doctor.Survey(connection, parameters, namespace, probe=probe)
-            code = doctor_output.show_all(subjects, namespace, connection.commands_after, as_json=as_json)
+            code = doctor_output.show_all(
+                subjects, namespace, connection.commands_after, as_json=as_json, verbose=verbose
+            )
         else:
             if namespace and not service_account:
                 service_account = doctor.meant_account(connection, parameters, pod)
@@ -135,7 +141,7 @@ def doctor(
             if repair:
                 code = doctor_repair.repair(look, connection)
             else:
-                code = doctor_output.show(look(), connection.commands_after, as_json=as_json)
+                code = doctor_output.show(look(), connection.commands_after, as_json=as_json, verbose=verbose)
     except LabError as error:
         _print_error(error, as_json)
         code = COULD_NOT_LOOK

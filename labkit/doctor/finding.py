@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from labkit.doctor.evidence import Evidence, NotRead
 from labkit.doctor.evidence.kinds import Kinds
 from labkit.doctor.repairs.repair import Lines, Repair
+from labkit.doctor.repairs.words import without_changes
 from labkit.doctor.stages import ANNOTATION, PERMISSIONS, PROVIDER, ROLE, STAGES, WEBHOOK, Stage
 from labkit.showing import Code, Name, block, table
 
@@ -48,6 +49,11 @@ class Finding:
     def repair(self) -> str:
         """The repair as lines for a shell. Run `eval "$(labkit env)"` in the shell first."""
         return str(self.repaired_by)
+
+    @property
+    def short_repair(self) -> str:
+        """The repair without the diffs that its comments show."""
+        return without_changes(self.repair)
 
     def as_json(self) -> dict[str, object]:
         """Return the finding as a dict for JSON. Later versions may add keys, but never remove any."""

@@ -42,7 +42,7 @@ def shop(lab):
 
 
 def test_all_prints_a_line_for_each_service_account_that_should_have_a_role(shop):
-    done = doctor("--all")
+    done = doctor("--all", "--verbose")
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
     lines = [line.split() for line in done.stdout.splitlines() if re.match(r"[✓✗!·] (shop|default)/\S+  ", line)]
@@ -50,6 +50,17 @@ def test_all_prints_a_line_for_each_service_account_that_should_have_a_role(shop
     assert [line[1] for line in lines] == accounts
     assert lines[-1][3] == "service-account-annotation-key-typo,"
     assert "7 service accounts in the cluster" in done.stdout
+
+
+def test_all_prints_the_errors_first_one_line_each_and_folds_the_rest(shop):
+    lines = doctor("--all").stdout.splitlines()
+    assert lines[0].startswith("✗ shop/typo: ")
+    assert [line for line in lines[1:] if line.startswith(("✗", "!", "i", "✓", "·"))] == [
+        "! only warnings: shop/cart-0, shop/cart-1, shop/cart-2 and 2 more",
+        "✓ nothing found: default/my-service-account",
+    ]
+    assert "The repair of one of them:  labkit doctor -n shop -s typo" in lines
+    assert len(lines) < 9
 
 
 def test_all_with_json_prints_one_object_per_service_account_of_the_namespace(shop):

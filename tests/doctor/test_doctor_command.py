@@ -40,7 +40,7 @@ def broken(lab):
 
 
 def test_a_healthy_service_account_gives_exit_code_0_and_plain_text_without_a_terminal(lab):
-    done = doctor()
+    done = doctor("--verbose")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     unseen = "the token, the exchange with STS, the pod's identity in AWS"
@@ -52,7 +52,7 @@ def test_a_healthy_service_account_gives_exit_code_0_and_plain_text_without_a_te
 
 
 def test_with_probe_the_report_lists_the_calls_inside_the_pod(lab):
-    done = doctor("--probe")
+    done = doctor("--probe", "--verbose")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^In the pod: .*sts:GetCallerIdentity in pod my-pod", done.stdout, re.MULTILINE)
     assert "--probe" not in done.stdout
@@ -68,7 +68,7 @@ def test_a_finding_gives_exit_code_1_and_its_repair_is_printed_on_one_line(broke
 
 
 def test_the_report_lists_the_nine_checks_in_order(broken):
-    said = doctor().stdout
+    said = doctor("--verbose").stdout
     lines = [line.split()[1] for line in said.splitlines() if re.match(r"  [✓✗!i·] \d  ", line)]
     assert lines == [str(number) for number in range(1, 10)]
     assert re.search(r"✗ 9  the role's permissions +role-policy-not-attached", said)
@@ -356,7 +356,7 @@ def on_eks(lab, **variables):
 
 
 def test_the_target_eks_uses_the_machines_own_aws_settings(lab):
-    done = doctor("--target", "eks", **on_eks(lab))
+    done = doctor("--target", "eks", "--verbose", **on_eks(lab))
     assert "labkit env" not in done.stdout
     assert "role: arn:aws:iam::123456789012:role/my-role" in done.stdout, done.stderr
     missing = doctor("--target", "eks", "--cluster", "green", **on_eks(lab))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from labkit.cli import doctor_output
 from labkit.course import faults
 from labkit.course.faults import CATALOGUE, Situation, expected
 from labkit.doctor.examination import examine
@@ -52,6 +53,24 @@ def test_a_fault_alone_gives_its_own_finding_and_a_repair_that_harms_nobody(heal
         reported, _, harm = looked_at(broken, [fault], [fault], in_one_statement=in_one_statement)
         assert (reported, harm) == ([fault.finding], [])
     assert healthy == before, "a fault edits what it is given, and nothing else"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+def test_a_fault_fits_on_one_screen_and_verbose_and_json_have_all_of_it(healthy, fault, capsys):
+    diagnosis = examine(answers.evidence(fault.put_into(healthy), probe=fault.needs_probe))
+    doctor_output.show(diagnosis, 'eval "$(labkit env)"')
+    shown = capsys.readouterr().out.splitlines()
+    assert sum(max(1, -(-len(line) // 100)) for line in shown) <= 24, "a terminal of 100 columns has 24 lines"
+    (finding,) = [each for each in diagnosis.findings if each.id == fault.finding]
+    assert [line.split()[0] for line in shown if line.startswith("    ")][:2] == ["expected", "found"]
+    assert finding.headline(diagnosis.name) in shown and "  repair:" in shown
+    # What is shown shortened can't be run.
+    commands = [line for line in shown[shown.index("  repair:") + 1 :] if line.startswith("    ") and line[4] != "#"]
+    assert not commands or commands == [f"    {line}" for line in finding.repair.splitlines() if line[0] != "#"]
+    assert "LS0tLS1CRUdJTiBD" not in "".join(shown)  # the beginning of a certificate
+    doctor_output.show(diagnosis, "", verbose=True)
+    assert {f"    {line}" for line in finding.repair.splitlines()} <= {*capsys.readouterr().out.splitlines()}
+    assert diagnosis.as_json()["findings"][0]["repair"] == finding.repair
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)

@@ -92,7 +92,8 @@ def shop(lab_with_shop):
 
 
 def doctor(*arguments):
-    return labkit_command("doctor", "-n", "shop", "-s", "cart", *arguments)
+    more = () if "--json" in arguments else ("--verbose",)
+    return labkit_command("doctor", "-n", "shop", "-s", "cart", *more, *arguments)
 
 
 def found(*arguments):

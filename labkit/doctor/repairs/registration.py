@@ -27,6 +27,7 @@ REACHED = (
     "# This lets the API server call the webhook again. New pods get the role that their service account names.\n"
     "# Only clientConfig changes. Pods that the selectors leave out still get no role."
 )
+LONG = re.compile(r"(caBundle: .{12}).+")  # a certificate is too long to read
 RUN_PODS = ("pods", "deployments", "statefulsets", "daemonsets", "cronjobs", "jobs")
 MANY = 4  # the most service accounts that one line names
 # Kubernetes' own labels, which have effects of their own: pod-security.kubernetes.io/enforce.
@@ -56,12 +57,12 @@ def with_its_client(evidence: Evidence) -> str:
     clients = {each["name"]: each["clientConfig"] for each in known.get("webhooks") or []}
     operations: list[Document] = []
     for number, webhook in enumerate(registered):
-        client, path = clients.get(webhook["name"]), f"/webhooks/{number}/clientConfig"
-        if client and client != webhook["clientConfig"]:
-            operations += [
-                {"op": "test", "path": path, "value": webhook["clientConfig"]},
-                {"op": "replace", "path": path, "value": client},
-            ]
+        client, present = clients.get(webhook["name"]), webhook.get("clientConfig") or {}
+        # A caBundle is long, so only the fields that change are in the patch.
+        for change in patches.difference(present, client, f"/webhooks/{number}/clientConfig") if client else []:
+            path = str(change["path"])
+            tests = [] if change["op"] == "add" else [patches.tested(path, _at(registered, _steps(path)[1:]))]
+            operations += [*tests, change]
     return _patched(evidence, operations, REACHED) if operations else ""
 
 
@@ -164,7 +165,7 @@ def without_label(evidence: Evidence, label: str) -> str:
 
 def _patched(evidence: Evidence, operations: list[Document], comment: str) -> str:
     before = evidence.cluster.webhook or WebhookConfiguration()
-    lines = [comment, *(f"# {line}" for line in _difference(before, _after(before, operations)))]
+    lines = [comment, *_difference(before, _after(before, operations))]
     return "\n".join([*lines, patches.patched(evidence.connection.kubectl, NAME, operations)])
 
 
@@ -236,7 +237,7 @@ def _after(registration: WebhookConfiguration, operations: Sequence[Document]) -
 
 
 def _apply(document: WebhookConfiguration, operation: Document) -> None:
-    *way, last = [step.replace("~1", "/").replace("~0", "~") for step in operation["path"].split("/")[1:]]
+    *way, last = _steps(operation["path"])
     parent: Any = document
     for step in way:
         parent = parent[int(step) if isinstance(parent, list) else step]
@@ -253,8 +254,9 @@ def _difference(before: WebhookConfiguration, after: WebhookConfiguration) -> li
     # libyaml is ten times as fast, but PyYAML may be built without it.
     dump = partial(yaml.dump, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
     was, will_be = (str(dump(each.get("webhooks"))).splitlines() for each in (before, after))
-    lines = difflib.unified_diff(was, will_be, f"{NAME}, as it is", "as it will be", lineterm="", n=2)
-    return [line for line in lines if not line.startswith("@@")]
+    files, *lines = difflib.unified_diff(was, will_be, f"{NAME}, as it is", "as it will be", lineterm="", n=2)
+    changes = [f"#   {line[:1]} {line[1:]}" for line in lines[1:] if not line.startswith("@@")]
+    return [f"# {files}", f"# {lines[0]}", *(LONG.sub(r"\1…", line) for line in changes)]
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
@@ -281,10 +283,14 @@ def _as_a_whole(
     return tuple(way) if len(siblings) == len(_at(registration, tuple(way))) else requirement.path
 
 
-def _at(document: Any, path: Path) -> Any:
+def _at(document: Any, path: Sequence[str | int]) -> Any:
     for step in path:
-        document = document[step]
+        document = document[int(step) if isinstance(document, list) else step]
     return document
+
+
+def _steps(pointer: str) -> list[str]:
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
 
 
 def _pointer(path: Path) -> str:

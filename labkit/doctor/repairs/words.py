@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ MANAGERS = {
 }
 MANY = 4  # the most names in a sentence
 CONTEXT = 2  # lines of the policy around a change
+# A comment line of `difference`, of `changes_in`, or of the change to the webhook's registration.
+CHANGE = re.compile(r"#(   (@@|[-+ ] )| --- | \+\+\+ )")
 
 
 def said(*sentences: str) -> str:
@@ -42,6 +45,11 @@ def difference(before: object, after: object) -> str:
     lines = list(difflib.unified_diff(_lines(before), _lines(after), n=CONTEXT, lineterm=""))
     # The first two lines are the names of files.
     return "\n".join(f"#   {line}" if line.startswith("@@") else f"#   {line[:1]} {line[1:]}" for line in lines[2:])
+
+
+def without_changes(lines: str) -> str:
+    """Return a repair's lines without the diffs among its comments."""
+    return "\n".join(line for line in lines.splitlines() if not CHANGE.match(line))
 
 
 def changes_in(before: object, after: object) -> str:
