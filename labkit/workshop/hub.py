@@ -7,7 +7,6 @@ from traitlets.config import Config
 
 from labkit.course import contents, progress
 from labkit.workshop import networks
-from labkit.workshop.board import reporter
 from labkit.workshop.login import ClassAuthenticator
 from labkit.workshop.settings import Workshop, read
 from labkit.workshop.spawner import ParticipantSpawner
@@ -50,11 +49,7 @@ def configure(config: Config, file: str) -> Workshop:
     spawner = config.ParticipantSpawner
     spawner.workshop = workshop
     spawner.cmd = [sys.executable, "-P", "-m", "labkit.cli", "lab", *OPTIONS]
-    spawner.environment = {
-        progress.BOARD: f"{board}/services/board/report",
-        # The button in notebooks that raises a hand is an extension of JupyterLab.
-        "JUPYTER_PATH": str(Path(reporter.__file__).parent / "jupyter"),
-    }
+    spawner.environment = {progress.BOARD: f"{board}/services/board/report"}
     spawner.default_url = f"/lab/tree/learn/{contents.NAME}"
     spawner.env_keep = ["LANG", "LC_ALL"]
     spawner.start_timeout = 30 * 60  # seconds, with the time in the queue

@@ -17,6 +17,6 @@ pip="/opt/lab/bin/python -m pip --disable-pip-version-check --no-cache-dir insta
 $pip --require-hashes --requirement "$here/requirements.lock"
 sed -n 's/^\([^ ]*==[^ ]*\).*/\1/p' "$here/requirements.lock" >/tmp/versions
 $pip --no-deps "$here"/labkit-*.whl
-$pip --constraint /tmp/versions "jupyterhub==$HUB"
+$pip --constraint /tmp/versions "jupyterhub==$HUB" jupyterhub-idle-culler
 rm -rf /tmp/versions "$here"
 useradd --key SUB_UID_COUNT=0 --key SUB_GID_COUNT=0 --uid 1000 --user-group --create-home --shell /bin/bash jovyan

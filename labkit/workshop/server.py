@@ -7,6 +7,7 @@ https://jupyterhub.readthedocs.io/en/stable/reference/singleuser.html
 
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 from jupyter_server.serverapp import ServerApp
@@ -14,6 +15,7 @@ from jupyter_server.serverapp import ServerApp
 from labkit.course import progress
 from labkit.workshop.board import reporter
 
+EXTENSIONS = str(Path(reporter.__file__).parent / "jupyter")
 # Only the hub needs these. JupyterHub imports them in servers, too: 30 MiB and a third of a second for each.
 OF_THE_HUB = (
     "sqlalchemy",
@@ -28,7 +30,9 @@ OF_THE_HUB = (
 
 def launch(server: type[ServerApp]) -> None:
     """Run this server with JupyterLab until a signal ends it."""
-    if progress.BOARD in os.environ:  # a class on a cluster has no board
+    if progress.BOARD in os.environ:
+        # The button in notebooks that raises a hand is an extension of JupyterLab.
+        os.environ["JUPYTER_PATH"] = os.pathsep.join([EXTENSIONS, os.environ["JUPYTER_PATH"]])
         reporter.start()
     sys.modules.update({name: _Unused(name) for name in OF_THE_HUB})
     from jupyterhub.singleuser.extension import JupyterHubSingleUser

@@ -7,9 +7,10 @@ import secrets
 
 import yaml
 
-from labkit.course import contents
+from labkit.course import contents, progress
 from labkit.errors import LabError
-from labkit.workshop.settings import NAME, Workshop
+from labkit.workshop.networks import BOARD_PORT, HUB_PORT
+from labkit.workshop.settings import FILE, NAME, Workshop
 
 HEADER = """\
 # {title}: values for Zero to JupyterHub. Keep this file to yourself: it has the passwords.
@@ -19,6 +20,15 @@ HEADER = """\
 """
 UID = 1000  # of `jovyan` in the image
 HOME = "/home/jovyan"
+BOARD = f"http://hub:{BOARD_PORT}"
+# Its network is loopback, because the board is in the hub's pod.
+BOARD_COMMAND = f"""\
+umask 077
+mkdir -p {HOME}/board
+printenv WORKSHOP > {HOME}/board/{FILE}
+printf %s "$JUPYTERHUB_API_TOKEN" > {HOME}/board/board-token
+exec python -m labkit.workshop.board.service {HOME}/board 0.0.0.0
+"""
 MEMORY, CPU = "400M", 0.1  # each server's share for certain; an opened lab has 330 MiB, and is idle most of the time
 
 
@@ -34,7 +44,7 @@ def helm_values(workshop: Workshop, image: str, *, user_namespaces: bool = False
     if not name or not tag or "/" in tag:
         raise LabError(f"The image {image!r} has no tag.", next="--image NAME:TAG, such as registry.example/lab:1.0")
     values = {
-        "hub": _hub(workshop),
+        "hub": _hub(workshop) | _board(workshop, image),
         "singleuser": _server(workshop, name, tag, user_namespaces),
         "cull": {"enabled": True, "timeout": workshop.idle * 60, "every": 60},
     }
@@ -42,7 +52,7 @@ def helm_values(workshop: Workshop, image: str, *, user_namespaces: bool = False
 
 
 def _hub(workshop: Workshop) -> dict[str, object]:
-    """Return who may log in, and how many servers run. The board's place is `services`, beside these."""
+    """Return who may log in, and how many servers run."""
     leaders = {"admin_users": workshop.leaders} if workshop.leaders else {}
     admitted = {"allowed_users": workshop.names} if workshop.names else {"allow_all": True}
     passwords = {"user_password": workshop.phrase or secrets.token_hex(8)}
@@ -61,6 +71,33 @@ def _hub(workshop: Workshop) -> dict[str, object]:
     }
 
 
+def _board(workshop: Workshop, image: str) -> dict[str, object]:
+    """Return the board as a container beside the hub's, and who reaches it: the proxy and the participants."""
+    kept = {"title", "names", "phrase", "leaders", "notebooks", "stuck", "starts", "users"}
+    own = {"address": f"127.0.0.1:{HUB_PORT}", "network": "127.0.0.0/20", "state": f"{HOME}/board"}
+    settings = workshop.model_dump(mode="json", include=kept) | own
+    # The chart makes this token: https://z2jh.jupyter.org/en/stable/resources/reference.html#hub-services
+    token = {"secretKeyRef": {"name": "hub", "key": "hub.services.board.apiToken"}}
+    container = {
+        "name": "board",
+        "image": image,
+        "command": ["sh", "-ec", BOARD_COMMAND],
+        "env": [
+            {"name": "WORKSHOP", "value": yaml.safe_dump(settings, sort_keys=False)},
+            {"name": "JUPYTERHUB_API_TOKEN", "valueFrom": token},
+        ],
+        "ports": [{"name": "board", "containerPort": BOARD_PORT}],
+        "securityContext": {"runAsUser": UID, "runAsNonRoot": True, "allowPrivilegeEscalation": False},
+    }
+    callers = [{"podSelector": {"matchLabels": {"hub.jupyter.org/network-access-hub": "true"}}}]
+    return {
+        "services": {"board": {"url": BOARD, "oauth_no_confirm": True}},
+        "extraContainers": [container],
+        "service": {"extraPorts": [{"name": "board", "port": BOARD_PORT, "targetPort": "board"}]},
+        "networkPolicy": {"ingress": [{"from": callers, "ports": [{"protocol": "TCP", "port": BOARD_PORT}]}]},
+    }
+
+
 def _server(workshop: Workshop, name: str, tag: str, user_namespaces: bool) -> dict[str, object]:
     """Return a participant's pod: the lab's image, its limits, its home and its network."""
     limits = workshop.limits
@@ -74,9 +111,17 @@ def _server(workshop: Workshop, name: str, tag: str, user_namespaces: bool) -> d
         "memory": {"limit": f"{limits.memory}M", "guarantee": MEMORY},
         "cpu": {"limit": limits.cpu / 100, "guarantee": CPU},
         "storage": {"capacity": f"{limits.home}Mi", "homeMountPath": HOME},
-        # The chart lets the hub and the proxy in, and calls of the hub out. Beyond these, only names can be looked up.
+        "extraEnv": {progress.BOARD: f"{BOARD}/services/board/report"},
+        # The chart lets the hub and the proxy in, and calls of the hub out. Beyond these, only names can be looked up,
+        # and the board reached.
         "networkPolicy": {
             "enabled": True,
+            "egress": [
+                {
+                    "to": [{"podSelector": {"matchLabels": {"component": "hub"}}}],
+                    "ports": [{"protocol": "TCP", "port": BOARD_PORT}],
+                }
+            ],
             "egressAllowRules": {"nonPrivateIPs": False, "privateIPs": False, "cloudMetadataServer": False},
         },
         "extraPodConfig": {"enableServiceLinks": False} | ({"hostUsers": False} if user_namespaces else {}),

@@ -1,15 +1,19 @@
 """The Helm values fit Zero to JupyterHub's schema, which finds a typo and a wrong type in them."""
 
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from jsonschema import Draft7Validator
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from labkit.errors import LabError
-from labkit.workshop import helm_values, read
+from labkit.workshop import helm_values, leading, read
 from labkit.workshop.settings import EXAMPLE
 
 ROOT = Path(__file__).parents[2]
@@ -48,10 +52,48 @@ def test_the_values_fit_the_charts_schema(workshop, schema, user_namespaces):
     assert (server["uid"], server["memory"]["limit"], server["cpu"]["limit"]) == (1000, "1536M", 1.5)
     assert server["extraPodConfig"].get("hostUsers", True) is not user_namespaces
     rules = merged(yaml.safe_load((CHART / "values.yaml").read_text()), values)["singleuser"]["networkPolicy"]
-    assert rules["enabled"] and rules["ingress"] == [] and rules["egress"] == []
+    assert rules["enabled"] and rules["ingress"] == []
     allowed = {rule for rule, allows in rules["egressAllowRules"].items() if allows}
     assert allowed and all(rule.startswith("dnsPorts") for rule in allowed)
     assert values["hub"]["activeServerLimit"] == 500
+
+
+def test_the_board_is_a_service_of_the_hub_that_proxy_and_participants_reach(workshop):
+    values = yaml.safe_load(helm_values(workshop, "registry.example:5000/lab:1.0"))
+    hub, server = values["hub"], values["singleuser"]
+    assert hub["services"]["board"]["url"] == "http://hub:8082"
+    assert server["extraEnv"] == {"LABKIT_BOARD": "http://hub:8082/services/board/report"}
+    (container,) = hub["extraContainers"]
+    (port,), (opened,) = container["ports"], hub["service"]["extraPorts"]
+    assert (port["containerPort"], opened["port"], opened["targetPort"]) == (8082, 8082, port["name"])
+    (comes,), (goes,) = hub["networkPolicy"]["ingress"], server["networkPolicy"]["egress"]
+    assert comes["ports"] == goes["ports"] == [{"protocol": "TCP", "port": 8082}]
+    # Labels of the chart: the proxy's and the participants' pods, and the hub's.
+    assert comes["from"] == [{"podSelector": {"matchLabels": {"hub.jupyter.org/network-access-hub": "true"}}}]
+    assert goes["to"] == [{"podSelector": {"matchLabels": {"component": "hub"}}}]
+
+
+def test_the_boards_container_starts_a_board_that_takes_orders(workshop, tmp_path):
+    values = helm_values(workshop, "lab:1.0").replace("/home/jovyan", str(tmp_path / "home"))
+    (container,) = yaml.safe_load(values)["hub"]["extraContainers"]
+    env = {each["name"]: each.get("value", "the-hubs-token") for each in container["env"]}
+    # A loopback address of its own stands for the pod's.
+    command = [part.replace("0.0.0.0", "127.0.15.254") for part in container["command"]]
+    environment = os.environ | env | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with subprocess.Popen(command, env=environment) as board:
+        try:
+            page = answer("http://127.0.15.254:8082/services/board/")
+            assert page.status_code == 302 and page.headers["Location"].startswith("/hub/api/oauth2/authorize?")
+            folder = tmp_path / "home/board"
+            assert stat.S_IMODE((folder / "board-token").stat().st_mode) == 0o600
+            assert leading.goto(read(folder), "05") == 0  # no lab reports
+        finally:
+            board.terminate()
+
+
+@retry(stop=stop_after_delay(60), wait=wait_fixed(0.1), retry=retry_if_exception_type(httpx.TransportError))
+def answer(url):
+    return httpx.get(url, trust_env=False)
 
 
 def test_a_typo_and_a_wrong_type_in_the_values_are_found(workshop, schema):

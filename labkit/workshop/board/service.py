@@ -1,4 +1,4 @@
-"""The board's web service: `python -m labkit.workshop.board.service FOLDER`. The keeper starts it.
+"""The board's web service: `python -m labkit.workshop.board.service FOLDER [ADDRESS]`. The keeper starts it.
 
 Labs post their reports with the token that the hub gave to their server, so the hub says which participant reports. The
 page is for leaders. https://starlette.dev, https://htmx.org
@@ -45,9 +45,8 @@ def main() -> None:
     workshop = read(Path(sys.argv[1]))
     access = Access(keeper.hub_url(workshop), os.environ["JUPYTERHUB_API_TOKEN"])
     service = BoardService(workshop, Board(workshop.names, workshop.stuck * 60), access, Orders(workshop))
-    uvicorn.run(
-        service.application(), host=workshop.hub_address, port=networks.BOARD_PORT, log_level="warning", lifespan="off"
-    )
+    host = sys.argv[2] if len(sys.argv) > 2 else workshop.hub_address
+    uvicorn.run(service.application(), host=host, port=networks.BOARD_PORT, log_level="warning", lifespan="off")
 
 
 class BoardService:
