@@ -18,6 +18,17 @@ REPORT = "doctor.ipynb"
 # Notebooks that may have more than 60 cells. This one has eleven guided cases and the exercises.
 MOST = {"09-break-and-repair.ipynb": 86}
 
+# The cell with which something happens for the first time, after the one that opens the lab. The notebooks that begin
+# at once are here; in each of them, the second exercise starts from an empty cell.
+FIRST = {
+    "00-the-problem.ipynb": "attach",
+    "01-oidc-provider.ipynb": "knock",
+    "02-iam-role.ipynb": "create",
+    "03-service-account.ipynb": "create",
+    "04-pod.ipynb": "create",
+    "05-verify.ipynb": "who",
+}
+
 # The rule for a reader who runs the boxes. It stands once, on the contents page, and the notebooks link to it.
 RULE = "If a box changes something, take either the box or the cell."
 LINKED = "The `bash` boxes are [for a terminal](../README.md#boxes-and-cells)."
@@ -113,10 +124,29 @@ def test_the_first_cell_shows_the_steps_and_says_which_are_marked(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_plan_and_the_recap_have_the_same_numbered_points(name):
     notebook = read(name)
-    plan, recap = notebook.cells[1].source, notebook.cells[-1].source
+    plan, recap = "\n".join(cell.source for cell in notebook.cells[:2]), notebook.cells[-1].source
     numbered = re.compile(r"^(\d)\. ", re.MULTILINE)
     assert "What we will do" in plan and "## Recap" in recap
     assert numbered.findall(plan) == numbered.findall(recap.partition("## Recap")[2])
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_thing_happens_within_250_words_and_8_cells(name):
+    """A picture, a box (its cell does the same) and what is folded don't count as words."""
+    cells = read(name).cells
+    place = [cell.id for cell in cells].index(FIRST[name])
+    assert cells[place].outputs and place < (10 if name.startswith("00-") else 8)
+    before = "\n\n".join(cell.source for cell in cells[:place] if cell.cell_type == "markdown")
+    aside = re.compile(r"<details>.*?</details>|```.*?```|!\[.*?\]\(.*?\)", re.DOTALL)
+    assert len(aside.sub("", before).split()) <= 250
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_second_exercise_starts_from_an_empty_cell(name):
+    first, second = (cell for cell in code(read(name)) if "exercise" in cell.metadata.get("tags", []))
+    assert copies.split(first.source)[0].splitlines()[:2] != ["# Your code here.", "..."]
+    id = f"{name[:2]}-b"
+    assert copies.split(second.source)[0] == f'# Your code here.\n...\nlab.check("{id}")'
 
 
 def test_each_notebook_links_to_the_one_before_and_the_one_after():

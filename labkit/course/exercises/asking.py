@@ -265,13 +265,21 @@ def denies(
     return refused(what, "AccessDenied", call(place, service, operation, given=given, **more))
 
 
-def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: object) -> str:
+def call(
+    place: "Workspace",
+    service: str,
+    operation: str,
+    given: Credentials | None = None,
+    account: str = "",
+    **more: object,
+) -> str:
     """Call AWS. Return "allowed", or the text of the refusal.
 
-    `given` holds the credentials for the call. By default, they are new credentials of the role.
+    `given` holds the credentials for the call. By default, they are new credentials of the role, for a token of the
+    service account `account`.
     """
     try:
-        client = place.aws.client(service, **(given if given is not None else credentials(place)))
+        client = place.aws.client(service, **(given if given is not None else credentials(place, account)))
         getattr(client, operation)(**more)
     except (ClientError, ApiException) as error:
         return refusal(error)
@@ -302,14 +310,15 @@ def simulated(
     return {each["EvalActionName"]: each["EvalDecision"] for each in answered["EvaluationResults"]}
 
 
-def reads_only(place: "Workspace", key: str) -> list[Comparison]:
+def reads_only(place: "Workspace", key: str, *, elsewhere: bool = False) -> list[Comparison]:
     """Check that the role can only read its own bucket. Return a row, marked as wrong, for each other allowed action.
 
-    The bucket has the namespace's name. IAM's simulator decides about an object `key` in it, and in other buckets.
+    The bucket has the namespace's name. IAM's simulator decides about an object `key` in it, and in other buckets,
+    unless the role may read `elsewhere`.
     """
     name, prefix = place.parameters.namespace, key[: key.rfind("/") + 1]
     requests = [(name, CHANGES_OF_BUCKET), (f"{name}/{key}", CHANGES_OF_OBJECT)]
-    for other in ("another-bucket", f"{name}-other"):
+    for other in () if elsewhere else ("another-bucket", f"{name}-other"):
         requests += [(other, ("s3:ListBucket",)), (f"{other}/{key}", ("s3:GetObject",))]
     decisions = [
         (f"{action} on {resource}", decision)

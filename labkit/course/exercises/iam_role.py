@@ -1,11 +1,22 @@
 """Notebook 02: the trust policy decides who may become the role."""
 
 from contextlib import suppress
+from typing import Any
 
 from labkit import documents
-from labkit.course.exercises.asking import admits, for_others, newcomers, only_cart, refuses
+from labkit.course.exercises.asking import (
+    ALLOWED,
+    call,
+    denies,
+    for_others,
+    newcomers,
+    only_cart,
+    reads_only,
+    refused,
+)
 from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
 from labkit.doctor import Comparison
+from labkit.steps import bucket
 from labkit.workspace import Workspace
 
 ANOTHER_AUDIENCE = "vault"  # the provider lists it while an exercise is open
@@ -18,9 +29,9 @@ def _role_for_the_wrong_namespace(place: Workspace) -> None:
     make_role(place, policy)
 
 
-def _role_for_cart_alone(place: Workspace) -> None:
-    _accounts(place, "till", "guest")
-    make_role(place)
+def _bucket_without_its_role(place: Workspace) -> None:
+    _accounts(place, "reports", "till")
+    bucket.create(place.aws, place.parameters.namespace)
 
 
 def _accounts(place: Workspace, *others: str) -> None:
@@ -33,10 +44,24 @@ def _accounts(place: Workspace, *others: str) -> None:
         make_account(place, name)
 
 
-def _cart_and_till(place: Workspace) -> list[Comparison]:
-    both = ("cart", "till")
+def _cart_and_reports_read(place: Workspace) -> list[Comparison]:
+    both = ("cart", "reports")
     others = [row for name in both for row in for_others(place, name)]
-    return [*(admits(place, name) for name in both), refuses(place, "guest"), *newcomers(place, *both), *others]
+    basket: dict[str, Any] = {"Bucket": place.parameters.namespace, "Key": "basket.txt"}
+    changes = [denies(place, f"cart calls {each}", "s3", each, **basket) for each in ("put_object", "delete_object")]
+    return [
+        *(Comparison(f"{name} lists the bucket", ALLOWED, _listed_by(place, name)) for name in both),
+        refused("till lists the bucket", "AccessDenied", _listed_by(place, "till")),
+        *newcomers(place, *both),
+        *others,
+        # Show the rows of changes only if they are wrong.
+        *(row for row in changes if not row.right and row.found == ALLOWED),
+        *reads_only(place, "basket.txt", elsewhere=True),
+    ]
+
+
+def _listed_by(place: Workspace, account: str) -> str:
+    return call(place, "s3", "list_objects_v2", account=account, Bucket=place.parameters.namespace)
 
 
 def _list_sts_alone(place: Workspace) -> None:
@@ -49,5 +74,5 @@ def _list_sts_alone(place: Workspace) -> None:
 
 EXERCISES = (
     Exercise("02-a", _role_for_the_wrong_namespace, only_cart, restore=_list_sts_alone),
-    Exercise("02-b", _role_for_cart_alone, _cart_and_till, restore=_list_sts_alone),
+    Exercise("02-b", _bucket_without_its_role, _cart_and_reports_read, restore=_list_sts_alone),
 )

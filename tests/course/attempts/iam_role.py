@@ -11,11 +11,14 @@ wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
 REFUSED = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity"
 
 
+READING = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 AUD = {"aud": "sts.amazonaws.com"}
 
 
 def trust(lab: Lab, role: str, *conditions: dict[str, Any], others: str = "", aud: bool = True, **more: Any) -> None:
     """Give the role a trust policy with a statement for each condition. Their keys come without the issuer's name.
+
+    Without the role, create it, and let it read S3.
 
     Each statement also wants the audience of STS, unless `aud` is false. `more` replaces keys of the statements, and
     `others` are AWS principals that may assume the role without a token.
@@ -38,8 +41,12 @@ def trust(lab: Lab, role: str, *conditions: dict[str, Any], others: str = "", au
     ]
     if others:
         statements.append({"Effect": "Allow", "Principal": {"AWS": others}, "Action": "sts:AssumeRole"})
-    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
-    lab.aws.client("iam").update_assume_role_policy(RoleName=role, PolicyDocument=document)
+    document, iam = json.dumps({"Version": "2012-10-17", "Statement": statements}), lab.aws.client("iam")
+    try:
+        iam.update_assume_role_policy(RoleName=role, PolicyDocument=document)
+    except iam.exceptions.NoSuchEntityException:
+        iam.create_role(RoleName=role, AssumeRolePolicyDocument=document)
+        iam.attach_role_policy(RoleName=role, PolicyArn=READING)
 
 
 def subject(namespace: str, *names: str) -> list[str]:
@@ -120,7 +127,23 @@ def a_second_statement_beside_the_planted_one(lab, name):
     trust(lab, name, *both)
 
 
-CART, BOTH = (lambda name: subject(name, "cart")), (lambda name: subject(name, "cart", "till"))
+CART, BOTH = (lambda name: subject(name, "cart")), (lambda name: subject(name, "cart", "reports"))
+
+
+def permit(lab: Lab, role: str, *, attached: str = "", detached: str = "", allowed: str = "") -> None:
+    """Create the right role of 02-b, then change its permissions: attach and detach a policy, and allow an action."""
+    trust(lab, role, {"StringEquals": {"sub": BOTH(role)}})
+    iam = lab.aws.client("iam")
+    if attached:
+        iam.attach_role_policy(RoleName=role, PolicyArn=attached)
+    if detached:
+        iam.detach_role_policy(RoleName=role, PolicyArn=detached)
+    if allowed:
+        statement = {"Effect": "Allow", "Action": allowed, "Resource": f"arn:aws:s3:::{role}"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.put_role_policy(RoleName=role, PolicyName="more", PolicyDocument=document)
+
+
 ATTEMPTS.more(
     "02-a",
     wrong={},
@@ -145,22 +168,38 @@ ATTEMPTS.more(
             "audience vault found admitted",
             lambda lab, name: trust(lab, name, {"StringEquals": {"sub": BOTH(name)}}, aud=False),
         ),
-        "the planted subject unchanged": (f"exercise-02-b:till found {REFUSED}", lambda lab, name: None),
+        "no role at all": (f"reports lists the bucket found {REFUSED}", lambda lab, name: None),
         "a third name that exists": (
-            "exercise-02-b:guest found admitted",
-            lambda lab, name: trust(lab, name, {"StringEquals": {"sub": subject(name, "cart", "till", "guest")}}),
+            "till lists the bucket found allowed",
+            lambda lab, name: trust(lab, name, {"StringEquals": {"sub": subject(name, "cart", "reports", "till")}}),
         ),
         "a third name that doesn't exist": (
             "created just now found admitted",
-            lambda lab, name: trust(lab, name, {"StringEquals": {"sub": subject(name, "cart", "till", "later")}}),
+            lambda lab, name: trust(lab, name, {"StringEquals": {"sub": subject(name, "cart", "reports", "later")}}),
         ),
         "the names in a namespace too many": (
             "default:cart, created just now found admitted",
             lambda lab, name: trust(lab, name, {"StringEquals": {"sub": [*BOTH(name), *subject("default", "cart")]}}),
         ),
-        "everybody but guest": (
+        "everybody but till": (
             "created just now found admitted",
-            lambda lab, name: trust(lab, name, {"StringNotEquals": {"sub": subject(name, "guest")}}),
+            lambda lab, name: trust(lab, name, {"StringNotEquals": {"sub": subject(name, "till")}}),
+        ),
+        "a role that may do nothing": (
+            "cart lists the bucket found AccessDenied: User",
+            lambda lab, name: permit(lab, name, detached=READING),
+        ),
+        "a role that may do everything with S3": (
+            "cart calls delete_object found allowed",
+            lambda lab, name: permit(lab, name, attached="arn:aws:iam::aws:policy/AmazonS3FullAccess"),
+        ),
+        "a role that may delete the bucket": (
+            "s3:DeleteBucket on exercise-02-b found allowed",
+            lambda lab, name: permit(lab, name, allowed="s3:DeleteBucket"),
+        ),
+        "the action of AWS's own services": (
+            f"cart lists the bucket found {REFUSED}",
+            lambda lab, name: trust(lab, name, {"StringEquals": {"sub": BOTH(name)}}, Action="sts:AssumeRole"),
         ),
         "everybody of the account": (
             "someone without a token, for exercise-02-b found admitted",
@@ -170,6 +209,9 @@ ATTEMPTS.more(
     right={
         "one statement each, in the other order": lambda lab, name: trust(
             lab, name, *({"StringLike": {"sub": one}} for one in reversed(BOTH(name)))
+        ),
+        "a policy for this bucket alone": lambda lab, name: permit(
+            lab, name, detached=READING, allowed="s3:ListBucket"
         ),
         "without the case": lambda lab, name: trust(lab, name, {"StringEqualsIgnoreCase": {"sub": BOTH(name)}}),
         "two conditions that both hold": lambda lab, name: trust(
@@ -181,41 +223,41 @@ ATTEMPTS.more(
 )
 
 
-@wrong("02-b", "exercise-02-b:guest found admitted")
+@wrong("02-b", "till lists the bucket found allowed")
 def any_of_the_namespace(lab, name):
     trust(lab, name, {"StringLike": {"sub": f"system:serviceaccount:{name}:*"}})
 
 
-@wrong("02-b", f"exercise-02-b:cart found {REFUSED}")
-def till_in_the_place_of_cart(lab, name):
-    trust(lab, name, {"StringEquals": {"sub": subject(name, "till")}})
+@wrong("02-b", f"cart lists the bucket found {REFUSED}")
+def reports_in_the_place_of_cart(lab, name):
+    trust(lab, name, {"StringEquals": {"sub": subject(name, "reports")}})
 
 
-@wrong("02-b", f"exercise-02-b:till found {REFUSED}")
+@wrong("02-b", f"reports lists the bucket found {REFUSED}")
 def both_names_in_one_text(lab, name):
-    trust(lab, name, {"StringEquals": {"sub": f"system:serviceaccount:{name}:cart,till"}})
+    trust(lab, name, {"StringEquals": {"sub": f"system:serviceaccount:{name}:cart,reports"}})
 
 
 @right("02-b")
 def two_statements(lab, name):
-    trust(lab, name, *({"StringEquals": {"sub": one}} for one in subject(name, "cart", "till")))
+    trust(lab, name, *({"StringEquals": {"sub": one}} for one in subject(name, "cart", "reports")))
 
 
 @right("02-b")
 def two_names_of_string_like(lab, name):
-    trust(lab, name, {"StringLike": {"sub": subject(name, "cart", "till")}})
+    trust(lab, name, {"StringLike": {"sub": subject(name, "cart", "reports")}})
 
 
 @wrong("02-b", "created just now found admitted")
 def wildcards_that_fit_only_the_two_that_exist(lab, name):
-    trust(lab, name, {"StringLike": {"sub": subject(name, "ca*", "ti??")}})
+    trust(lab, name, {"StringLike": {"sub": subject(name, "ca*", "repor??")}})
 
 
 @wrong("02-b", "created just now found admitted")
 def wildcards_between_the_first_and_the_last_letter(lab, name):
-    trust(lab, name, {"StringLike": {"sub": subject(name, "c*t", "t*l")}})
+    trust(lab, name, {"StringLike": {"sub": subject(name, "c*t", "r*s")}})
 
 
 @wrong("02-b", "created just now found admitted")
 def a_wildcard_for_one_letter(lab, name):
-    trust(lab, name, {"StringLike": {"sub": subject(name, "c?rt", "till")}})
+    trust(lab, name, {"StringLike": {"sub": subject(name, "c?rt", "reports")}})
