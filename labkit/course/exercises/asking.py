@@ -265,21 +265,13 @@ def denies(
     return refused(what, "AccessDenied", call(place, service, operation, given=given, **more))
 
 
-def call(
-    place: "Workspace",
-    service: str,
-    operation: str,
-    given: Credentials | None = None,
-    account: str = "",
-    **more: object,
-) -> str:
+def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: object) -> str:
     """Call AWS. Return "allowed", or the text of the refusal.
 
-    `given` holds the credentials for the call. By default, they are new credentials of the role, for a token of the
-    service account `account`.
+    `given` holds the credentials for the call. By default, they are new credentials of the role.
     """
     try:
-        client = place.aws.client(service, **(given if given is not None else credentials(place, account)))
+        client = place.aws.client(service, **(given if given is not None else credentials(place)))
         getattr(client, operation)(**more)
     except (ClientError, ApiException) as error:
         return refusal(error)

@@ -61,7 +61,9 @@ def _cart_and_reports_read(place: Workspace) -> list[Comparison]:
 
 
 def _listed_by(place: Workspace, account: str) -> str:
-    return call(place, "s3", "list_objects_v2", account=account, Bucket=place.parameters.namespace)
+    as_account = place.parameters.model_copy(update={"service_account": account})
+    bucket = place.parameters.namespace
+    return call(Workspace(as_account, place.connection), "s3", "list_objects_v2", Bucket=bucket)
 
 
 def _list_sts_alone(place: Workspace) -> None:
