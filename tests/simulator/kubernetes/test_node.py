@@ -371,7 +371,8 @@ def processes_with(folder: str) -> list[psutil.Process]:
 def test_all_pod_processes_end_when_the_nodes_host_process_ends(mode, number):
     host = started(short_folder(mode), mode)
     daemon = 'setsid sh -c "sleep 901; :" & sleep 902 & trap "" HUP TERM; sleep 903'
-    host.create("pod", {**shell(daemon), "name": "a"}, {**shell("exec sleep 904"), "name": "b"})
+    own = {"name": "own", "downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}
+    host.create("pod", {**shell(daemon), "name": "a"}, {**shell("exec sleep 904"), "name": "b"}, volumes=[own])
     groups = f"*/*{host.running('pod').metadata.uid}*"
     folder = str(host.folder)
     until(lambda: len([p for p in processes_with(folder) if "sleep" in p.cmdline()[0]]) >= 4, "all have started")
@@ -383,6 +384,7 @@ def test_all_pod_processes_end_when_the_nodes_host_process_ends(mode, number):
     until(lambda: not processes_with(folder), "all have ended")
     assert not [file for name in names for file in Path("/dev/shm").glob(name)]
     until(lambda: not list(Path("/sys/fs/cgroup").glob(groups)), "its control groups are gone")
+    until(lambda: not list(Path("/dev/shm").glob(groups)), "its files in memory are gone")
     shutil.rmtree(host.folder)
 
 

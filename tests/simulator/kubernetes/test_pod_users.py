@@ -1,13 +1,16 @@
 """A container's root directory and user: as root, as a user with subordinate ids, and as a user with one id."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from labkit.simulator.kubernetes.node.volumes import LEAST_MEMORY
 from tests import another_user
-from tests.simulator.kubernetes.node_lab import Host, ended, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import SLEEP, Host, ended, shell, short_folder, started, until
 
 TOKEN = {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"audience": "a", "path": "token"}}]}}
 AT_TOKEN = {"volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets/x"}]}
@@ -54,6 +57,38 @@ def test_a_container_has_a_resolver_of_its_own_which_finds_nothing(grade):
     searches = "default.svc.cluster.local svc.cluster.local cluster.local"
     ordinary = f"search {searches}\nnameserver 127.0.0.1\noptions ndots:5\n"
     assert grade.output_of("resolver", shell(script)) == f"{ordinary}none\n"
+
+
+def test_volumes_that_a_kubelet_writes_are_read_only_and_in_memory(grade):
+    grade.api.create_namespaced_config_map("default", {"metadata": {"name": "settings"}, "data": {"a": "1"}})
+    grade.api.create_namespaced_secret("default", {"metadata": {"name": "keys"}, "stringData": {"a": "1"}})
+    name = {"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}
+    volumes = [TOKEN, {"name": "secret", "secret": {"secretName": "keys"}}, {"name": "own", "emptyDir": {}},
+               {"name": "config", "configMap": {"name": "settings"}}, {"name": "api", "downwardAPI": {"items": [name]}},
+               ]  # fmt: skip
+    at = [{"name": volume["name"], "mountPath": f"/v/{volume['name']}"} for volume in volumes]
+    script = f"""for each in api secret token config own; do
+        findmnt -no FSTYPE --target /v/$each; touch /v/$each/made 2>/dev/null && echo {"$each"} can be written
+    done; {SLEEP}"""
+    grade.create("kinds", shell(script, volumeMounts=at), volumes=volumes)
+    disk = subprocess.run(["findmnt", "-no", "FSTYPE", "--target", grade.folder], capture_output=True, text=True).stdout
+    grade.running("kinds")
+    has_room = shutil.disk_usage("/dev/shm").free > LEAST_MEMORY
+    in_memory = ("tmpfs\n" if has_room else disk) * 3
+    until(lambda: grade.log("kinds").endswith("own can be written\n"), "it has tried all")
+    assert grade.log("kinds") == f"{in_memory}{disk * 2}own can be written\n"
+    uid = grade.read("kinds").metadata.uid
+    assert len([*Path("/dev/shm").glob(f"labkit-*/{uid}/token")]) == has_room
+    grade.api.delete_namespaced_pod("kinds", "default")
+    until(lambda: not [*Path("/dev/shm").glob(f"labkit-*/{uid}")], "its tokens are gone")
+
+
+def test_sys_has_the_hardware_and_can_only_be_read(grade):
+    script = "exec 2>&1; cat /sys/devices/system/cpu/online; ls /sys; touch /sys/made /sys/module/made"
+    said = grade.output_of("sys", shell(script))
+    assert said.startswith(Path("/sys/devices/system/cpu/online").read_text())
+    assert {"bus", "class", "devices"} <= set(said.split()) and not {"fs", "kernel", "firmware"} & set(said.split())
+    assert said.count("Read-only file system") == 2
 
 
 def test_a_container_has_the_user_of_its_manifest(grade):

@@ -341,7 +341,7 @@ class ContainerLife:
         """Return, for each hostPath that the container would like to write and can't, one sentence."""
         volumes = self._pod.volumes
         names = [each["name"] for each in self.status.spec.get("volumeMounts") or () if not each.get("readOnly")]
-        paths = [str(volumes.folders[name]) for name in names if volumes.read_only(name)]
+        paths = [str(volumes.folders[name]) for name in names if volumes.of_this_machine(name)]
         why = "is read-only here: it's your machine's, not a node's"
         return [f"hostPath {path} {why}" for path in paths] if self._ground.private else []
 
@@ -356,7 +356,7 @@ class ContainerLife:
             raise ConfigError(f"unable to provision SubPath `{part}`: must not contain '..'")
         try:
             if not (volume / part).exists():
-                if self._pod.volumes.read_only(name):
+                if self._pod.volumes.of_this_machine(name):
                     raise PermissionError(volume)
                 (volume / part).mkdir(parents=True)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path

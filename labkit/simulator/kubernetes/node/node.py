@@ -38,6 +38,7 @@ from labkit.simulator.kubernetes.node.pod_status import ADDRESS
 from labkit.simulator.kubernetes.node.ports import PortClaims
 from labkit.simulator.kubernetes.node.processes import TOOLS_PATH, Reaper, end_all_below, permitted
 from labkit.simulator.kubernetes.node.users import Users
+from labkit.simulator.kubernetes.node.volumes import folder_in_memory
 from labkit.simulator.kubernetes.objects.kinds import Object
 from labkit.simulator.kubernetes.objects.pods import has_ended
 from labkit.simulator.listener import Listener
@@ -88,6 +89,7 @@ class Node:
         self._reaper = Reaper(self.folder)
         self._pods: dict[str, PodLife] = {}
         self.limits = self.users = ""  # in words
+        self._memory: Path | None = None
         self._listed = False  # whether the node knows its pods
         self._ends: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -129,6 +131,9 @@ class Node:
         self.limits, self.users = str(limits), str(users)
         for prefix in limits.prefixes:
             self._reaper.remove(prefix)
+        self._memory = folder_in_memory(self.folder) if private else None
+        if self._memory:
+            self._reaper.delete(self._memory)
         self._ground = Ground(
             client=self._client,
             events=self._events,
@@ -141,6 +146,7 @@ class Node:
             led=self.led,
             home=self.home,
             visible=(programs, self._clock.of_pods.parent),
+            memory=self._memory,
             room=_room(),
             private=private,
             own_processes=own_processes,

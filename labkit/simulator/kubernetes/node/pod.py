@@ -44,6 +44,7 @@ class Ground:
     led: dict[str, str]  # an address in a pod's variable -> the address that replaces it
     home: dict[str, str]  # the files in a pod's home folder: path -> text
     visible: tuple[Path, ...]
+    memory: Path | None  # a folder in memory
     room: Room
     private: bool
     own_processes: bool
@@ -80,6 +81,7 @@ class NodePod:
             now=ground.clock.now,
             room=ground.room,
             users=ground.users,
+            in_memory=ground.memory / folder.name if ground.memory else None,
         )
 
     @property

@@ -85,6 +85,7 @@ class PodLife:
         """End the pod's containers within `grace` seconds, and remove the pod's folder."""
         await self.stop(grace)
         self.pod.ground.events.forget(self.pod.document)
+        await asyncio.to_thread(self.pod.volumes.remove)
         await asyncio.to_thread(self.pod.ground.users.remove, self.pod.folder)
 
     async def stop(self, grace: float = 0.0) -> None:
@@ -106,8 +107,8 @@ class PodLife:
             self.pod.ground.events.add(self.pod.document, "Evicted", message, warning=True)
             await self._end_containers(EVICTION_GRACE)
             self.pod.changed.set()
-        for folder in (self.pod.home, self.pod.volumes.folder):
-            await asyncio.to_thread(self.pod.ground.users.remove, folder)
+        await asyncio.to_thread(self.pod.ground.users.remove, self.pod.home)
+        await asyncio.to_thread(self.pod.volumes.remove)
 
     async def tend(self) -> None:
         """Do what is due: end the pod at its deadline, evict it, renew tokens, or refresh the volumes."""

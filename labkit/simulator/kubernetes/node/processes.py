@@ -71,6 +71,10 @@ class Reaper:
         """At the node's end, remove the control groups whose paths begin with this prefix."""
         self._say(f"remove {prefix}\n")
 
+    def delete(self, folder: Path) -> None:
+        """At the node's end, delete this folder."""
+        self._say(f"delete {folder}\n")
+
     async def stop(self) -> None:
         """End all remaining processes, as if the node had been killed."""
         if self._process and self._process.stdin:

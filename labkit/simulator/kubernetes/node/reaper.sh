@@ -1,12 +1,14 @@
 # Outlives the lab's server until it has ended the processes that the server started.
-# Standard input: lines "add GROUP", "drop GROUP" and "remove PREFIX" (of control groups). It ends when the server ends, even if the server is killed.
+# Standard input: lines "add GROUP", "drop GROUP", "remove PREFIX" (of control groups) and "delete FOLDER". It ends when the server ends, even if the server is killed.
 # $1: the node's folder. Each process of a pod has its HOME in this folder.
 trap '' HUP INT TERM
 groups=' '
 prefixes=
+folder=
 while read -r verb group; do
     case $verb in
         add) groups="$groups$group " ;;
+        delete) folder=$group ;;
         remove) prefixes="$prefixes $group" ;;
         drop) groups="${groups%% "$group" *} ${groups#* "$group" }" ;;
     esac
@@ -22,6 +24,7 @@ for round in 1 2; do
         kill -KILL "${process%/environ}" 2>/dev/null
     done
 done
+[ -z "$folder" ] || rm -rf -- "$folder"
 for prefix in $prefixes; do
     for attempt in $(seq 100); do
         rmdir "$prefix"* 2>/dev/null

@@ -13,6 +13,10 @@ from labkit.simulator.kubernetes.node.mounts import Mount, MountRefused
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - each container has its own
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
+# Not the control groups, nor what a runtime masks.
+# https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-filesystems
+HARDWARE = tuple(f"/sys/{name}" for name in ("block", "bus", "class", "dev", "devices", "module", "power"))
+MASKED = "/sys/devices/virtual/powercap"
 # What programs and libraries read. /etc/ssl and /etc/pki have private keys, too.
 SETTINGS = (
     *("alternatives", "crypto-policies", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types"),
@@ -20,7 +24,7 @@ SETTINGS = (
     *("services", "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf"),
 )
 OWN = {"etc": 0o755, "home": 0o755, "media": 0o755, "mnt": 0o755, "opt": 0o755, "root": 0o700, "run": 0o755,
-       "srv": 0o755, "tmp": 0o1777, "var": 0o755, "var/cache": 0o755, "var/lib": 0o755, "var/log": 0o755,
+       "srv": 0o755, "sys": 0o755, "tmp": 0o1777, "var": 0o755, "var/cache": 0o755, "var/lib": 0o755, "var/log": 0o755,
        "var/tmp": 0o1777}  # fmt: skip
 DEVICES = ("full", "null", "ptmx", "pts", "random", "tty", "urandom", "zero")
 # libfaketime's semaphore and memory, for all users of a container. Nobody waits for a semaphore of this value, because
@@ -67,7 +71,10 @@ class Root:
         self._make_folders(texts or {})
         self._make_devices()
         self._make_proc(new_proc)
-        seen = self._seen([*SYSTEM, *(f"/etc/{name}" for name in SETTINGS), *_programs(), *map(str, visible)])
+        settings = (f"/etc/{name}" for name in SETTINGS)
+        seen = self._seen([*SYSTEM, *HARDWARE, *settings, *_programs(), *map(str, visible)])
+        if Path(MASKED).is_dir():
+            seen.append(Mount(MASKED, self.folder / "media", read_only=True))
         volumes = [self._add(mount, own=mount not in seen) for mount in sorted([*seen, *mounts], key=_depth)]
         # Whether a volume hides the system's programs or libraries. Then no program can start.
         needed = {self._real(path) for path in ("/bin", "/lib", "/lib64")}
@@ -116,6 +123,7 @@ class Root:
         for name, mode in OWN.items():
             _folder(self.folder / name, mode)
         (self.folder / "var/run").symlink_to("/run")
+        self._bind(self.folder / "sys", self.folder / "sys", read_only=True)
         for name in SETTINGS:
             if Path("/etc", name).is_file():
                 _folder((self.folder / "etc" / name).parent)

@@ -5,6 +5,7 @@ https://kubernetes.io/docs/concepts/storage/volumes/
 
 import asyncio
 import base64
+import hashlib
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 
 from labkit.simulator.kubernetes.node.client import said
 from labkit.simulator.kubernetes.node.container_environment import (
@@ -24,11 +26,13 @@ from labkit.simulator.kubernetes.node.container_environment import (
     referenced,
     resource_value,
 )
+from labkit.simulator.kubernetes.node.root import SHARED_MEMORY
 from labkit.simulator.kubernetes.node.users import ContainerUser, SecurityContext, Users
 from labkit.simulator.kubernetes.objects.kinds import Object
 
 DAY = 24 * 3600.0
 READABLE, PRIVATE, GROUPS = 0o644, 0o600, 0o440  # file modes
+LEAST_MEMORY = 128 << 20  # bytes
 
 RequestToken = Callable[[str, int], Awaitable[tuple[str, float]]]
 Files = dict[str, tuple[bytes, int, int]]  # path in the volume -> content, mode and owner
@@ -72,7 +76,8 @@ class ProjectedToken:
 class Volumes:
     """The volumes of one pod.
 
-    Each volume is a folder in `folder`, but a hostPath is an existing path of this machine.
+    Each volume is a folder in `folder`; in `in_memory` if a kubelet keeps the volume in memory. A hostPath is an
+    existing path of this machine.
     """
 
     pod: Object
@@ -82,6 +87,7 @@ class Volumes:
     now: Callable[[], float]  # lab time
     room: Room
     users: Users = field(default_factory=Users)
+    in_memory: Path | None = None
     folders: dict[str, Path] = field(default_factory=dict, init=False)
     _tokens: dict[tuple[str, str], ProjectedToken] = field(default_factory=dict, init=False)
     _written: dict[str, Files] = field(default_factory=dict, init=False)
@@ -98,9 +104,24 @@ class Volumes:
         now = self.now()
         return any(token.due(now) for token in self._tokens.values())
 
-    def read_only(self, name: str) -> bool:
+    def of_this_machine(self, name: str) -> bool:
         """Whether a volume is a hostPath outside of the node's own folder. It has your machine's files."""
-        return not self.folders[name].resolve().is_relative_to(self.folder.parents[2].resolve())
+        return "hostPath" in self._named(name) and not self.folders[name].resolve().is_relative_to(
+            self.folder.parents[2].resolve()
+        )
+
+    def read_only(self, name: str) -> bool:
+        """Whether containers can only read a volume."""
+        return not {"emptyDir", "hostPath"} & self._named(name).keys() or self.of_this_machine(name)
+
+    def remove(self) -> None:
+        """Remove the volumes' files."""
+        for folder in (self.folder, self.in_memory):
+            if folder:
+                self.users.remove(folder)
+
+    def _named(self, name: str) -> Object:
+        return next(volume for volume in self.pod["spec"]["volumes"] if volume["name"] == name)
 
     async def _set_up(self, volume: Object) -> str:
         name = volume["name"]
@@ -108,7 +129,8 @@ class Volumes:
             if "hostPath" in volume:
                 self.folders[name] = _of_this_machine(volume["hostPath"])
                 return ""
-            folder = self.folders[name] = self.folder / name
+            on_disk = not self.in_memory or "emptyDir" in volume or "configMap" in volume
+            folder = self.folders[name] = (self.folder if on_disk else self.in_memory) / name
             if "emptyDir" in volume:
                 if not folder.exists():
                     folder.mkdir(parents=True)
@@ -208,6 +230,20 @@ class Volumes:
                 of = {"configmap": "configmap references non-existent config"}
                 raise ConfigError(f"{of.get(kind, 'references non-existent secret')} key: {item['key']}")
         return files
+
+
+def folder_in_memory(node: Path) -> Path | None:
+    """Make a folder in memory for the node with the folder ``node``; None if this machine has no room for it."""
+    folder = SHARED_MEMORY / f"labkit-{hashlib.sha256(str(node).encode()).hexdigest()[:12]}"
+    kinds = {each.mountpoint: each.fstype for each in psutil.disk_partitions(all=True)}
+    if kinds.get(str(SHARED_MEMORY)) != "tmpfs" or shutil.disk_usage(SHARED_MEMORY).free < LEAST_MEMORY:
+        return None
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # left by a node that was killed
+        folder.mkdir(mode=0o700)  # fails if it's another user's
+    except OSError:
+        return None
+    return folder
 
 
 def project(files: Files, folder: Path, own: Callable[[Path, Files], None] = lambda *_: None) -> None:
