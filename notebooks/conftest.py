@@ -32,7 +32,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         with Lab.open() as lab:
             lab.remove()
     # Only a lab of the worker's own: without workers it is the reader's.
-    if item.path.name in ("12-fleet.ipynb", "98-examination.ipynb") and hasattr(item.config, "workerinput"):
+    if item.path.name in ("14-fleet.ipynb", "98-examination.ipynb") and hasattr(item.config, "workerinput"):
         _empty_lab()
 
 

@@ -19,7 +19,7 @@ app = typer.Typer()
 NEED_MORE = (
     "These permissions are enough for irsa.ipynb and its clean-up. Other notebooks need more, for example\n"
     "  02   iam:UpdateAssumeRolePolicy, and in the cluster: create serviceaccounts/token\n"
-    "  08   iam:CreateRole and iam:PutRolePolicy for roles with other names"
+    "  07   iam:CreateRole and iam:PutRolePolicy for roles with other names"
 )
 
 
@@ -72,7 +72,7 @@ def policy(
 
     Some notebooks need more permissions. Notebook 02 requests tokens from the cluster and changes trust policies.
 
-    Notebook 08 creates roles with other names.
+    Notebook 07 creates roles with other names.
     """
     import botocore.session
 

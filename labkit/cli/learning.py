@@ -17,7 +17,7 @@ import typer
 from labkit.cli.given import Given, named
 from labkit.cli.lab import command, variables
 from labkit.cli.up import start
-from labkit.course import NOTEBOOKS, contents
+from labkit.course import NOTEBOOKS, contents, renumbering
 from labkit.course import progress as progress_of
 from labkit.errors import LabError
 from labkit.showing import LIVE
@@ -182,9 +182,14 @@ def copy_notebooks(learn: Path, *, with_contents: bool = True) -> list[str]:
             next="pip install --force-reinstall --no-deps ./labkit-….whl   "
             "(in a clone, build this file with: make wheel)",
         )
-    missing = [original for original in originals if not (learn / original.name).exists()]
     try:
         learn.mkdir(exist_ok=True)
+        if renumbering.carry_over(learn):
+            typer.echo(
+                "The notebooks from 06 on have new numbers. Yours have them too, with your answers and your progress; "
+                f"{LEARN}/{renumbering.ASIDE}/ has your files unchanged."
+            )
+        missing = [original for original in originals if not (learn / original.name).exists()]
         (learn / PICTURES).mkdir(exist_ok=True)
         for file in (*(NOTEBOOKS / PICTURES).glob("*.svg"), *NOTEBOOKS.glob("*.md")):
             copied = learn / file.relative_to(NOTEBOOKS)

@@ -4,6 +4,7 @@
 lab. `faults` has the common mistakes that `lab.break_` puts into a running lab. `widgets` draws the views of the
 notebooks. `capstone` is notebook 97, `examination` notebook 98. `copies` makes the learner's notebooks, `progress`
 records the learner's progress, `review` asks what the learner may have forgotten, and `contents` shows the progress.
+`renumbering` carries the learner's files over from version 0.1.0.
 
 This module is the door: everybody else imports from here alone. A name is imported from its module when it's first
 used.
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         faults,
         lessons,
         progress,
+        renumbering,
         review,
     )
     from labkit.course.capstone import Capstone
@@ -57,6 +59,7 @@ else:
         "faults.report": ["MendReport", "mend_report"],
         "lessons": ["lessons"],
         "progress": ["progress"],
+        "renumbering": ["renumbering"],
         "review": ["review"],
         "widgets.check": ["CHECK_MIME", "Check"],
         "widgets.flow": ["flow"],

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
+from labkit.course import renumbering
 from labkit.showing import counted, left_aligned, table
 
 VARIABLE = "LABKIT_PROGRESS"
 BOARD = "LABKIT_BOARD"
 """The variable with the address that takes reports, in a workshop with a board."""
 NAME = "progress.jsonl"
-VERSION = 1
+VERSION = 2  # 1: the notebooks had other numbers
 EXAMINATION = "98-examination"
 
 
@@ -200,7 +201,9 @@ def events(file: Path | None = None) -> Iterator[ProgressEvent | None]:
     for line in lines:
         try:
             event = json.loads(line)
-            ok = event["version"] == VERSION and isinstance(event["what"], str) and isinstance(event["id"], str)
+            if event["version"] == 1:
+                event["id"] = renumbering.today(event["id"])
+            ok = event["version"] in (1, VERSION) and isinstance(event["what"], str) and isinstance(event["id"], str)
             ok = ok and isinstance(event["right"], bool) and isinstance(event["at"], int | float)
             if event["what"] == "examined":
                 stands = event["examination"]

@@ -24,7 +24,7 @@ from labkit.workshop.settings import Workshop
 from labkit.workshop.spawner import clear
 
 NOTEBOOKS = {"01": "01-oidc-provider.ipynb", "02": "02-iam-role.ipynb", "05": "05-verify.ipynb"}
-# As notebook 09 does, in the kernel that runs already: fifty `labkit` processes at once would need 5 GiB more.
+# As notebooks 09 and 10 do, in the kernel that runs already: fifty `labkit` processes at once would need 5 GiB more.
 BREAK, REPAIR = 'lab.ready(through="pod"); lab.break_(seed=1)', "lab.mend()"
 # Who the pod is, and which participants' roles its account has.
 WHO = """print(in_pod("aws sts get-caller-identity --query Arn --output text").split("/")[1],

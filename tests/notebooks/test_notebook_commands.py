@@ -26,7 +26,7 @@ FINDS = re.compile(r"  # finds: ([\w-]+)$")  # the doctor then ends with exit co
 # Which boxes replace their cells, counted from 0. In the first six notebooks a reader can choose at each step.
 EVEN, ODD, ALL = (0,), (1,), (0, 1)
 CHOSEN = [(number, chosen) for number in ("00", "01", "02", "03", "04", "05") for chosen in (EVEN, ODD)]
-CHOSEN += [(number, ALL) for number in ("06", "07", "08", "09", "10", "11", "99")]
+CHOSEN += [(number, ALL) for number in ("06", "07", "08", "09", "10", "11", "12", "13", "99")]
 
 
 @pytest.fixture(scope="module")

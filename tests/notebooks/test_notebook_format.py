@@ -15,9 +15,6 @@ from tests.notebooks.books import FOLDER, NAMES, changes, code, commands, fences
 # The one notebook that teaches no step. It makes a diagnosis that you can pass on.
 REPORT = "doctor.ipynb"
 
-# Notebooks that may have more than 60 cells. This one has eleven guided cases and the exercises.
-MOST = {"09-break-and-repair.ipynb": 86}
-
 # The cell with which something happens for the first time, after the one that opens the lab. The notebooks that begin
 # at once are here; in each of them, the second exercise starts from an empty cell.
 FIRST = {
@@ -77,7 +74,7 @@ def test_cell_ids_are_unique_words(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_has_a_bounded_number_of_cells_and_short_code_cells(name):
     notebook = read(name)
-    assert 20 <= len(notebook.cells) <= MOST.get(name, 60)
+    assert 20 <= len(notebook.cells) <= 60
     lines = {cell.id: len(cell.source.splitlines()) for cell in code(notebook) if cell.id != "parameters"}
     assert max(lines.values()) <= 12, lines
     assert sum(count < 5 for count in lines.values()) * 2 >= len(lines), lines

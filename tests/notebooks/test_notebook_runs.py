@@ -43,7 +43,7 @@ def test_a_broken_step_fails_the_run_and_names_the_cause(broken, by, code, home,
 
 
 def test_a_refusal_run_again_after_the_pod_took_the_role_says_what_to_do(empty_lab):
-    notebook = read("08-least-privilege.ipynb")
+    notebook = read("07-least-privilege.ipynb")
     at = {cell.id: index for index, cell in enumerate(notebook.cells)}
     client = NotebookClient(notebook, kernel_name="python3", timeout=120)
     with client.setup_kernel():

@@ -24,7 +24,7 @@ from labkit.steps.pod import ImageNotPulled, build, wait_until_running
 from labkit.targets import kind
 from labkit.targets.kind import AnotherCluster
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "09-break-and-repair.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "09-break-and-repair-sts.ipynb"
 
 
 def variables(pod: Any) -> dict[str, str]:

@@ -259,7 +259,7 @@ def test_labkit_policy_and_its_help_say_which_notebooks_need_more():
         lines = [" ".join(line.split()) for line in done.stderr.splitlines()[-3:]]
         assert lines[0].endswith("Other notebooks need more, for example")
         assert lines[1] == "02 iam:UpdateAssumeRolePolicy, and in the cluster: create serviceaccounts/token"
-        assert lines[2].startswith("08 iam:CreateRole and iam:PutRolePolicy for roles with other names")
+        assert lines[2].startswith("07 iam:CreateRole and iam:PutRolePolicy for roles with other names")
         assert "need more" not in done.stdout
 
 

@@ -23,7 +23,7 @@ from kubernetes import client
 
 import labkit
 from labkit.cli import learning
-from labkit.course import contents
+from labkit.course import contents, renumbering
 from labkit.course import progress as progress_of
 from labkit.errors import LabError
 from tests import commands
@@ -50,7 +50,7 @@ IMPORTS = [
 # Notebooks that run whole. `make lessons` runs more than the first one, because each takes several seconds or more.
 RUN = ["04-pod"]
 if os.environ.get("LABKIT_LESSONS") == "all":
-    RUN += ["06-terraform", "07-inside-the-exchange", "09-break-and-repair", "12-fleet"]
+    RUN += ["08-terraform", "06-inside-the-exchange", "09-break-and-repair-sts", "14-fleet"]
 OPEN = "labkit up --imds open"
 LINK = re.compile(r"\]\(contents\.ipynb(?:#([^)]+))?\)")
 
@@ -71,6 +71,14 @@ def webhook_of(home: Path) -> dict[str, str]:
 def learn(tmp_path_factory) -> Path:
     """The learner's folder, as 0.1.0 left it."""
     return unpacked(LEARN, tmp_path_factory.mktemp("learner") / "learn")
+
+
+@pytest.fixture
+def mine(learn, tmp_path) -> Path:
+    """The same folder after `labkit lab` of this version."""
+    shutil.copytree(learn, tmp_path / "learn")
+    learning.copy_notebooks(tmp_path / "learn")
+    return tmp_path / "learn"
 
 
 @pytest.fixture(scope="module")
@@ -205,12 +213,18 @@ class Gadget:
 
 
 def test_labkit_lab_leaves_old_notebooks_alone_and_adds_what_is_missing(learn, tmp_path):
+    """Old notebooks get today's names, ids and links. The originals stay unchanged in a folder beside them."""
     mine = tmp_path / "learn"
     shutil.copytree(learn, mine)
     before = {file.name: file.read_bytes() for file in mine.glob("[0-9]*.ipynb")}
     added = learning.copy_notebooks(mine)
-    assert {file: (mine / file).read_bytes() for file in before} == before
-    assert {f"{name}.ipynb" for name in added} | {*before} == {path.name for path in contents.NOTEBOOKS.glob("*.ipynb")}
+    assert {file: (mine / renumbering.ASIDE / file).read_bytes() for file in before} == before
+    old = {file: renumbering.NOTEBOOKS.get(file[:-6], file[:-6]) for file in before}
+    assert {*added, *old.values()} == {path.stem for path in contents.NOTEBOOKS.glob("*.ipynb")}
+    cells = {file: [cell.id for cell in nbformat.reads(text, as_version=4).cells] for file, text in before.items()}
+    today = {file: nbformat.read(mine / f"{name}.ipynb", as_version=4).cells for file, name in old.items()}
+    assert {file: [cell.id for cell in each] for file, each in today.items()} == cells
+    assert not any((mine / f"{name}.ipynb").exists() for name in renumbering.NOTEBOOKS)
     page = nbformat.read(mine / contents.NAME, as_version=4)
     shown = page.cells[1].outputs[0].data["text/plain"]
     assert "02 IAM role: " in shown and "exercises 1 of 2, questions 2 of 6, step checked" in shown
@@ -224,6 +238,48 @@ def test_each_link_of_an_old_notebook_leads_to_a_heading_of_the_contents_page(le
     anchors = {heading.replace(" ", "-") for heading in headings}
     linked = LINK.findall((learn / name).read_text())
     assert linked and {*linked} - {""} <= anchors
+
+
+def test_an_old_notebook_opens_its_own_exercises_and_links_to_notebooks_of_today(mine):
+    for name, ids in {"08-terraform": {"08-a", "08-b"}, "09-break-and-repair-sts": {"09-a", "10-a"}}.items():
+        text = (mine / f"{name}.ipynb").read_text()
+        assert {*re.findall(r'lab\.exercise\(\\"(.+?)\\"\)', text)} == ids
+        assert {*re.findall(r"exercise-(\d\d-[a-z])", text)} <= ids
+        linked = {*re.findall(r"\]\(([\w-]+\.ipynb)", text)}
+        assert linked and all((mine / each).is_file() for each in linked)
+
+
+def test_what_the_learner_writes_after_the_change_of_numbers_is_never_written_over(mine):
+    (mine / "06-terraform.ipynb").write_text("a tab of the browser saved it again")
+    (mine / "08-terraform.ipynb").write_text("an answer")
+    assert learning.copy_notebooks(mine) == []
+    assert (mine / "06-terraform.ipynb").read_text() == "a tab of the browser saved it again"
+    assert (mine / "08-terraform.ipynb").read_text() == "an answer"
+
+
+def test_a_change_of_numbers_that_a_full_disk_stopped_ends_at_the_next_start(learn, mine, tmp_path, monkeypatch):
+    stopped = tmp_path / "stopped"
+    shutil.copytree(learn, stopped)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(LabError, match="No space left on device"):
+            learning.copy_notebooks(stopped)
+    learning.copy_notebooks(stopped)
+    assert {file.name: file.read_bytes() for file in stopped.glob("*.ipynb")} == {
+        file.name: file.read_bytes() for file in mine.glob("*.ipynb")
+    }
+
+
+def test_the_progress_of_before_counts_under_todays_numbers(tmp_path):
+    file = tmp_path / progress_of.NAME
+    was = ("06-a", "07-b", "09-a", "09-b", "11-a", "00-a")
+    lines = [{"version": 1, "at": 0, "what": "tried", "id": id, "right": True} for id in was]
+    lines += [{"version": 1, "at": 0, "what": "answered", "id": id, "right": True} for id in ("09-1", "11-6", "12-8")]
+    lines += [{"version": 2, "at": 0, "what": "tried", "id": "06-a", "right": True}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    read = progress_of.read(file)
+    assert {*read.solved} == {"08-a", "06-b", "09-a", "10-a", "12-a", "00-a", "06-a"}
+    assert {*read.answered} == {"10-1", "13-2", "14-8"} and read.unread == 0
 
 
 def test_the_progress_counts_as_before(learn):
@@ -273,8 +329,8 @@ def empty(tmp_path_factory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_every_cell_of_an_old_notebook_runs(empty, learn, tmp_path, name):
-    done = labkit.run(learn / f"{name}.ipynb", tmp_path / "out.ipynb")
+def test_every_cell_of_an_old_notebook_runs(empty, mine, tmp_path, name):
+    done = labkit.run(mine / f"{name}.ipynb", tmp_path / "out.ipynb")
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     cells = [cell for cell in executed.cells if cell.cell_type == "code"]
     assert cells and all(cell.execution_count for cell in cells)

@@ -1,4 +1,4 @@
-"""Notebook 10: a pod of one account reads a bucket of another account."""
+"""Notebook 11: a pod of one account reads a bucket of another account."""
 
 from uuid import uuid4
 
@@ -83,6 +83,6 @@ def _read_by_a_new_role(place: Workspace, name: str) -> list[Comparison]:
 
 
 EXERCISES = (
-    Exercise("10-a", _role_over_there_without_its_provider, _cart_is_admitted_over_there, in_two_accounts=True),
-    Exercise("10-b", _bucket_over_there_without_a_policy, _cart_alone_reads, in_two_accounts=True),
+    Exercise("11-a", _role_over_there_without_its_provider, _cart_is_admitted_over_there, in_two_accounts=True),
+    Exercise("11-b", _bucket_over_there_without_a_policy, _cart_alone_reads, in_two_accounts=True),
 )

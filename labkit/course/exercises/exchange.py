@@ -1,4 +1,4 @@
-"""Notebook 07: the life of a token and of a session."""
+"""Notebook 06: the life of a token and of a session."""
 
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ADMITTED, HOUR, exchange, refused, refuses, token_life
@@ -42,6 +42,6 @@ def _sessions_of_four_hours(place: Workspace) -> list[Comparison]:
 
 
 EXERCISES = (
-    Exercise("07-a", _life_that_is_not_a_number, _tokens_of_an_hour_for_cart_alone),
-    Exercise("07-b", _role_and_till, _sessions_of_four_hours),
+    Exercise("06-a", _life_that_is_not_a_number, _tokens_of_an_hour_for_cart_alone),
+    Exercise("06-b", _role_and_till, _sessions_of_four_hours),
 )

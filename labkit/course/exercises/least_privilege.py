@@ -1,4 +1,4 @@
-"""Notebook 08: each workload gets its own role, with only the permissions that it needs."""
+"""Notebook 07: each workload gets its own role, with only the permissions that it needs."""
 
 from typing import Any
 
@@ -82,6 +82,6 @@ def _each_has_its_own_role(place: Workspace) -> list[Comparison]:
 
 
 EXERCISES = (
-    Exercise("08-a", _role_that_reads_the_whole_bucket, _reads_its_own_prefix),
-    Exercise("08-b", _role_that_two_share, _each_has_its_own_role),
+    Exercise("07-a", _role_that_reads_the_whole_bucket, _reads_its_own_prefix),
+    Exercise("07-b", _role_that_two_share, _each_has_its_own_role),
 )

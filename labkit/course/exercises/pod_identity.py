@@ -1,4 +1,4 @@
-"""Notebook 11: EKS Pod Identity gives a pod its role."""
+"""Notebook 12: EKS Pod Identity gives a pod its role."""
 
 import json
 
@@ -74,6 +74,6 @@ def _cart_alone_is_trusted(place: Workspace) -> list[Comparison]:
 
 
 EXERCISES = (
-    Exercise("11-a", _association_of_another_name, _cart_alone_is_associated),
-    Exercise("11-b", _trust_policy_without_tags, _cart_alone_is_trusted),
+    Exercise("12-a", _association_of_another_name, _cart_alone_is_associated),
+    Exercise("12-b", _trust_policy_without_tags, _cart_alone_is_trusted),
 )

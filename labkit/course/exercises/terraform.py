@@ -1,4 +1,4 @@
-"""Notebook 06: the role that a Terraform module makes."""
+"""Notebook 08: the role that a Terraform module makes."""
 
 from typing import Any
 from uuid import uuid4
@@ -76,6 +76,6 @@ def _the_role_that_exists(place: Workspace) -> list[Comparison]:
 
 
 EXERCISES = (
-    Exercise("06-a", _wildcard_that_admits_nobody, _each_release_and_nobody_else),
-    Exercise("06-b", _role_whose_name_is_a_prefix, _the_role_that_exists),
+    Exercise("08-a", _wildcard_that_admits_nobody, _each_release_and_nobody_else),
+    Exercise("08-b", _role_whose_name_is_a_prefix, _the_role_that_exists),
 )

@@ -17,7 +17,7 @@ from labkit.doctor.stages import Stage
 from labkit.policy.arn import Arn
 
 LEARN = "04-pod.ipynb"
-INSIDE = "07-inside-the-exchange.ipynb"
+INSIDE = "06-inside-the-exchange.ipynb"
 SOURCE = "kubectl get pod -o yaml, spec.containers[].env"
 WHO = "kubectl exec … -- aws sts get-caller-identity"
 ASSUME = "AssumeRoleWithWebIdentity"

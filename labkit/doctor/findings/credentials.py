@@ -72,7 +72,7 @@ def token_malformed(evidence: Evidence) -> Symptom | None:
     )
 
 
-@cause("token-expired", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.EXCHANGE,))
+@cause("token-expired", stages.TOKEN, "06-inside-the-exchange.ipynb", reads=(kinds.EXCHANGE,))
 def token_expired(evidence: Evidence) -> Symptom | None:
     """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
     exchange = _refused_exchange(evidence)
@@ -87,7 +87,7 @@ def token_expired(evidence: Evidence) -> Symptom | None:
     )
 
 
-@cause("token-read-once", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.CLAIMS,))
+@cause("token-read-once", stages.TOKEN, "06-inside-the-exchange.ipynb", reads=(kinds.CLAIMS,))
 def token_read_once(evidence: Evidence) -> Symptom | None:
     """The application still sends its first token, although the node has renewed the token in the file.
 

@@ -16,7 +16,7 @@ from labkit.policy.reference import has_action, nearest_action
 from labkit.policy.wildcards import wildcard
 from labkit.policy.written import listed
 
-LEARN = "08-least-privilege.ipynb"
+LEARN = "07-least-privilege.ipynb"
 ADMINISTRATOR = ":policy/AdministratorAccess"
 OF_AWS = ":iam::aws:policy/"
 # The actions that a role's policies don't decide about, in lower case, and why.

@@ -17,7 +17,7 @@ from labkit.policy.written import conditions_of, federated_of, name_of
 from labkit.showing import few
 
 LEARN = "01-oidc-provider.ipynb"
-INSIDE = "07-inside-the-exchange.ipynb"
+INSIDE = "06-inside-the-exchange.ipynb"
 ENDPOINT = re.compile(r"(https://)?sts(-fips)?\.[a-z0-9-]+\.(amazonaws|api)\.\S+")
 # An issuer's last part identifies the issuer on any host if it has at least this many characters.
 SHORTEST_ID = 16

@@ -1,4 +1,4 @@
-"""Tries at the exercises of notebook 10."""
+"""Tries at the exercises of notebook 11."""
 
 import json
 
@@ -28,12 +28,12 @@ def allow(lab: Lab, bucket: str, principal: str, action: str = READ, **more: dic
     there(lab, "s3").put_bucket_policy(Bucket=bucket, Policy=document)
 
 
-@wrong("10-a", CART)
+@wrong("11-a", CART)
 def for_another_audience(lab, name):
     register(lab, "https://kubernetes.default.svc")
 
 
-@wrong("10-a", CART)
+@wrong("11-a", CART)
 def our_own_provider_in_their_trust_policy(lab, name):
     iam = there(lab, "iam")
     policy = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
@@ -41,12 +41,12 @@ def our_own_provider_in_their_trust_policy(lab, name):
     iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(policy))
 
 
-@wrong("10-a", "audience vault found AccessDenied")
+@wrong("11-a", "audience vault found AccessDenied")
 def for_one_audience_too_many(lab, name):
     register(lab, AWS, "vault")
 
 
-@wrong("10-a", "created just now found admitted")
+@wrong("11-a", "created just now found admitted")
 def registered_for_every_name_that_begins_with_c(lab, name):
     register(lab, AWS)
     iam = there(lab, "iam")
@@ -57,47 +57,47 @@ def registered_for_every_name_that_begins_with_c(lab, name):
     iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(policy))
 
 
-@right("10-a")
+@right("11-a")
 def registered(lab, name):
     register(lab, AWS)
 
 
-@right("10-a")
+@right("11-a")
 def registered_with_the_audience_later(lab, name):
     register(lab)
     arn = lab.in_account(OTHER_ACCOUNT).provider_arn
     there(lab, "iam").add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID=AWS)
 
 
-@wrong("10-b", "cart: read found AccessDenied")
+@wrong("11-b", "cart: read found AccessDenied")
 def more_permissions_on_our_side(lab, name):
     statement = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     lab.aws.client("iam").put_role_policy(RoleName=name, PolicyName="more", PolicyDocument=document)
 
 
-@wrong("10-b", "till: read found allowed")
+@wrong("11-b", "till: read found allowed")
 def the_whole_account(lab, name):
     allow(lab, name, f"arn:aws:iam::{lab.account_id}:root")
 
 
-@wrong("10-b", "cart: write found allowed")
+@wrong("11-b", "cart: write found allowed")
 def every_action(lab, name):
     allow(lab, name, lab.connection.role_arn(name), "s3:*")
 
 
-@wrong("10-b", "a role of this account, created just now: read found allowed")
+@wrong("11-b", "a role of this account, created just now: read found allowed")
 def every_role_but_the_other(lab, name):
     other = {"ArnNotEquals": {"aws:PrincipalArn": lab.connection.role_arn(f"{name}-till")}}
     allow(lab, name, f"arn:aws:iam::{lab.account_id}:root", Condition=other)
 
 
-@right("10-b")
+@right("11-b")
 def the_role(lab, name):
     allow(lab, name, lab.connection.role_arn(name))
 
 
-@right("10-b")
+@right("11-b")
 def everybody_who_is_the_role(lab, name):
     allow(lab, name, "*", Condition={"ArnEquals": {"aws:PrincipalArn": lab.connection.role_arn(name)}})
 
@@ -130,13 +130,13 @@ def role(lab: Lab, name: str) -> str:
 ROOT = "arn:aws:iam::123456789012:root"
 NOT_READ, JUST_NOW = "cart: read found AccessDenied", "created just now found admitted"
 ATTEMPTS.more(
-    "10-a",
+    "11-a",
     wrong={
         "nothing": (CART, lambda lab, name: None),
         "without an audience": (CART, lambda lab, name: register(lab)),
         "a regional name of STS": (CART, lambda lab, name: register(lab, "sts.us-east-1.amazonaws.com")),
         "till admitted as well": (
-            "exercise-10-a:till found admitted",
+            "exercise-11-a:till found admitted",
             lambda lab, name: admit(lab, name, f"{name}:cart", f"{name}:till"),
         ),
         "a name that doesn't exist as well": (
@@ -157,7 +157,7 @@ ATTEMPTS.more(
     },
 )
 ATTEMPTS.more(
-    "10-b",
+    "11-b",
     wrong={
         "nothing": (NOT_READ, lambda lab, name: None),
         "till in place of cart": (

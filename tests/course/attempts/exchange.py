@@ -1,4 +1,4 @@
-"""Tries at the exercises of notebook 07."""
+"""Tries at the exercises of notebook 06."""
 
 import json
 
@@ -14,48 +14,48 @@ def sessions(lab: Lab, name: str, seconds: int) -> None:
     lab.aws.client("iam").update_role(RoleName=name, MaxSessionDuration=seconds)
 
 
-@wrong("07-a", "a new pod of cart found 86400 s")
+@wrong("06-a", "a new pod of cart found 86400 s")
 def minutes_with_their_unit(lab, name):
     annotate(lab, name, "cart", **{LIFE: "60m"})
 
 
-@wrong("07-a", "a new pod of cart found 7200 s")
+@wrong("06-a", "a new pod of cart found 7200 s")
 def two_hours(lab, name):
     annotate(lab, name, "cart", **{LIFE: "7200"})
 
 
-@wrong("07-a", "a new pod of till found 3600 s")
+@wrong("06-a", "a new pod of till found 3600 s")
 def the_neighbour_as_well(lab, name):
     for account in ("cart", "till"):
         annotate(lab, name, account, **{LIFE: "3600"})
 
 
-@right("07-a")
+@right("06-a")
 def an_hour(lab, name):
     annotate(lab, name, "cart", **{LIFE: "3600"})
 
 
-@right("07-a")
+@right("06-a")
 def less_than_the_shortest_life(lab, name):
     annotate(lab, name, "cart", **{LIFE: "60"})
 
 
-@wrong("07-b", "cart, a session of 12 hours found admitted")
+@wrong("06-b", "cart, a session of 12 hours found admitted")
 def as_long_as_iam_allows(lab, name):
     sessions(lab, name, 43200)
 
 
-@wrong("07-b", "cart, a session of 4 hours and 1 second found admitted")
+@wrong("06-b", "cart, a session of 4 hours and 1 second found admitted")
 def five_hours(lab, name):
     sessions(lab, name, 18000)
 
 
-@wrong("07-b", "cart, a session of 4 hours found ValidationError")
+@wrong("06-b", "cart, a session of 4 hours found ValidationError")
 def two_hours_are_too_few(lab, name):
     sessions(lab, name, 7200)
 
 
-@wrong("07-b", "exercise-07-b:till found admitted")
+@wrong("06-b", "exercise-06-b:till found admitted")
 def a_policy_without_its_subject(lab, name):
     sessions(lab, name, 14400)
     document = trust_policy(lab, name)
@@ -63,12 +63,12 @@ def a_policy_without_its_subject(lab, name):
     update_trust(lab, name, document)
 
 
-@right("07-b")
+@right("06-b")
 def four_hours(lab, name):
     sessions(lab, name, 14400)
 
 
-@right("07-b")
+@right("06-b")
 def the_role_made_again(lab, name):
     iam, document = lab.aws.client("iam"), json.dumps(trust_policy(lab, name))
     iam.delete_role(RoleName=name)
@@ -92,7 +92,7 @@ def admit(lab: Lab, name: str, *accounts: str) -> None:
 DAY = "a new pod of cart found 86400 s"
 SHORT = "cart, a session of 4 hours found ValidationError"
 ATTEMPTS.more(
-    "07-a",
+    "06-a",
     wrong={
         "nothing": (DAY, lambda lab, name: None),
         "the annotation taken away": (DAY, lambda lab, name: life(lab, name, None)),
@@ -115,7 +115,7 @@ ATTEMPTS.more(
     },
 )
 ATTEMPTS.more(
-    "07-b",
+    "06-b",
     wrong={
         "nothing": (SHORT, lambda lab, name: None),
         "a second too few": (SHORT, lambda lab, name: sessions(lab, name, 14399)),
@@ -128,7 +128,7 @@ ATTEMPTS.more(
             lambda lab, name: (sessions(lab, name, 14400), sessions(lab, name, 3600)),
         ),
         "till admitted as well": (
-            "exercise-07-b:till found admitted",
+            "exercise-06-b:till found admitted",
             lambda lab, name: admit(lab, name, "cart", "till"),
         ),
         "till in place of cart": (

@@ -1,4 +1,4 @@
-"""Tries at the exercises of notebook 08."""
+"""Tries at the exercises of notebook 07."""
 
 import json
 from typing import Any
@@ -21,57 +21,57 @@ def listing(name: str) -> dict[str, Any]:
     return allow("s3:ListBucket", name, StringLike={"s3:prefix": "cart/*"})
 
 
-@wrong("08-a", "cart: list till/ found allowed")
+@wrong("07-a", "cart: list till/ found allowed")
 def only_the_objects_limited(lab, name):
     put_policy(lab, name, "reading", allow("s3:ListBucket", name), allow("s3:GetObject", f"{name}/cart/*"))
 
 
-@wrong("08-a", "cart: list cart/ found AccessDenied")
+@wrong("07-a", "cart: list cart/ found AccessDenied")
 def the_prefix_in_the_bucket_s_arn(lab, name):
     put_policy(lab, name, "reading", allow(["s3:ListBucket", "s3:GetObject"], f"{name}/cart/*"))
 
 
-@wrong("08-a", "cart: write cart/1.txt found allowed")
+@wrong("07-a", "cart: write cart/1.txt found allowed")
 def everything_under_the_prefix(lab, name):
     put_policy(lab, name, "reading", listing(name), allow("s3:*", f"{name}/cart/*"))
 
 
-@wrong("08-a", "cart: list cart-old/ found allowed\ncart: read cart-old/1.txt found allowed")
+@wrong("07-a", "cart: list cart-old/ found allowed\ncart: read cart-old/1.txt found allowed")
 def a_prefix_without_its_slash(lab, name):
     wide = allow("s3:ListBucket", name, StringLike={"s3:prefix": "cart*"})
     put_policy(lab, name, "reading", wide, allow("s3:GetObject", f"{name}/cart*"))
 
 
-@wrong("08-a", "cart: read cart-old/1.txt found allowed")
+@wrong("07-a", "cart: read cart-old/1.txt found allowed")
 def every_object_but_those_of_the_other_team(lab, name):
     statement = allow("s3:GetObject", f"{name}/till/*")
     statement["NotResource"] = statement.pop("Resource")
     put_policy(lab, name, "reading", listing(name), statement)
 
 
-@wrong("08-a", "cart: delete cart/no-such-object found allowed")
+@wrong("07-a", "cart: delete cart/no-such-object found allowed")
 def deleting_as_well(lab, name):
     put_policy(lab, name, "reading", listing(name), allow(["s3:GetObject", "s3:DeleteObject"], f"{name}/cart/*"))
 
 
-@wrong("08-a", "cart: list an empty prefix found allowed")
+@wrong("07-a", "cart: list an empty prefix found allowed")
 def an_empty_prefix_beside_its_own(lab, name):
     both = allow("s3:ListBucket", name, StringLike={"s3:prefix": ["cart/*", ""]})
     put_policy(lab, name, "reading", both, allow("s3:GetObject", f"{name}/cart/*"))
 
 
-@wrong("08-a", "cart: list cart, without a slash found allowed")
+@wrong("07-a", "cart: list cart, without a slash found allowed")
 def its_prefix_with_and_without_the_slash(lab, name):
     both = allow("s3:ListBucket", name, StringLike={"s3:prefix": ["cart/*", "cart"]})
     put_policy(lab, name, "reading", both, allow("s3:GetObject", f"{name}/cart/*"))
 
 
-@wrong("08-a", "s3:ListBucket on another-bucket found allowed\ns3:GetObject on another-bucket/cart/1.txt found allowed")
+@wrong("07-a", "s3:ListBucket on another-bucket found allowed\ns3:GetObject on another-bucket/cart/1.txt found allowed")
 def its_prefix_in_every_bucket(lab, name):
     put_policy(lab, name, "reading", listing("*"), allow("s3:GetObject", "*/cart/*"))
 
 
-@wrong("08-a", "s3:PutObjectTagging on exercise-08-a/cart/1.txt found allowed")
+@wrong("07-a", "s3:PutObjectTagging on exercise-07-a/cart/1.txt found allowed")
 def everything_under_the_prefix_but_two_actions(lab, name):
     most = allow("s3:*", f"{name}/cart/*")
     put_policy(
@@ -84,12 +84,12 @@ def everything_under_the_prefix_but_two_actions(lab, name):
     )
 
 
-@right("08-a")
+@right("07-a")
 def one_prefix(lab, name):
     put_policy(lab, name, "reading", listing(name), allow("s3:GetObject", f"{name}/cart/*"))
 
 
-@right("08-a")
+@right("07-a")
 def one_listing_letter_by_letter(lab, name):
     own = allow("s3:ListBucket", name, StringEquals={"s3:prefix": "cart/"})
     put_policy(lab, name, "reading", own, allow("s3:Get*", f"{name}/cart/?.txt"))
@@ -123,49 +123,49 @@ def compared(policy: dict[str, Any], operator: str) -> dict[str, Any]:
     return policy
 
 
-@wrong("08-b", "a new pod of till found arn:aws:iam::123456789012:role/exercise-08-b")
+@wrong("07-b", "a new pod of till found arn:aws:iam::123456789012:role/exercise-07-b")
 def a_role_that_nobody_names(lab, name):
     make(lab, name, "till")
     admit(lab, name, "cart")
 
 
-@wrong("08-b", "till asks for exercise-08-b found admitted")
+@wrong("07-b", "till asks for exercise-07-b found admitted")
 def the_old_role_left_open(lab, name):
     annotate(lab, name, "till", **{KEY: make(lab, name, "till")})
 
 
-@wrong("08-b", "cart asks for exercise-08-b-till found admitted")
+@wrong("07-b", "cart asks for exercise-07-b-till found admitted")
 def the_trust_policy_copied(lab, name):
     annotate(lab, name, "till", **{KEY: make(lab, name, "cart", "till")})
     admit(lab, name, "cart")
 
 
-@wrong("08-b", "created just now found admitted")
+@wrong("07-b", "created just now found admitted")
 def everybody_but_the_other(lab, name):
     annotate(lab, name, "till", **{KEY: make(lab, name, "till")})
     update_trust(lab, name, compared(trust(lab, name, "till"), "StringNotEquals"))
 
 
-@wrong("08-b", "created just now found admitted")
+@wrong("07-b", "created just now found admitted")
 def every_name_that_begins_with_cart(lab, name):
     annotate(lab, name, "till", **{KEY: make(lab, name, "till")})
     update_trust(lab, name, compared(trust(lab, name, "cart*"), "StringLike"))
 
 
-@wrong("08-b", "created just now found admitted")
+@wrong("07-b", "created just now found admitted")
 def every_name_that_begins_with_t(lab, name):
     annotate(lab, name, "till", **{KEY: make(lab, name, "till")})
     update_trust(lab, f"{name}-till", compared(trust(lab, name, "t*"), "StringLike"))
     admit(lab, name, "cart")
 
 
-@right("08-b")
+@right("07-b")
 def one_role_each(lab, name):
     annotate(lab, name, "till", **{KEY: make(lab, name, "till")})
     admit(lab, name, "cart")
 
 
-@right("08-b")
+@right("07-b")
 def a_new_service_account(lab, name):
     arn = make(lab, name, "till")
     admit(lab, name, "cart")
@@ -183,7 +183,7 @@ def give(lab: Lab, name: str, *of_till: str, cart: tuple[str, ...] = ("cart",)) 
 
 OWN = {"s3:prefix": "cart/*"}
 ATTEMPTS.more(
-    "08-a",
+    "07-a",
     wrong={},
     right={
         "two policies": lambda lab, name: (
@@ -208,11 +208,11 @@ ATTEMPTS.more(
     },
 )
 ATTEMPTS.more(
-    "08-b",
+    "07-b",
     wrong={
-        "nothing": ("till asks for exercise-08-b-till found AccessDenied", lambda lab, name: None),
+        "nothing": ("till asks for exercise-07-b-till found AccessDenied", lambda lab, name: None),
         "only the shared role closed": (
-            "till asks for exercise-08-b-till found AccessDenied",
+            "till asks for exercise-07-b-till found AccessDenied",
             lambda lab, name: admit(lab, name, "cart"),
         ),
         "a third name on till's role": (
@@ -220,7 +220,7 @@ ATTEMPTS.more(
             lambda lab, name: give(lab, name, "till", "later"),
         ),
         "the roles swapped": (
-            "till asks for exercise-08-b found admitted",
+            "till asks for exercise-07-b found admitted",
             lambda lab, name: give(lab, name, "cart", cart=("till",)),
         ),
     },

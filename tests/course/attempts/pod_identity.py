@@ -1,4 +1,4 @@
-"""Tries at the exercises of notebook 11."""
+"""Tries at the exercises of notebook 12."""
 
 import json
 
@@ -30,61 +30,61 @@ def policy(actions: str | list[str], **claims: str) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-@wrong("11-a", "a new pod of cart asks found no agent")
+@wrong("12-a", "a new pod of cart asks found no agent")
 def the_annotation_of_irsa(lab, name):
     annotate(lab, name, "cart", **{KEY: lab.connection.role_arn(name)})
 
 
-@wrong("11-a", "a new pod of till asks found http://169.254.170.23")
+@wrong("12-a", "a new pod of till asks found http://169.254.170.23")
 def the_neighbour_as_well(lab, name):
     for account in ("cart", "till"):
         associate(lab, name, account)
 
 
-@wrong("11-a", "the agent gives cart found assumed-role/exercise-11-a-mine")
+@wrong("12-a", "the agent gives cart found assumed-role/exercise-12-a-mine")
 def a_role_of_another_name(lab, name):
     lab.aws.client("iam").create_role(RoleName=f"{name}-mine", AssumeRolePolicyDocument=policy(BOTH))
     associate(lab, name, "cart", f"{name}-mine")
 
 
-@wrong("11-a", "associated service accounts found cart, chart")
+@wrong("12-a", "associated service accounts found cart, chart")
 def an_association_beside_the_wrong_one(lab, name):
     associate(lab, name, "cart")
 
 
-@right("11-a")
+@right("12-a")
 def an_association_in_place_of_the_wrong_one(lab, name):
     associate(lab, name, "cart")
     lab.aws.client("eks").delete_pod_identity_association(**association(lab, name, "chart"))
 
 
-@right("11-a")
+@right("12-a")
 def one_without_tags(lab, name):
     lab.aws.client("eks").delete_pod_identity_association(**association(lab, name, "chart"))
     associate(lab, name, "cart", disableSessionTags=True)
 
 
-@wrong("11-b", "the agent gives till found assumed-role/exercise-11-b")
+@wrong("12-b", "the agent gives till found assumed-role/exercise-12-b")
 def tags_for_everybody(lab, name):
     update_trust(lab, name, policy(BOTH))
 
 
-@wrong("11-b", "the agent gives till found assumed-role/exercise-11-b")
+@wrong("12-b", "the agent gives till found assumed-role/exercise-12-b")
 def the_whole_namespace(lab, name):
     update_trust(lab, name, policy(BOTH, **{"aws:RequestTag/kubernetes-namespace": name}))
 
 
-@wrong("11-b", "the agent gives cart found AccessDeniedException")
+@wrong("12-b", "the agent gives cart found AccessDeniedException")
 def the_tag_of_a_caller(lab, name):
     update_trust(lab, name, policy(BOTH, **{"aws:PrincipalTag/kubernetes-service-account": "cart"}))
 
 
-@right("11-b")
+@right("12-b")
 def cart_by_its_tag(lab, name):
     update_trust(lab, name, policy(BOTH, **{ACCOUNT: "cart"}))
 
 
-@right("11-b")
+@right("12-b")
 def no_association_for_the_neighbour(lab, name):
     update_trust(lab, name, policy(BOTH))
     lab.aws.client("eks").delete_pod_identity_association(**association(lab, name, "till"))
@@ -106,9 +106,9 @@ def tags(lab: Lab, name: str, operator: str = "StringEquals", **claims: str | li
     update_trust(lab, name, json.dumps(document))
 
 
-CART_FAILS, GIVEN = "the agent gives cart found", "the agent gives till found assumed-role/exercise-11-b"
+CART_FAILS, GIVEN = "the agent gives cart found", "the agent gives till found assumed-role/exercise-12-b"
 ATTEMPTS.more(
-    "11-a",
+    "12-a",
     wrong={
         "nothing": ("a new pod of cart asks found no agent", lambda lab, name: None),
         "the wrong one deleted": ("a new pod of cart asks found no agent", lambda lab, name: end(lab, name, "chart")),
@@ -146,7 +146,7 @@ ATTEMPTS.more(
     },
 )
 ATTEMPTS.more(
-    "11-b",
+    "12-b",
     wrong={
         "nothing": (CART_FAILS, lambda lab, name: None),
         "only tagging": (CART_FAILS, lambda lab, name: update_trust(lab, name, policy("sts:TagSession"))),

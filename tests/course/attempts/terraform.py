@@ -1,4 +1,4 @@
-"""Tries at the exercises of notebook 06."""
+"""Tries at the exercises of notebook 08."""
 
 import json
 
@@ -24,60 +24,60 @@ def existing(lab: Lab, name: str) -> dict[str, str]:
     return next(role for role in lab.aws.client("iam").list_roles()["Roles"] if role["RoleName"].startswith(name))
 
 
-@wrong("06-a", "exercise-06-a:cart found admitted")
+@wrong("08-a", "exercise-08-a:cart found admitted")
 def the_whole_namespace(lab, name):
     apply(lab, name, "*", trust_condition_test="StringLike")
 
 
-@wrong("06-a", f"exercise-06-a:{RELEASE}-6f461b0ba11f found {REFUSED}")
+@wrong("08-a", f"exercise-08-a:{RELEASE}-6f461b0ba11f found {REFUSED}")
 def a_pattern_with_string_equals(lab, name):
     apply(lab, name, f"{RELEASE}-*")
 
 
-@wrong("06-a", f"exercise-06-a:{RELEASE}-b93e5a1c7d20 found {REFUSED}")
+@wrong("08-a", f"exercise-08-a:{RELEASE}-b93e5a1c7d20 found {REFUSED}")
 def only_the_releases_of_today(lab, name):
     apply(lab, name, f"{RELEASE}-6f461b0ba11f", f"{RELEASE}-0d81c27f44ae")
 
 
-@wrong("06-a", "created just now found admitted")
+@wrong("08-a", "created just now found admitted")
 def the_releases_of_every_namespace(lab, name):
     admitted = policy(lab, name, f"{RELEASE}-*", trust_condition_test="StringLike")
     everywhere = admitted.replace(f"serviceaccount:{name}:", "serviceaccount:*:")
     update_trust(lab, name, everywhere)
 
 
-@right("06-a")
+@right("08-a")
 def their_common_beginning(lab, name):
     apply(lab, name, f"{RELEASE}-*", trust_condition_test="StringLike")
 
 
-@right("06-a")
+@right("08-a")
 def twelve_letters_after_the_beginning(lab, name):
     apply(lab, name, f"{RELEASE}-{'?' * 12}", trust_condition_test="StringLike")
 
 
-@wrong("06-b", f"a new pod of cart takes its role found {REFUSED}")
+@wrong("08-b", f"a new pod of cart takes its role found {REFUSED}")
 def the_prefix_itself(lab, name):
     annotate(lab, name, "cart", **{KEY: f"{lab.role_arn.rpartition('/')[0]}/{name}-"})
 
 
-@wrong("06-b", "a new pod of cart takes its role found exercise-06-b-")
+@wrong("08-b", "a new pod of cart takes its role found exercise-08-b-")
 def the_name_in_the_place_of_the_arn(lab, name):
     annotate(lab, name, "cart", **{KEY: existing(lab, f"{name}-")["RoleName"]})
 
 
-@wrong("06-b", "exercise-06-b:till found admitted")
+@wrong("08-b", "exercise-08-b:till found admitted")
 def a_role_for_the_whole_namespace(lab, name):
     document = policy(lab, name, "*", trust_condition_test="StringLike")
     lab.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document)
 
 
-@right("06-b")
+@right("08-b")
 def the_arn_of_the_role_that_exists(lab, name):
     annotate(lab, name, "cart", **{KEY: existing(lab, f"{name}-")["Arn"]})
 
 
-@right("06-b")
+@right("08-b")
 def a_role_without_the_prefix(lab, name):
     lab.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=policy(lab, name, "cart"))
 
@@ -94,19 +94,19 @@ def like(lab: Lab, name: str, *accounts: str) -> None:
     apply(lab, name, *accounts, trust_condition_test="StringLike")
 
 
-NEXT = f"exercise-06-a:{RELEASE}-b93e5a1c7d20 found {REFUSED}"
+NEXT = f"exercise-08-a:{RELEASE}-b93e5a1c7d20 found {REFUSED}"
 STAYS = f"a new pod of cart takes its role found {REFUSED}"
 ATTEMPTS.more(
-    "06-a",
+    "08-a",
     wrong={
-        "nothing": (f"exercise-06-a:{RELEASE}-6f461b0ba11f found {REFUSED}", lambda lab, name: None),
+        "nothing": (f"exercise-08-a:{RELEASE}-6f461b0ba11f found {REFUSED}", lambda lab, name: None),
         "a beginning of one letter": ("created just now found admitted", lambda lab, name: like(lab, name, "p*")),
         "the beginning and cart": (
-            "exercise-06-a:cart found admitted",
+            "exercise-08-a:cart found admitted",
             lambda lab, name: like(lab, name, f"{RELEASE}-*", "cart"),
         ),
         "the beginning and default": (
-            "exercise-06-a:default found admitted",
+            "exercise-08-a:default found admitted",
             lambda lab, name: like(lab, name, f"{RELEASE}-*", "default"),
         ),
         "eleven letters after the beginning": (NEXT, lambda lab, name: like(lab, name, f"{RELEASE}-{'?' * 11}")),
@@ -127,7 +127,7 @@ ATTEMPTS.more(
     },
 )
 ATTEMPTS.more(
-    "06-b",
+    "08-b",
     wrong={
         "nothing": (STAYS, lambda lab, name: None),
         "the annotation taken away": (
@@ -156,7 +156,7 @@ ATTEMPTS.more(
             ),
         ),
         "cart and till admitted": (
-            "exercise-06-b:till found admitted",
+            "exercise-08-b:till found admitted",
             lambda lab, name: lab.aws.client("iam").create_role(
                 RoleName=name, AssumeRolePolicyDocument=policy(lab, name, "cart", "till")
             ),
