@@ -31,7 +31,7 @@ html_show_copyright = False
 html_show_sphinx = False
 html_static_path = ["static"]
 html_css_files = ["book.css"]
-html_js_files = [("questions.js", {"defer": "defer"})]
+html_js_files = [("book.js", {"defer": "defer"})]
 templates_path = ["templates"]
 html_additional_pages = {"index": "to-the-front.html"}
 

@@ -140,7 +140,7 @@ def test_a_check_shows_expected_beside_found():
 @pytest.mark.parametrize(("expected", "found", "part"), [
     ("system:serviceaccount:default:cart", "system:serviceaccount:staging:cart", "staging"),
     ("system:serviceaccount:shop:cart", "system:serviceaccount:shop:card", "card"),
-    ("arn:aws:iam::123456789012:role/my-role", "arn:aws:iam::123456789012:role/my-role-2", "-2"),
+    ("arn:aws:iam::123456789012:role/my-role", "arn:aws:iam::123456789012:role/my-role-2", "my-role-2"),
     ("system:serviceaccount:shop:cart", "system:serviceaccount:cart", "cart"),
     ("my-service-account", "default", ""),  # they share their last letter, but no whole word
     ("admits the service account", "does not admit it", ""),

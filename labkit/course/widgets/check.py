@@ -7,11 +7,11 @@ from html import escape
 from typing import Any
 
 from labkit.doctor import Comparison, Finding
-from labkit.showing import RIGHT, WRONG, Code, Html, left_aligned, table
+from labkit.showing import RIGHT, WARNING, WRONG, Code, Html, left_aligned, table
 
 CHECK_MIME = "application/vnd.labkit.check+json"
 ISSUER_ID = re.compile(r"\b[0-9A-F]{32}\b")
-WORD = re.compile(r"[^:/\s-]+|[:/\s-]")
+WORD = re.compile(r"[^:/\s]+|[:/\s]")
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,29 +37,38 @@ class Check:
 
     def __repr__(self) -> str:
         width = max((len(row.what) for row in self.rows), default=0)
-        lines = [f"{RIGHT if self.ok else WRONG}: {self.title}"]
+        marked_by = max((len(self._mark(row.right)) for row in self.rows), default=0)
+        lines = [f"{self._mark(self.ok)}: {self.title}"]
         for row in self.rows:
             expected, actual = shortened(row.expected, row.found)
+            head = f"  {self._mark(row.right):{marked_by}}  {row.what:{width}}  "
             if row.right:
-                lines.append(f"  {RIGHT}  {row.what:{width}}  {actual}")
+                lines.append(f"{head}{actual}")
                 continue
-            lines.append(f"  {WRONG}  {row.what:{width}}  expected  {expected}")
-            lines.append(f"           {'':{width}}  found     {actual}")
+            lines.append(f"{head}expected  {expected}")
+            lines.append(f"{'':{len(head)}}found     {actual}")
             if part := differing(expected, actual):
-                lines.append(f"           {'':{width}}            {' ' * part[0]}{'^' * (part[1] - part[0])}")
+                lines.append(f"{'':{len(head)}}          {' ' * part[0]}{'^' * (part[1] - part[0])}")
         for finding in self.findings:
             lines += ["", finding.as_text(repair=self.repair)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         rows = [
-            (RIGHT if row.right else WRONG, row.what, Code(expected), marked(row, expected, actual))
+            (self._mark(row.right), row.what, Code(expected), marked(row, expected, actual))
             for row in self.rows
             for expected, actual in [shortened(row.expected, row.found)]
         ]
         findings = "".join(finding.as_html(repair=self.repair) for finding in self.findings)
-        headline = f"<p><strong>{RIGHT if self.ok else WRONG}: {escape(self.title)}</strong></p>"
+        headline = f"<p><strong>{self._mark(self.ok)}: {escape(self.title)}</strong></p>"
         return headline + table(rows, ("", "checked", "expected", "found")) + findings
+
+    def _mark(self, right: bool) -> str:
+        if right:
+            return RIGHT
+        # A row that differs has a finding. If none is an error, AWS would let the pod in.
+        only_warned = self.findings and all(finding.severity != "error" for finding in self.findings)
+        return WARNING if only_warned else WRONG
 
     def as_json(self) -> dict[str, object]:
         """Return the report as JSON, for programs that read executed notebooks."""

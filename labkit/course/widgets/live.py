@@ -31,6 +31,11 @@ COLOURS = {
 }
 _WORDS = "|".join(re.escape(word) for word in COLOURS)
 _TABLE = re.compile(r"<table><tr>(?P<head>(?:<th>[^<]*</th>)+)</tr>.*?</table>")
+_ALL_RIGHT = re.compile(
+    r'<p>(?P<headline><strong><span class="labkit-state labkit-right">[^<]*</span>[^<]*</strong>)</p>'
+    r"(?P<table><table.*?</table>)"
+)
+_ISSUER = re.compile(r"(?:https://)?oidc\.eks\.[\w-]+\.amazonaws\.com/id/[0-9A-F]{4}(?:[0-9A-F]{24}|…)[0-9A-F]{4}\b")
 _STATE = re.compile(rf"(?<=<td>)(?P<cell>{_WORDS})(?=</td>)|(?<=<strong>)(?P<headline>{_WORDS}):")
 
 
@@ -99,7 +104,7 @@ def _said(what: str, came_to: str) -> str:
 def styled(html: str) -> str:
     """Return the HTML with the lab's style, which follows the notebook's theme."""
     style = files("labkit.course.widgets").joinpath("live.css").read_text(encoding="utf-8")
-    return f'<style>{style}</style><div class="labkit-report">{labelled(coloured(html))}</div>'
+    return f'<style>{style}</style><div class="labkit-report">{folded(labelled(coloured(briefly(html))))}</div>'
 
 
 def shown(html: str) -> str:
@@ -107,7 +112,29 @@ def shown(html: str) -> str:
 
     If LABKIT_LIVE=1 is set, the HTML has the lab's style. Otherwise, the cells of its tables are left-aligned.
     """
-    return styled(html) if is_live() else left_aligned(html)
+    return f'<div class="labkit">{styled(html)}</div>' if is_live() else left_aligned(html)
+
+
+def folded(html: str) -> str:
+    """Return the HTML. If a check is all right, its table is folded below its headline."""
+    return _ALL_RIGHT.sub(r"<details><summary>\g<headline></summary>\g<table></details>", html)
+
+
+def briefly(html: str) -> str:
+    """Return the HTML with short names of issuers, such as …D1B9, and the whole name in a tooltip.
+
+    A row that compares two issuers has their whole names.
+    """
+    return "".join(_ISSUER.sub(_brief, part) if _is_of_one_issuer(part) else part for part in re.split("(?=<tr>)", html))
+
+
+def _is_of_one_issuer(row: str) -> bool:
+    # A difference is underlined, also in the middle of an issuer.
+    return len(set(_ISSUER.findall(re.sub("</?(?:u|strong)>", "", row)))) == 1
+
+
+def _brief(issuer: re.Match[str]) -> str:
+    return f'<span title="{issuer[0]}">…{issuer[0][-4:]}</span>'
 
 
 def labelled(html: str) -> str:

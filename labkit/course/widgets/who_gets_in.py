@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from labkit.doctor import Evidence
     from labkit.workspace import Workspace
 
+ISSUER = re.compile(r"(?:https://)?oidc\.eks\.[\w-]+\.amazonaws\.com/id/[0-9A-F]{28}([0-9A-F]{4})\b")
 ADMITTED, REFUSED = "✓ admitted", "✗ refused"
 TITLE = "Who gets in?"
 SIMULATED = "A simulation: STS isn't asked, and every signature counts as genuine."
@@ -258,7 +259,7 @@ class WhoGetsIn:
                     "who": verdict.caller.name,
                     "decides": verdict.decides,
                     "line": verdict.line,
-                    "reason": short(verdict.reason),
+                    "reason": ISSUER.sub(r"…\1", verdict.reason),
                 }
                 for verdict in self.verdicts()
             ]

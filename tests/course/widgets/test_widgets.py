@@ -13,6 +13,7 @@ import pytest
 from labkit import steps
 from labkit.course import Check
 from labkit.course.widgets import live
+from labkit.doctor import Comparison, Finding
 from labkit.errors import LabError
 from labkit.showing import table
 from labkit.steps.oidc_provider import AUDIENCE
@@ -232,6 +233,33 @@ def test_a_cell_carries_its_column_s_name_and_a_table_without_names_is_unchanged
     assert '<td data-column="step">1</td><td data-column="a &quot;b&quot;">&lt;td&gt;</td>' in named
     bare = table([("1", "2")])
     assert live.labelled(bare) == bare
+
+
+def compared(right, expected, found):
+    rows = [Comparison("the issuer", expected, found, right)]
+    return live.styled(Check("step", "the step", rows, [])._repr_html_()).partition("</style>")[2]
+
+
+def test_a_check_that_is_all_right_is_one_line_that_unfolds():
+    assert re.search("<details><summary>.*✓ right:.*</summary><table.*</table></details>", compared(True, "a", "a"))
+    assert "<details>" not in compared(False, "a", "b")
+
+
+def test_an_issuer_has_a_short_name_unless_a_row_compares_two():
+    issuer = "https://oidc.eks.us-east-1.amazonaws.com/id/5321EAF5DE6E4333EB8626A124C5D1B9"
+    elsewhere = issuer.replace("east", "west")
+    shown = re.sub("<.*?>", "|", compared(True, f"{issuer}:sub", f"{issuer}:sub"))
+    assert shown.count("|…D1B9|:sub") == 2 and "oidc" not in shown
+    shown = re.sub("<.*?>", "", compared(False, issuer, elsewhere))
+    assert "us-east-1" in shown and "us-west-1" in shown
+
+
+def test_a_check_whose_findings_are_warnings_warns():
+    finding = Finding("id", "It is wide.", "a", "b", "iam:GetRole", Repair("true"), "02", PERMISSIONS, "warning")
+    check = Check("role", "the role", [Comparison("subject", "a", "b"), Comparison("action", "a", "a")], [finding])
+    assert not check and "✗" not in repr(check) + check._repr_html_()
+    assert repr(check).splitlines()[:2] == ["! warning: the role", "  ! warning  subject  expected  a"]
+    assert "  ✓ right    action   a" in repr(check)
 
 
 def test_only_the_words_of_a_state_are_coloured():
