@@ -125,7 +125,9 @@ def briefly(html: str) -> str:
 
     A row that compares two issuers has their whole names.
     """
-    return "".join(_ISSUER.sub(_brief, part) if _is_of_one_issuer(part) else part for part in re.split("(?=<tr>)", html))
+    return "".join(
+        _ISSUER.sub(_brief, part) if _is_of_one_issuer(part) else part for part in re.split("(?=<tr>)", html)
+    )
 
 
 def _is_of_one_issuer(row: str) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from labkit import steps
 from labkit.course import Check
 from labkit.course.widgets import live
-from labkit.doctor import Comparison, Finding
+from labkit.doctor import Comparison
 from labkit.errors import LabError
 from labkit.showing import table
 from labkit.steps.oidc_provider import AUDIENCE
@@ -255,7 +255,7 @@ def test_an_issuer_has_a_short_name_unless_a_row_compares_two():
 
 
 def test_a_check_whose_findings_are_warnings_warns():
-    finding = Finding("id", "It is wide.", "a", "b", "iam:GetRole", Repair("true"), "02", PERMISSIONS, "warning")
+    finding = SimpleNamespace(severity="warning", as_text=lambda **_: "! It is wide.", as_html=lambda **_: "")
     check = Check("role", "the role", [Comparison("subject", "a", "b"), Comparison("action", "a", "a")], [finding])
     assert not check and "✗" not in repr(check) + check._repr_html_()
     assert repr(check).splitlines()[:2] == ["! warning: the role", "  ! warning  subject  expected  a"]
