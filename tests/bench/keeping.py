@@ -15,7 +15,8 @@ from typing import Any
 
 from moto.backends import get_backend
 
-from tests.simulator.aws.conftest import ACCOUNT, REGION, Aws
+from labkit.simulator.aws.organizations import MANAGEMENT_ID
+from tests.simulator.aws.conftest import ACCOUNT, MANAGEMENT, REGION, Aws
 
 FEW, MANY, CALLS = 10, 10_000, 200
 CONTACTS = "BILLING", "OPERATIONS", "SECURITY"
@@ -34,13 +35,17 @@ TRUST = {
 
 @dataclass(frozen=True)
 class Kept:
-    """A kept service: how moto gets one more object, and the measured call. ``most`` is AWS's own limit, if lower."""
+    """A kept service: how moto gets one more object, and the measured call. ``most`` is AWS's own limit, if lower.
+
+    ``account`` is the store's; the calls are those of its administrator.
+    """
 
     fill: Callable[[Any, int], object]
     call: Callable[[Any, int], object]
     before: Callable[[Any], object] = lambda _: None
     region: str = REGION
     most: int = MANY
+    account: str = ACCOUNT
 
 
 def _table(client: Any) -> None:
@@ -110,6 +115,16 @@ SERVICES = {
         ),
         most=100,
     ),
+    "organizations": Kept(  # 2,000 units; an organization has at most 10,000 accounts, by default 10
+        lambda moto, at: moto.create_organizational_unit(ParentId=moto.ou[0].id, Name=f"unit-{at}"),
+        lambda client, at: client.create_organizational_unit(
+            ParentId=client.list_roots()["Roots"][0]["Id"], Name=f"call-{at}"
+        ),
+        lambda client: client.list_roots(),
+        region="aws",
+        account=MANAGEMENT_ID,
+        most=2_000 - 250,  # room for the calls
+    ),
     "s3": Kept(
         lambda moto, at: moto.put_object("bench", f"key-{at}", b"x"),
         lambda client, at: client.put_object(Bucket="bench", Key=f"call-{at}", Body=b"x"),
@@ -172,12 +187,14 @@ def _measured(service: str, count: int, is_kept: bool) -> dict[str, float]:
 def _calls(service: str, count: int, place: Path, is_kept: bool) -> dict[str, float]:
     kept, aws = SERVICES[service], Aws(place, state=place if is_kept else None)
     gate, client = aws.gate, aws.client(service)
+    if kept.account == MANAGEMENT_ID:
+        client = aws.new_client(service, MANAGEMENT.access_key_id, MANAGEMENT.secret_access_key)
     aws.client("s3").create_bucket(Bucket="bench")
     aws.client("iam").create_role(RoleName="bench", AssumeRolePolicyDocument=json.dumps(TRUST))
     kept.before(client)
 
     async def fill() -> None:
-        store: Any = get_backend(service)[ACCOUNT][kept.region]  # type: ignore[call-overload]  # any service
+        store: Any = get_backend(service)[kept.account][kept.region]  # type: ignore[call-overload]  # any service
         if service == "eks":
             store = aws.clusters.known[REGION, "bench"].pod_identity
         async with gate._kept.keeping_all():
