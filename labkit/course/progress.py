@@ -43,7 +43,9 @@ class ProgressEvent(TypedDict):
     at: float
     """Seconds since 1970 by the machine's clock, because the learner can move the lab's clock."""
     what: str
-    """The kind of the event: opened, hint, tried, step, answered, reviewed, examined, finding, mended, help or seen."""
+    """The kind of the event: opened, hint, tried, step, answered, reviewed, examined, finding, mended, help, seen or
+    shared.
+    """
     id: str
     """The id of the exercise or question, of the finding, or the name of the step or of the examination's notebook."""
     right: bool

@@ -7,6 +7,7 @@ from traitlets.config import Config
 
 from labkit.course import contents, progress
 from labkit.workshop import networks
+from labkit.workshop.board import sharing
 from labkit.workshop.login import ClassAuthenticator
 from labkit.workshop.settings import Workshop, read
 from labkit.workshop.spawner import ParticipantSpawner
@@ -40,8 +41,6 @@ def configure(config: Config, file: str) -> Workshop:
     hub.authenticator_class = ClassAuthenticator
     config.ClassAuthenticator.workshop = workshop
     config.ClassAuthenticator.allow_all = True  # it decides itself
-    config.ClassAuthenticator.admin_users = set(workshop.leaders)
-    hub.admin_access = True
 
     hub.spawner_class = ParticipantSpawner
     hub.concurrent_spawn_limit = 0  # the spawner has a queue; the hub would refuse
@@ -49,7 +48,10 @@ def configure(config: Config, file: str) -> Workshop:
     spawner = config.ParticipantSpawner
     spawner.workshop = workshop
     spawner.cmd = [sys.executable, "-P", "-m", "labkit.cli", "lab", *OPTIONS]
-    spawner.environment = {progress.BOARD: f"{board}/services/board/report"}
+    spawner.environment = {
+        progress.BOARD: f"{board}/services/board/report",
+        sharing.LEADERS: " ".join(workshop.leaders),
+    }
     spawner.default_url = f"/lab/tree/learn/{contents.NAME}"
     spawner.env_keep = ["LANG", "LC_ALL"]
     spawner.start_timeout = 30 * 60  # seconds, with the time in the queue
@@ -65,6 +67,26 @@ def configure(config: Config, file: str) -> Workshop:
             "oauth_no_confirm": True,
         },
     ]
-    scopes = ["list:users", "read:users:activity", "read:servers", "delete:servers", "delete:users"]
-    hub.load_roles = [{"name": "keeper", "scopes": scopes, "services": ["keeper"]}]
+    hub.load_roles = _roles(workshop)
     return workshop
+
+
+def _roles(workshop: Workshop) -> list[dict[str, object]]:
+    """Return who may do what. Nobody is an admin, who could open every server: a participant lets leaders in.
+
+    https://jupyterhub.readthedocs.io/en/stable/reference/sharing.html
+    """
+    names = [f"read:users:name!user={leader}" for leader in workshop.leaders]
+    own = ["users:activity!user", "access:servers!server", "shares!server"]
+    activity = ["list:users", "read:users:activity", "read:servers", "delete:servers"]
+    return [
+        {"name": "admin", "users": []},
+        {
+            "name": "leader",
+            "scopes": [*activity, "admin-ui", "read:users", "access:services!service=board"],
+            "users": workshop.leaders,
+        },
+        {"name": "user", "scopes": ["self", "shares!user", *names]},
+        {"name": "server", "scopes": [*own, *names]},
+        {"name": "keeper", "scopes": [*activity, "delete:users"], "services": ["keeper"]},
+    ]

@@ -31,7 +31,7 @@ names: [ana, ben, chi]
 # Or anybody who knows this phrase, with a name of their own:
 # phrase: correct horse battery
 
-# Leaders see everybody's server on the page /hub/admin. They log in with a card, too.
+# Leaders see the board, and who has a server. They log in with a card, too.
 leaders: [leader]
 
 # Only these notebooks of the course, by their numbers, and always 00. Without this line, all.

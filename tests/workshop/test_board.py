@@ -314,6 +314,47 @@ def test_a_raised_hand_is_on_the_leader_s_board_and_the_answer_comes_back(worksh
 
 @pytest.mark.workshop
 @pytest.mark.browser
+def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, participant):
+    async def raised(name):
+        person = await ready(participant, name)
+        async with person.kernel(OPENS) as kernel:
+            await kernel.run("import labkit; labkit.Lab.open(**labkit.parameters()).help()")
+
+    async def refused(name):
+        person = await ready(participant, name)
+        return (await person.http.get("user/ana/lab")).status_code
+
+    asyncio.run(raised("ana"))
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        board, notebook = (logged_in(chromium, workshop, participant(name), path) for name, path in PAGES.items())
+        board.wait_for_url("**/services/board/")
+        opening, leader = board.get_by_role("link", name="Open the lab of ana"), board.context.new_page()
+        leader.set_default_timeout(WITHIN)
+        lab = f"{workshop.url}user/ana/lab"
+        assert leader.goto(lab).status == 403
+        expect(opening).to_have_count(0)
+        notebook.get_by_role("button", name="Let the leader in").press("Enter", timeout=WITHIN)
+        expect(opening).to_be_visible(timeout=WITHIN)
+        with board.expect_popup() as popup:
+            opening.press("Enter")
+        shown = popup.value
+        shown.get_by_role("button", name="Authorize").click(timeout=WITHIN)
+        expect(shown.get_by_role("menuitem", name="Kernel")).to_be_visible(timeout=WITHIN)
+        with ThreadPoolExecutor(1) as thread:  # Playwright's own loop runs in this one
+            assert thread.submit(asyncio.run, refused("ben")).result() == 403
+        if shots := os.environ.get("LABKIT_SCREENSHOTS"):
+            notebook.screenshot(path=f"{shots}/let-in.png")
+            board.screenshot(path=f"{shots}/open.png")
+        notebook.get_by_role("button", name="End it").press("Enter")
+        expect(notebook.get_by_role("button", name="Let the leader in")).to_be_visible(timeout=WITHIN)
+        assert leader.goto(lab).status == 403
+        expect(opening).to_have_count(0, timeout=WITHIN)
+        chromium.close()
+
+
+@pytest.mark.workshop
+@pytest.mark.browser
 def test_the_class_is_broken_mends_and_goes_on(workshop, folder, participant):
     asyncio.run(both_ready(participant))
     with sync_playwright() as playwright:

@@ -244,7 +244,10 @@ def facts(workshop, wildcard):
         "hub": keeper.hub_url(workshop),
         "calls": [
             *(("GET", path) for path in paths),
-            *(("POST", path) for path in ("users/ana/server", "users/ana/tokens", "users/new", "shutdown")),
+            *(
+                ("POST", path)
+                for path in ("users/ana/server", "users/ana/tokens", "users/new", "shutdown", "shares/ana/")
+            ),
             ("DELETE", "users/ana/server"),
             ("PATCH", "users/ana"),
         ],

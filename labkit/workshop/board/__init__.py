@@ -6,5 +6,6 @@ orders the reports. `service` is the page and its log-in, and `access` asks the 
 
 `orders` has what the leader orders the labs to do, such as to break something. A lab gets it as the answer to a report.
 `obeying` takes it up in the participant's server, and starts `changing`, which changes the lab. `notebook` and
-`jupyter/` are the banner above a notebook about it, and the button that raises a hand.
+`jupyter/` are the banner above a notebook about it, and the button that raises a hand. `sharing` lets leaders into the
+server of a participant who says so.
 """

@@ -43,6 +43,8 @@ class ParticipantReport:
     quiet: Seconds | None = None
     """Seconds since the last progress: something opened, answered, solved or right."""
     hand: Literal["", "raised", "seen"] = ""
+    lets_in: bool = False
+    """Whether the leader may open the participant's server."""
     findings: Annotated[list[Id], MaxLen(MOST_FINDINGS)] = field(default_factory=list)
     """What checks and diagnoses found since the last progress."""
     order: Annotated[int, Interval(ge=0, le=2**40)] = 0
@@ -62,10 +64,8 @@ def report(events: Iterable[ProgressEvent | None], now: float, order: TakenOrder
             continue
         what, id, right = event["what"], event["id"], event["right"]
         match what:
-            case "help":
-                made.hand = "raised" if right else ""
-            case "seen":
-                made.hand = "seen" if made.hand else ""
+            case "help" | "seen" | "shared":
+                _move_hand(made, what, right)
             case "mended":
                 if made.state == "broken" and event["at"] > order.at:
                     made.checks += 1
@@ -83,6 +83,14 @@ def report(events: Iterable[ProgressEvent | None], now: float, order: TakenOrder
     if made.state == "invited" and made.notebook >= order.about[:2]:
         made.state = "there"
     return made
+
+
+def _move_hand(made: ParticipantReport, what: str, right: bool) -> None:
+    if what == "help":
+        made.hand = "raised" if right else ""
+    elif what == "seen" and made.hand:
+        made.hand = "seen"
+    made.lets_in = bool(made.hand) and (right if what == "shared" else made.lets_in)
 
 
 def _get_on(made: ParticipantReport, what: str, id: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from labkit.course import board, progress
 from labkit.errors import LabError
-from labkit.workshop.board import obeying
+from labkit.workshop.board import obeying, sharing
 from labkit.workshop.board.report import report
 
 LOOKS = 2  # seconds between two looks at the progress file
@@ -21,7 +21,7 @@ def start() -> None:
 
 
 def _go_on(file: Path) -> None:
-    sent, last = 0.0, None
+    sent, last, lets_in = 0.0, None, None
     obeying.resume()
     while True:
         order = obeying.taken()
@@ -29,6 +29,9 @@ def _go_on(file: Path) -> None:
         if now != last or time.monotonic() - sent > AGAIN:
             said = report(progress.events(file), time.time(), order)
             try:
+                if said.lets_in != lets_in:
+                    sharing.share(said.lets_in)
+                    lets_in = said.lets_in
                 answer = board.ask("report", asdict(said))
                 sent, last = time.monotonic(), now
                 if answer["seen"] and said.hand == "raised":

@@ -53,6 +53,11 @@ class BoardRow:
         return STATES[self.state]
 
     @property
+    def is_open(self) -> bool:
+        """Whether the leader may open the lab, and can."""
+        return self.report.lets_in and self.state != "silent"
+
+    @property
     def waits(self) -> str:
         """The time without progress, as text."""
         return "" if self.quiet is None else f"{self.quiet // 60:.0f}:{self.quiet % 60:02.0f}"

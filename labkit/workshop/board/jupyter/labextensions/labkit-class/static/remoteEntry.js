@@ -50,7 +50,7 @@ function follow(app, Widget) {
     for (const {choices} of banners) choices.replaceChildren("One moment …");
     for (const {widget} of banners) delete widget.shown; // perhaps the same is shown again
     await ask({method: "POST", body: JSON.stringify({press: name})});
-    if (opens) app.commands.execute("docmanager:open", {path: opens});
+    if (opens && name === "close") app.commands.execute("docmanager:open", {path: opens});
   }
   function addBanner(panel) {
     const [node, row, text, choices] = ["div", "div", "span", "span"].map(name => document.createElement(name));
