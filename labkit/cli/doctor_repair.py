@@ -81,10 +81,10 @@ def run(script: str, environment: Mapping[str, str]) -> str:
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail"], input=script, env=environment, capture_output=True, text=True, check=False
     )
+    if refused := next((line for line in done.stdout.splitlines() if line.endswith(CHANGED)), ""):
+        return f"{' '.join(done.stderr.split())} {refused}".strip()
     if done.returncode == 0:
-        # Such a line ends with `|| echo`, so its exit code is 0.
-        refused = next((line for line in done.stdout.splitlines() if line.endswith(CHANGED)), "")
-        return refused and f"{' '.join(done.stderr.split())} {refused}".strip()
+        return ""
     printed = " ".join((done.stderr.strip() or done.stdout.strip() or "nothing").split())
     return f"The repair failed with exit code {done.returncode}; it printed: {printed}"
 

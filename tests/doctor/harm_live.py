@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
-from kubernetes.client import AdmissionregistrationV1Api, ApiException, CoreV1Api
+from kubernetes.client import AdmissionregistrationV1Api, ApiException, AppsV1Api, CoreV1Api
 
 from labkit import Lab
 from labkit.cli import doctor_repair
@@ -24,6 +25,7 @@ TOKEN_FILE = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
 # STS answers this if the provider or the issuer fails for everybody. A repair then restores only access that the
 # policies allowed all the time.
 BROKEN_FOR_ALL = ("InvalidIdentityToken", "IDPCommunicationError")
+LATER = "amazon/aws-cli:2.99.0"
 WEBHOOK = "pod-identity-webhook"
 LABELS: tuple[dict[str, str], ...] = ({}, second_team.KEPT_OUT)
 UNREGISTERED = "not registered"
@@ -59,8 +61,19 @@ class Team:
         return cls(lab, done.output.strip())
 
 
-def outcome(lab: Lab, team: Team, healthy: Situation, faults: Sequence[Fault], *, in_one_statement: bool) -> Outcome:
+def outcome(
+    lab: Lab,
+    team: Team,
+    healthy: Situation,
+    faults: Sequence[Fault],
+    *,
+    in_one_statement: bool,
+    is_changed_meanwhile: bool = False,
+) -> Outcome:
     """Put the faults in, run each printed repair, compare others' permissions and objects, and mend the lab.
+
+    `is_changed_meanwhile`: whether somebody changes the run's objects between the diagnosis and the first repair. A
+    repair that rolls such a change back does harm.
 
     Raise `ClientError` if AWS rejects these faults together, such as a bucket policy for a deleted role.
     """
@@ -71,6 +84,7 @@ def outcome(lab: Lab, team: Team, healthy: Situation, faults: Sequence[Fault], *
         broken = live.read(lab, healthy, *(fault.put_into(healthy) for fault in faults))
         _admit_team(lab, broken, in_one_statement)
         findings = examine(evidence(lab, broken, probe=any(fault.needs_probe for fault in faults))).findings
+        changed = dict(_changed_meanwhile(lab)) if is_changed_meanwhile else {}
         before = snapshot(lab, team)
         for finding in findings:
             if doctor_repair.why_not_run(finding.repair):
@@ -82,9 +96,60 @@ def outcome(lab: Lab, team: Team, healthy: Situation, faults: Sequence[Fault], *
             after = snapshot(lab, team)
             came_to.harm += (f"{finding.id}: {each}" for each in harm(before, after))
             before = after
+            came_to.harm += (f"{finding.id}: {name} was rolled back" for name in _rolled_back(changed))
     finally:
         breaking.mend(lab)
     return came_to
+
+
+def _changed_meanwhile(lab: Lab) -> Iterator[tuple[str, Callable[[], bool]]]:
+    """Change each of the run's objects. Yield its name, and a function that returns whether the change is there."""
+    core, apps, namespace = CoreV1Api(lab.kubernetes), AppsV1Api(lab.kubernetes), lab.parameters.namespace
+    for pod in core.list_namespaced_pod(namespace).items:
+        name, first = pod.metadata.name, {"name": pod.spec.containers[0].name, "image": LATER}
+        if not pod.metadata.owner_references:
+            core.patch_namespaced_pod(name, namespace, {"spec": {"containers": [first]}})
+            yield f"pod/{name}", partial(_has_image, partial(core.read_namespaced_pod, name, namespace))
+    for deployment in apps.list_namespaced_deployment(namespace).items:
+        name, spec = deployment.metadata.name, deployment.spec.template.spec
+        first = {"name": spec.containers[0].name, "image": LATER}
+        apps.patch_namespaced_deployment(name, namespace, {"spec": {"template": {"spec": {"containers": [first]}}}})
+        yield f"deployment/{name}", partial(_has_image, partial(apps.read_namespaced_deployment, name, namespace))
+    for config_map in core.list_namespaced_config_map(namespace).items:
+        name = config_map.metadata.name
+        core.patch_namespaced_config_map(name, namespace, {"data": {"meanwhile": "kept"}})
+        read = partial(core.read_namespaced_config_map, name, namespace)
+        yield f"configmap/{name}", partial(_keeps_its_key, read)
+    webhooks = AdmissionregistrationV1Api(lab.kubernetes)
+    if webhooks.list_mutating_webhook_configuration(field_selector=f"metadata.name={WEBHOOK}").items:
+        body = [{"op": "replace", "path": "/webhooks/0/timeoutSeconds", "value": 7}]
+        webhooks.patch_mutating_webhook_configuration(WEBHOOK, body)
+        yield f"webhook/{WEBHOOK}", lambda: _timeout(webhooks) == 7
+
+
+def _has_image(read: Callable[[], Any]) -> bool:
+    spec = read().spec
+    template = getattr(spec, "template", None)
+    return bool((template.spec if template else spec).containers[0].image == LATER)
+
+
+def _keeps_its_key(read: Callable[[], Any]) -> bool:
+    return "meanwhile" in (read().data or {})
+
+
+def _timeout(webhooks: AdmissionregistrationV1Api) -> int:
+    return int(webhooks.read_mutating_webhook_configuration(WEBHOOK).webhooks[0].timeout_seconds)
+
+
+def _rolled_back(changed: dict[str, Callable[[], bool]]) -> Iterator[str]:
+    for name, is_there in changed.items():
+        try:
+            if not is_there():
+                yield name
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            yield f"{name} is gone, and"
 
 
 def _admit_team(lab: Lab, broken: Situation, in_one_statement: bool) -> None:

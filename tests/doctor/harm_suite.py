@@ -1,5 +1,7 @@
 """`make harm`: run the printed repairs of 60 pairs and 20 triples of faults in a lab beside a second team.
 
+Then, for each fault alone, somebody changes the run's objects between the diagnosis and the repair.
+
 `LABKIT_SEED` draws other pairs and triples.
 """
 
@@ -27,7 +29,8 @@ def main() -> int:
     seed = int(os.environ.get("LABKIT_SEED", "11"))
     faults = list(CATALOGUE.values())
     drawn = random.Random(seed)
-    combos = [*drawn.sample(list(combinations(faults, 2)), PAIRS), *_triples(drawn, faults)]
+    together = [*drawn.sample(list(combinations(faults, 2)), PAIRS), *_triples(drawn, faults)]
+    combos = [*((each, False) for each in together), *(((fault,), True) for fault in faults)]
     ran = words = failed = harmed = unmade = 0
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="labkit-harm-") as place:
@@ -38,11 +41,18 @@ def main() -> int:
                 lab = Lab.open()
                 lab.ready(through="pod")
                 healthy, team = live.read(lab), Team.beside()
-            for number, combo in enumerate(combos):
-                names = " + ".join(fault.id for fault in combo)
+            for number, (combo, is_changed) in enumerate(combos):
+                names = " + ".join(fault.id for fault in combo) + (", changed meanwhile" if is_changed else "")
                 try:
                     with contextlib.redirect_stdout(io.StringIO()):
-                        came_to = outcome(lab, team, healthy, combo, in_one_statement=bool(number % 2))
+                        came_to = outcome(
+                            lab,
+                            team,
+                            healthy,
+                            combo,
+                            in_one_statement=bool(number % 2),
+                            is_changed_meanwhile=is_changed,
+                        )
                 except ClientError as error:
                     print(f"{number + 1:3}  {names}: cannot be made: {error}", flush=True)
                     unmade += 1
@@ -56,8 +66,9 @@ def main() -> int:
         finally:
             simulator.stop(folder)
     print(
-        f"{PAIRS} pairs and {TRIPLES} triples, seed {seed}, {unmade} of which AWS does not take: {ran} repairs "
-        f"run, {words} of words, {failed} failed, {harmed} changed what somebody else may do or has; "
+        f"{PAIRS} pairs, {TRIPLES} triples and {len(faults)} faults alone whose objects changed meanwhile, "
+        f"seed {seed}, {unmade} of which AWS does not take: {ran} repairs run, {words} of words, "
+        f"{failed} refused or failed, {harmed} changed what somebody else may do or has; "
         f"{time.monotonic() - started:.0f} s"
     )
     return int(harmed > 0)

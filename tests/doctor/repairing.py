@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shlex
 from typing import Any
 
@@ -13,7 +14,7 @@ def commands(repair: str) -> list[str]:
 
     `tests/doctor/test_workloads_live.py` runs the lines as they are.
     """
-    lines = [line.partition(" || echo ")[0].removesuffix(" &&") for line in repair.splitlines()]
+    lines = [re.split(r" \|\| (?:{ )?echo ", line)[0].removesuffix(" &&") for line in repair.splitlines()]
     return [line for line in lines if not line.startswith(("#", "test "))]
 
 

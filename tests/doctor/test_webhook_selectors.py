@@ -85,7 +85,7 @@ def test_only_the_matching_value_is_removed_from_a_selector():
         {"op": "test", "path": path, "value": "default"},
         {"op": "remove", "path": path},
     ]
-    assert "# -      - default" in finding.repair.splitlines()
+    assert "#   -       - default" in finding.repair.splitlines()
     after = applied(answers, finding.repair)
     assert found(after) == []
     (kept,) = after[WEBHOOK]["webhooks"][0]["namespaceSelector"]["matchExpressions"]

@@ -154,7 +154,7 @@ def test_a_ca_bundle_of_another_authority_is_found_without_a_probe(shell, regist
 def test_a_probe_finds_a_wrong_webhook_url_by_counters_and_a_dry_run_that_makes_no_pod(lab, shell, registration, cart):
     registration(other_path)
     cart()
-    said = labkit("doctor").stdout
+    said = labkit("doctor", "--verbose").stdout
     assert "webhook-passed-over-pod" in said and "pod-older-than-annotation" not in said
     assert "Not read: create pod --dry-run=server" in said
     there = pods(lab)
@@ -296,7 +296,7 @@ def test_a_repair_keeps_the_image_that_somebody_set_after_the_diagnosis(lab, she
     is_seen = lambda findings: [each["id"] for each in findings] == ["pod-mount-path-twice"]  # noqa: E731
     (finding,) = awaited(lambda: found()["findings"], is_seen, within=60, every=0.2)
     shell(f"kubectl set image deployment/cart aws={NEWER}")
-    printed = shell(finding["repair"].splitlines()[-2])
+    printed = shell(f"{finding['repair']} || true")
     assert printed.strip().endswith(
         "deployment/cart was not changed. If the request is invalid, it changed since: run labkit doctor again"
     )

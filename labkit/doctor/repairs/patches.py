@@ -14,15 +14,17 @@ CHANGED = "changed since: run labkit doctor again"
 """The end of the line that a patch prints if the API server refuses it."""
 
 
-def patched(kubectl: str, name: str, operations: list[Operation]) -> str:
+def patched(kubectl: str, name: str, operations: list[Operation], then: str = "") -> str:
     """Return the shell line that patches the object `name`, such as `deployment/cart -n shop`.
 
     If a test among the operations fails, kubectl only says that the request is invalid. So the line says what to do.
+    The command `then` runs only after a successful patch.
     """
     refused = shlex.quote(
         f"{name.split(' -n ', maxsplit=1)[0]} was not changed. If the request is invalid, it {CHANGED}"
     )
-    return f"{kubectl} patch {name} --type=json -p {shlex.quote(json.dumps(operations))} || echo {refused}"
+    patch = f"{kubectl} patch {name} --type=json -p {shlex.quote(json.dumps(operations))}"
+    return f"{patch} || {{ echo {refused}; false; }} &&\n{then}" if then else f"{patch} || echo {refused}"
 
 
 def unchanged(metadata: Mapping[str, object]) -> list[Operation]:

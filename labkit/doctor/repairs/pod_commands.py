@@ -312,6 +312,7 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
     _corrected(evidence, wanted, changes)
     workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
     kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
+    wait = f"{kubectl} rollout status {workload} {namespace} --timeout=90s"
     how = "all at once" if _is_bare_set(owner) else "one after the other"
     comments = [said(f"This replaces the pods of {owner['kind']} {owner['metadata']['name']}, {how}.")]
     if (was := pod_spec.service_account_of(template["spec"])) != evidence.parameters.service_account:
@@ -326,7 +327,9 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
             why = f"# the doctor does not show the values of {names}. So correct the template by hand:"
             return [*comments[1:], why, f"{kubectl} edit {workload} {namespace}"]
         operations = [*patches.unchanged(owner["metadata"]), *operations]
-        lines = [patches.patched(kubectl, f"{workload} {namespace}", operations)]
+        # After a refused patch, the old pods would never become ready.
+        after = "" if _is_bare_set(owner) else wait
+        lines, wait = [patches.patched(kubectl, f"{workload} {namespace}", operations, after)], ""
     elif _is_being_replaced(evidence):
         lines = [
             "# a rollout is under way, and the webhook has changed the new pods. This waits until the rollout ends:"
@@ -336,7 +339,7 @@ def _template_lines(evidence: Evidence, owner: Workload, template: Document, cha
     if _is_bare_set(owner):
         pods = _pods_owned_by(evidence, owner)
         return [*comments, *lines, *([f"{kubectl} delete pod {' '.join(pods)} {namespace}"] if pods else [])]
-    lines.append(f"{kubectl} rollout status {workload} {namespace} --timeout=90s")
+    lines += [wait] if wait else []
     if owner["spec"].get("paused"):
         return [PAUSED, *comments, shown(f"{kubectl} rollout resume {workload} {namespace}", *lines)]
     return [*comments, *lines]
