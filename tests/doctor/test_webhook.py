@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from labkit.connection import Connection
 from labkit.doctor import examination
 from labkit.doctor.evidence import Evidence, Reads
+from labkit.simulator import Authority
 from labkit.steps import pod
 from labkit.targets import eks
 from tests.doctor import recording
@@ -81,6 +82,17 @@ def test_a_webhook_that_cannot_be_called_gives_one_finding_and_its_repair_mends_
     steps = [step["op"] for step in patch_of(finding.repair)]
     assert steps[0] == "test" and set(steps) <= {"test", "replace", "remove", "add"}
     assert "# --- mutatingwebhookconfiguration/pod-identity-webhook, as it is" in finding.repair.splitlines()
+
+
+def test_the_repair_of_another_webhooks_registration_does_not_restore_the_labs():
+    """`labkit webhook serve` has a URL and a certificate of its own."""
+    other = base64.b64encode(Authority.create("pod-identity-webhook").certificate_pem).decode()
+    answers = registered(url="https://127.0.0.1:9443/mutate", caBundle=other)
+    answers["get https://127.0.0.1:9443/mutate"] = "Connection refused"
+    (finding,) = examine(answers).findings
+    assert (finding.id, commands(finding.repair)) == ("webhook-unreachable", [])
+    assert "the registered webhook is https://127.0.0.1:9443/mutate, not the one of this lab" in finding.repair
+    assert "labkit webhook manifest --listen 127.0.0.1:9443 | kubectl apply -f -" in finding.repair
 
 
 def test_the_repair_of_a_silent_but_correctly_registered_webhook_has_no_command():

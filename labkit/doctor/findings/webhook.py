@@ -5,6 +5,7 @@ https://github.com/aws/amazon-eks-pod-identity-webhook
 
 import shlex
 from typing import Any
+from urllib.parse import urlsplit
 
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, kinds, known, missed_role, opt_out, pod_spec, variables
@@ -370,7 +371,14 @@ def _reached(evidence: Evidence) -> Repair:
     if patch := registration.with_its_client(evidence):
         return Repair.of(patch, _again(evidence))
     by_target = evidence.connection.webhook_restored_by
-    if evidence.connection.webhook_registration():
+    if other := registration.of_another(evidence):
+        listen = urlsplit(other).netloc or "HOST:PORT"
+        lines = [
+            f"# Nothing is changed: the registered webhook is {other}, not the one of this lab. Its owner has to",
+            "# start it again, or to register its present address and certificate. For labkit webhook serve:",
+            f"labkit webhook manifest --listen {listen} | {evidence.connection.kubectl} apply -f -",
+        ]
+    elif evidence.connection.webhook_registration():
         lines = ["# Nothing is changed: the registration is right. Check that the lab's server runs: labkit status"]
     else:
         lines = [

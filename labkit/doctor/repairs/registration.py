@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from labkit.doctor.evidence import Evidence, NotRead, accounts, known, opt_out
-from labkit.doctor.evidence.objects import WebhookConfiguration
+from labkit.doctor.evidence.objects import ClientConfig, WebhookConfiguration
 from labkit.doctor.evidence.opt_out import ON_EKS, Requirement, Subject, labels_of
 from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.evidence.reading import Document
@@ -50,20 +50,40 @@ def with_its_client(evidence: Evidence) -> str:
 
     The lines don't change the webhook's selectors: someone may have chosen them to exclude pods on purpose.
     """
-    registered, known = (
-        (evidence.cluster.webhook or {}).get("webhooks") or [],
-        evidence.connection.webhook_registration(),
-    )
-    clients = {each["name"]: each["clientConfig"] for each in known.get("webhooks") or []}
+    registered, clients = (evidence.cluster.webhook or {}).get("webhooks") or [], _own_clients(evidence)
     operations: list[Document] = []
     for number, webhook in enumerate(registered):
         client, present = clients.get(webhook["name"]), webhook.get("clientConfig") or {}
+        if client and not _is_alike(present, client):
+            continue  # it's another webhook's, such as that of `labkit webhook serve`
         # A caBundle is long, so only the fields that change are in the patch.
         for change in patches.difference(present, client, f"/webhooks/{number}/clientConfig") if client else []:
             path = str(change["path"])
             tests = [] if change["op"] == "add" else [patches.tested(path, _at(registered, _steps(path)[1:]))]
             operations += [*tests, change]
     return _patched(evidence, operations, REACHED) if operations else ""
+
+
+def of_another(evidence: Evidence) -> str:
+    """Return the address of the registered webhook if it isn't the target's own; empty if it is, or if unknown.
+
+    The target's own registration has its URL or its CA bundle, even if somebody changed the other of the two.
+    """
+    clients = _own_clients(evidence)
+    for webhook in (evidence.cluster.webhook or {}).get("webhooks") or []:
+        present, client = webhook.get("clientConfig") or {}, clients.get(webhook["name"])
+        if client and not _is_alike(present, client):
+            return str(present.get("url") or "/".join((present.get("service") or {}).values()))
+    return ""
+
+
+def _own_clients(evidence: Evidence) -> Document:
+    own = evidence.connection.webhook_registration().get("webhooks") or []
+    return {each["name"]: each["clientConfig"] for each in own}
+
+
+def _is_alike(one: ClientConfig, other: ClientConfig) -> bool:
+    return one.get("url") == other.get("url") or one.get("caBundle") == other.get("caBundle")
 
 
 def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
