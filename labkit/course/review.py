@@ -38,7 +38,8 @@ def before(notebook: str, progress_file: Path | None = None) -> Questions:
     unseen = [[each for each in bank(number) if each.id not in comes_back] for number in reversed(numbers)]
     new = (each for turn in zip_longest(*unseen) for each in turn if each)  # one from each notebook in turn
     drawn = [*_due(known, comes_back), *new][:IN_A_NOTEBOOK]
-    return Questions("Do you still know?" if drawn else "Nothing is due.", drawn, _reviewed)
+    title = "Do you still know? Two questions from earlier notebooks" if drawn else "Nothing is due."
+    return Questions(title, drawn, _reviewed, folded=True)
 
 
 def due(progress_file: Path | None = None) -> list[AnyQuestion]:

@@ -105,6 +105,14 @@ def test_the_contents_page_says_how_many_questions_are_due(answered):
     assert [each.id for each in contents.review().questions] == due()[:5]
 
 
+def test_a_notebook_asks_only_after_a_click(answered):
+    panel = review.before("03").panel()
+    title, ask = panel.children
+    assert "earlier notebooks" in title.value
+    ask.click()
+    assert len(panel.children) == 1 + review.IN_A_NOTEBOOK
+
+
 def test_a_learner_compares_an_open_question_s_answer_and_says_whether_they_knew_it():
     question = OpenQuestion.model_validate({"id": "02-1", "question": "Who?", "answer": "<Nobody>"}, context="02")
     said = []

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from labkit.course.lessons import Answer, OpenQuestion, Question
-from labkit.showing import RIGHT, WRONG
+from labkit.showing import RIGHT, WRONG, counted
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -32,6 +32,8 @@ class Questions:
     title: str
     questions: Sequence[AnyQuestion]
     chosen: Chosen
+    folded: bool = False
+    """Whether a running notebook asks only after a click."""
 
     def __repr__(self) -> str:
         return "\n\n".join([self.title, *(_as_text(question) for question in self.questions)])
@@ -52,8 +54,16 @@ class Questions:
         from labkit.course.widgets import live
 
         title = ipywidgets.HTML(live.styled(f"<p><strong>{escape(self.title)}</strong></p>"))
-        whole = ipywidgets.VBox([title, *(self._panel_of(question) for question in self.questions)])
+        whole = ipywidgets.VBox([title])
         whole.add_class("labkit")
+
+        def ask() -> None:
+            whole.children = [title, *(self._panel_of(question) for question in self.questions)]
+
+        if self.folded and self.questions:
+            whole.children = [title, _button(f"Ask me {counted(len(self.questions), 'question')}", ask)]
+        else:
+            ask()
         return whole
 
     def _panel_of(self, question: AnyQuestion) -> "ipywidgets.VBox":
