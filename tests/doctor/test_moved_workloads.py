@@ -1,7 +1,12 @@
 """No repair moves a workload to another service account, unless the workload is the account's and loses nothing."""
 
+import re
+
 import pytest
 
+from labkit.doctor import examination
+from labkit.doctor.evidence import Evidence, Reads
+from labkit.documents import ROLE_ANNOTATION
 from tests.doctor import recording
 from tests.doctor.pods import applying, examine, owned, workload
 from tests.doctor.recording import healthy
@@ -49,6 +54,39 @@ def test_a_workload_that_nothing_ties_to_the_account_is_not_moved(workloads):
 def test_a_workload_is_moved_if_its_name_its_label_or_its_role_is_the_accounts(own):
     finding = pod_missing(without_pods(workload("queue", account="", app="queue"), own))
     assert commands(finding.repair)[0].startswith(f"kubectl patch deployment/{own['metadata']['name']} ")
+
+
+@pytest.mark.parametrize("other", [
+    workload("web", account="web", app=NAME),
+    workload(NAME, account="web"),
+    workload("web", account=f"release-{NAME}", app="web"),
+])  # fmt: skip
+def test_a_workload_that_runs_as_another_account_is_named_and_no_pod_is_made(other):
+    """A Helm chart names its service account after the release, and the role names another one."""
+    account = other["spec"]["template"]["spec"]["serviceAccountName"]
+    finding = pod_missing(without_pods(other, workload("queue", account="queue", app="queue")))
+    assert finding.found == f"deployment/{other['metadata']['name']} with serviceAccountName: {account}"
+    assert commands(finding.repair) == [] and "serviceAccount.name" in finding.repair
+
+
+def test_a_workload_of_another_account_with_a_role_is_not_named():
+    other = {"metadata": {"name": "web", "namespace": "default", "annotations": {ROLE_ANNOTATION: recording.ROLE_ARN}}}
+    answers = without_pods(workload("web", account="web", app=NAME))
+    for call in (recording.SERVICE_ACCOUNTS, recording.ALL_SERVICE_ACCOUNTS):
+        answers[call] = [*answers[call], other]
+    assert pod_missing(answers).found == "no pod in namespace default"
+
+
+def test_the_repairs_for_two_accounts_make_pods_of_two_names():
+    accounts = [{"metadata": {"name": name, "namespace": "default"}} for name in ("cart", "till")]
+    answers = without_pods() | {recording.SERVICE_ACCOUNTS: accounts}
+    made = []
+    for name in ("cart", "till"):
+        parameters = recording.PARAMETERS.model_copy(update={"service_account": name})
+        seen = Evidence(parameters, recording.CONNECTION, pod_name="", reads=Reads(answers), role_is_known=False)
+        (missing,) = [each for each in examination.examine(seen).findings if each.id == "pod-missing"]
+        made += re.findall(r"This creates the pod (\S+)\.", missing.repair)
+    assert made == ["cart-pod", "till-pod"]
 
 
 @pytest.mark.parametrize("answers", [

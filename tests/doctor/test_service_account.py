@@ -51,6 +51,23 @@ def annotated(annotations, pod_annotations=None):
     return answers
 
 
+@pytest.mark.parametrize("malformed", [
+    "arn:aws:iam:123456789012:role/my-role", "my-role", "role/my-role", f'"{ROLE_ARN}"', f"{ROLE_ARN}\n",
+    "arn:aws:iam::123456789012:role:my-role",
+])  # fmt: skip
+def test_a_malformed_arn_tells_the_name_of_the_role(malformed):
+    answers = annotated({KEY: malformed})
+    del answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"]
+    # No trust policy and no tag names the service account.
+    text = json.dumps(answers[ROLE]["AssumeRolePolicyDocument"]).replace(":my-service-account", ":*")
+    answers[ROLE] |= {"AssumeRolePolicyDocument": json.loads(text.replace("StringEquals", "StringLike")), "Tags": []}
+    answers[ROLES] = [answers[ROLE]]
+    answers[DETAILS] = {"RoleDetailList": [answers[ROLE]], "Policies": []}
+    finding = next(iter(examine(answers).findings))
+    assert finding.id == "service-account-annotation-arn-malformed"
+    assert f"{KEY}={ROLE_ARN}" in finding.repair and "<ROLE_NAME>" not in finding.repair
+
+
 def made_by_eksctl(arn):
     """A lab whose service account lost its annotation. eksctl made the role with this ARN for the service account."""
     answers, name = annotated({}), arn.rpartition("/")[2]

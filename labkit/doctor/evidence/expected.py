@@ -203,7 +203,13 @@ class Expected:
         if arn := self._role_by_hand():
             return arn
         arns = known(lambda: self.role_candidates) or []
-        return arns[0] if len(arns) == 1 else ""
+        return arns[0] if len(arns) == 1 else self._role_in_malformed_arn()
+
+    def _role_in_malformed_arn(self) -> str:
+        """Return the ARN of the role whose name ends an annotation that isn't an ARN; empty without such a role."""
+        name = re.search(r"[\w+=,.@-]+(?=\W*$)", self.cluster.annotation)
+        role = known(lambda: self.accounts.own.role(name[0])) if name else None
+        return role["Arn"] if role else ""
 
     def _role_by_hand(self) -> str:
         """Return the ARN of the role that the pod's author set in containers with a projected token."""

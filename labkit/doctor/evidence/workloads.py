@@ -56,6 +56,26 @@ def meant_for_account(evidence: Evidence) -> Workload | None:
     return meant[0] if len(meant) == 1 else None
 
 
+def under_another_account(evidence: Evidence) -> list[Workload]:
+    """Return the workloads that seem meant for the service account, but run as another one that has no role.
+
+    A workload seems meant for it if its name or its app label is the account's name, or if the two accounts' names
+    differ in a prefix such as a Helm release: `cart`, `shop-cart`.
+
+    https://helm.sh/docs/chart_best_practices/rbac/#using-rbac-resources
+    """
+    name, with_role = evidence.parameters.service_account, accounts.others_with_a_role(evidence)
+    if with_role is None:
+        return []
+    owned = {name, accounts.DEFAULT, *(each.rpartition("/")[2] for each in with_role)}
+    candidates = ((_account(each), each) for each in _all(evidence))
+    return [
+        each
+        for other, each in candidates
+        if other not in owned and (name in _names(each) or other.endswith(f"-{name}") or name.endswith(f"-{other}"))
+    ]
+
+
 def to_come(evidence: Evidence) -> list[Workload]:
     """Return the workloads that will create the service account's first pod; empty if the user named a pod."""
     if evidence.pod.name or evidence.cluster.service_account is None:

@@ -77,6 +77,8 @@ def missing(evidence: Evidence) -> Symptom | None:
         return _missing_by_name(evidence)
     if own := workloads.of_account(evidence):
         return _missing_of_workload(evidence, own)
+    if others := workloads.under_another_account(evidence):
+        return _missing_by_another_account(evidence, others)
     if bare := workloads.without_account(evidence):
         return _missing_for_bare_workload(evidence, bare, workloads.meant_for_account(evidence))
     if jobs := workloads.jobs_of_account(evidence):
@@ -329,6 +331,15 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[Workload], meant: 
     names = [workloads.called(each) for each in bare]
     actual = "; ".join(f"{name} without serviceAccountName" for name in names)
     return _nobody(evidence, actual, Repair.of(advice.workloads_stay(evidence, names)))
+
+
+def _missing_by_another_account(evidence: Evidence, others: list[Workload]) -> Symptom:
+    named = {workloads.called(each): service_account_of(each["spec"]["template"]["spec"]) for each in others}
+    actual = "; ".join(f"{name} with serviceAccountName: {account}" for name, account in named.items())
+    stay = (advice.account_stays(evidence, name, account) for name, account in named.items())
+    mine = evidence.parameters.service_account
+    chart = f"A Helm chart that makes the account usually has serviceAccount.name: set it to {mine}."
+    return _nobody(evidence, actual, Repair.of(*stay, said(chart)))
 
 
 def _failed_creation(evidence: Evidence, workload: Workload) -> str:
