@@ -23,7 +23,7 @@ from labkit import simulator
 from labkit.errors import LabError
 from labkit.workshop import homes, keeper, limits, machine, networks, seats, words
 from labkit.workshop.board import orders
-from labkit.workshop.settings import FILE, HUB_FILE, Workshop
+from labkit.workshop.settings import FILE, HUB_FILE, KEY_PRINT, Workshop
 from labkit.workshop.spawner import clear
 
 PROXY = Path(__file__).parent / "proxy"
@@ -43,6 +43,8 @@ class Status:
     """Who has a running server."""
     left: dict[str, int]
     """How many of the workshop's parts are on this machine, by their kind."""
+    key: str = ""
+    """The fingerprint of the class's key for certificates; empty before the first `up`."""
 
     def __str__(self) -> str:
         parts = ", ".join(f"{count} {kind}" for kind, count in self.left.items() if count)
@@ -52,6 +54,7 @@ class Status:
             f"at work:    {', '.join(self.at_work) or 'nobody'}",
             f"on this machine: {parts or 'nothing'}",
             f"files:      {self.workshop.state}",
+            *([f"key of certificates: {self.key}"] if self.key else []),
         ])  # fmt: skip
 
 
@@ -117,7 +120,8 @@ def status(workshop: Workshop) -> Status:
     taken = seats.taken(workshop)
     namespaces = networks.namespaces(workshop)
     at_work = [name for name, seat in taken.items() if seat.label in namespaces and networks.processes(seat.label)]
-    return Status(workshop, _answers(workshop), sorted(taken), sorted(at_work), _parts(workshop))
+    key = file.read_text() if (file := workshop.state / KEY_PRINT).is_file() else ""
+    return Status(workshop, _answers(workshop), sorted(taken), sorted(at_work), _parts(workshop), key)
 
 
 def forget(workshop: Workshop) -> None:

@@ -16,6 +16,8 @@ from labkit.errors import LabError
 
 FILE = "workshop.yaml"
 HUB_FILE = "jupyterhub_config.py"
+KEY_PRINT = "certificate-key.sha256"
+"""In the state, the fingerprint of the key that signs the class's certificates."""
 NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 NAME_RULE = "A name has 1 to 30 characters, of a-z, 0-9 and -, and begins with a letter"
 ADDRESSES_EACH = 4  # of a /30: the network, this machine, the participant, the broadcast

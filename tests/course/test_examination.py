@@ -12,7 +12,7 @@ from kubernetes.client import CoreV1Api
 
 from labkit import Lab
 from labkit.course import contents, examination, progress
-from labkit.course.examination import certificate, draw, paper
+from labkit.course.examination import certificate, draw, judging, paper
 from labkit.course.faults import CATALOGUE, Situation, breaking
 from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import Parameters
@@ -112,6 +112,44 @@ def test_an_examination_judges_each_repair_and_ends_with_points(lab, drawn, kept
     assert "examination 1: 12 of 30 points" in repr(progress.read())
     assert contents_of_98().done == "✓ 12 of 30 points"
     assert not [each.metadata.name for each in namespaces(lab) if each.metadata.name.startswith("elsewhere")]
+
+
+def test_a_repair_that_opens_more_than_it_mends_is_refused(lab):
+    iam, s3 = lab.aws.client("iam"), lab.aws.client("s3")
+    lab.ready(through="pod")
+    healthy = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
+    admits = healthy["Statement"][0]
+    without_audience = json.loads(json.dumps(admits))
+    del without_audience["Condition"]["StringEquals"][f"{lab.issuer.removeprefix('https://')}:aud"]
+    provider = {"OpenIDConnectProviderArn": lab.provider_arn, "ClientID": "vault"}
+
+    def trusts(*statements):
+        document = json.dumps(healthy | {"Statement": list(statements)})
+        iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=document)
+
+    def opened():
+        return [re.sub("-[0-9a-f]{4}-.*,|:my-service-.*,", ":…,", each) for each in judging.opened(lab)]
+
+    assert opened() == []
+    trusts(admits, {"Effect": "Allow", "Principal": {"AWS": "123456789012"}, "Action": "sts:AssumeRole"})
+    assert opened() == ["someone without a token, for my-role"]
+    trusts(admits)
+    trust(iam, lab, "StringLike", "system:serviceaccount:default:my-service-accoun?")
+    assert opened() == ["default:…, created just now"]
+    iam.add_client_id_to_open_id_connect_provider(**provider)
+    trusts(without_audience)
+    assert opened() == ["default:…, audience vault"]
+    iam.remove_client_id_from_open_id_connect_provider(**provider)
+    trusts(admits)
+    for action, what in (("iam:*", "iam:CreateUser on *"), ("s3:Delete*", "s3:DeleteBucket on arn:aws:s3:::irsa-lab")):
+        document = json.dumps(allowing({"Action": action, "Resource": "*"}))
+        iam.put_role_policy(RoleName="my-role", PolicyName="more", PolicyDocument=document)
+        assert opened()[0] == what
+        iam.delete_role_policy(RoleName="my-role", PolicyName="more")
+    statement = {"Principal": "*", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::irsa-lab"}
+    s3.put_bucket_policy(Bucket="irsa-lab", Policy=json.dumps(allowing(statement)))
+    assert opened() == ["another account's list of the bucket"]
+    s3.delete_bucket_policy(Bucket="irsa-lab")
 
 
 def test_giving_up_names_the_cause_of_a_denied_permission(lab, drawn, said):
@@ -373,6 +411,10 @@ def test_the_same_acts_give_the_same_points(record, points):
 
 def forged(claims):
     return examination.ExaminationCertificate.signed(claims, Ed25519PrivateKey.generate())
+
+
+def allowing(statement):
+    return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow"} | statement]}
 
 
 def contents_of_98():

@@ -108,7 +108,10 @@ class Hub:
 
 @pytest.fixture
 def made(tmp_path):
-    workshop = a_class(tmp_path)
+    return board_of(a_class(tmp_path))
+
+
+def board_of(workshop):
     return service.BoardService(workshop, Board(workshop.names, 300), Hub(), Orders(workshop))
 
 

@@ -9,9 +9,20 @@ signs and verifies the certificate.
 class, on the leader's board.
 """
 
-from labkit.course.examination.certificate import ExaminationCertificate, verify
+from labkit.course.examination.certificate import ExaminationCertificate, claims, private_key, verify
 from labkit.course.examination.exam import Examination
 from labkit.course.examination.marks import note_the_doctor, note_the_lab
+from labkit.course.examination.paper import Paper
 from labkit.course.examination.result import ExaminationResult
 
-__all__ = ["Examination", "ExaminationCertificate", "ExaminationResult", "note_the_doctor", "note_the_lab", "verify"]
+__all__ = [
+    "Examination",
+    "ExaminationCertificate",
+    "ExaminationResult",
+    "Paper",
+    "claims",
+    "note_the_doctor",
+    "note_the_lab",
+    "private_key",
+    "verify",
+]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.connection import core_api
 from labkit.course.exercises import asking
-from labkit.course.faults import Fault, report
+from labkit.course.faults import Fault
+from labkit.course.faults.report import mend_report
 from labkit.doctor import Evidence, examine
 from labkit.steps.ownership import existing
 
@@ -15,9 +16,15 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 
+# What reading a bucket doesn't need. The simulation shows what no call may try: the learner's bucket has to stay.
+ELSEWHERE = ("iam:CreateUser", "iam:ListRoles", "sts:AssumeRole", "secretsmanager:GetSecretValue", "ec2:RunInstances")
+
+
 def is_mended(lab: "Workspace") -> bool:
     """Return whether the pod has its role and its bucket again, and nobody else got anything."""
-    return bool(report.mend_report(lab, of_an_examination=True)) and all(_still_refused(lab))
+    answers = (report := mend_report(lab, of_an_examination=True)).answers
+    is_its_role = bool(answers) and f":assumed-role/{lab.parameters.role_name}/" in answers[0][1]
+    return bool(report) and is_its_role and not any(opened(lab))
 
 
 def ids(lab: "Workspace") -> dict[str, str]:
@@ -44,10 +51,21 @@ def causes(lab: "Workspace", faults: Sequence[Fault]) -> list[str]:
     return [next((now[id] for id in (fault.finding, *fault.seen_as) if id in now), "") for fault in faults]
 
 
-def _still_refused(lab: "Workspace") -> Iterator[bool]:
-    """Yield whether AWS refuses a neighbour, the same name in another namespace, and a write to the bucket."""
-    account, namespace = lab.parameters.service_account, lab.parameters.namespace
-    yield asking.newcomer(lab, asking.lookalike(account), namespace) != asking.ADMITTED
-    yield asking.newcomer(lab, account, asking.lookalike(namespace)) != asking.ADMITTED
+def opened(lab: "Workspace") -> Iterator[str]:
+    """Yield what AWS allows and must refuse: to strangers who ask for the role, to the role, and to everybody."""
+    yield from (row.what for row in (*asking.newcomers(lab), *asking.for_others(lab)))
     bucket, key = lab.parameters.bucket, "examination.txt"
-    yield asking.denies(lab, "a write to the bucket", "s3", "put_object", Bucket=bucket, Key=key, Body=b"").right
+    arn = f"arn:{lab.connection.partition}:s3:::{bucket}"
+    for resource, actions in (
+        (arn, asking.CHANGES_OF_BUCKET),
+        (f"{arn}/{key}", asking.CHANGES_OF_OBJECT),
+        ("*", ELSEWHERE),
+    ):
+        decided = asking.simulated(lab, lab.role_arn, *actions, resource=resource)
+        yield from (f"{action} on {resource}" for action, said in decided.items() if said == asking.ALLOWED)
+    # The bucket's own policy counts only in calls.
+    if not asking.denies(lab, "a write to the bucket", "s3", "put_object", Bucket=bucket, Key=key, Body=b"").right:
+        yield "a write to the bucket"
+    other = lab.in_account(str(lab.connection.other_account))
+    if asking.call(other, "s3", "list_objects_v2", given={}, Bucket=bucket) == asking.ALLOWED:
+        yield "another account's list of the bucket"

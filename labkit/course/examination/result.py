@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from labkit.course.examination.draw import DEMONSTRATION, LEVELS
 from labkit.course.examination.paper import HEAD, POINTS, Paper
 from labkit.course.faults import CATALOGUE
-from labkit.showing import is_live, left_aligned, table
+from labkit.showing import counted, is_live, left_aligned, table
 
 PASSED = 0.7  # the share of the points that a certificate takes
 
@@ -43,6 +43,12 @@ class ExaminationResult:
     def headline(self) -> str:
         """The number of the examination, and its score."""
         return f"IRSA lab, examination {self.number}: {self.points} of {self.most} points"
+
+    @property
+    def score(self) -> str:
+        """The points, the number of remaining tasks, and the number of the examination if it isn't the first."""
+        left = f", {counted(self.left, 'task')} left" if self.left else ""
+        return f"{self.points} of {self.most} points{left}{f', try {self.number}' if self.number > 1 else ''}"
 
     def without_answers(self) -> "ExaminationResult":
         """Return the same result. It doesn't have the faults of the open task."""

@@ -22,8 +22,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
+from labkit.errors import LabError
 from labkit.workshop import keeper, networks
 from labkit.workshop.board.access import CALLBACK, PREFIX, Access, TokenOwner
+from labkit.workshop.board.examinations import SENT, Examinations
 from labkit.workshop.board.orders import OrderRefused, Orders
 from labkit.workshop.board.report import ParticipantReport
 from labkit.workshop.board.rows import ORDER_STATES, STATES, Board
@@ -32,6 +34,7 @@ from labkit.workshop.settings import Workshop, read
 FOLDER = Path(__file__).parent
 REPORT = TypeAdapter(ParticipantReport)
 MOST = 4096  # bytes of a report
+MOST_OF_EXAMINATION = 65536
 MOST_OF_ORDER = 65536  # bytes: it can name every fault
 MOST_SESSIONS = 50
 POLICY = (
@@ -54,6 +57,7 @@ class BoardService:
 
     def __init__(self, workshop: Workshop, board: Board, access: Access, orders: Orders):
         self.workshop, self.board, self.access, self.orders = workshop, board, access, orders
+        self.examinations = Examinations(workshop)
         self.sessions: dict[str, str] = {}
         """The token of each leader's browser, by the cookie."""
         self.templates = Jinja2Templates(FOLDER / "templates")
@@ -62,6 +66,7 @@ class BoardService:
         """Return the service for a web server."""
         routes = [
             Route(f"{PREFIX}report", self.report, methods=["POST"]),
+            Route(f"{PREFIX}examination", self.examination, methods=["POST"]),
             Route(f"{PREFIX}order", self.order, methods=["POST"]),
             Route(PREFIX, self.page),
             Route(f"{PREFIX}rows", self.rows),
@@ -73,9 +78,7 @@ class BoardService:
 
     async def report(self, request: Request) -> Response:
         """Keep a lab's report. The hub's token names the owner."""
-        user = await self.access.user(request.headers.get("Authorization", "").removeprefix("token "))
-        if user is None:
-            raise HTTPException(403, "The hub doesn't know this token.")
+        user = await self._sender(request)
         body = await _body(request)
         if user.name in self.workshop.leaders:
             return JSONResponse({"seen": False})
@@ -86,6 +89,17 @@ class BoardService:
             raise HTTPException(422, "This isn't a report of this version of labkit.") from None
         seen = self.board.receive(user.name, report)
         return JSONResponse({"seen": seen, "order": self.orders.for_lab(user.name, report)})
+
+    async def examination(self, request: Request) -> Response:
+        """Keep a participant's examination, or sign its certificate."""
+        user = await self._sender(request)
+        try:
+            sent = SENT.validate_json(await _body(request, MOST_OF_EXAMINATION))
+            return JSONResponse(self.examinations.answer(user.name, sent))
+        except ValidationError:
+            raise HTTPException(422, "This isn't an examination of this version of labkit.") from None
+        except LabError as refused:
+            raise HTTPException(409, refused.what) from None
 
     async def order(self, request: Request) -> Response:
         """Give an order to all labs. Only root on this machine can read the token: `labkit workshop` sends it."""
@@ -141,6 +155,12 @@ class BoardService:
         answer.delete_cookie(STATE, path=PREFIX)
         return answer
 
+    async def _sender(self, request: Request) -> TokenOwner:
+        user = await self.access.user(request.headers.get("Authorization", "").removeprefix("token "))
+        if user is None:
+            raise HTTPException(403, "The hub doesn't know this token.")
+        return user
+
     async def _leader(self, request: Request) -> TokenOwner | None:
         user = await self.access.user(self.sessions.get(request.cookies.get(SESSION, ""), ""))
         return user if user and user.is_leader else None
@@ -155,6 +175,7 @@ class BoardService:
             "commonest": self.board.commonest(),
             "order": order,
             "order_states": ORDER_STATES,
+            "examinations": self.examinations.scores(),
             "obeyed": self.board.obeyed(order.number),
         }
 
