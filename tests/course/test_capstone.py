@@ -164,8 +164,10 @@ def test_a_design_that_does_what_the_brief_says_passes(lab, design, kept):
     capstone = lab.capstone(again=True)
     assert len(wrong(capstone.check())) >= 5, "the shop begins half built and half wrong"
     design(capstone.shop)
+    lab.diagnose()
     check = capstone.check()
     assert wrong(check) == {} and len(check.rows) >= 25
+    assert check.title == "the shop, 90 of 100 points (the doctor cost 10)"
     assert '"what": "capstone", "id": "97-capstone", "right": true' in kept.read_text()
 
 
