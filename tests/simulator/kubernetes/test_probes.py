@@ -118,7 +118,7 @@ def test_each_kind_of_probe_succeeds_or_reports_why_it_failed(host, name, probe,
     app = shell(SLEEP, readinessProbe=probe, ports=[{"name": "web", "containerPort": port}])
     server = {"name": "server", "image": "python", "command": ["python", "-c", SERVER, str(port)]}
     host.create(name, app, *([] if kind == "exec" else [server]), terminationGracePeriodSeconds=1)
-    host.running(name)
+    says = says.replace("127.0.0.1", host.running(name).status.pod_ip)
     if says:
         until(lambda: ("Unhealthy", says) in host.events(name))
         assert not status(host, name).ready

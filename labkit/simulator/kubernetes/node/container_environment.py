@@ -89,6 +89,7 @@ def field_value(pod: Object, path: str) -> str:
     https://kubernetes.io/docs/concepts/workloads/pods/downward-api/
     """
     metadata, spec = pod["metadata"], pod["spec"]
+    address = (pod.get("status") or {}).get("podIP", "127.0.0.1")
     known: dict[str, str] = {
         "metadata.name": metadata["name"],
         "metadata.namespace": metadata["namespace"],
@@ -99,8 +100,8 @@ def field_value(pod: Object, path: str) -> str:
         "spec.serviceAccountName": spec.get("serviceAccountName", ""),
         "status.hostIP": "127.0.0.1",
         "status.hostIPs": "127.0.0.1",
-        "status.podIP": "127.0.0.1",
-        "status.podIPs": "127.0.0.1",
+        "status.podIP": address,
+        "status.podIPs": address,
     }
     if path in known:
         return known[path]

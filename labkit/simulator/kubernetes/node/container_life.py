@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from labkit.simulator.kubernetes.node.addresses import Bindings
 from labkit.simulator.kubernetes.node.client import said
 from labkit.simulator.kubernetes.node.container_environment import ConfigError, expanded, variables_of
 from labkit.simulator.kubernetes.node.container_logs import ContainerLog, termination_message
@@ -195,7 +196,8 @@ class ContainerLife:
                 self._say("NotEnforced", message, warning=True)
             argv = image.arguments(command, args)
             after = ground.after | (ground.on_host_network if pod.document["spec"].get("hostNetwork") else {})
-            claim = Claim(f"{metadata['namespace']}/{metadata['name']}", _tcp_ports(spec), sandbox.processes)
+            name = f"{metadata['namespace']}/{metadata['name']}"
+            claim = Claim(name, pod.status.address, status.ports, sandbox.processes)
             with ground.ports.claimed(claim):
                 return await self._run_in(sandbox, limits, argv, variables | after, written, claim=claim)
 
@@ -241,7 +243,7 @@ class ContainerLife:
                 if self._stop.is_set() and not status.sidecar:
                     streams.close()
                     return 137
-                process = await sandbox.run([program, *argv[1:]], env, cwd, streams)
+                process = await self._start(sandbox, [program, *argv[1:]], env, streams)
         except OSError as error:
             streams.close()
             message = f"unable to start container process: {said(error)}"
@@ -279,6 +281,16 @@ class ContainerLife:
         status.ends(now(), code, "OOMKilled" if limits.out_of_memory else "", message)
         return code
 
+    async def _start(
+        self, sandbox: Sandbox, argv: list[str], env: dict[str, str], streams: Pipes | Terminal
+    ) -> Process:
+        """Start the program. If the pod names ports, its servers get the pod's address."""
+        ports = self._pod.ports
+        if not ports:
+            return await sandbox.run(argv, env, sandbox.cwd, streams)
+        with Bindings(self._pod.status.address, ports) as bindings:
+            return await sandbox.run(argv, env, sandbox.cwd, streams, bindings)
+
     async def _watch(self, run: ContainerRun) -> None:
         """Watch a started program, and end it if the postStart hook fails or the program becomes unhealthy."""
         self._say("Started", "Container started")
@@ -293,7 +305,10 @@ class ContainerLife:
             if not run.ending:
                 self._say("Unhealthy", message, warning=True)
 
-        which = await Probes(self.status, execute=self.exec, say=say, changed=self._probed).until_unhealthy()
+        address = self._pod.status.address
+        which = await Probes(
+            self.status, execute=self.exec, say=say, changed=self._probed, address=address
+        ).until_unhealthy()
         probe = self.status.spec[f"{which}Probe"]
         why = f"Container {self.status.name} failed {which} probe, will be restarted"
         await self._terminate(probe.get("terminationGracePeriodSeconds", self._pod.grace), why)
@@ -389,7 +404,7 @@ class ContainerLife:
 
     async def _hook(self, name: str, hook: Object, run: ContainerRun, seconds: float | None) -> bool:
         """Run a hook while the container runs, and return whether the hook succeeded."""
-        doing = asyncio.create_task(outcome_of(hook, self.status.spec, self.exec, seconds))
+        doing = asyncio.create_task(outcome_of(hook, self.status.spec, self.exec, seconds, self._pod.status.address))
         ended = asyncio.create_task(run.ended.wait())
         try:
             await asyncio.wait({doing, ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -449,13 +464,3 @@ class ContainerLife:
 def worth_saying(failures: int) -> bool:
     """Whether to report the ``failures``-th failure in a row: yes for the 1st, 2nd, 4th, 8th and so on."""
     return failures & (failures - 1) == 0
-
-
-def _tcp_ports(container: Object) -> set[int]:
-    """Return the TCP ports that a container and its probes name, unless a probe asks another host."""
-    ports = {port["containerPort"] for port in container.get("ports") or () if port.get("protocol", "TCP") == "TCP"}
-    probes = [container.get(f"{probe}Probe") or {} for probe in ("startup", "liveness", "readiness")]
-    actions = [probe.get(kind) or {} for probe in probes for kind in ("httpGet", "tcpSocket")]
-    return ports | {
-        action["port"] for action in actions if isinstance(action.get("port"), int) and "host" not in action
-    }

@@ -18,7 +18,6 @@ from labkit.simulator.kubernetes.node.processes import Process
 from labkit.simulator.kubernetes.node.program_streams import Pipes
 from labkit.simulator.kubernetes.objects.kinds import Object
 
-POD_ADDRESS = "127.0.0.1"
 LONGEST_OUTPUT = 10 * 1024  # bytes
 
 Execute = Callable[[list[str], Pipes], Awaitable[Process]]
@@ -34,18 +33,20 @@ class HandlerResult:
     output: str = ""
 
 
-async def outcome_of(handler: Object, container: Object, execute: Execute, seconds: float | None) -> HandlerResult:
+async def outcome_of(
+    handler: Object, container: Object, execute: Execute, seconds: float | None, address: str
+) -> HandlerResult:
     """Run a probe or a hook within `seconds` (None: no limit), and return its outcome. Raises NotTried.
 
-    `execute(command, streams)` starts a program in the container. An HTTP or TCP request without a host goes to
-    127.0.0.1.
+    `execute(command, streams)` starts a program in the container. An HTTP or TCP request without a host goes to the
+    pod's `address`.
     """
     if "exec" in handler:
         return await _command(handler["exec"]["command"], execute, seconds)
     if "httpGet" in handler:
-        return await _page(handler["httpGet"], container, seconds)
+        return await _page(handler["httpGet"], container, seconds, address)
     if "tcpSocket" in handler:
-        return await _connection(handler["tcpSocket"], container, seconds)
+        return await _connection(handler["tcpSocket"], container, seconds, address)
     if "sleep" in handler:
         await asyncio.sleep(handler["sleep"]["seconds"])
         return HandlerResult(True)
@@ -81,8 +82,8 @@ async def _read(streams: Pipes, channel: int) -> bytes:
     return kept
 
 
-async def _page(action: Object, container: Object, seconds: float | None) -> HandlerResult:
-    host, port = action.get("host") or POD_ADDRESS, _port(action["port"], container)
+async def _page(action: Object, container: Object, seconds: float | None, address: str) -> HandlerResult:
+    host, port = action.get("host") or address, _port(action["port"], container)
     path = action.get("path") or "/"
     url = httpx.URL(f"{action.get('scheme', 'HTTP').lower()}://{host}:{port}{path if path[0] == '/' else '/' + path}")
     headers = {"User-Agent": "kube-probe/1.36", "Accept": "*/*"}
@@ -109,8 +110,8 @@ async def _page(action: Object, container: Object, seconds: float | None) -> Han
     return HandlerResult(False, f'Get "{url}": {why}')
 
 
-async def _connection(action: Object, container: Object, seconds: float | None) -> HandlerResult:
-    host, port = action.get("host") or POD_ADDRESS, _port(action["port"], container)
+async def _connection(action: Object, container: Object, seconds: float | None, address: str) -> HandlerResult:
+    host, port = action.get("host") or address, _port(action["port"], container)
     try:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(host, port)
@@ -151,6 +152,7 @@ class Probes:
     execute: Execute
     say: Callable[[str], None]
     changed: Callable[[], None]
+    address: str
     began: float = field(default_factory=time.monotonic)
 
     async def until_unhealthy(self) -> str:
@@ -200,7 +202,9 @@ class Probes:
 
     async def _probe(self, kind: str, probe: Object) -> bool:
         try:
-            outcome = await outcome_of(probe, self.status.spec, self.execute, probe.get("timeoutSeconds", 1))
+            outcome = await outcome_of(
+                probe, self.status.spec, self.execute, probe.get("timeoutSeconds", 1), self.address
+            )
         except NotTried as error:
             self.say(f"{kind} probe errored and resulted in unknown state: {error}")
             return False

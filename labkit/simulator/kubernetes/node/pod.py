@@ -71,6 +71,7 @@ class NodePod:
             for status in [*self.status.init, *self.status.apps]
             for file in (folder / "containers" / status.name).glob("*/log")
         }
+        self.ports: set[int] = set()  # at which the pod's servers get the pod's address
         self.attachments: dict[str, Attachments] = {}
         self.has_volumes = False  # whether the volumes have been filled once
         self.volumes = Volumes(
@@ -99,10 +100,13 @@ class NodePod:
         lines = ["\t".join([alias["ip"], *(alias.get("hostnames") or ())]) for alias in aliases]
         hosts = [
             "# Kubernetes-managed hosts file.",
-            "127.0.0.1\tlocalhost",
+            f"{self.status.address}\tlocalhost",
             "::1\tlocalhost ip6-localhost ip6-loopback",
         ]
-        hosts += [f"{ADDRESS}\t{self.hostname}", *(["", "# Entries added by HostAliases.", *lines] if lines else [])]
+        hosts += [
+            f"{self.status.address}\t{self.hostname}",
+            *(["", "# Entries added by HostAliases.", *lines] if lines else []),
+        ]
         return {
             "etc/hosts": "\n".join([*hosts, ""]),
             "etc/hostname": f"{self.hostname}\n",

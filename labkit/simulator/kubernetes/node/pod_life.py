@@ -50,8 +50,13 @@ class PodLife:
 
         After a restart of the node, the pod's restart policy decides which of them start again.
         """
+        spec, uid = self.pod.document["spec"], self.pod.document["metadata"]["uid"]
+        if self.pod.ground.own_processes and not spec.get("hostNetwork"):
+            self.pod.ports = set().union(*(each.status.ports for each in self._containers))
+            self.pod.status.address = self.pod.ground.ports.addresses.take(uid, self.pod.ports)
+            self._use(self.pod.document)
         # https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
-        volumes = self.pod.document["spec"].get("volumes") or ()
+        volumes = spec.get("volumes") or ()
         in_memory = [each["name"] for each in volumes if (each.get("emptyDir") or {}).get("medium") == "Memory"]
         for folder in [self.pod.home, *(self.pod.volumes.folder / name for name in in_memory)]:
             self.pod.ground.users.remove(folder)
@@ -66,11 +71,15 @@ class PodLife:
         before, now = self.pod.document["metadata"], pod["metadata"]
         if any(before.get(name) != now.get(name) for name in ("labels", "annotations")):
             self._refreshed = 0.0
-        self.pod.document = self.pod.volumes.pod = pod
+        self._use(pod)
         generation = now.get("generation", 1)
         if generation != self.pod.status.generation:
             self.pod.status.generation = generation
             self.pod.changed.set()
+
+    def _use(self, pod: Object) -> None:
+        status = (pod.get("status") or {}) | {"podIP": self.pod.status.address}
+        self.pod.document = self.pod.volumes.pod = {**pod, "status": status}
 
     def end(self) -> None:
         """End the containers of a pod that is being deleted, within its grace period. Then delete the pod for good."""
@@ -161,6 +170,7 @@ class PodLife:
             log.exception("an error of the node ended the pod %s", self.pod.document["metadata"]["name"])
         finally:
             await self._end_containers(self.pod.grace)
+            self.pod.ground.ports.addresses.release(self.pod.document["metadata"]["uid"])
             self.pod.changed.set()
 
     async def _make_folders(self) -> bool:

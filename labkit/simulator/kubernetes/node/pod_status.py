@@ -44,6 +44,15 @@ class ContainerStatus:
         return str(self.spec["name"])
 
     @property
+    def ports(self) -> set[int]:
+        """The TCP ports that the container and its probes name, unless a probe asks another host."""
+        named = [port for port in self.spec.get("ports") or () if port.get("protocol", "TCP") == "TCP"]
+        probes = [self.spec.get(f"{probe}Probe") or {} for probe in ("startup", "liveness", "readiness")]
+        actions = [probe.get(kind) or {} for probe in probes for kind in ("httpGet", "tcpSocket")]
+        probed = {each["port"] for each in actions if isinstance(each.get("port"), int) and "host" not in each}
+        return {port["containerPort"] for port in named} | probed
+
+    @property
     def sidecar(self) -> bool:
         """https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
         return self.init and self.spec.get("restartPolicy") == "Always"
@@ -121,6 +130,7 @@ class PodStatus:
         self.why: dict[str, str] = {}
         if before.get("phase") == "Failed":
             self.why = {key: before[key] for key in ("reason", "message") if key in before}
+        self.address = ADDRESS
         self.generation = pod["metadata"].get("generation", 1)
         self.started = seconds(before["startTime"]) if before.get("startTime") else now
         self._policy = pod["spec"].get("restartPolicy", "Always")
@@ -173,8 +183,8 @@ class PodStatus:
             "conditions": [*self._scheduled, *self._conditions(phase, now)],
             "hostIP": ADDRESS,
             "hostIPs": [{"ip": ADDRESS}],
-            "podIP": ADDRESS,
-            "podIPs": [{"ip": ADDRESS}],
+            "podIP": self.address,
+            "podIPs": [{"ip": self.address}],
             "startTime": rfc3339(self.started),
             "containerStatuses": [status.document() for status in self.apps],
             **({"initContainerStatuses": [status.document() for status in self.init]} if self.init else {}),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from labkit.simulator.kubernetes.node.addresses import Bindings
 from labkit.simulator.kubernetes.node.mounts import Mounts
 from labkit.simulator.kubernetes.node.program_streams import Pipes, Terminal
 from labkit.simulator.kubernetes.node.root import SHARED_MEMORY, Root
@@ -218,7 +219,6 @@ class Sandbox:
             raise
         namespaces = ("--user", "--mount", "--uts", "--ipc", *(("--pid",) if self.own_processes else ()))
         self._enter = [tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
-        self._enter += self.users.command(self.user)
 
     async def _prepared(self, holder: asyncio.subprocess.Process) -> int:
         """Map the container's users, wait until its mounts are made, and return a process in its namespaces."""
@@ -234,7 +234,14 @@ class Sandbox:
         said = (await holder.stderr.read()).decode(errors="replace").strip()
         raise SandboxError(said or "the container's root could not be made")
 
-    async def run(self, argv: list[str], env: dict[str, str], cwd: str, streams: Pipes | Terminal) -> Process:
+    async def run(
+        self,
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str,
+        streams: Pipes | Terminal,
+        bindings: Bindings | None = None,
+    ) -> Process:
         """Start a program with these streams, in a session of its own.
 
         Raises KeyError if the sandbox is closed. Raises OSError, in runc's words, if an argument is invalid.
@@ -256,7 +263,8 @@ class Sandbox:
             if streams.is_terminal and self.own_processes:
                 # nsenter, the program's parent, stays outside of this session, so that Ctrl-C doesn't end it.
                 command = [tool("setsid"), "--ctty", *command]
-            command = [*self._enter, *command]
+            first = bindings.command if bindings else []
+            command = [*self._enter, *first, *self.users.command(self.user), *command]
         else:
             command = [self.mounts.rewritten(argument) for argument in argv]
             env = {name: self.mounts.rewritten(value) for name, value in env.items()}
@@ -275,6 +283,7 @@ class Sandbox:
                 env=env,
                 cwd="/" if self.private else cwd,
                 start_new_session=True,
+                pass_fds=[bindings.number] if bindings else (),
             )
         finally:
             streams.hand_over()
