@@ -28,7 +28,10 @@ def main() -> None:
             case "mend":
                 if breaking.is_broken(lab):
                     breaking.mend(lab)
-                state, text = "", "The leader has mended your lab."
+                state, text = (
+                    "",
+                    "The leader has mended your lab. Run your notebook's first cells again.",
+                )
             case _:
                 _prepare(lab, NOTEBOOKS / f"{about}.ipynb")
                 state, text = "there", f"Your lab is ready for {about}."
@@ -41,9 +44,14 @@ def _break(lab: Workspace, fault: str) -> tuple[str, str]:
     chosen = faults.named(fault)
     breaking.faults_in(lab)  # refuses while an examination goes on
     breaking.break_lab(lab, chosen)
-    answers = breaking.what_aws_says(lab)
-    errors = [f"In your pod, {command} says: {said.removesuffix('.')}." for command, said in answers if "error" in said]
-    return "broken", errors[-1] if errors else chosen.description
+    return "broken", symptom(breaking.what_aws_says(lab))
+
+
+def symptom(answers: list[tuple[str, str]]) -> str:
+    """Return what a banner says of the commands' answers in the pod: the last error, else each answer."""
+    said = [f"In your pod, {command} says: {answer.removesuffix('.')}." for command, answer in answers]
+    errors = [each for each, (_, answer) in zip(said, answers, strict=True) if "error" in answer or "Unable" in answer]
+    return " ".join(errors[-1:] or said) or "Your pod doesn't run as it should."
 
 
 def _check(lab: Workspace) -> tuple[str, str]:

@@ -6,9 +6,8 @@ https://jupyter-server.readthedocs.io/en/stable/developers/extensions.html
 import asyncio
 import json
 import os
-import time
+import re
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from jupyter_server.base.handlers import APIHandler
@@ -20,8 +19,10 @@ from tornado.web import HTTPError, authenticated
 from labkit.course import progress
 from labkit.errors import LabError
 from labkit.showing import counted
-from labkit.workshop.board import obeying, sharing
-from labkit.workshop.board.report import ParticipantReport, report
+from labkit.workshop.board import obeying, reporter, sharing
+from labkit.workshop.board.report import ParticipantReport
+
+NOTEBOOK = re.compile(r"learn/(?P<number>\d\d)-[\w-]+\.ipynb")
 
 
 def add(server: ServerApp) -> None:
@@ -37,14 +38,19 @@ class ClassHandler(APIHandler):
 
     @authenticated
     def get(self) -> None:
-        """Answer with the hand ("", "raised" or "seen") and the banner: a text, and buttons' texts by their names."""
-        order, said = _now()
+        """Answer with the hand ("", "raised" or "seen") and the banner: a text, and buttons' texts by their names.
+
+        The argument `at` is the path of the notebook that the participant looks at.
+        """
+        if at := NOTEBOOK.fullmatch(self.get_query_argument("at", "")):
+            reporter.look_at(at["number"])
+        order, said = reporter.current()
         self.finish(json.dumps({"hand": said.hand, "banner": banner(said, order)}))
 
     @authenticated
     async def post(self) -> None:
         """Raise the hand if the body says `{"up": true}`, take it down with false; `{"press": "check"}` is a button."""
-        _, before = _now()
+        _, before = reporter.current()
         match self.get_json_body():
             case {"up": bool(up)}:
                 progress.raised(up=up)
@@ -56,7 +62,7 @@ class ClassHandler(APIHandler):
                 await asyncio.to_thread(obeying.answer, button)
             case _:
                 raise HTTPError(400, 'Send {"up": true}, {"up": false} or {"press": "BUTTON"}.')
-        if before.lets_in and not _now()[1].lets_in:
+        if before.lets_in and not reporter.current()[1].lets_in:
             await self._keep_out()
         self.get()
 
@@ -71,11 +77,6 @@ class ClassHandler(APIHandler):
         for terminal in self.settings["terminal_manager"].terminals.values():
             for client in list(terminal.clients):
                 client.close()
-
-
-def _now() -> tuple[obeying.TakenOrder, ParticipantReport]:
-    order = obeying.taken()
-    return order, report(progress.events(Path(os.environ[progress.VARIABLE])), time.time(), order)
 
 
 def banner(said: ParticipantReport, order: obeying.TakenOrder) -> dict[str, object]:
@@ -99,7 +100,8 @@ def _of_order(said: ParticipantReport, order: obeying.TakenOrder) -> tuple[str, 
             text += f" Not mended yet, after {counted(said.checks, 'check')}." if said.checks else ""
             return text, {"check": "Is it mended?"}, ""
         case "mended" if order.text:
-            return "Mended: the pod has its role and its bucket again.", {"close": "Close"}, ""
+            text = "Mended: the pod has its role and its bucket again. Run your notebook's first cells again."
+            return text, {"close": "Close"}, ""
         case "invited":
             text = f"The class goes on with {order.about}. Your lab gets its earlier steps, and your notebooks stay."
             return text, {"go": "Prepare my lab", "stay": "Not now"}, ""

@@ -33,7 +33,7 @@ class ParticipantReport:
 
     version: Literal[1] = 1
     notebook: Id = ""
-    """The notebook's number, such as 02."""
+    """The number of the notebook, such as 02: the one on the screen, else the one of the last event."""
     step: Id = ""
     """The step that was right last."""
     exercise: Id = ""
@@ -55,8 +55,13 @@ class ParticipantReport:
     """How often the participant asked whether the leader's fault is mended."""
 
 
-def report(events: Iterable[ProgressEvent | None], now: float, order: TakenOrder = NO_ORDER) -> ParticipantReport:
-    """Return the report of these events of a progress file at the time `now`, in seconds since 1970."""
+def report(
+    events: Iterable[ProgressEvent | None], now: float, order: TakenOrder = NO_ORDER, looks_at: str = ""
+) -> ParticipantReport:
+    """Return the report of these events of a progress file at the time `now`, in seconds since 1970.
+
+    `looks_at` is the number of the notebook on the screen, if that's known.
+    """
     made, counts, last = ParticipantReport(), Counter[tuple[str, str]](), None
     made.order, made.state = order.number, order.state
     for event in events:
@@ -80,6 +85,7 @@ def report(events: Iterable[ProgressEvent | None], now: float, order: TakenOrder
                     _get_on(made, what, id)
     made.tries, made.hints = (counts[what, made.exercise] for what in ("tried", "hint"))
     made.quiet = None if last is None else max(0.0, now - last)
+    made.notebook = looks_at or made.notebook
     if made.state == "invited" and made.notebook >= order.about[:2]:
         made.state = "there"
     return made

@@ -9,10 +9,11 @@ from pathlib import Path
 from labkit.course import board, progress
 from labkit.errors import LabError
 from labkit.workshop.board import obeying, sharing
-from labkit.workshop.board.report import report
+from labkit.workshop.board.report import ParticipantReport, report
 
 LOOKS = 2  # seconds between two looks at the progress file
 AGAIN = 3  # seconds after which the same is reported again, so that a lab gets an order within 5
+_notebook: list[str] = []  # that the participant looks at
 
 
 def start() -> None:
@@ -20,14 +21,24 @@ def start() -> None:
     threading.Thread(target=_go_on, args=(Path(os.environ[progress.VARIABLE]),), daemon=True).start()
 
 
+def look_at(notebook: str) -> None:
+    """Report the number of the notebook that the participant looks at, from now on."""
+    _notebook[:] = [notebook]
+
+
+def current() -> tuple[obeying.TakenOrder, ParticipantReport]:
+    """Return the order that the lab took up last, and the report of this moment."""
+    order, events = obeying.taken(), progress.events(Path(os.environ[progress.VARIABLE]))
+    return order, report(events, time.time(), order, "".join(_notebook))
+
+
 def _go_on(file: Path) -> None:
     sent, last, lets_in = 0.0, None, None
     obeying.resume()
     while True:
-        order = obeying.taken()
-        now = file.stat().st_size if file.exists() else 0, order
+        now = file.stat().st_size if file.exists() else 0, obeying.taken(), tuple(_notebook)
         if now != last or time.monotonic() - sent > AGAIN:
-            said = report(progress.events(file), time.time(), order)
+            _, said = current()
             try:
                 if said.lets_in != lets_in:
                     sharing.share(said.lets_in)

@@ -18,7 +18,8 @@ function follow(app, Widget) {
   async function ask(options) {
     const secret = document.cookie.match(/(?:^|; )_xsrf=([^;]*)/)?.[1] ?? "";
     const headers = {"X-XSRFToken": secret}; // JupyterHub wants it for a GET, too
-    const answer = await fetch(`${baseUrl}labkit/class`, {headers, ...options}).catch(() => null);
+    const at = encodeURIComponent(app.shell.currentWidget?.context?.path ?? "");
+    const answer = await fetch(`${baseUrl}labkit/class?at=${at}`, {headers, ...options}).catch(() => null);
     if (answer?.ok) ({hand, banner} = await answer.json());
     for (const button of buttons) show(button);
     for (const each of banners) showBanner(each);
