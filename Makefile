@@ -5,6 +5,8 @@ READY := .venv/.ready
 # Sphinx has an environment of its own: the AWS CLI needs a docutils that is too old for it.
 SPHINX := .venv/book/bin/python
 BOOK_READY := .venv/book/.ready
+BOOK_NPM := .venv/book/npm
+BOOK_PYODIDE := $(BOOK_NPM)/node_modules/pyodide/package.json
 # What a user's shell has set must not lead the tools of this folder elsewhere.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 # Without bytecode, every program that the lab and its tests start compiles labkit again.
@@ -69,7 +71,7 @@ test-fast: $(READY)  ## Run the tests that need no running lab: policy, doctor, 
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(FAST)
 
 # Four workers even on two cores: part of what these tests do is wait. tests/conftest.py puts the long modules first.
-test-python: $(READY) $(BOOK_READY)  ## Run the tests but the notebooks'
+test-python: $(READY) $(BOOK_READY) $(BOOK_PYODIDE)  ## Run the tests but the notebooks'
 	@$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder tests
 
 test-notebooks: $(READY)  ## Compare every notebook's stored outputs with what it prints now
@@ -90,7 +92,7 @@ outputs: $(READY)  ## Run every notebook and keep its outputs in it
 pictures: $(READY)  ## Draw the pictures that the README and the notebooks show
 	@$(BIN)/python -m labkit.course.widgets.flow notebooks/pictures
 
-book: $(BOOK_READY)  ## Build the course as a site, dist/book/index.html; a broken link is an error
+book: $(BOOK_READY) $(BOOK_PYODIDE)  ## Build the course as a site, dist/book/index.html; a broken link is an error
 	@rm -rf .venv/book/html
 	@$(SPHINX) -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir .venv/book/.doctrees \
 	  --conf-dir notebooks/book . .venv/book/html
@@ -102,6 +104,12 @@ $(BOOK_READY): notebooks/book/requirements.lock | $(READY)
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/book
 	@$(AS_PIP); $(BIN)/uv pip install --python $(SPHINX) --require-hashes -r $< 2>&1 | $(COUNTED)
 	@touch $@
+
+# Python for the browser. A book without it has the stored verdicts of "Who gets in?" alone.
+$(BOOK_PYODIDE): notebooks/book/package-lock.json | $(BOOK_READY)
+	@mkdir -p $(BOOK_NPM) && cp notebooks/book/package.json $< $(BOOK_NPM)
+	@cd $(BOOK_NPM) && npm ci --silent --no-audit --no-fund && touch $(CURDIR)/$@ || \
+	  { rm -rf $(CURDIR)/$(BOOK_NPM); echo 'Without npm or its registry, "Who gets in?" of the book only shows stored verdicts.'; }
 
 harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a second team, which may not notice
 	@$(BIN)/python -m tests.doctor.harm_suite

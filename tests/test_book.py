@@ -3,18 +3,23 @@
 import re
 import shutil
 import subprocess
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
-from labkit.course import Questions, flow, lessons
+from labkit.course import Questions, flow, lessons, who_gets_in
 from tests.conftest import lacking
 
 ROOT = Path(__file__).parent.parent
 SPHINX = ROOT / ".venv" / "book"
+PYODIDE = SPHINX / "npm" / "node_modules" / "pyodide" / "package.json"
 README = (
     "# The lab\n\n## Words\n\n| notebook | what |\n| --- | --- |\n| [00 Start](notebooks/00-start.ipynb) | begin |\n"
 )
@@ -41,6 +46,8 @@ def built(tmp_path_factory):
     (course / ".venv" / "book").mkdir(parents=True)
     for name in ("bin", "lib", "pyvenv.cfg"):
         (course / ".venv" / "book" / name).symlink_to(SPHINX / name)
+    if PYODIDE.exists():
+        (course / ".venv" / "book" / "npm").symlink_to(SPHINX / "npm")
     (course / "labkit").symlink_to(ROOT / "labkit")
     shutil.copytree(ROOT / "notebooks" / "book", course / "notebooks" / "book")
     (course / "README.md").write_text(README)
@@ -56,7 +63,7 @@ def built(tmp_path_factory):
     (course / "notebooks" / "pictures" / "own.svg").write_text(flow.svg())
     sheet = (ROOT / "notebooks" / SHEET).read_text()
     (course / "notebooks" / SHEET).write_text(re.sub(r"\(\d\d-[\w-]+\.ipynb\)", "(00-start.ipynb)", sheet))
-    ready = ["-o", ".venv/.ready", "-o", ".venv/book/.ready"]
+    ready = [f"-o{made}" for made in (".venv/.ready", ".venv/book/.ready", PYODIDE.relative_to(ROOT))]
     done = subprocess.run(["make", "-f", ROOT / "Makefile", *ready, "book"], cwd=course, capture_output=True, text=True)
     return done, course / ".venv" / "book" / "html" / "notebooks" / "00-start.html"
 
@@ -80,12 +87,14 @@ def tab():
 def a_notebook() -> nbformat.NotebookNode:
     shown = new_output("execute_result", {"text/html": "<b>42</b>", "application/vnd.labkit.check+json": {}})
     asked = new_output("execute_result", {"text/html": Questions("Predict first", [QUESTION], print)._repr_html_()})
+    simulated = new_output("execute_result", {"text/html": who_gets_in.example(time.time)._repr_html_()})
     cells = [
         new_markdown_cell(LINKS),
         new_code_cell("cluster = 'blue'", metadata={"tags": ["parameters"]}),
         new_code_cell(EXERCISE, metadata={"tags": ["exercise"]}, outputs=[shown]),
         new_code_cell(EXERCISE.replace("7", "8"), metadata={"tags": ["examination"]}),
         new_code_cell("lab.predict('00-1')", outputs=[asked]),
+        new_code_cell("lab.who_gets_in()", outputs=[simulated]),
     ]
     return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "", "language": ""}})
 
@@ -107,10 +116,13 @@ def test_make_book_fails_and_names_a_page_that_no_contents_list(built):
 def test_the_book_folds_parameters_and_solutions_and_hides_exam_answers(page):
     text = re.sub(r"<details.*?</details>", "[folded]", page, flags=re.DOTALL)
     open_code = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
-    assert [re.sub(r"<.*?>|\n", "", code) for code in open_code] == [
+    *shown, policy = [re.sub(r"<.*?>|\n", "", code) for code in open_code]
+    assert policy.startswith("   1  {")
+    assert shown == [
         "question = 6# Your code here....question * answer",
         "question = 6# Your code here....question * answer",
         "lab.predict('00-1')",
+        "lab.who_gets_in()",
     ]
     folded = [re.sub(r"<.*?>", "", details) for details in re.findall(r"<details.*?</details>", page, re.DOTALL)]
     assert len(folded) == 3
@@ -161,6 +173,45 @@ def test_without_javascript_a_question_unfolds_its_answers(built, tab):
     assert not page.get_by_text(QUESTION.answers[0].why).is_visible()
     page.get_by_text(QUESTION.text).click()
     assert page.get_by_text(QUESTION.answers[0].why).is_visible()
+
+
+@pytest.fixture
+def served(built):
+    """The address of the notebook's page on a web server."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    page = built[1]
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=page.parents[1])) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/notebooks/{page.name}"
+        server.shutdown()
+
+
+@pytest.mark.browser
+def test_the_book_s_own_python_judges_an_edited_policy(served, tab):
+    if not PYODIDE.exists():
+        lacking("Pyodide, with npm:  make book")
+    tab.goto(served)
+    tab.get_by_role("button", name="Try it here").click()
+    policy = tab.get_by_label("The trust policy of my-role")
+    expect(policy).to_be_focused(timeout=120_000)
+    expect(tab.get_by_text("1 of 6 get in: this service account.")).to_be_visible()
+    policy.fill(policy.input_value().replace("StringEquals", "StringLike").replace(":default:my-service-account", ":*"))
+    expect(tab.get_by_text("3 of 6 get in:")).to_be_visible()
+    policy.fill("{")
+    expect(tab.get_by_text("Line 1, column 2 isn't JSON")).to_be_visible()
+    tab.get_by_role("button", name="Start over").click()
+    expect(tab.get_by_text("1 of 6 get in: this service account.")).to_be_visible()
+
+
+@pytest.mark.browser
+def test_from_a_file_the_stored_verdicts_stay(built, tab):
+    tab.goto(built[1].as_uri())
+    assert tab.get_by_role("button", name="Try it here").count() == 0
+    assert tab.get_by_text("✓ admitted").is_visible()
 
 
 @pytest.mark.browser

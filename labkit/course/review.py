@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain, zip_longest
@@ -19,8 +20,7 @@ AT_ONCE = 5
 """The questions that take about two minutes."""
 AUDIENCE = "sts.amazonaws.com"
 AS_PODS_DO = "sts:AssumeRoleWithWebIdentity"
-PROVIDERS = "arn:aws:iam::123456789012:oidc-provider/"
-HOST = "oidc.eks.us-east-1.amazonaws.com/id/5321EAF5DE6E4333EB8626A124C5D1B9"
+HOST = who_gets_in.EXAMPLE
 ANOTHER = HOST[:-32] + HOST[:-33:-1]
 CREDENTIALS = "credentials of the role"
 ANSWERS = (CREDENTIALS, "AccessDenied", "InvalidIdentityToken", "ExpiredTokenException")
@@ -97,17 +97,11 @@ def _verdict(question: TokenQuestion) -> who_gets_in.Verdict:
         operator: {key if ":" in key else f"{HOST}:{key}": value for key, value in keys.items()}
         for operator, keys in question.condition.items()
     }
-    trusted = {"Effect": "Allow", "Principal": {"Federated": PROVIDERS + HOST}}
-    statement = trusted | {"Action": question.action, "Condition": condition}
+    simulation = who_gets_in.example(time.time)
+    policy = json.loads(simulation.policy)
+    policy["Statement"][0] |= {"Action": question.action, "Condition": condition}
     issuer = "https://" + (ANOTHER if question.another_cluster else HOST)
     caller = who_gets_in.SimulatedCaller("the token", issuer, question.sub, question.aud, question.minutes)
-    simulation = who_gets_in.WhoGetsIn(
-        "my-role",
-        json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
-        [caller],
-        provider_arn=lambda url: PROVIDERS + url.removeprefix("https://"),
-        client_ids=lambda url: question.client_ids if url == f"https://{HOST}" else None,
-        now=time.time,
-        again=lambda: simulation,
-    )
-    return simulation.verdicts()[0]
+    registered = {f"https://{HOST}": question.client_ids}
+    (verdict,) = replace(simulation, policy=json.dumps(policy), callers=[caller], client_ids=registered.get).verdicts()
+    return verdict

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # Sphinx takes it away again, and myst-nb imports `pages` by its name
+from alive import PYODIDE, add_files
 from pages import add_contents
 
 project = "The IRSA lab"
@@ -32,10 +33,14 @@ html_show_sphinx = False
 html_static_path = ["static"]
 html_css_files = ["book.css"]
 html_js_files = [("book.js", {"defer": "defer"})]
+if PYODIDE.is_dir():
+    html_css_files += ["live.css"]
+    html_js_files += [("alive.js", {"type": "module"})]
 templates_path = ["templates"]
 html_additional_pages = {"index": "to-the-front.html"}
 
 
 def setup(app: Any) -> None:
-    """Give the front page its table of contents."""
+    """Give the front page its table of contents, and the pages what they run."""
     app.connect("source-read", add_contents)
+    app.connect("build-finished", add_files)

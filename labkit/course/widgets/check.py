@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from labkit.course.widgets import ISSUER_ID
 from labkit.doctor import Comparison, Finding
 from labkit.showing import RIGHT, WARNING, WRONG, Code, Html, left_aligned, table
 
 CHECK_MIME = "application/vnd.labkit.check+json"
-ISSUER_ID = re.compile(r"\b[0-9A-F]{32}\b")
 WORD = re.compile(r"[^:/\s]+|[:/\s]")
 
 

@@ -42,7 +42,7 @@ function render({ model, el }) {
         editor,
         make("div", { className: "labkit-buttons" },
           ...(model.get("can_apply") ? [apply] : []), startOver),
-        ...(model.get("can_apply") ? [] : [make("p", {}, "This account isn't the lab's own: change the role with ",
+        ...(model.get("can_apply") !== false ? [] : [make("p", {}, "This account isn't the lab's own: change the role with ",
           make("code", {}, "aws iam update-assume-role-policy"), ".")]),
         said,
         make("fieldset", {},

@@ -3,6 +3,8 @@
 The simulation decides with the code of the emulated STS: `labkit.tokens.refused`, then `labkit.policy.evaluate_trust`.
 It doesn't know a request's IP address and user agent, and ignores an organization's policies. It treats every signature
 as genuine.
+
+The book runs this module in a browser, by Pyodide. So it loads neither pydantic nor botocore.
 """
 
 import json
@@ -14,8 +16,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from labkit.course.widgets.check import ISSUER_ID
-from labkit.doctor import tags_of
+from labkit.course.widgets import ISSUER_ID
 from labkit.errors import LabError, answering
 from labkit.policy import (
     Decision,
@@ -28,7 +29,6 @@ from labkit.policy import (
 )
 from labkit.policy.arn import Arn
 from labkit.showing import Code, block, left_aligned, stable, table
-from labkit.steps import iam_role
 from labkit.tokens import LATEST, NO_JWT, Claims, refused
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 ISSUER = re.compile(r"(?:https://)?oidc\.eks\.[\w-]+\.amazonaws\.com/id/[0-9A-F]{28}([0-9A-F]{4})\b")
+PROVIDERS = "arn:aws:iam::123456789012:oidc-provider/"
+EXAMPLE = "oidc.eks.us-east-1.amazonaws.com/id/5321EAF5DE6E4333EB8626A124C5D1B9"
 ADMITTED, REFUSED = "✓ admitted", "✗ refused"
 TITLE = "Who gets in?"
 SIMULATED = "A simulation: STS isn't asked, and every signature counts as genuine."
@@ -267,6 +269,10 @@ class WhoGetsIn:
         except LabError as error:
             return {"problem": {"what": error.what, "next": error.next or START_OVER, "line": 0}}
 
+    def judge(self, policy: str, callers: Sequence[object]) -> dict[str, object]:
+        """Return the front end's data for another policy and other callers."""
+        return replace(self, policy=policy, callers=[*map(SimulatedCaller.of_json, callers)]).as_json()
+
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         from labkit.course.widgets import live
 
@@ -277,19 +283,18 @@ class WhoGetsIn:
         """Return the widget: the editable policy and claims, the six verdicts, and a button that applies the policy."""
         from labkit.course.widgets.pages import PolicyPage, Start, framed
 
-        def judge(policy: str, callers: list[Any]) -> dict[str, Any]:
-            return replace(self, policy=policy, callers=[*map(SimulatedCaller.of_json, callers)]).as_json()
-
         def start_over() -> Start:
             read = self.again()
             return read.policy, [dict(vars(caller)) for caller in read.callers], read.missing
 
-        page = PolicyPage(self.role_name, judge=judge, start_over=start_over, apply=self.apply, correct=CORRECT)
+        page = PolicyPage(self.role_name, judge=self.judge, start_over=start_over, apply=self.apply, correct=CORRECT)
         return framed(page)
 
 
 def write_trust_policy(lab: "Workspace", policy: str) -> None:
     """Write the policy, a text, to the run's role. Raises `LabError`, for example if the role isn't the run's."""
+    from labkit.steps import iam_role
+
     with answering(lab.parameters.namespace):
         iam_role.make_way(lab)
         lab.aws.client("iam").update_assume_role_policy(RoleName=lab.parameters.role_name, PolicyDocument=policy)
@@ -303,6 +308,9 @@ def simulate(
     Args:
         apply: a function that writes a text as the role's trust policy; None if a widget must not change the policy.
     """
+    from labkit.doctor import tags_of
+    from labkit.steps import iam_role
+
     connection, parameters = evidence.connection, evidence.parameters
     document = (
         evidence.aws.trust_policy if evidence.aws.role else iam_role.build(parameters, evidence.expected.provider_arn)
@@ -329,6 +337,29 @@ def simulate(
         apply,
         evidence.aws.role is not None,
         of_region_and_role(parameters.region, tags),
+    )
+
+
+def example(now: Callable[[], float]) -> WhoGetsIn:
+    """Return six callers and the policy that step 2 creates, without a lab."""
+    audience, namespace, name = "sts.amazonaws.com", "default", "my-service-account"
+    issuer = f"https://{EXAMPLE}"
+    condition = {f"{EXAMPLE}:sub": f"system:serviceaccount:{namespace}:{name}", f"{EXAMPLE}:aud": audience}
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": PROVIDERS + EXAMPLE},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": condition},
+    }
+    return WhoGetsIn(
+        "my-role",
+        json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=2),
+        _callers(issuer, namespace, name, audience),
+        provider_arn=lambda url: PROVIDERS + url.removeprefix("https://"),
+        client_ids=lambda url: [audience] if url == issuer else None,
+        now=now,
+        again=lambda: example(now),
+        context=of_region_and_role("us-east-1", {}),
     )
 
 

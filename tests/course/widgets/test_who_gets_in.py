@@ -1,6 +1,8 @@
 """Who gets in? The verdicts, the line that decides, bad input, and the button that applies the policy."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -248,3 +250,14 @@ def test_every_form_of_the_view_says_that_it_is_a_simulation(asked, monkeypatch)
         assert "A simulation: STS isn't asked" in bundle[form].replace("&#x27;", "'")
     monkeypatch.setattr(live, "_in_kernel", lambda: True)
     assert "model_id" in asked._repr_mimebundle_()[live.VIEW]
+
+
+def test_the_simulation_loads_no_package_so_that_a_browser_can_run_it():
+    code = (
+        "import sys; before = set(sys.modules); from labkit.course.widgets import who_gets_in\n"
+        "print(who_gets_in.example(lambda: 0).headline)\n"
+        "loaded = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "assert loaded <= sys.stdlib_module_names | {'labkit'}, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1 of 6 get in: this service account.\n", "")
