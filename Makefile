@@ -35,7 +35,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs pictures \
-  book harm lessons kubectl-lines soak fuzz mutants walk fleet bench wheel sdist offline release lock clean
+  book harm lessons kubectl-lines soak fuzz mutants walk workshop fleet bench wheel sdist offline release lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,6 +131,9 @@ mutants: $(READY)  ## Change one thing in the code that decides who gets in, and
 
 walk: $(READY)  ## Call every operation of the emulated AWS with each required member spoilt; make test does one in 12
 	@LABKIT_WALK=all $(BIN)/python -m pytest -n 2 tests/simulator/aws/test_spoilt.py
+
+workshop: $(READY)  ## Take six browsers through 01 to 05 in a workshop, while its hub is killed; make test takes two
+	@LABKIT_SIX=1 $(BIN)/python -m pytest --timeout 1800 tests/workshop/test_workshop.py -k browsers
 
 fleet: $(READY)  ## Run 200 rows over 20 clusters with ten planted faults, then resume with their causes mended
 	@$(BIN)/python -m tests.runs.many

@@ -25,12 +25,13 @@ def build(seat: Seat) -> None:
         f"netns add {seat.label}",
         f"link add {seat.link} type veth peer name {INSIDE} netns {seat.label}",
         f"address add {seat.machine_address}/30 dev {seat.link}",
-        f"link set {seat.link} up",
+        f"link set {seat.link} addrgenmode none up",  # IPv4 alone
     )
     subprocess.run(
         ["ip", *inside.split(), "-batch", "-"],
         input=(
-            f"link set lo up\naddress add {seat.address}/30 dev {INSIDE}\nlink set {INSIDE} up\n"
+            f"link set lo up\naddress add {seat.address}/30 dev {INSIDE}\n"
+            f"link set {INSIDE} addrgenmode none up\n"
             f"route add {seat.workshop.hub_address} via {seat.machine_address}\n"
         ),
         text=True,

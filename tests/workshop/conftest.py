@@ -19,6 +19,11 @@ from tests.conftest import lacking
 NETWORK = f"10.{214 + os.getpid() % 16}.{os.getpid() // 16 % 256}.0/24"
 SPARE_NETWORK = f"10.{230 + os.getpid() % 16}.{os.getpid() // 16 % 256}.0/26"
 UIDS = 430000 + os.getpid() % 1000 * 10
+# `make workshop` takes six browsers through all of 01 to 05.
+SIX = "LABKIT_SIX" in os.environ
+BROWSERS = ["ana", "ben", "chi", "dan", "fay", "gus"] if SIX else ["ana", "ben"]
+HOSTILE_NAMES = ["eve", "mal"]
+CHOSEN = ["01", "02", "03", "04", "05"] if SIX else ["01", "02", "05"]
 
 
 @pytest.fixture(scope="session")
@@ -30,10 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         address = f"0.0.0.0:{free.getsockname()[1]}"
     settings = {
         "address": address,
-        "names": ["ana", "ben", "eve"],
+        "names": [*BROWSERS, *HOSTILE_NAMES],
         "leaders": ["leader"],
-        "notebooks": ["01", "02", "05"],
-        "users": 6,
+        "notebooks": CHOSEN,
+        "users": len([*BROWSERS, *HOSTILE_NAMES, "leader", "trial"]),
         "network": NETWORK,
         "uids": UIDS,
         "state": str(folder / "state"),

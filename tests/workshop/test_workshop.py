@@ -6,23 +6,27 @@ import shutil
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import nbformat
 import psutil
 import pytest
 import websockets
 from playwright.sync_api import expect, sync_playwright
 
+from labkit.course import NOTEBOOKS
 from labkit.errors import LabError
 from labkit.workshop import keeper, networks, running, seats
 from labkit.workshop.participant import Participant
-from tests.workshop.conftest import command
+from labkit.workshop.settings import number
+from tests.workshop.conftest import BROWSERS, CHOSEN, HOSTILE_NAMES, command
 
 pytestmark = pytest.mark.workshop
 
 OPENS = "01-oidc-provider.ipynb"
-CLASS = ["00-the-problem.ipynb", OPENS, "02-iam-role.ipynb", "05-verify.ipynb", "contents.ipynb"]
+CLASS = [*sorted(file.name for file in NOTEBOOKS.glob("*.ipynb") if number(file) in {"00", *CHOSEN}), "contents.ipynb"]
 HOSTILE = (Path(__file__).parent / "hostile.py").read_text()
 # None of these may succeed in a sandbox.
 COMMANDS = [
@@ -62,11 +66,12 @@ except OSError as error:
 os.unlink(home)
 print(hog.returncode == -signal.SIGKILL, 100 < len(crowd) < 400, 0 < full < 128 * 2**20, why)
 """
+CODE = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell"  # of the notebook in front
 # The highest number beside a cell, once no cell waits.
-LAST_COUNT = """(() => {
-const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent);
+LAST_COUNT = f"""(() => {{
+const prompts = [...document.querySelectorAll('{CODE} .jp-InputPrompt')].map(prompt => prompt.textContent);
 return prompts.some(text => text.includes('*')) ? 0 : Math.max(0, ...prompts.map(text => +text.replace(/\\D/g, '')));
-})()"""
+}})()"""
 WITHIN = 60_000  # milliseconds
 CHROMIUM = ["--disable-gpu", "--disable-quic", "--disable-sync"]
 WHO = """
@@ -81,6 +86,10 @@ async def ready(participant, name):
     await person.log_in()
     await person.started()
     return person
+
+
+async def all_ready(participant, names):
+    return await asyncio.gather(*(ready(participant, name) for name in names))
 
 
 def own(workshop, part):
@@ -136,12 +145,15 @@ def test_two_at_once_open_their_own_lab_and_keep_it_while_the_hub_and_the_proxy_
 
 
 @pytest.mark.browser
-def test_two_browsers_go_from_the_log_in_to_01_and_on_while_the_hub_is_killed(workshop, participant):
-    with sync_playwright() as playwright:
+def test_browsers_go_from_01_to_05_among_hostile_shells_while_the_hub_is_killed(workshop, participant):
+    asyncio.run(all_ready(participant, HOSTILE_NAMES))
+    with sync_playwright() as playwright, ThreadPoolExecutor(len(HOSTILE_NAMES)) as threads:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
-        pages = {name: chromium.new_context(ignore_https_errors=True).new_page() for name in ("ana", "ben")}
+        pages = {name: chromium.new_context(ignore_https_errors=True).new_page() for name in BROWSERS}
         for name, page in pages.items():
             page.set_default_timeout(WITHIN)
+            # On the workshop's own machine, each new interface interrupts all that Chromium loads.
+            page.add_locator_handler(page.get_by_label("Server unavailable or unreachable"), dismiss)
             page.goto(workshop.url)
             page.get_by_label("Username:").fill(name)
             page.keyboard.press("Enter")
@@ -152,35 +164,61 @@ def test_two_browsers_go_from_the_log_in_to_01_and_on_while_the_hub_is_killed(wo
             page.get_by_label("Username:").fill(name)
             page.keyboard.press("Tab")
             page.keyboard.type(participant(name).word)
+        for page in pages.values():
             page.keyboard.press("Enter")
+        for page in pages.values():
+            page.wait_for_url("**/hub/spawn-pending/*", wait_until="commit")
+        # The hub forgets the starts. The pages notice, and ask for them again.
+        own_started_again(workshop, "jupyterhub")
         for name, page in pages.items():
             page.wait_for_url(f"**/user/{name}/lab/**")
-            page.goto(f"{workshop.url}user/{name}/lab/tree/learn/{OPENS}")
-            run_all(page)
-        own_started_again(workshop, "jupyterhub")
-        counts = {name: executed(page) for name, page in pages.items()}
-        for name, page in pages.items():
-            page.reload()
-            run_all(page)
-            # The kernel counts on, so it is the same one.
-            assert executed(page) > counts[name]
+        attacks = []
+        for notebook in CLASS[1:-1]:
+            attacks += [threads.submit(asyncio.run, attack(workshop, participant, name)) for name in HOSTILE_NAMES]
+            for page in pages.values():
+                page.locator(f".jp-DirListing-item[title*='{notebook}']").dblclick()
+            for page in pages.values():
+                until_open(page, notebook)
+                page.get_by_role("menuitem", name="Run", exact=True).click()
+                page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            if notebook == OPENS:
+                own_started_again(workshop, "jupyterhub")
+            for page in pages.values():
+                # After an error, JupyterLab would run no further cell.
+                until_run(page, cells(notebook))
+            if notebook == OPENS:
+                for page in pages.values():
+                    page.reload(wait_until="commit")
+                for page in pages.values():
+                    until_open(page, notebook)
+                    page.locator(f"{CODE} .jp-InputArea-editor").first.click()
+                    page.keyboard.press("Shift+Enter")
+                for page in pages.values():
+                    # The kernel counts on, so it is the same one.
+                    until_run(page, cells(notebook) + 1)
+        assert [each.result() for each in attacks] == [[]] * len(attacks)
         chromium.close()
 
 
-def run_all(page):
-    """Run all cells of the open notebook by JupyterLab's menu, and wait for what 01 shows near its end."""
-    idle = page.get_by_text("| Idle")
-    expect(idle).to_be_visible(timeout=WITHIN)
-    before = executed(page)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.wait_for_function(f"{LAST_COUNT} > {before}", timeout=WITHIN)
-    expect(idle).to_be_visible(timeout=WITHIN)
+def dismiss(dialog):
+    dialog.get_by_role("button", name="Dismiss").click()
 
 
-def executed(page):
-    """The count of the notebook's cell that ran last."""
-    return page.evaluate(LAST_COUNT)
+def until_open(page, notebook):
+    """Wait until the notebook is in front of the contents page, and its kernel is ready."""
+    expect(page.get_by_role("tab", name=notebook, selected=True)).to_be_visible(timeout=WITHIN)
+    expect(page.get_by_text("| Idle")).to_be_visible(timeout=WITHIN)
+
+
+def until_run(page, count):
+    """Wait until the notebook's last cell has run as the kernel's cell of this number."""
+    page.wait_for_function(f"{LAST_COUNT} >= {count}", timeout=WITHIN)
+    assert page.evaluate(LAST_COUNT) == count
+
+
+def cells(notebook):
+    """How many code cells a notebook has."""
+    return sum(cell.cell_type == "code" for cell in nbformat.read(NOTEBOOKS / notebook, as_version=4).cells)
 
 
 def serving(workshop):
@@ -226,46 +264,61 @@ def listening(workshop, name):
     return sorted({int(line.split()[1].partition(":")[2], 16) for line in lines if line.split()[3] == "0A"})
 
 
-def facts(workshop, wildcard):
-    """What eve could learn of the machine and of ana, and tries."""
-    ana = seats.taken(workshop)["ana"]
-    ports = listening(workshop, "ana")
-    assert len(ports) > 8, f"ana's lab and kernel have more listeners than {ports}"
+def facts(workshop, wildcard, victims):
+    """What a hostile participant could learn of the machine and of others, and tries."""
+    others = [seats.taken(workshop)[name] for name in victims]
+    ports = {name: listening(workshop, name) for name in victims}
     proxy = workshop.host_and_port()[1]
-    own = [address.address for each in psutil.net_if_addrs().values() for address in each if address.family == 2]
-    closed = [(ana.address, port) for port in ports]
+    # Loopback is each participant's own. An address of one link alone begins with fe80.
+    links = [each for name, each in psutil.net_if_addrs().items() if name != "lo"]
+    own = [address.address for each in links for address in each if address.family in (socket.AF_INET, socket.AF_INET6)]
+    own = [address.replace(address.partition("%")[2] or "%", "eth0") for address in own] + [workshop.hub_address]
+    closed = [(other.address, port) for other in others for port in ports[other.name]]
     closed += [(address, port) for address in own for port in (wildcard, proxy, networks.PROXY_API_PORT)]
-    pids = networks.processes(ana.label)
-    paths = ("users", "users/ana", "users/ana/tokens", "proxy", "services", "groups")
+    pids = [pid for other in others for pid in networks.processes(other.label)]
+    files = [path for other in others for path in (str(other.home), f"/home/{other.name}")]
+    paths = [path for name in victims for path in (f"users/{name}", f"users/{name}/tokens")]
     return {
-        "files": [*map(str, (workshop.state, ana.home, "/home/ana", f"/proc/{pids[0]}/environ", "/root/.ssh"))],
+        "files": [str(workshop.state), *files, *(f"/proc/{pid}/environ" for pid in pids), "/root/.ssh"],
         "listeners": closed,
         "processes": [*pids, *psutil.pids()],
         "hub": keeper.hub_url(workshop),
         "calls": [
-            *(("GET", path) for path in paths),
-            *(
-                ("POST", path)
-                for path in ("users/ana/server", "users/ana/tokens", "users/new", "shutdown", "shares/ana/")
-            ),
-            ("DELETE", "users/ana/server"),
-            ("PATCH", "users/ana"),
+            *(("GET", path) for path in (*paths, "users", "proxy", "services", "groups")),
+            *(("POST", f"users/{name}/{what}") for name in victims for what in ("server", "tokens")),
+            *(("POST", f"shares/{name}/") for name in victims),
+            *(("POST", path) for path in ("users/new", "shutdown")),
+            *(("DELETE", f"users/{name}/server") for name in victims),
+            *(("PATCH", f"users/{name}") for name in victims),
         ],
         "commands": COMMANDS,
     }
 
 
+async def attack(workshop, participant, name, victims=BROWSERS):
+    """Try everything in a hostile participant's kernel. Return what got through."""
+    person = await ready(participant, name)
+    async with person.kernel(OPENS) as kernel:
+        with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as wildcard:
+            known = await asyncio.to_thread(facts, workshop, wildcard.getsockname()[1], victims)
+            said = await kernel.run(f"FACTS = {json.dumps(known)!r}\n{HOSTILE}")
+            wildcard.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                wildcard.accept()
+    return json.loads(said.splitlines()[-1])
+
+
 def test_a_hostile_shell_gets_nothing(workshop, participant):
     async def scenario():
-        ana, eve = await asyncio.gather(ready(participant, "ana"), ready(participant, "eve"))
-        async with ana.kernel(OPENS), eve.kernel(OPENS) as kernel:
-            with socket.create_server(("0.0.0.0", 0)) as wildcard:
-                known = await asyncio.to_thread(facts, workshop, wildcard.getsockname()[1])
-                said = await kernel.run(f"FACTS = {json.dumps(known)!r}\n{HOSTILE}")
+        ana = await ready(participant, "ana")
+        async with ana.kernel(OPENS):
+            assert len(listening(workshop, "ana")) > 8, "ana's lab and kernel have more listeners"
+            assert await attack(workshop, participant, "eve", ["ana"]) == []
+        eve = await ready(participant, "eve")
+        async with eve.kernel(OPENS) as kernel:
             # The one address that a participant may reach.
             address = workshop.hub_address, networks.HUB_PORT
             await kernel.run(f"import socket; socket.create_connection({address}).close()")
-        assert said.splitlines()[-1] == "[]"
 
     asyncio.run(scenario())
 
@@ -362,7 +415,7 @@ def test_a_cell_that_takes_too_long_is_one_sentence(workshop, participant):
 
 def test_a_hog_meets_its_limits_and_a_neighbour_goes_on(workshop, participant):
     async def scenario():
-        ana, eve = await asyncio.gather(ready(participant, "ana"), ready(participant, "eve"))
+        ana, eve = await all_ready(participant, ["ana", "eve"])
         async with ana.kernel(OPENS) as hers, eve.kernel(OPENS) as kernel:
             await hers.run("kept = 'kept'")
             hogs = asyncio.ensure_future(kernel.run(HOGS))
