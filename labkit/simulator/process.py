@@ -10,7 +10,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from labkit.connection import awaited
 from labkit.errors import LabError
@@ -23,6 +23,7 @@ from labkit.simulator.folder import SAID_AFTER, Folder
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"  # the lab's own region; clusters may be in any region
 READY_WITHIN = 60  # seconds; enough for a busy laptop
+PATIENCE = 10  # times as long for a server that works, on a machine where many others do
 ANSWERS_WITHIN = 20  # seconds
 ENDED_WITHIN = 30  # seconds; the server ends its pods and writes its state first
 UNTOLD = "untold"  # the file in the lab's folder with a note that no one has seen yet
@@ -333,13 +334,28 @@ def _spawn(folder: Folder, bare: bool) -> None:
         )
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        answered, _, _ = select.select([pipe], [], [], READY_WITHIN)
-        if not answered:
+        began = time.monotonic()
+        if not _speaks(pipe, process.pid):
             process.kill()
-            raise _not_up(folder, f"it was not ready within {READY_WITHIN} s")
+            raise _not_up(folder, f"it was not ready within {time.monotonic() - began:.0f} s")
         if (said := pipe.readline()) != b"ready\n":
             code = process.wait()
             raise LabError(**json.loads(said)) if said else _not_up(folder, f"it ended with exit code {code}")
+
+
+def _speaks(pipe: IO[bytes], pid: int) -> bool:
+    """Wait until the server's pipe has an answer or its end. Return False if the server hangs."""
+    used = 0.0
+    for _ in range(PATIENCE):
+        if select.select([pipe], [], [], READY_WITHIN)[0]:
+            return True
+        import psutil  # it takes 0.05 s to load, and few starts need it
+
+        server = psutil.Process(pid)
+        before, used = used, sum(server.cpu_times()[:2])
+        if used == before and server.status() not in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP):
+            return False
+    return False
 
 
 def _restarted(before: State | None, now: State) -> list[str]:

@@ -55,6 +55,7 @@ def configure(config: Config, file: str) -> Workshop:
     spawner.default_url = f"/lab/tree/learn/{contents.NAME}"
     spawner.env_keep = ["LANG", "LC_ALL"]
     spawner.start_timeout = 30 * 60  # seconds, with the time in the queue
+    spawner.http_timeout = 5 * 60  # a server that has started answers late on a busy machine
     spawner.poll_interval = 5
 
     # The keeper's: it ends idle servers, and a rehearsal deletes its participants. And the board, for leaders.

@@ -22,7 +22,8 @@ from labkit.workshop.settings import Workshop
 
 PORT = 8888  # in each participant's own network namespace
 NICENESS = 10  # below the hub and the proxy, which otherwise starve while many servers start
-ANSWERS_WITHIN = 300  # seconds
+ANSWERS_WITHIN = 900  # seconds; on a busy machine, a lab alone takes minutes
+BUSY_AFTER = 60  # seconds
 ENDS_WITHIN = 15  # seconds
 JOIN_SESSION_KEYRING = 1
 
@@ -78,6 +79,8 @@ class ParticipantSpawner(LocalProcessSpawner):  # type: ignore[misc]  # JupyterH
                 }
             await asyncio.sleep(0.5)
         yield {"progress": 50, "message": "Your lab and JupyterLab are starting."}
+        await asyncio.sleep(BUSY_AFTER)
+        yield {"progress": 60, "message": "Many others are at work on this machine, so it takes longer. Just wait."}
 
     async def poll(self) -> int | None:
         """Return None while the server runs, otherwise its exit code, or 0 if that isn't known."""

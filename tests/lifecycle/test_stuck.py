@@ -113,3 +113,18 @@ def test_a_frozen_server_ends_and_the_next_one_has_its_state(tmp_path):
         finally:
             server.kill()
             process.stop(folder)
+
+
+def test_a_server_that_works_on_a_busy_machine_gets_time_to_start_and_one_that_hangs_does_not(monkeypatch):
+    monkeypatch.setattr(process, "READY_WITHIN", 0.2)
+    monkeypatch.setattr(process, "PATIENCE", 10_000)
+
+    def speaks(source):
+        with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE) as server:
+            try:
+                return process._speaks(server.stdout, server.pid)
+            finally:
+                server.kill()
+
+    assert speaks("import time\nwhile time.process_time() < 1:\n    pass\nprint()")
+    assert not speaks("import time; time.sleep(600)")

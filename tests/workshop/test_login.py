@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from tornado.web import HTTPError
 
-from labkit.workshop import words
+from labkit.workshop import spawner, words
 from labkit.workshop.login import ClassAuthenticator
 from labkit.workshop.settings import read
 from labkit.workshop.spawner import ParticipantSpawner, Queue, _queues
@@ -63,7 +63,8 @@ def test_five_wrong_words_stop_the_name_at_that_address_alone(door):
     assert door("ana", right, address="10.0.0.2") == "ana"
 
 
-def test_the_page_shows_the_place_in_the_queue_as_it_changes(tmp_path):
+def test_the_page_shows_the_place_in_the_queue_as_it_changes_and_why_a_start_takes_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(spawner, "BUSY_AFTER", 0)
     workshop = read(written(tmp_path, starts=1))
 
     async def said():
@@ -82,6 +83,7 @@ def test_the_page_shows_the_place_in_the_queue_as_it_changes(tmp_path):
             "Your place in the queue: 2. 1 start at a time.",
             "Your place in the queue: 1. 1 start at a time.",
             "Your lab and JupyterLab are starting.",
+            "Many others are at work on this machine, so it takes longer. Just wait.",
         ]
     finally:
         del _queues[workshop.key]

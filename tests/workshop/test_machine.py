@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from labkit.workshop import homes, limits, machine, networks
+from labkit.errors import LabError
+from labkit.workshop import homes, limits, machine, networks, running
 from labkit.workshop.seats import Seat
-from labkit.workshop.settings import read
+from labkit.workshop.settings import HUB_FILE, read
 from tests import forked_commands
 from tests.conftest import lacking
 from tests.workshop.conftest import SPARE_NETWORK, UIDS
@@ -39,8 +40,12 @@ def sentences(workshop):
 
 def test_a_port_in_use_is_named_with_the_process_that_has_it(a_class):
     host, port = a_class.host_and_port()
+    (a_class.folder / HUB_FILE).touch()
     with socket.create_server((host, port)):
         (said,) = sentences(a_class)
+        with pytest.raises(LabError, match="can't be had"):
+            running.up(a_class)
+        assert not a_class.state.exists() and not any(running.status(a_class).left.values())
     assert said.startswith(f"The address {a_class.address} can't be had: Address already in use.")
     assert f"Process {os.getpid()} has it." in said
 

@@ -113,7 +113,9 @@ def own_started_again(workshop, part):
     raise AssertionError(f"{part} was not started again")
 
 
-def test_two_at_once_open_their_own_lab_and_keep_it_while_the_hub_and_the_proxy_are_killed(workshop, participant):
+def test_two_at_once_open_their_own_lab_and_keep_it_while_hub_proxy_and_keeper_are_killed(
+    workshop, folder, participant
+):
     async def work(name):
         person = await ready(participant, name)
         async with person.kernel(OPENS) as kernel:
@@ -136,6 +138,11 @@ def test_two_at_once_open_their_own_lab_and_keep_it_while_the_hub_and_the_proxy_
         assert not any("sqlalchemy" in Path(f"/proc/{process}/maps").read_text() for process in servers)
         for part in ("jupyterhub", "configurable-http-proxy"):
             await asyncio.to_thread(own_started_again, workshop, part)
+        own(workshop, "labkit.workshop.keeper").kill()
+        orphans = running.own_processes(workshop)
+        up = await asyncio.to_thread(command, "up", folder)
+        assert up.returncode == 0, up.stderr
+        assert orphans and not any(orphan.is_running() for orphan in orphans)
         for person, before in ((ana, first), (ben, second)):
             assert (await go_on(person)).startswith(before)
         assert all(psutil.Process(process).create_time() == since for process, since in servers.items())
