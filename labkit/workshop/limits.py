@@ -8,12 +8,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from labkit.workshop.seats import Seat
 from labkit.workshop.settings import Workshop
 
 ROOT = Path("/sys/fs/cgroup")
 MIB = 2**20
 PERIOD = 100_000  # microseconds
+KEPT = 1024  # MiB that no participant can have: for the hub, the proxy and the machine itself
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 
 
@@ -32,10 +35,12 @@ def groups(seat: Seat) -> list[Path]:
     match version():
         case 2:
             _allow_controllers(parent := ROOT / _parent(seat.workshop))
+            _made([parent], {"memory.max": _together()})
             values = {"memory.max": memory, "memory.swap.max": "0", "pids.max": str(limits.processes)}
             made = _made([parent / seat.label], values | {"cpu.max": f"{quota} {PERIOD}"})
             return [folder for folder in made if (folder / "memory.max").exists()]  # the controllers could be allowed
         case 1:
+            _made([ROOT / "memory" / _parent(seat.workshop)], {"memory.limit_in_bytes": _together()})
             values = {
                 "memory.limit_in_bytes": memory,
                 "pids.max": str(limits.processes),
@@ -97,6 +102,12 @@ def remove(workshop: Workshop, label: str = "*") -> None:
                 time.sleep(0.1)
         with suppress(OSError):  # others are still in it
             parent.rmdir()
+
+
+def _together() -> str:
+    """What all participants may use together, so that the hub goes on if they use up the memory."""
+    total = psutil.virtual_memory().total
+    return str(max(total - KEPT * MIB, total // 2))
 
 
 def _parent(workshop: Workshop) -> str:

@@ -30,7 +30,6 @@ PROGRAMS = {
 }
 OLDEST_NODE = 20
 EACH = 400  # MiB of a participant at work; an opened lab with one kernel needs 290
-REST = 1024  # MiB for the hub, the proxy and the machine itself
 MIB = 2**20
 
 
@@ -126,11 +125,11 @@ def _uids(workshop: Workshop) -> Iterator[Lack]:
 
 def _memory(workshop: Workshop) -> Iterator[Lack]:
     total = psutil.virtual_memory().total // MIB
-    needed = workshop.users * EACH + REST
+    needed = workshop.users * EACH + limits.KEPT
     if total < needed:
         yield Lack(
             f"{workshop.users} users need {needed // 1024 + 1} GiB of memory; this machine has {total // 1024}.",
-            f"a larger machine, or users: {max(1, (total - REST) // EACH)} in workshop.yaml",
+            f"a larger machine, or users: {max(1, (total - limits.KEPT) // EACH)} in workshop.yaml",
         )
 
 

@@ -18,7 +18,7 @@ import websockets
 
 from labkit.errors import LabError
 from labkit.showing import counted
-from labkit.workshop import homes, keeper, limits, machine, networks, running, seats, words
+from labkit.workshop import homes, keeper, limits, networks, running, seats, words
 from labkit.workshop.participant import Kernel, Participant
 from labkit.workshop.settings import Workshop
 from labkit.workshop.spawner import clear
@@ -58,7 +58,7 @@ class Rehearsal:
         lines += [f"{len(self.failures)} failed.", *self.failures[:5]]
         if self.memory:
             processor = statistics.mean(self.processor)
-            gib = math.ceil((max(self.most, sum(self.memory)) + self.hub + machine.REST) / 1024)
+            gib = math.ceil((max(self.most, sum(self.memory)) + self.hub + limits.KEPT) / 1024)
             cores = math.ceil(self.users * processor / IN_TIME)
             lines += [
                 f"Open lab: {statistics.mean(self.memory):.0f} MiB a participant, {processor:.1f} s of a core. "

@@ -1,6 +1,6 @@
 """What a rehearsal says of its measurements."""
 
-from labkit.workshop import machine
+from labkit.workshop import limits
 from labkit.workshop.rehearsal import Rehearsal, spread
 
 
@@ -8,7 +8,7 @@ def test_the_table_names_the_machine_that_the_class_needed_at_its_busiest():
     measured = Rehearsal(3, {"log-in": [1.0, 2.0, 9.0]}, [], [300.0] * 3, [5.0] * 3, 200.0)
     assert spread(measured.seconds["log-in"]) == (2.0, 9.0, 9.0)
     # Three with an open lab, the hub, and what the machine itself needs.
-    assert f"3 participants: {-(-(900 + 200 + machine.REST) // 1024)} GiB, and 1 core" in str(measured)
+    assert f"3 participants: {-(-(900 + 200 + limits.KEPT) // 1024)} GiB, and 1 core" in str(measured)
     measured.most = 6000.0
     assert "At work: up to 2000 MiB." in str(measured)
-    assert f"3 participants: {-(-(6000 + 200 + machine.REST) // 1024)} GiB" in str(measured)
+    assert f"3 participants: {-(-(6000 + 200 + limits.KEPT) // 1024)} GiB" in str(measured)
