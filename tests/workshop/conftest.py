@@ -1,10 +1,12 @@
 """One workshop for the tests of this folder, with the real hub and the real proxy, over TLS."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tests.conftest import lacking
 # Tests of several checkouts can run on one machine.
 NETWORK = f"10.{214 + os.getpid() % 16}.{os.getpid() // 16 % 256}.0/24"
 SPARE_NETWORK = f"10.{230 + os.getpid() % 16}.{os.getpid() // 16 % 256}.0/26"
+LAPTOP = ip_network(f"10.{246 + os.getpid() % 8}.{os.getpid() // 8 % 256}.0/30")
 UIDS = 430000 + os.getpid() % 1000 * 10
 # `make workshop` takes six browsers through all of 01 to 05.
 SIX = "LABKIT_SIX" in os.environ
@@ -73,3 +76,27 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def participant(workshop: Workshop) -> Callable[[str], Participant]:
     """Make a client for the participant of a name, with the word of the card."""
     return lambda name: Participant(workshop.url, name, words.known(workshop)[name], timeout=120)
+
+
+@pytest.fixture(scope="session")
+def laptop(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
+    """How Playwright launches Chromium as on a laptop in the room, with a network of its own.
+
+    On this machine, Chromium would give up all that it loads whenever an interface comes or goes.
+    """
+    name, (machine, own) = f"laptop{os.getpid()}", LAPTOP.hosts()
+    commands = f"""netns add {name}
+link add lap{os.getpid()} type veth peer name eth0 netns {name}
+address add {machine}/30 dev lap{os.getpid()}
+link set lap{os.getpid()} up"""
+    inside = f"link set lo up\naddress add {own}/30 dev eth0\nlink set eth0 up"
+    chromium = tmp_path_factory.mktemp("laptop") / "chromium"
+    chromium.write_text(f'#!/bin/sh\nexec nsenter --net=/run/netns/{name} {shutil.which("chromium")} "$@"\n')
+    chromium.chmod(0o755)
+    try:
+        subprocess.run(["ip", "-batch", "-"], input=commands, text=True, check=True)
+        subprocess.run(["ip", "-netns", name, "-batch", "-"], input=inside, text=True, check=True)
+        found = f"--host-resolver-rules=MAP 127.0.0.1 {machine}"
+        yield {"executable_path": chromium, "args": ["--disable-gpu", "--disable-quic", "--disable-sync", found]}
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)

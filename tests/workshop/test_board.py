@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from labkit.workshop.board.report import ParticipantReport, report
 from labkit.workshop.board.rows import Board
 from labkit.workshop.settings import Workshop
 from tests.workshop.conftest import command
-from tests.workshop.test_workshop import CHROMIUM, OPENS, WITHIN, own_started_again, ready
+from tests.workshop.test_workshop import OPENS, WITHIN, own_started_again, ready
 
 NPM = "d6fdc75f204e6bdefa99"  # of dist/htmx.min.js in htmx.org 2.0.11
 
@@ -290,7 +289,7 @@ def test_htmx_is_npm_s():
 
 @pytest.mark.workshop
 @pytest.mark.browser
-def test_a_raised_hand_is_on_the_leader_s_board_and_the_answer_comes_back(workshop, participant):
+def test_a_raised_hand_is_on_the_leader_s_board_and_the_answer_comes_back(workshop, participant, laptop):
     async def run(name, source):
         person = await ready(participant, name)
         async with person.kernel(OPENS) as kernel:
@@ -304,7 +303,7 @@ def test_a_raised_hand_is_on_the_leader_s_board_and_the_answer_comes_back(worksh
     assert "Your hand is up" in asyncio.run(run("ana", lab))
     assert asyncio.run(refused("ben")) == 403
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        chromium = playwright.chromium.launch(**laptop)
         board, notebook = (logged_in(chromium, workshop, participant(name), path) for name, path in PAGES.items())
         first = board.locator("tbody tr").first
         expect(first).to_contain_text("needs help", timeout=WITHIN)
@@ -334,7 +333,7 @@ def test_a_raised_hand_is_on_the_leader_s_board_and_the_answer_comes_back(worksh
 
 @pytest.mark.workshop
 @pytest.mark.browser
-def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, participant):
+def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, participant, laptop):
     async def raised(name):
         person = await ready(participant, name)
         async with person.kernel(OPENS) as kernel:
@@ -346,7 +345,7 @@ def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, 
 
     asyncio.run(raised("ana"))
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        chromium = playwright.chromium.launch(**laptop)
         board, notebook = (logged_in(chromium, workshop, participant(name), path) for name, path in PAGES.items())
         board.wait_for_url("**/services/board/")
         opening, leader = board.get_by_role("link", name="Open the lab of ana"), board.context.new_page()
@@ -377,10 +376,10 @@ def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, 
 
 @pytest.mark.workshop
 @pytest.mark.browser
-def test_the_class_is_broken_mends_and_goes_on(workshop, folder, participant):
+def test_the_class_is_broken_mends_and_goes_on(workshop, folder, participant, laptop):
     asyncio.run(both_ready(participant))
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        chromium = playwright.chromium.launch(**laptop)
         board, page = (logged_in(chromium, workshop, participant(name), path) for name, path in PAGES.items())
         ana, ben = (board.locator("tbody tr", has_text=name) for name in ("ana", "ben"))
         given = command("break", folder, "bucket-policy-denies-the-role")

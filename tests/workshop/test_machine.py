@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from labkit.errors import LabError
@@ -96,3 +97,37 @@ def test_a_machine_without_groups_or_loop_devices_is_named_and_enough(a_class, m
     groups, loops = machine.weaker()
     assert groups.startswith("No control groups") and loops.startswith("No loop devices")
     assert not sentences(a_class)
+
+
+def test_control_groups_of_version_2_hold_each_participant_and_all_together(a_class, monkeypatch, tmp_path):
+    root = tmp_path / "cgroup"
+    parent = root / f"labkit-{a_class.key}"
+    seat = Seat(a_class, "ana", 0)
+    own = parent / seat.label
+    own.mkdir(parents=True)
+    (root / "cgroup.controllers").write_text("cpuset cpu memory pids\n")
+    monkeypatch.setattr(limits, "ROOT", root)
+    assert limits.version() == 2
+    assert limits.groups(seat) == []  # the kernel made no file of a limit: here, controllers can't be allowed
+    # What the kernel makes in a group otherwise.
+    for file in (
+        parent / "memory.max",
+        *(own / name for name in ("memory.max", "memory.swap.max", "pids.max", "cpu.max")),
+    ):
+        file.write_text("max\n")
+    (own / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 2000000\n")
+    assert limits.groups(seat) == [own]
+    assert (parent / "cgroup.subtree_control").read_text().startswith("+")
+    allowed = seat.workshop.limits
+    assert (own / "memory.max").read_text() == str(allowed.memory * 2**20)
+    assert (own / "memory.swap.max").read_text() == "0"
+    assert (own / "pids.max").read_text() == str(allowed.processes)
+    assert (own / "cpu.max").read_text() == f"{allowed.cpu * 1000} 100000"
+    assert psutil.virtual_memory().total - int((parent / "memory.max").read_text()) == limits.KEPT * 2**20
+    assert limits.processor(seat) == 2.5
+    with subprocess.Popen(["sleep", "60"]) as process:
+        (own / "cgroup.procs").write_text(f"{process.pid}\n")
+        assert limits.processes(a_class) == [process.pid] and limits.count(a_class) == 1
+        process.kill()
+    limits.enter([own], seat)
+    assert (own / "cgroup.procs").read_text() == "0"  # the kernel reads it as the writer

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import signal
 import socket
 import time
@@ -72,8 +71,7 @@ LAST_COUNT = f"""(() => {{
 const prompts = [...document.querySelectorAll('{CODE} .jp-InputPrompt')].map(prompt => prompt.textContent);
 return prompts.some(text => text.includes('*')) ? 0 : Math.max(0, ...prompts.map(text => +text.replace(/\\D/g, '')));
 }})()"""
-WITHIN = 60_000  # milliseconds
-CHROMIUM = ["--disable-gpu", "--disable-quic", "--disable-sync"]
+WITHIN = 120_000  # milliseconds
 WHO = """
 import os, labkit
 mine = {"name": os.environ["USER"], "uid": os.getuid(), "issuer": lab.issuer}
@@ -152,15 +150,13 @@ def test_two_at_once_open_their_own_lab_and_keep_it_while_hub_proxy_and_keeper_a
 
 
 @pytest.mark.browser
-def test_browsers_go_from_01_to_05_among_hostile_shells_while_the_hub_is_killed(workshop, participant):
+def test_browsers_go_from_01_to_05_among_hostile_shells_while_the_hub_is_killed(workshop, participant, laptop):
     asyncio.run(all_ready(participant, HOSTILE_NAMES))
     with sync_playwright() as playwright, ThreadPoolExecutor(len(HOSTILE_NAMES)) as threads:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        chromium = playwright.chromium.launch(**laptop)
         pages = {name: chromium.new_context(ignore_https_errors=True).new_page() for name in BROWSERS}
         for name, page in pages.items():
             page.set_default_timeout(WITHIN)
-            # On the workshop's own machine, each new interface interrupts all that Chromium loads.
-            page.add_locator_handler(page.get_by_label("Server unavailable or unreachable"), dismiss)
             page.goto(workshop.url)
             page.get_by_label("Username:").fill(name)
             page.keyboard.press("Enter")
@@ -207,10 +203,6 @@ def test_browsers_go_from_01_to_05_among_hostile_shells_while_the_hub_is_killed(
         chromium.close()
 
 
-def dismiss(dialog):
-    dialog.get_by_role("button", name="Dismiss").click()
-
-
 def until_open(page, notebook):
     """Wait until the notebook is in front of the contents page, and its kernel is ready."""
     expect(page.get_by_role("tab", name=notebook, selected=True)).to_be_visible(timeout=WITHIN)
@@ -224,8 +216,9 @@ def until_run(page, count):
 
 
 def cells(notebook):
-    """How many code cells a notebook has."""
-    return sum(cell.cell_type == "code" for cell in nbformat.read(NOTEBOOKS / notebook, as_version=4).cells)
+    """How many code cells a notebook has that run: an empty one gets no number."""
+    read = nbformat.read(NOTEBOOKS / notebook, as_version=4).cells
+    return sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in read)
 
 
 def serving(workshop):
