@@ -3,6 +3,8 @@
 import ast
 import builtins
 import re
+from collections import Counter
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -24,6 +26,11 @@ FIRST = {
     "03-service-account.ipynb": "create",
     "04-pod.ipynb": "create",
     "05-verify.ipynb": "who",
+    "06-inside-the-exchange.ipynb": "token",
+    "07-least-privilege.ipynb": "permissions",
+    "08-terraform.ipynb": "write",
+    "11-cross-account.ipynb": "enter",
+    "12-pod-identity.ipynb": "role",
 }
 
 # The rule for a reader who runs the boxes. It stands once, on the contents page, and the notebooks link to it.
@@ -107,6 +114,7 @@ def test_the_first_cell_claims_the_time_that_the_notebook_takes(name):
     takes = words / 200 + 0.15 * len(cells) + 4 * tasks + 2 * asked
     claimed = int(re.search(r"^Time: ~(\d+) minutes", cells[0].source, re.MULTILINE)[1])
     assert 0.75 * takes <= claimed <= 1.25 * takes, f"{name} takes {takes:.0f} minutes"
+    assert round(takes) <= 25, "more than one sitting: cut what repeats"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,16 +169,43 @@ def test_links_to_files_of_the_project_resolve(name):
 
 
 WORDS = re.findall(r"^## (.+)$", (FOLDER / "manual" / "words.md").read_text(), re.MULTILINE)
+# Words of the field that the manual's page doesn't explain. The course links each to a page that does.
+TERMS = [
+    *("hop limit", "metadata service", "dry run", "JWT", "least privilege", "role chaining", "organization"),
+    *("association", "session's tags", "eksctl", "papermill", "Dask"),
+]
+
+
+@cache
+def texts():
+    """The name of the notebook and the text, of each Markdown cell of the course, in order."""
+    return [(name, cell.source) for name in NAMES for cell in read(name).cells if cell.cell_type == "markdown"]
+
+
+@cache
+def where_first_used(term):
+    """The notebook and the cell in which the course uses a term for the first time."""
+    said = re.compile(term.replace("Node role", "node('s)? role").replace("policy", "polic(y|ies)"), re.IGNORECASE)
+    # The title's line, the bar of links, the boxes and the targets of links don't count.
+    aside = re.compile(r"^#[^\n]*|^[^\n]*\[Contents\][^\n]*|```.*?```|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
+    return next((name, source) for name, source in texts() if said.search(aside.sub("", source)))
 
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_is_linked_where_the_course_first_uses_it(word):
-    said = re.compile(word.replace("Node role", "node('s)? role").replace("policy", "polic(y|ies)"), re.IGNORECASE)
-    # The title's line, the bar of links, the boxes and the targets of links don't count.
-    aside = re.compile(r"^#[^\n]*|^[^\n]*\[Contents\][^\n]*|```.*?```|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
-    sources = (cell.source for name in NAMES for cell in read(name).cells if cell.cell_type == "markdown")
-    first = next(source for source in sources if said.search(aside.sub("", source)))
-    assert f"](manual/words.md#{word.lower().replace(' ', '-')})" in first
+    _, source = where_first_used(word)
+    assert f"](manual/words.md#{word.lower().replace(' ', '-')})" in source
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_of_the_field_is_linked_where_the_course_first_uses_it(term):
+    _, source = where_first_used(term)
+    assert re.search(rf"\[[^\]]*{term}[^\]]*\]\(https://", source, re.IGNORECASE), source
+
+
+def test_a_notebook_has_at_most_six_new_terms():
+    counts = Counter(where_first_used(term)[0] for term in (*WORDS, *TERMS))
+    assert max(counts.values()) <= 6, counts
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -364,7 +364,10 @@ def pod_identity(place: "Workspace", account: str = "") -> str:
     name, namespace = account or parameters.service_account, parameters.namespace
     spec: dict[str, Any] = {"serviceAccountName": name, "nodeSelector": {"asked-only": "true"}}
     spec["containers"] = [{"name": "asked", "image": place.image}]
-    made = core.create_namespaced_pod(namespace, {"metadata": {"generateName": "asked-"}, "spec": spec})
+    try:
+        made = core.create_namespaced_pod(namespace, {"metadata": {"generateName": "asked-"}, "spec": spec})
+    except ApiException as error:  # such as a service account that doesn't exist
+        return refusal(error)
     bound = {"apiVersion": "v1", "kind": "Pod", "name": made.metadata.name, "uid": made.metadata.uid}
     wanted = {"spec": {"audiences": ["pods.eks.amazonaws.com"], "boundObjectRef": bound}}
     try:

@@ -2,6 +2,8 @@
 
 import json
 
+from kubernetes.client import CoreV1Api
+
 from labkit import Lab
 from tests.course.attempts import KEY, Attempts, annotate, update_trust
 
@@ -162,6 +164,10 @@ ATTEMPTS.more(
         "a pattern compared letter by letter": (
             CART_FAILS,
             lambda lab, name: tags(lab, name, kubernetes_service_account="c*"),
+        ),
+        "no service account": (
+            CART_FAILS,
+            lambda lab, name: CoreV1Api(lab.kubernetes).delete_namespaced_service_account("cart", name),
         ),
         "no association for cart": (
             CART_FAILS,
