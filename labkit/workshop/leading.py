@@ -13,11 +13,13 @@ from labkit.workshop.settings import Workshop, number
 def break_(workshop: Workshop, fault: str, *, drawn: bool = False) -> int:
     """Put a fault into every lab of the class, or a drawn one into each. Return how many labs report to the board.
 
-    Raises `LabError` if the fault doesn't exist, or if the class has a fault already.
+    Raises `LabError` if the fault doesn't exist or has no symptom, or if the class has a fault already.
     """
     if bool(fault) == drawn:
         raise LabError("Name one fault, or pass --draw.", next="labkit break --list")
     dealt = [each.id for each in CATALOGUE.values() if not each.works] if drawn else [faults.named(fault).id]
+    if not drawn and CATALOGUE[dealt[0]].works:
+        raise LabError(f"With {fault}, the pod still works, so nobody would see a symptom.", next="labkit break --list")
     random.shuffle(dealt)
     return _give(workshop, "break", dealt)
 

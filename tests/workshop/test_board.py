@@ -14,7 +14,9 @@ import httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from labkit.course import progress
+from labkit.course import CATALOGUE, progress
+from labkit.errors import LabError
+from labkit.workshop import leading
 from labkit.workshop.board import changing, notebook, obeying, service
 from labkit.workshop.board.access import TokenOwner
 from labkit.workshop.board.orders import OrderRefused, Orders
@@ -27,6 +29,7 @@ from tests.workshop.test_workshop import OPENS, WITHIN, own_started_again, ready
 NPM = "d6fdc75f204e6bdefa99"  # of dist/htmx.min.js in htmx.org 2.0.11
 
 
+expect.set_options(timeout=WITHIN)
 PAGES = {"leader": "services/board/", "ana": f"user/ana/lab/tree/learn/{OPENS}"}
 
 
@@ -274,6 +277,13 @@ def test_a_banner_tells_an_error_or_what_the_pod_is_and_never_the_cause():
         changing.symptom([("one", unable), ("two", unable)]) == "In your pod, two says: Unable to locate credentials."
     )
     assert changing.symptom([]) == "Your pod doesn't run as it should."
+
+
+def test_a_class_gets_no_fault_without_a_symptom(tmp_path):
+    silent = next(each.id for each in CATALOGUE.values() if each.works)
+    for fault, sentence in ((silent, "still works"), ("no-such-fault", "no-such-fault"), ("", "Name one fault")):
+        with pytest.raises(LabError, match=sentence):
+            leading.break_(a_class(tmp_path), fault)
 
 
 def test_each_notebook_says_what_it_needs_ready():
