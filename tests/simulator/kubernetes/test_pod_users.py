@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from labkit.simulator.kubernetes.node.volumes import LEAST_MEMORY
+from labkit.simulator.listener import bind
 from tests import another_user
 from tests.simulator.kubernetes.node_lab import SLEEP, Host, ended, shell, short_folder, started, until
 
@@ -193,3 +195,41 @@ def test_an_image_sets_user_home_and_directory(grade):
     script = ["sh", "-c", "exec 2>&1; id -u; id -g; echo $HOME $PWD; touch /made"]
     said = grade.output_of("image", {"name": "app", "image": "curlimages/curl", "args": script})
     assert said == "100\n101\n/home/curl_user /\ntouch: cannot touch '/made': Permission denied\n"
+
+
+@pytest.fixture
+def nested() -> Iterator[Host]:
+    """A node in bubblewrap, as in a workshop."""
+    folder = short_folder("nested")
+    os.chown(folder, another_user.UID, another_user.UID)
+    world = ["--bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"]
+    alone = ("--die-with-parent", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--")
+    host = started(folder, "private", within=(*another_user.command(), "bwrap", *world, *alone))
+    yield host
+    out = (folder / "out").read_text()
+    ended(host)
+    assert "Traceback" not in out
+
+
+@pytest.mark.workshop
+def test_pods_of_a_node_in_bubblewrap_have_a_user_a_root_a_token_and_a_port_of_their_own(nested):
+    with bind(0) as free:
+        port = free.getsockname()[1]
+    script = f"exec 2>&1; id -u; wc -w </var/run/secrets/x/token; touch /usr/made; cat {nested.folder}/admin.pem; "
+    serve = f"exec python -m http.server {port}"
+    app = shell(script + serve, securityContext={"runAsUser": 1000}, ports=[{"containerPort": port}], **AT_TOKEN)
+    for name in ("one", "two"):
+        nested.create(name, app, volumes=[TOKEN])
+    for name in ("one", "two"):
+        until(lambda name=name: nested.running(name).status.container_statuses[0].ready, f"{name} is ready")
+        until(lambda at=nested.read(name).status.pod_ip: connects(at, port), f"{name} listens")
+    until(lambda: "/admin.pem: " in nested.log("two"), "its output")
+    said = nested.log("two")
+    assert said.startswith("1000\n1\ntouch: cannot touch '/usr/made': Read-only file system\n")
+    assert f"cat: {nested.folder}/admin.pem: No such file or directory" in said
+    assert {nested.read(name).status.pod_ip for name in ("one", "two")} == {"127.0.0.1", "127.0.0.2"}
+
+
+def connects(address: str, port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((address, port)) == 0
