@@ -15,10 +15,10 @@ from typing import Any
 
 from moto.backends import get_backend
 
-from labkit.simulator.aws.organizations import MANAGEMENT_ID
 from tests.simulator.aws.conftest import ACCOUNT, MANAGEMENT, REGION, Aws
 
 FEW, MANY, CALLS = 10, 10_000, 200
+MANAGING = "111111111111"  # the account that manages the lab's organization
 CONTACTS = "BILLING", "OPERATIONS", "SECURITY"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/bench"
 TRUST = {
@@ -122,7 +122,7 @@ SERVICES = {
         ),
         lambda client: client.list_roots(),
         region="aws",
-        account=MANAGEMENT_ID,
+        account=MANAGING,
         most=2_000 - 250,  # room for the calls
     ),
     "s3": Kept(
@@ -187,7 +187,7 @@ def _measured(service: str, count: int, is_kept: bool) -> dict[str, float]:
 def _calls(service: str, count: int, place: Path, is_kept: bool) -> dict[str, float]:
     kept, aws = SERVICES[service], Aws(place, state=place if is_kept else None)
     gate, client = aws.gate, aws.client(service)
-    if kept.account == MANAGEMENT_ID:
+    if kept.account == MANAGING:
         client = aws.new_client(service, MANAGEMENT.access_key_id, MANAGEMENT.secret_access_key)
     aws.client("s3").create_bucket(Bucket="bench")
     aws.client("iam").create_role(RoleName="bench", AssumeRolePolicyDocument=json.dumps(TRUST))

@@ -148,7 +148,8 @@ def test_an_examination_begins_again_and_a_fault_is_mended(opened, learn, monkey
         exam = lab.examination()
         told = capsys.readouterr().out
         assert told.startswith(
-            "Your examination is from another version of labkit, so a new one begins.\nExamination 1: "
+            "Your last examination can't be read: it's from another lab or version, or its record was changed.\n"
+            "Examination 1: "
         )
         exam.give_up()
     assert progress_of.read().score == "0 of 100 points, 9 tasks left"
