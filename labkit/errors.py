@@ -66,7 +66,7 @@ class UnknownName(LabError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", next: str = ""):
         known = list(known)
-        longer = [each for each in known if name and each.startswith(name)]
+        longer = [each for each in known if name and (each.startswith(name) or each == f"{name:0>2}")]
         similar = longer or get_close_matches(name, known, n=1, cutoff=0.5)
         self.nearest = similar[0] if similar else None
         hint = f" Did you mean {self.nearest!r}?" if self.nearest else ""

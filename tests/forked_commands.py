@@ -271,7 +271,7 @@ def _fork_lab(command: list[str], *, stdout: IO[bytes], pass_fds: list[int], **g
     process = os.fork()
     if process == 0:
         _end(lambda: _serve_lab(command[command.index("labkit.simulator") :], stdout.fileno(), pass_fds[0], **given))
-    return SimpleNamespace(kill=lambda: os.kill(process, signal.SIGKILL), wait=lambda: _exit_code(process))
+    return SimpleNamespace(pid=process, kill=lambda: os.kill(process, signal.SIGKILL), wait=lambda: _exit_code(process))
 
 
 def _serve_lab(arguments: list[str], log: int, answer: int, *, env: dict[str, str], cwd: Path, **_: Any) -> None:
