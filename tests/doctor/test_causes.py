@@ -64,6 +64,7 @@ WITHOUT_A_FAULT = {
     "pod-identity-role-refuses-eks": "it needs an association, whose role someone changes later",
     "pod-names-its-role": "nothing is wrong with it",
     "pod-windows-by-affinity": "the lab has no Windows node",
+    "pod-role-arn-malformed": "the doctor reads no Secret, so only a probe of a pod that STS refuses shows it",
     "role-denied-by-resource-control-policy": "the organization's administrators make it",
     "role-denied-by-service-control-policy": "the organization's administrators make it",
     "role-belongs-to-another-run": "it needs two runs",

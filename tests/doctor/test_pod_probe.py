@@ -9,6 +9,7 @@ from labkit.doctor.evidence import Evidence, Reads
 from tests.doctor import recording
 from tests.doctor.applying import applied
 from tests.doctor.recording import a_pod, healthy
+from tests.doctor.repairing import commands
 
 REFUSED = {"arn": "", "error": "An error occurred (AccessDenied) when calling AssumeRoleWithWebIdentity"}
 CALLS = f"cloudtrail:LookupEvents AssumeRoleWithWebIdentity ({recording.ACCOUNT_ID})"
@@ -248,3 +249,36 @@ def test_a_role_that_the_pods_role_may_assume_is_meant_and_no_other_is(trusted, 
     # If STS refuses the pod's token, the pod's identity isn't the role's work.
     answers[recording.EXCHANGE] |= refusal("AccessDenied")
     assert [each.severity for each in examine(answers).findings if each.id == finding.id] in ([], ["error"])
+
+
+def from_a_secret(caller):
+    """A pod whose author mounts a token and takes AWS_ROLE_ARN from a Secret, and a service account without a role."""
+    answers = recording.healthy()
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    (container,) = answers[recording.PODS][0]["spec"]["containers"]
+    reference = {"secretKeyRef": {"name": "aws", "key": "role"}}
+    file = {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": recording.TOKEN_FILE}
+    container["env"] = [{"name": "AWS_ROLE_ARN", "valueFrom": reference}, file]
+    return answers | {recording.CALLER: caller}
+
+
+def test_an_arn_with_a_line_break_from_a_secret_is_named_by_the_error_of_sts():
+    said = "An error occurred (ValidationError) when calling AssumeRoleWithWebIdentity: Request ARN is invalid"
+    findings = examine(from_a_secret({"arn": "", "error": said}), probe=True).findings
+    assert [each.id for each in findings if each.severity == "error"] == ["pod-role-arn-malformed"]
+    assert "AWS_ROLE_ARN of the Secret aws" in findings[0].found and commands(findings[0].repair) == []
+
+
+def test_without_a_probe_nothing_is_claimed_about_a_role_that_a_secret_names():
+    diagnosis = examine(from_a_secret({"arn": "", "error": ""}), probe=False)
+    assert "service-account-annotation-missing" not in [each.id for each in diagnosis.findings]
+    (unread,) = [each for each in diagnosis.unread if "Secret aws" in each.call]
+    assert unread.needs == "--probe"
+
+
+def test_the_meaning_of_an_error_with_one_cause_is_said_instead_of_nothing_explains_this():
+    said = "An error occurred (RegionDisabledException): STS is not activated in this region for account:1"
+    answers = recording.healthy() | {recording.CALLER: {"arn": "", "error": said}}
+    answers[recording.EXCHANGE] = refusal("RegionDisabledException", said.partition(": ")[2])
+    (finding,) = examine(answers, probe=True).findings
+    assert finding.id == "credentials-refused" and "nothing that the doctor read" not in finding.summary

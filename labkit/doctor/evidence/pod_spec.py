@@ -413,8 +413,11 @@ def is_token_volume(volume: objects.Volume | None) -> bool:
 
 
 def normal(path: str) -> str:
-    """Return a container's path in normal form. A Windows path is changed to Linux's notation."""
-    return posixpath.normpath(path.replace("\\", "/").removeprefix("C:"))
+    """Return a container's path in normal form. A Windows path is changed to Linux's notation.
+
+    In most images, `/var/run` is a link to `/run`.
+    """
+    return re.sub(r"^/run(?=/|$)", "/var/run", posixpath.normpath(path.replace("\\", "/").removeprefix("C:")))
 
 
 # Paths and files.

@@ -103,7 +103,8 @@ def api_server_token(_: Evidence, container: pod_spec.Container) -> Wrong | None
     if not (_is_set(container, pod_spec.ROLE) and (file := container.value(pod_spec.TOKEN_FILE))):
         return None
     token = container.token_at(file)
-    if not (file.startswith(f"{pod_spec.API_MOUNT_PATH}/") or (token is not None and not token.get("audience"))):
+    is_of_api = pod_spec.normal(file).startswith(f"{pod_spec.API_MOUNT_PATH}/")
+    if not (is_of_api or (token is not None and not token.get("audience"))):
         return None
     return Wrong(_identity(container), "the webhook's own token file", f"{pod_spec.TOKEN_FILE}={file}")
 
@@ -263,6 +264,12 @@ def works_by_hand(evidence: Evidence) -> list[pod_spec.Container]:
     """
     with_role = known(lambda: [container for container in evidence.pod.containers if container.has_role]) or []
     return with_role if known(lambda: all(_works_by_hand(evidence, each) for each in with_role), False) else []
+
+
+def hidden_role(evidence: Evidence) -> list[str]:
+    """Return where containers get an AWS_ROLE_ARN whose value the doctor can't read, such as `Secret aws`."""
+    roles = known(lambda: [each.variable(pod_spec.ROLE) for each in evidence.pod.containers]) or []
+    return [role.source for role in roles if role and role.value is None]
 
 
 def invalid_session_name(_: Evidence, container: pod_spec.Container) -> Wrong | None:

@@ -10,9 +10,10 @@ from labkit.doctor.evidence import Evidence, accounts, kinds, known, missed_role
 from labkit.doctor.evidence.cluster import AUDIENCE_KEY
 from labkit.doctor.evidence.matches import matches
 from labkit.doctor.evidence.objects import TokenProjection
-from labkit.doctor.evidence.pod_spec import TOKEN_FILE, Container
+from labkit.doctor.evidence.pod_spec import ROLE, TOKEN_FILE, Container
 from labkit.doctor.evidence.probe import Exchange, ProbedToken
 from labkit.doctor.evidence.reading import Document
+from labkit.doctor.explanations import explain
 from labkit.doctor.finding import Cause, Symptom, any_finding, cause, causes_of
 from labkit.doctor.findings import containers
 from labkit.doctor.repairs import advice, pod_commands
@@ -190,6 +191,47 @@ denied_by_vpc_endpoint_policy = denied_by(
 
 DENIED_BY_OTHERS = (denied_by_service_control_policy, denied_by_resource_control_policy, denied_by_vpc_endpoint_policy)
 
+
+@cause("pod-role-arn-malformed", stages.EXCHANGE, "03-service-account.ipynb", reads=(kinds.CALLER,))
+def role_arn_malformed(evidence: Evidence) -> Symptom | None:
+    """A container takes AWS_ROLE_ARN from a Secret, and STS says that it isn't an ARN.
+
+    Often the Secret's value ends with a line break: `echo ARN | base64` encodes one.
+    """
+    refusal = next(
+        (
+            (text, source)
+            for text, source in _refusals(evidence)
+            if any(each.family == "role-arn" for each in explain(text))
+        ),
+        None,
+    )
+    sources = {
+        each.name: variable.source
+        for each in evidence.pod.containers
+        if (variable := each.variable(ROLE)) and variable.value is None
+    }
+    if refusal is None or not sources:
+        return None
+    kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
+    secrets = sorted({source.rpartition(" ")[2] for source in sources.values()})
+    return Symptom(
+        f"STS says that the container's {ROLE} is not an ARN.",
+        expected="a role's ARN, without a line break at its end",
+        found=f"{listed([f'container {name}: {ROLE} of the {each}' for name, each in sources.items()])}: {refusal[0]}",
+        source=refusal[1],
+        repair=said(
+            "Nothing is changed: the doctor doesn't read Secrets. With cat -A, a line break at the end shows as $:",
+            *(
+                f"  {kubectl} get secret {each} -n {namespace} -o 'jsonpath={{.data.KEY}}' | base64 -d | cat -A"
+                for each in secrets
+            ),
+            f"Correct the value where the Secret is made (printf adds no line break, echo does). Or remove {ROLE} from",
+            "the manifest, and let the webhook set it. Then create the pod again.",
+        ),
+    )
+
+
 NOT_NAMED = (
     containers.role_session_too_long,
     containers.sts_endpoint_of_another_region,
@@ -205,6 +247,7 @@ NAMED = (
     token_malformed,
     token_expired,
     too_new,
+    role_arn_malformed,
     *DENIED_BY_OTHERS,
     *(each for each in causes_of(containers) if each not in NOT_NAMED),
 )
@@ -231,8 +274,9 @@ def refused(evidence: Evidence) -> Symptom | None:
         said = f"The pod gets no credentials: {actual.rstrip('.')}"
     else:
         return None
+    means = _meaning(actual)
     return Symptom(
-        summary=f"{said}; nothing that the doctor read explains this.",
+        summary=f"{said}. {means}" if means else f"{said}; nothing that the doctor read explains this.",
         expected=f"assumed-role/{evidence.expected.wanted_role_name}",
         found=actual,
         source=source,
@@ -265,6 +309,11 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
         source=CALL,
         repair=pod_commands.replaced(evidence),
     )
+
+
+def _meaning(error: str) -> str:
+    """Return the meaning of AWS's error if its text names one cause; otherwise empty."""
+    return next((each.means for each in explain(error) if len(each.ids) == 1), "")
 
 
 def _is_chained(evidence: Evidence, session_arn: str) -> bool:

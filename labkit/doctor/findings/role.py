@@ -35,11 +35,12 @@ def condition_key_with_scheme(evidence: Evidence) -> Symptom | None:
     refused = _refused_write(evidence)
     if refused is None or not str(refused["errorCode"]).startswith("MalformedPolicyDocument"):
         return None
-    keys = [c.key for s in _statements_of(refused) for c in conditions_of(s) if "://" in c.key]
+    keys = [c.key for s in _statements_of(refused) for c in conditions_of(s) if c.key.count(":") > 1]
     if not keys:
         return None
+    has = "has a scheme" if "://" in keys[0] else "is an ARN" if keys[0].startswith("arn:") else "has two colons"
     return Symptom(
-        f"IAM refused the last trust policy for {expected.role_name}: the condition key {keys[0]} has a scheme.",
+        f"IAM refused the last trust policy for {expected.role_name}: the condition key {keys[0]} {has}.",
         expected=f"{expected.provider_name}:sub",
         found=", ".join(keys),
         source=_source(refused),

@@ -9,6 +9,7 @@ from labkit.doctor.evidence.account import ROLE_ARN
 from labkit.doctor.evidence.candidates import made_by_eksctl
 from labkit.doctor.evidence.objects import Workload
 from labkit.doctor.evidence.pod_spec import service_account_of
+from labkit.doctor.evidence.reading import Read
 from labkit.doctor.finding import Severity, Symptom, any_finding, cause
 from labkit.doctor.repairs import advice, pod_commands, words
 from labkit.doctor.repairs.commands import ROLE_NAME, Commands, annotate
@@ -56,13 +57,25 @@ def missing(evidence: Evidence) -> Symptom | None:
     )
 
 
-@cause("service-account-annotation-missing", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+@cause(
+    "service-account-annotation-missing",
+    stages.ANNOTATION,
+    LEARN,
+    reads=(kinds.SERVICE_ACCOUNTS,),
+    explained_by=("pod-role-arn-malformed",),
+)
 def annotation_missing(evidence: Evidence) -> Symptom | None:
     """The annotation is missing, and no other finding explains why."""
     if not _is_bare(evidence):
         return None
     if any(cause(evidence) for cause in (annotation_on_the_pod, annotation_taken_away, eksctl_role)):
         return None
+    if sources := variables.hidden_role(evidence):
+        if not evidence.pod.probe_allowed:
+            why = "AWS_ROLE_ARN comes from there, and the doctor doesn't read Secrets"
+            raise NotRead(Read("get", sources[0], f"-n {evidence.parameters.namespace}"), why, "--probe")
+        if evidence.expected.role_is_assumed:
+            return None
     return Symptom(
         f"The service account {evidence.parameters.service_account} names no role, so its pods get no role.",
         expected=f"{ROLE_ANNOTATION}: {_wanted(evidence)}",
