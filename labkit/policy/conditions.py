@@ -116,6 +116,15 @@ def resource_tags(tags: Mapping[str, str], service: str = "") -> dict[str, str |
     return {f"{each}:ResourceTag/{name}": value for each in services for name, value in tags.items()}
 
 
+def of_time(now: float) -> dict[str, str]:
+    """Return the condition keys of the time. `now` is in epoch seconds.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-currenttime
+    """
+    current = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return {"aws:CurrentTime": current, "aws:EpochTime": str(int(now))}
+
+
 def _parse_operator(name: str) -> tuple[str, str, bool]:
     quantifier, colon, base = name.rpartition(":")
     if colon and quantifier not in ("ForAnyValue", "ForAllValues"):

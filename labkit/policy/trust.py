@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-conditio
 from collections.abc import Mapping
 
 from labkit.policy.arn import Arn
-from labkit.policy.conditions import ConditionResult, quoted
+from labkit.policy.conditions import ConditionResult, of_time, quoted
 from labkit.policy.decision import Decision
 from labkit.policy.document import Policy, Statement
 from labkit.policy.matching import Request, applies, covers, failures, names, unevaluable
@@ -35,6 +35,21 @@ def evaluate_service_trust(trust: Policy, *, service: str, action: str, context:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-service.html
     """
     return _evaluate(trust, Request(Principal.service(service), action, "*", context))
+
+
+def of_provider_and_time(provider_arn: str, now: float) -> dict[str, str]:
+    """Return the condition keys about the provider, its account, the transport and the time, with their values.
+
+    A role trusts only providers in its own account.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+    """
+    return {
+        "aws:FederatedProvider": provider_arn,
+        "aws:ResourceAccount": Arn.parse(provider_arn).account,
+        "aws:SecureTransport": "true",
+        **of_time(now),
+    }
 
 
 def names_service(trust: Policy, *, service: str, action: str) -> bool:

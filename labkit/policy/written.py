@@ -13,18 +13,15 @@ from labkit.policy.arn import Arn
 from labkit.policy.trust import WEB_IDENTITY
 from labkit.policy.wildcards import wildcard
 
-# Condition keys about a request or an organization, not about the token or the role. Their values aren't known before
-# someone sends the request.
+# Condition keys about a request or an organization, not about the token, the role or the time. Their values aren't
+# known before someone sends the request.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-sts
 OF_REQUEST = (
-    "aws:currenttime",
-    "aws:epochtime",
     "aws:referer",
     "aws:requestedregion",
     "aws:requesttag/",
     "aws:resourceorg",
-    "aws:securetransport",
     "aws:sourceip",
     "aws:sourcevpc",
     "aws:tagkeys",

@@ -182,6 +182,22 @@ def test_a_condition_on_the_request_stays_a_warning_until_sts_answers(change, na
     assert "warning" not in {each.severity for each in examine(answers, probe=False).findings}
 
 
+@pytest.mark.parametrize(("limits", "admits"), [
+    ({"DateLessThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, False),
+    ({"NumericGreaterThan": {"aws:EpochTime": "1577836800"}, "DateLessThan": {"aws:CurrentTime": "2999-01-01"}}, True),
+])  # fmt: skip
+def test_the_time_is_known_before_sts_has_said_anything(limits, admits):
+    answers = trusting(lambda statement: statement["Condition"].update(limits))
+    findings = examine(answers, probe=False).findings
+    if admits:
+        assert findings == []
+        return
+    (finding,) = findings
+    assert (finding.id, finding.severity) == ("trust-policy-refuses", "error")
+    assert 'aws:CurrentTime DateLessThan "2020-01-01T00:00:00Z"' in finding.summary
+    assert "Someone wrote the restriction on purpose" in finding.repair and not commands(finding.repair)
+
+
 @pytest.mark.parametrize("key", ["aws:ResourceTag/team", "iam:ResourceTag/team"])
 def test_the_roles_tags_are_known_before_sts_has_said_anything(key):
     answers = trusting(lambda statement: statement["Condition"].update({"StringLike": {key: "shop-*"}}))

@@ -16,6 +16,7 @@ from labkit.doctor import tags_of
 from labkit.errors import LabError
 from labkit.policy import Policy, Principal, Request, evaluate_trust
 from labkit.policy.conditions import quoted
+from labkit.policy.trust import of_provider_and_time
 from labkit.showing import RIGHT, WRONG, Code, left_aligned, stable, table
 from labkit.tokens import Claims, NotAToken
 
@@ -167,7 +168,7 @@ def compare_token(claims: Claims, evidence: "Evidence", again: Callable[[], Toke
         return TokenView(claims, name, rows, f"the role {name} doesn't exist.", again)
     context = {
         **who_gets_in.of_region_and_role(evidence.parameters.region, tags_of(evidence.aws.role)),
-        **who_gets_in.of_provider_and_time(evidence.expected.provider_arn, now),
+        **of_provider_and_time(evidence.expected.provider_arn, now),
         **claims.context(),
     }
     decision = evaluate_trust(trust, provider_arn=evidence.expected.provider_arn, context=context)

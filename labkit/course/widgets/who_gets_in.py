@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from labkit.policy import (
     resource_tags,
     statement_positions,
 )
-from labkit.policy.arn import Arn
+from labkit.policy.trust import of_provider_and_time
 from labkit.showing import Code, block, left_aligned, stable, table
 from labkit.tokens import LATEST, NO_JWT, Claims, refused
 
@@ -384,22 +383,6 @@ def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Simu
         replace(own, name="a token for another audience", aud="https://kubernetes.default.svc"),
         replace(own, name="an expired token", minutes=-LIFETIME),
     ]
-
-
-def of_provider_and_time(provider_arn: str, now: float) -> dict[str, str]:
-    """Return the condition keys about the provider, its account, the transport and the time, with their values.
-
-    A role trusts only providers in its own account.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
-    """
-    return {
-        "aws:FederatedProvider": provider_arn,
-        "aws:ResourceAccount": Arn.parse(provider_arn).account,
-        "aws:SecureTransport": "true",
-        "aws:CurrentTime": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "aws:EpochTime": str(int(now)),
-    }
 
 
 def undecided(policy: str, unknown: re.Pattern[str], subject: str) -> str:

@@ -43,7 +43,8 @@ RESOURCE_POLICY = {
     "dynamodb": "dynamodb:GetResourcePolicy",
     "ecr": "ecr:GetRepositoryPolicy",
 }
-CONTEXT_TYPES = {"aws:currenttime": "date", "aws:multifactorauthpresent": "boolean", "aws:securetransport": "boolean"}
+CONTEXT_TYPES = {"aws:currenttime": "date", "aws:epochtime": "numeric"}
+CONTEXT_TYPES |= dict.fromkeys(("aws:multifactorauthpresent", "aws:securetransport"), "boolean")
 
 
 class PastCall(TypedDict, total=False):

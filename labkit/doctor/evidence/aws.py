@@ -1,7 +1,6 @@
 """What AWS says about the service account's role: the OIDC provider, the trust policy and the permissions."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +12,7 @@ from labkit.doctor.evidence.reading import Document, NotRead, Read
 from labkit.doctor.evidence.trust import Trust
 from labkit.policy import Policy, Principal, Request
 from labkit.policy.arn import Arn
+from labkit.policy.conditions import of_time
 from labkit.run_parameters import Parameters
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ class AwsReading:
         role = self.role if self.expected.is_only_annotated else None
         if role is None or role["Arn"] == self.cluster.annotation:
             return False
-        is_about = candidates.is_about(role, self.parameters, self.expected.provider_arn)
+        is_about = candidates.is_about(
+            role, self.parameters, self.expected.provider_arn, self.expected.connection.now()
+        )
         return not is_about and not candidates.is_of_namespace(role, self.parameters.namespace)
 
     @property
@@ -128,6 +130,7 @@ class AwsReading:
             subject=self.expected.subject,
             audience=self.expected.audience,
             tags=tags_of(self.role),
+            now=self.expected.connection.now(),
         )
 
     @property
@@ -148,7 +151,7 @@ class AwsReading:
         account_id = (named.account if named else "") or (organization_id and expected.role_account_id)
         context: dict[str, str] = {
             "aws:SecureTransport": "true",
-            "aws:CurrentTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            **of_time(expected.connection.now()),
             "aws:MultiFactorAuthPresent": "false",
             "aws:RequestedRegion": (named.region if named else "") or expected.region,
             "aws:PrincipalOrgID": organization_id,

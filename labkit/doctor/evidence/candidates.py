@@ -63,20 +63,20 @@ def names(role: "RoleTypeDef", subject: str) -> bool:
     )
 
 
-def admitting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
-    """Return the ARNs of the roles with a trust policy that admits the service account, by name or by a pattern.
+def admitting(account: Account, parameters: Parameters, provider_arn: str, now: float) -> list[str]:
+    """Return the ARNs of the roles with a trust policy that admits the service account `now`, by name or by a pattern.
 
     Raises `NotRead` if the roles can't be listed.
     """
-    return [role["Arn"] for role in account.roles if admits(role, parameters, provider_arn)]
+    return [role["Arn"] for role in account.roles if admits(role, parameters, provider_arn, now)]
 
 
-def admits(role: "RoleTypeDef", parameters: Parameters, provider_arn: str) -> bool:
+def admits(role: "RoleTypeDef", parameters: Parameters, provider_arn: str, now: float) -> bool:
     """Whether a role's trust policy admits the service account, by name or by a pattern."""
-    return _trust(role, parameters, provider_arn).admits
+    return _trust(role, parameters, provider_arn, now).admits
 
 
-def is_about(role: "RoleTypeDef", parameters: Parameters, provider_arn: str) -> bool:
+def is_about(role: "RoleTypeDef", parameters: Parameters, provider_arn: str, now: float) -> bool:
     """Whether a role seems meant for the service account.
 
     True if the role's trust policy or the role's tags name the service account. Also true if the trust policy may
@@ -84,7 +84,7 @@ def is_about(role: "RoleTypeDef", parameters: Parameters, provider_arn: str) -> 
     """
     if names(role, parameters.subject) or _are_for(tags_of(role), parameters, role["RoleName"]):
         return True
-    trust = _trust(role, parameters, provider_arn)
+    trust = _trust(role, parameters, provider_arn, now)
     return trust.admits or bool(trust.undecided) or any(trust.names_subject(statement) for statement in trust.allows)
 
 
@@ -105,7 +105,7 @@ def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
     return tags.get(EKSCTL_NAME) == wanted and tags.get(EKSCTL_CLUSTER, parameters.cluster) == parameters.cluster
 
 
-def _trust(role: "RoleTypeDef", parameters: Parameters, provider_arn: str) -> Trust:
+def _trust(role: "RoleTypeDef", parameters: Parameters, provider_arn: str, now: float) -> Trust:
     return Trust(
         cast("Document", role.get("AssumeRolePolicyDocument")),
         role_name=role["RoleName"],
@@ -113,6 +113,7 @@ def _trust(role: "RoleTypeDef", parameters: Parameters, provider_arn: str) -> Tr
         subject=parameters.subject,
         audience=AUDIENCE,
         tags=tags_of(role),
+        now=now,
     )
 
 

@@ -174,7 +174,9 @@ class Expected:
 
         Raises `NotRead`.
         """
-        return candidates.admitting(self.accounts.own, self.parameters, self.connection.provider_arn)
+        return candidates.admitting(
+            self.accounts.own, self.parameters, self.connection.provider_arn, self.connection.now()
+        )
 
     def namesake(self, role_name: str) -> "RoleTypeDef | None":
         """Return the role with this name in the cluster's account.
@@ -185,7 +187,7 @@ class Expected:
         role = known(lambda: self.accounts.own.role(role_name))
         if role is None:
             return None
-        is_mine = candidates.admits(role, self.parameters, self.connection.provider_arn)
+        is_mine = candidates.admits(role, self.parameters, self.connection.provider_arn, self.connection.now())
         return role if is_mine or candidates.names(role, self.subject) else None
 
     @property
@@ -241,7 +243,8 @@ class Expected:
         try:
             if role is None:
                 return self.role_candidates if self._is_wrong_account(arn) else None
-            if candidates.is_about(role, self.parameters, self._provider_arn_in(Arn.parse(role["Arn"]).account)):
+            provider_arn = self._provider_arn_in(Arn.parse(role["Arn"]).account)
+            if candidates.is_about(role, self.parameters, provider_arn, self.connection.now()):
                 return None
             return self.role_candidates or None
         except NotRead:

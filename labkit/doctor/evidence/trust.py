@@ -7,8 +7,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from labkit.policy import Decision, Policy, evaluate_trust, resource_tags
-from labkit.policy.arn import Arn
-from labkit.policy.trust import WEB_IDENTITY
+from labkit.policy.trust import WEB_IDENTITY, of_provider_and_time
 from labkit.policy.wildcards import wildcard
 from labkit.policy.written import (
     StatementDocument,
@@ -44,6 +43,8 @@ class Trust:
     """The token's `aud`."""
     tags: Mapping[str, str]
     """The role's tags."""
+    now: float
+    """The time of AWS, in epoch seconds."""
 
     def __post_init__(self) -> None:
         if not isinstance(cast("object", self.document), dict):
@@ -173,7 +174,7 @@ class Trust:
         )
 
     def _if_let_in(self, statement: StatementDocument) -> StatementDocument | None:
-        """Return the statement without its conditions on the request, such as a condition on `aws:CurrentTime`.
+        """Return the statement without its conditions on the request, such as a condition on `aws:SourceIp`.
 
         Return None for a Deny statement that has such conditions. Return a faulty statement unchanged.
         """
@@ -240,8 +241,8 @@ class Trust:
     def _decide(self, policy: Policy, subject: str = "", audience: str = "") -> Decision:
         issuer = name_of(self.provider_arn)
         claims = {f"{issuer}:sub": subject or self.subject, f"{issuer}:aud": audience or self.audience}
-        account = {"aws:ResourceAccount": Arn.parse(self.provider_arn).account}
-        context = {**resource_tags(self.tags, "iam"), **account, **claims}
+        known = of_provider_and_time(self.provider_arn, self.now)
+        context = {**resource_tags(self.tags, "iam"), **known, **claims}
         return evaluate_trust(policy, provider_arn=self.provider_arn, action=WEB_IDENTITY, context=context)
 
 
