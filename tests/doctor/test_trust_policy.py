@@ -219,6 +219,8 @@ def test_the_roles_tags_are_known_before_sts_has_said_anything(key):
     {"trust-policy-principal-not-a-provider": principal(Federated=NAME),
      "trust-policy-aud-mismatch": wants("aud", "vault")},
     {"trust-policy-sub-missing": wants("sub", None), "trust-policy-aud-missing": wants("aud", None)},
+    {"trust-policy-sub-mismatch": sub("default:another"), "trust-policy-aud-missing": wants("aud", None)},
+    {"trust-policy-action-wrong": action("sts:AssumeRole"), "trust-policy-aud-missing": wants("aud", None)},
 ])  # fmt: skip
 def test_two_faults_of_one_statement_are_both_found(changes):
     answers = trusting(*changes.values())
@@ -345,6 +347,7 @@ def also(*changes):
     [also(sub("shop:api", "StringLike"), wants("aud", "vault"))],
     [also(lambda s: s.update(Effect="Deny", Principal="*"), wants("sub", [MINE, API], "StringLike"))],
     [lambda answers: document(answers)["Statement"][0].update(Action="sts:AssumeRole")],
+    [lambda answers: wants("aud", None)(document(answers)["Statement"][0])],
     [lambda answers: wants("aud", "vault")(document(answers)["Statement"][0])],
     [lambda answers: document(answers)["Statement"][0].update(Principal={"Federated": [arn(OTHER), arn(NAME)]})],
 ])  # fmt: skip

@@ -68,7 +68,7 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
 @cause("role-lacks-permission", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def lacks_permission(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
-    if evidence.aws.role is None or not is_decided(evidence) or policy_not_attached(evidence):
+    if evidence.aws.role is None or not is_decided(evidence):
         return None
     said = evidence.aws.simulated
     if said.get("EvalDecision") == "allowed" and not said.get("MissingContextValues"):
@@ -84,6 +84,8 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
     if refusal == "allowed" and (denied_by_boundary(evidence) or denied_by_organization(evidence)):
         return None
     denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
+    if policy_not_attached(evidence) and not denying:
+        return None
     return Symptom(
         summary=f"The role isn't allowed to do {evidence.expected.action} on {evidence.expected.resource}.",
         expected=f"{evidence.expected.action} allowed",

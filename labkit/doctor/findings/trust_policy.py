@@ -12,25 +12,23 @@ from labkit.doctor.findings import provider, role, trust_statement
 from labkit.doctor.findings.trust_statement import LEARN, symptom
 from labkit.doctor.repairs import advice, policies
 from labkit.doctor.repairs.commands import Commands
-from labkit.policy.written import actions_of, conditions_of, federated_of
+from labkit.policy.written import StatementDocument, actions_of, conditions_of, federated_of
 from labkit.showing import few
 
-NAMED = (*role.REFUSED, *causes_of(trust_statement))
+NAMED = causes_of(trust_statement)
 
 
 @cause("trust-policy-refuses", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def refuses(evidence: Evidence) -> Symptom | None:
-    """The trust policy refuses the token, and no other finding explains why.
-
-    For example, a statement explicitly denies the token.
+    """A statement explicitly denies the token, or the policy refuses it and no other finding explains why.
 
     The doctor can't evaluate conditions on the request, such as on `aws:SourceIp`. Where only such conditions decide,
     STS's answer counts: return None if the evidence shows that STS accepts the token.
     """
-    if evidence.aws.role is None or evidence.aws.trust.admits or any_finding(evidence, *NAMED):
+    if evidence.aws.role is None or evidence.aws.trust.admits or any_finding(evidence, *role.REFUSED):
         return None
     denied = any(evidence.aws.trust.denies(statement) for statement in evidence.aws.trust.statements)
-    if not denied and any_finding(evidence, provider.cluster_rebuilt, provider.in_another_account):
+    if not denied and any_finding(evidence, *NAMED, provider.cluster_rebuilt, provider.in_another_account):
         return None
     if evidence.aws.trust.undecided:
         outcome = _exchange(evidence)
@@ -91,26 +89,29 @@ def admits_others(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-aud-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def aud_missing(evidence: Evidence) -> Symptom | None:
-    expected = evidence.expected
-    if (
-        evidence.aws.role is None
-        or not evidence.aws.trust.admits
-        or not evidence.aws.trust.admits_other(audience=NOBODY)
-    ):
+    if evidence.aws.role is None:
         return None
-    wanted = policies.with_audience(evidence)
+    expected, trust, refusing = evidence.expected, evidence.aws.trust, trust_statement.refusing(evidence)
+    if not (_lacks_aud(evidence, refusing) if refusing else trust.admits and trust.admits_other(audience=NOBODY)):
+        return None
+    wanted = policies.with_audience(evidence, trust.statements)
+    if refusing and not policies.is_for_one_audience(evidence, refusing):
+        wanted = None
     comment = f"This makes the trust policy of {expected.role_name} require tokens for {expected.audience}."
     return symptom(
         evidence,
-        f"The trust policy of {expected.role_name} admits tokens for any audience: it has no condition on aud.",
+        f"The trust policy of {expected.role_name} {'would admit' if refusing else 'admits'} tokens for any audience: "
+        "it has no condition on aud.",
         expected=f"StringEquals {expected.provider_name}:aud = {expected.audience}",
         found="no condition on aud",
         severity="warning",
-        repair=Commands(evidence).update_trust_policy(
+        repair=advice.audiences_stay(evidence)
+        if wanted is None
+        else Commands(evidence).update_trust_policy(
             wanted, comment, "The OIDC provider accepts no other audience, so nobody loses access."
         )
-        if wanted
-        else advice.audiences_stay(evidence),
+        if refusing is None
+        else Commands(evidence).admit(),
     )
 
 
@@ -138,6 +139,12 @@ def conditions_on(evidence: Evidence, claim: str) -> str:
         if condition.claim == claim
     ]
     return "; ".join(conditions) or "no condition"
+
+
+def _lacks_aud(evidence: Evidence, statement: StatementDocument) -> bool:
+    """Whether a statement is for the cluster's OIDC provider, without a condition on `aud`."""
+    is_for_provider = evidence.expected.provider_arn in federated_of(statement)
+    return is_for_provider and all(condition.claim != "aud" for condition in conditions_of(statement))
 
 
 def _undecided(evidence: Evidence, outcome: str) -> Symptom:

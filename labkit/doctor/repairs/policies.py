@@ -47,37 +47,41 @@ def corrected(evidence: Evidence) -> Document:
         for statement in trust.statements
     ]
     if any(trust.statement_admits(statement) for statement in statements):
-        return _with(evidence, statements)
+        return with_audience(evidence, statements) or _with(evidence, statements)
     at = next((number for number, each in enumerate(statements) if each is trust.nearest), None)
     better = _better(evidence, statements[at]) if at is not None else None
     if at is not None and better is not None:
         statements[at] = better
     else:
         statements.append(_right(evidence))
-    return _with(evidence, statements)
+    return with_audience(evidence, statements) or _with(evidence, statements)
 
 
-def with_audience(evidence: Evidence) -> Document | None:
-    """Return the present policy, with a condition on `aud` added to some statements.
+def with_audience(evidence: Evidence, present: list[written.StatementDocument]) -> Document | None:
+    """Return the policy of the `present` statements, with a condition on `aud` added to some of them.
 
     These are the statements that admit the service account without a check of its token's audience.
     Return None if a new condition could lock out a caller that has access now.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
-    audiences = evidence.aws.provider["ClientIDList"] if evidence.aws.provider else []
-    statements = copy.deepcopy(evidence.aws.trust.statements)
+    statements = copy.deepcopy(present)
     for statement in statements:
         if evidence.aws.trust.statement_admits(statement, audience=NOBODY):
-            if audiences != [evidence.expected.audience] or statement.get("Principal") != {
-                "Federated": evidence.expected.provider_arn
-            }:
+            if not is_for_one_audience(evidence, statement):
                 return None
             condition = statement.setdefault("Condition", {})
             condition.setdefault("StringEquals", {})[f"{evidence.expected.provider_name}:aud"] = (
                 evidence.expected.audience
             )
     return _with(evidence, statements)
+
+
+def is_for_one_audience(evidence: Evidence, statement: written.StatementDocument) -> bool:
+    """Whether a statement is for the cluster's OIDC provider alone, and this provider accepts only one audience."""
+    audiences = evidence.aws.provider["ClientIDList"] if evidence.aws.provider else []
+    is_for_provider = statement.get("Principal") == {"Federated": evidence.expected.provider_arn}
+    return is_for_provider and audiences == [evidence.expected.audience]
 
 
 def restrictions(evidence: Evidence) -> Iterator[tuple[int, written.WrittenCondition]]:
