@@ -16,9 +16,8 @@ def _certificate() -> None:
 
 # What the certificate doesn't prove, by who signed it.
 WHAT_NOT = {
-    "learner": "It doesn't prove who took the examination, or that nobody helped: the lab ran unsupervised, and its\n"
-    "owner holds the key.",
-    "demonstration": "It proves nothing about anybody: the notebook shows these tasks with their solutions.",
+    "learner": "It doesn't prove who took the examination, or that nobody helped: the lab's owner holds the key.",
+    "demonstration": "It proves nothing about anybody.",
     "class": "The page says that the key is a class's. `labkit workshop status` prints a class's key: ask the leader\n"
     "whether it's this one. If it is, the class's board kept the tasks, the tries, the times and the points. The\n"
     "participant's lab judged the repairs. Only those who were in the room can say that nobody helped.",
@@ -36,5 +35,6 @@ def verify(file: Annotated[Path, typer.Argument(metavar="FILE", help="The certif
         f"Unchanged: {claims.name}, {claims.points} of {claims.most} points, examination {claims.number}, {day}\n"
         f"code:  {read.code}\n"
         f"key:   {read.fingerprint}\n"
+        f"{claims.note}\n"
         f"This proves that nobody changed the page after the holder of this key signed it.\n{WHAT_NOT[claims.signer]}"
     )

@@ -350,9 +350,9 @@ def test_a_certificate_is_drawn_for_a_name_and_any_changed_letter_is_seen(lab, d
     monkeypatch.undo()
     done = commands.labkit("certificate", "verify", str(file))
     assert done.returncode == 1 and "Traceback" not in done.stderr and "was changed" in done.stderr
-    red = replace(far, at=0.0, name="\x1b[31mred")
-    forged(red).save(file)
-    assert "\x1b[31m" not in commands.labkit("certificate", "verify", str(file)).stdout
+    for red in ({"name": "\x1b[31mred"}, {"workshop": "\x1b[31mred"}):
+        forged(replace(far, at=0.0, **red)).save(file)
+        assert commands.labkit("certificate", "verify", str(file)).returncode == 1
     for content in (b"", b"\xff", b"<svg/>"):
         file.write_bytes(content)
         done = commands.labkit("certificate", "verify", str(file))

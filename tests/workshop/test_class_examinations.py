@@ -11,13 +11,14 @@ import uvicorn
 from pydantic import TypeAdapter
 
 from labkit.course import CATALOGUE, progress
-from labkit.course.examination import ExaminationCertificate, Paper
+from labkit.course.examination import ExaminationCertificate, Paper, verify
 from labkit.errors import LabError
 from labkit.simulator import Folder
 from labkit.workshop.board.examinations import Examinations
 from labkit.workshop.settings import KEY_PRINT
 from tests.commands import labkit
 from tests.workshop.test_board import a_class, board_of, client
+from tests.workshop.test_workshop import OPENS, ready
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_the_board_keeps_examinations_and_signs_what_it_saw(made):
     assert (state / "certificate-key.pem").stat().st_mode & 0o777 == 0o600
     signed.save(state / "certificate.svg")
     verified = labkit("certificate", "verify", str(state / "certificate.svg")).stdout
-    assert f"key:   {signed.fingerprint}\n" in verified and "ask the leader" in verified
+    assert f"key:   {signed.fingerprint}\n{signed.claims.note}\n" in verified and "ask the leader" in verified
 
 
 @pytest.fixture
@@ -136,3 +137,37 @@ def test_an_examination_in_a_class_forgets_nothing_that_a_learner_deletes(lab, m
     exam.give_up()
     lab.examination(again=True)
     assert "Examination 2: 3 easy, 4 middle, 3 hard." in capsys.readouterr().out
+
+
+# Each task is broken in the participant's lab, which then takes every repair for right, and doesn't ask AWS in the pod.
+TAKEN = """
+import labkit
+from labkit.course.examination import judging
+from labkit.course.faults import breaking
+judging.is_mended, judging.causes, breaking.what_aws_says = lambda lab: True, lambda *_: [], lambda lab: []
+lab = labkit.Lab.open(**labkit.parameters()).to_break()
+exam = lab.examination()
+for _ in range(10):
+    exam.hand_in()
+print(exam.certificate("Ben B.").page)
+"""
+
+
+@pytest.mark.workshop
+def test_a_participant_of_the_real_hub_passes_and_the_leader_sees_it(workshop, participant, tmp_path):
+    async def scenario():
+        ben, leader = await ready(participant, "ben"), participant("leader")
+        async with ben.kernel(OPENS) as kernel:
+            said = await kernel.run(TAKEN)
+        await leader.log_in()
+        await leader.http.get("services/board/")  # logs in to the board
+        return said, (await leader.http.get("services/board/rows")).text
+
+    said, rows = asyncio.run(scenario())
+    page = tmp_path / "certificate.svg"
+    page.write_text(said[said.index("<svg") : said.index("</svg>") + len("</svg>\n")])
+    signed = verify(page)
+    assert signed.claims.note == f"Supervised in the class “{workshop.title}”, logged in as ben"
+    assert signed.fingerprint == (workshop.state / KEY_PRINT).read_text()
+    (row,) = (row for row in rows.split("<tr") if ">ben<" in row)
+    assert "passed: 70 of 100 points" in row

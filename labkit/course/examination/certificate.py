@@ -211,7 +211,7 @@ def verify(file: Path) -> ExaminationCertificate:
     except (ValidationError, ValueError, OverflowError, OSError, InvalidSignature) as error:
         raise changed from error
     # Another's key signs any name, also one that changes how a terminal shows the answer.
-    if not is_as_signed or not read.claims.name.isprintable():
+    if not is_as_signed or not f"{read.claims.name}{read.claims.note}".isprintable():
         raise changed
     return read
 
