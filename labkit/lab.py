@@ -21,7 +21,7 @@ from labkit.steps import pod as pods
 from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
-    from labkit.course import Calls, Capstone, Examination, Journey, MendReport, TokenView, Watch, WhoGetsIn
+    from labkit.course import Calls, Capstone, Case, Examination, Journey, MendReport, TokenView, Watch, WhoGetsIn
     from labkit.doctor import Diagnosis
 
 
@@ -327,22 +327,22 @@ class Lab(Workspace):
         """Put a fault into the run. Print what happened, and what AWS now answers in the pod.
 
         Without `fault`, choose a random fault and don't print its name; the same `seed` chooses the same fault. An
-        earlier fault is mended first. Raises `LabError` if the fault doesn't exist, or if the cluster isn't the lab's
-        own.
+        earlier fault is mended first. Raises `LabError`, also if the cluster isn't the lab's own.
         """
         from labkit.course import breaking, faults
 
-        if fault and seed is not None:
-            raise LabError(
-                "Pass either a fault or a seed. A seed chooses a random fault.",
-                where="lab.break_",
-                next=f'lab.break_("{fault}")',
-            )
-        chosen = faults.named(fault) if fault else faults.drawn(seed)
+        chosen = faults.chosen(fault, seed)
         capabilities.require_own_cluster(self)
         self._note()
         with answering(self.parameters.namespace), doing("Breaking one thing, and asking AWS in the pod"):
             breaking.break_and_print(self, chosen, is_named=bool(fault))
+
+    def case(self, number: int) -> "Case":
+        """Put a fault into the run, and return its ticket: guess, repair, then `mended`. Raises `UnknownName`."""
+        capabilities.require_own_cluster(self)
+        self._note()
+        with answering(self.parameters.namespace), doing(f"Opening case {number}"):
+            return course.Case(self, number, self.mended)
 
     def mended(self) -> "MendReport":
         """Report whether the run is mended, and which objects are still broken or left behind.

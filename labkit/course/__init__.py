@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         review,
     )
     from labkit.course.capstone import Capstone
+    from labkit.course.cases import Case
     from labkit.course.contents import LIST_NOTEBOOKS, MANUAL, NOTEBOOKS
     from labkit.course.examination import Examination
     from labkit.course.exercises.the_problem import restore_the_node
@@ -48,6 +49,7 @@ else:
         "board": ["board"],
         "capabilities": ["capabilities"],
         "capstone": ["Capstone"],
+        "cases": ["Case"],
         "checklist": ["checklist"],
         "contents": ["LIST_NOTEBOOKS", "MANUAL", "NOTEBOOKS", "contents"],
         "copies": ["copies"],

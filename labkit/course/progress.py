@@ -43,8 +43,9 @@ class ProgressEvent(TypedDict):
     at: float
     """Seconds since 1970 by the machine's clock, because the learner can move the lab's clock."""
     what: str
-    """The kind of the event: opened, hint, tried, step, answered, reviewed, examined, finding, mended, help, seen or
-    shared.
+    """The kind of the event.
+
+    One of opened, hint, tried, step, answered, reviewed, guessed, examined, finding, mended, help, seen and shared.
     """
     id: str
     """The id of the exercise or question, of the finding, or the name of the step or of the examination's notebook."""
@@ -181,6 +182,15 @@ def _count(event: ProgressEvent, progress: Progress, tries: Counter[str]) -> Non
         progress.steps.add(id)
     elif what == "answered":
         progress.answered.setdefault(id, event["right"])
+
+
+def guessed() -> dict[str, bool]:
+    """Return whether the learner's first guess of each case was right, by the id of the guess."""
+    made: dict[str, bool] = {}
+    for event in events(Path(os.environ.get(VARIABLE) or NAME)):
+        if event and event["what"] == "guessed":
+            made.setdefault(event["id"], event["right"])
+    return made
 
 
 def not_counted(unread: int) -> str:

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from kubernetes.client import CoreV1Api
 
-from labkit.course import faults
-from labkit.errors import LabError
+from labkit.course import faults, progress
+from labkit.errors import LabError, UnknownName
 from labkit.steps import pod
 
 SEED = 5
@@ -205,3 +205,32 @@ def test_break_mend_and_mended_are_refused_on_a_cluster_that_is_not_the_labs(lab
         for call in (lab.break_, lab.mended, lab.mend):
             with pytest.raises(LabError, match="The target moto lacks a cluster of the lab's own"):
                 call()
+
+
+def test_a_case_names_its_fault_only_after_the_repair(lab, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv(progress.VARIABLE, str(tmp_path / progress.NAME))
+    fault = faults.named("bucket-policy-denies-the-role")
+    with pytest.raises(UnknownName, match=r"^'12' is not a case"):
+        lab.case(12)
+    case = lab.case(9)
+    with pytest.raises(UnknownName, match=r"part of IRSA.*\n.*case\.guess"):
+        case.guess("bucket")
+    case.guess("trust policy")
+    case.guess("bucket policy")  # only the first one counts
+    assert not case.mended()
+    before = capsys.readouterr().out + repr(case) + case._repr_html_()
+    assert "explicit deny in a resource-based policy" in before
+    assert fault.id not in before and fault.finding not in before
+    lab.aws.client("s3").delete_bucket_policy(Bucket="irsa-lab")
+    assert case.mended()
+    said = capsys.readouterr().out
+    assert f"The fault was {fault.id}, in this part: bucket policy. You guessed trust policy." in said
+    assert "So far you guessed 0 of 1 case." in said
+
+
+def test_in_a_case_s_widget_the_symptoms_come_after_the_guess(lab):
+    panel = lab.case(9).panel()
+    assert "symptoms" not in panel.children[0].value
+    next(each for each in panel.children if getattr(each, "description", "") == "bucket policy").click()
+    assert "Your guess is noted: bucket policy." in panel.children[1].value
+    assert "explicit deny in a resource-based policy" in panel.children[1].value

@@ -14,7 +14,7 @@ from labkit.course.faults.fault import Fault, expected
 from labkit.course.faults.situation import Situation
 from labkit.errors import LabError
 
-__all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "expected", "named"]
+__all__ = ["CATALOGUE", "Fault", "Situation", "chosen", "drawn", "expected", "named"]
 
 CATALOGUE = fault.read(Path(__file__).with_name("catalogue.toml"), (provider, role, pod, webhook, sdk))
 """The faults by id, in the order of `catalogue.toml`."""
@@ -27,6 +27,17 @@ def named(name: str) -> Fault:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise LabError(f"{name!r} is not a fault.{hint}", next="labkit break --list")
     return CATALOGUE[name]
+
+
+def chosen(name: str, seed: int | None = None) -> Fault:
+    """Return the fault with this name; without a name, a random one. Raises `LabError` for a name and a seed."""
+    if name and seed is not None:
+        raise LabError(
+            "Pass either a fault or a seed. A seed chooses a random fault.",
+            where="lab.break_",
+            next=f'lab.break_("{name}")',
+        )
+    return named(name) if name else drawn(seed)
 
 
 def drawn(seed: int | None = None) -> Fault:

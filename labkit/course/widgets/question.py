@@ -88,20 +88,21 @@ class Questions:
             self.chosen(question.id, knew)
 
         if isinstance(question, Question):
-            buttons = [_button(each.text, partial(choose, each)) for each in question.answers]
+            buttons = [button(each.text, partial(choose, each)) for each in question.answers]
             return ipywidgets.VBox([text, *buttons, reason, announced])
         answer = ipywidgets.HTML(live.styled(f"<p>{escape(question.answer)}</p>"))
-        judged = [_button(KNEW, partial(compare, True)), _button(DID_NOT, partial(compare, False))]
+        judged = [button(KNEW, partial(compare, True)), button(DID_NOT, partial(compare, False))]
 
         def show() -> None:
             panel.children = [text, answer, *judged, reason, announced]
             announced.text = question.answer
 
-        panel = ipywidgets.VBox([text, _button("Show the answer", show), reason, announced])
+        panel = ipywidgets.VBox([text, button("Show the answer", show), reason, announced])
         return panel
 
 
-def _button(text: str, press: Callable[[], None]) -> "ipywidgets.Button":
+def button(text: str, press: Callable[[], None]) -> "ipywidgets.Button":
+    """Return a button as wide as its text, which calls `press`."""
     import ipywidgets
 
     made = ipywidgets.Button(description=text, tooltip="", layout=ipywidgets.Layout(width="auto"))
