@@ -61,7 +61,7 @@ class Questions:
             whole.children = [title, *(self._panel_of(question) for question in self.questions)]
 
         if self.folded and self.questions:
-            whole.children = [title, _button(f"Ask me {counted(len(self.questions), 'question')}", ask)]
+            whole.children = [title, button(f"Ask me {counted(len(self.questions), 'question')}", ask)]
         else:
             ask()
         return whole
