@@ -76,8 +76,8 @@ def test_kubectl_explains_fields_and_refuses_unknown_ones(cluster, namespace: st
 
 @kubectl
 def test_server_side_apply_reports_a_conflict_of_two_field_managers(cluster, namespace: str):
-    def apply(value: str, *more: str, code: int = 0):
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": value}}
+    def apply(value: str, *more: str, code: int = 0, **data: str):
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": value, **data}}
         return cluster.kubectl("apply", "-n", namespace, "--server-side", "-f", "-", *more, given=body, code=code)
 
     assert apply("1").stdout == "configmap/c serverside-applied\n"
@@ -88,6 +88,12 @@ def test_server_side_apply_reports_a_conflict_of_two_field_managers(cluster, nam
     found = json.loads(read)
     assert found["data"] == {"a": "2"}
     assert [entry["manager"] for entry in found["metadata"]["managedFields"]] == ["other"]
+    cluster.kubectl("patch", "cm", "c", "-n", namespace, "-p", '{"data": {"b": "1", "c": "1"}}')
+    conflicts = apply("3", "--field-manager=third", b="2", c="2", code=1).stderr
+    assert (
+        'Apply failed with 3 conflicts: conflicts with "kubectl-patch" using v1:\n- .data.b\n- .data.c\n'
+        'conflicts with "other":\n- .data.a\n'
+    ) in conflicts
 
 
 @kubectl

@@ -230,16 +230,15 @@ def _conflict(contested: dict[Path, Writer]) -> ApiError:
     for path, who in sorted(contested.items(), key=lambda item: item[0]):
         by_writer[who].append(_shown(path))
     texts, causes = [], []
-    for who, fields in by_writer.items():
+    for who, fields in sorted(by_writer.items(), key=lambda item: item[0].manager):
         using = f' with subresource "{who.subresource}"' if who.subresource else ""
         using += f" using {who.api_version}" if who.operation == "Update" else ""
         one = f'conflict with "{who.manager}"{using}'
-        if len(fields) == 1:
-            texts.append(f"{one}: {fields[0]}")
-        else:
-            texts.append(f'conflicts with "{who.manager}"{using}:\n' + "\n".join(f"- {field}" for field in fields))
+        texts += [f'conflicts with "{who.manager}"{using}:', *(f"- {field}" for field in fields)]
         causes += [{"reason": "FieldManagerConflict", "message": one, "field": field} for field in fields]
-    count = f"{len(contested)} conflict{'s' if len(contested) > 1 else ''}"
+    if len(causes) == 1:
+        texts = [f"{causes[0]['message']}: {causes[0]['field']}"]
+    count = f"{len(causes)} conflict{'s' if len(causes) > 1 else ''}"
     message = f"Apply failed with {count}: " + "\n".join(texts)
     return ApiError(409, "Conflict", message, {"causes": causes})
 
