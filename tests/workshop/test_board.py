@@ -18,7 +18,7 @@ from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 from labkit.course import CATALOGUE, progress
 from labkit.errors import LabError
 from labkit.workshop import leading
-from labkit.workshop.board import changing, notebook, obeying, service
+from labkit.workshop.board import changing, notebook, obeying, reporter, service
 from labkit.workshop.board.access import TokenOwner
 from labkit.workshop.board.orders import OrderRefused, Orders
 from labkit.workshop.board.report import ParticipantReport, report
@@ -58,6 +58,8 @@ def test_a_report_says_where_somebody_is_and_how_long_nothing_went_on():
     assert (said.exercise, said.hand, said.findings, said.quiet) == ("", "", [], 40)
     assert report([*events, event("tried", "02-a", 60)], 100).hand == "raised"  # nobody has answered yet
     assert report([], 100) == ParticipantReport()
+    fault = obeying.TakenOrder(1, "break", "fault-x", "broken", at=90)
+    assert report(events, 100, fault).quiet == 10, "they look for the leader's fault since then"
 
 
 def test_the_board_puts_those_who_need_help_first():
@@ -170,12 +172,15 @@ def test_200_labs_at_once_and_two_leaders_see_all_rows(made):
             headers = [{"Authorization": f"token p{number}"} for number in range(200)]
             answers = await asyncio.gather(*(web.post("report", content=said, headers=each) for each in headers))
             assert {answer.status_code for answer in answers} == {200}
+            used_the_doctor = await web.post("examination", json={"mark": "doctor"}, headers=headers[0])
+            assert used_the_doctor.status_code == 200
             for _ in range(2):
                 made.sessions["of-leader"] = "leader"
                 web.cookies = {"board-session": "of-leader"}
                 page = await web.get("")
                 assert page.text.count('<tr class="working">') == 200
                 assert "<code>trust-sub</code> (200)" in page.text
+                assert "examination</th>" not in page.text, "nobody has begun one"
                 assert "&lt;b&gt;x" in page.text and "<b>x" not in page.text
                 assert "default-src 'none'" in page.headers["content-security-policy"]
 
@@ -243,7 +248,8 @@ def test_a_lab_takes_an_order_up_once_and_the_banner_tells_the_symptom_alone(tmp
 
     order = {"number": 1, "what": "break", "about": "fault-x", "turn": False}
     obeying.take_up(order)
-    assert (shown(), ran) == (("coming", ""), [])
+    breaking = "The leader is breaking something in your lab. Soon you read here what the pod says."
+    assert (shown(), ran) == (("coming", breaking), [])
     for _ in range(2):
         obeying.take_up(order | {"turn": True})
     assert ran == [("break", "fault-x")]
@@ -255,6 +261,8 @@ def test_a_lab_takes_an_order_up_once_and_the_banner_tells_the_symptom_alone(tmp
     progress.kept("mended", "")
     assert shown()[0] == "mended" and shown()[1].startswith("Mended: the pod has its role and its bucket again.")
     done = {"state": "", "text": "The leader has mended your lab."}
+    obeying.take_up({"number": 2, "what": "mend", "about": "", "turn": False})
+    assert shown() == ("coming", "The leader is mending your lab.")
     obeying.take_up({"number": 2, "what": "mend", "about": "", "turn": True})
     obeying.answer("close")
     assert (shown(), ran[1:]) == (("", ""), [("mend", "")])
@@ -267,6 +275,12 @@ def test_a_lab_takes_an_order_up_once_and_the_banner_tells_the_symptom_alone(tmp
     obeying.take_up({"number": 4, "what": "goto", "about": "01-oidc-provider", "turn": True})
     progress.kept("opened", "02-a")
     assert shown() == ("there", "")  # not behind
+
+
+def test_a_notebook_shows_an_order_within_5_seconds():
+    page = (Path(notebook.__file__).parent / "jupyter/labextensions/labkit-class/static/remoteEntry.js").read_text()
+    looks = int(re.search(r"LOOKS = (\d+);", page)[1]) / 1000
+    assert reporter.AGAIN + reporter.LOOKS + looks < 5
 
 
 def test_a_banner_tells_an_error_or_what_the_pod_is_and_never_the_cause():

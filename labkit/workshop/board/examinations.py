@@ -77,7 +77,7 @@ class Examinations:
 
     def scores(self) -> dict[str, str]:
         """Return what the board shows of each participant's examination."""
-        return {who: kept.passed or (kept.result.score if kept.result else "") for who, kept in self.kept.items()}
+        return {who: kept.passed or kept.result.score for who, kept in self.kept.items() if kept.result}
 
     def _go_on(self, kept: ClassRecord, sent: ExaminationResult) -> None:
         earlier = kept.result.papers if kept.result and kept.result.number == sent.number else [Paper("")] * 10

@@ -102,6 +102,10 @@ def _of_order(said: ParticipantReport, order: obeying.TakenOrder) -> tuple[str, 
         case "mended" if order.text:
             text = "Mended: the pod has its role and its bucket again. Run your notebook's first cells again."
             return text, {"close": "Close"}, ""
+        case "coming" | "changing" if order.what == "break":
+            return "The leader is breaking something in your lab. Soon you read here what the pod says.", {}, ""
+        case "coming" | "changing" if order.what == "mend":
+            return "The leader is mending your lab.", {}, ""
         case "invited":
             text = f"The class goes on with {order.about}. Your lab gets its earlier steps, and your notebooks stay."
             return text, {"go": "Prepare my lab", "stay": "Not now"}, ""

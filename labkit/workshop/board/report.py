@@ -41,7 +41,7 @@ class ParticipantReport:
     tries: Count = 0
     hints: Count = 0
     quiet: Seconds | None = None
-    """Seconds since the last progress: something opened, answered, solved or right."""
+    """Seconds since the last progress: something opened, answered, solved or right; or the leader's fault or mend."""
     hand: Literal["", "raised", "seen"] = ""
     lets_in: bool = False
     """Whether the leader may open the participant's server."""
@@ -84,6 +84,8 @@ def report(
                     last = event["at"]
                     _get_on(made, what, id)
     made.tries, made.hints = (counts[what, made.exercise] for what in ("tried", "hint"))
+    if order.what in ("break", "mend"):
+        last = max(last or 0.0, order.at)  # until then, the leader kept them from their exercise
     made.quiet = None if last is None else max(0.0, now - last)
     made.notebook = looks_at or made.notebook
     if made.state == "invited" and made.notebook >= order.about[:2]:

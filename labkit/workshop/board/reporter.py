@@ -11,8 +11,8 @@ from labkit.errors import LabError
 from labkit.workshop.board import obeying, sharing
 from labkit.workshop.board.report import ParticipantReport, report
 
-LOOKS = 2  # seconds between two looks at the progress file
-AGAIN = 3  # seconds after which the same is reported again, so that a lab gets an order within 5
+LOOKS = 1  # seconds between two looks at the progress file
+AGAIN = 1.5  # seconds after which the same is reported again: a notebook shows an order within 5
 _notebook: list[str] = []  # that the participant looks at
 
 

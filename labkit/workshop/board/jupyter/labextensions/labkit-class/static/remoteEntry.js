@@ -1,6 +1,7 @@
 // The button "Raise hand" in each notebook's toolbar, and the banner below it that says what the leader ordered. JupyterLab loads this file as a built extension.
 // https://jupyterlab.readthedocs.io/en/stable/extension/extension_dev.html, https://webpack.js.org/concepts/module-federation/
-const LOOKS = 4000; // milliseconds
+const LOOKS = 2000; // milliseconds
+const CLOSED = {text: "This lab is closed to you. If it's yours, reload the page. Otherwise its participant has ended your visit: close the page."};
 const LABELS = {"": "Raise hand", raised: "Hand is up", seen: "Help is coming"};
 let shared;
 
@@ -21,6 +22,7 @@ function follow(app, Widget) {
     const at = encodeURIComponent(app.shell.currentWidget?.context?.path ?? "");
     const answer = await fetch(`${baseUrl}labkit/class?at=${at}`, {headers, ...options}).catch(() => null);
     if (answer?.ok) ({hand, banner} = await answer.json());
+    if (answer?.status === 403) banner = CLOSED;
     for (const button of buttons) show(button);
     for (const each of banners) showBanner(each);
   }
