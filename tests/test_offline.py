@@ -71,9 +71,11 @@ def install(stick: Path, *program: str | Path) -> subprocess.CompletedProcess:
 
 
 def test_the_folder_installs_and_starts_the_lab_without_a_network(stick):
-    newest = stick.parent / "python3.14"  # the first that install.sh looks for
-    newest.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    newest.chmod(0o755)
+    # This machine seems to have each of them; the folder has wheels for this Python alone.
+    for version in build.PYTHONS:
+        python = stick.parent / f"python{version}"
+        python.write_text(f'#!/bin/sh\nexec {sys.executable if version == PYTHON else "/bin/false"} "$@"\n')
+        python.chmod(0o755)
     done = install(stick, "env", f"PATH={stick.parent}:{os.environ['PATH']}", "sh", stick / "install.sh")
     assert done.returncode == 0, done.stderr
     lab = stick.parent / "home of me/irsa-lab"
@@ -104,7 +106,7 @@ BAD = {
     ),
     "another Python": (
         lambda stick: (stick / f"python-{PYTHON}.txt").rename(stick / "python-3.99.txt"),
-        f"this is Python {PYTHON}. Install one of 3.99, which this folder doesn't contain",
+        f"this is Python {PYTHON}. Install Python 3.99, which this folder doesn't contain",
     ),
     "a file where the lab goes": (
         lambda stick: (stick.parent / "home of me/irsa-lab").write_text(""),

@@ -39,8 +39,8 @@ def refused_by_machine() -> str:
     """Return why this Python or machine can't use the folder, and what to do; empty if it can."""
     pythons = sorted((file.stem[7:] for file in HERE.glob("python-3.*.txt")), key=lambda name: int(name[2:]))
     if pythons and PYTHON not in pythons:
-        needed = ", ".join(pythons)
-        return f"this is Python {PYTHON}. Install one of {needed}, which this folder doesn't contain, and use that."
+        needed = " or ".join(pythons)
+        return f"this is Python {PYTHON}. Install Python {needed}, which this folder doesn't contain, and use that."
     made_for = (HERE / "platform.txt").read_text().strip() if (HERE / "platform.txt").exists() else PLATFORM
     if made_for != PLATFORM:
         return f"this folder is for {made_for}. For this machine, copy the one for {PLATFORM}."

@@ -1,7 +1,10 @@
 #!/bin/sh
-# Install the IRSA lab from this folder with the newest Python of this machine that it works with.
-for python in python3.14 python3.13 python3.12 python3.11 python3; do
-  command -v "$python" >/dev/null && exec "$python" "$(dirname "$0")/install.py" "$@"
+# Install the IRSA lab from this folder with the newest Python of this machine that the folder has wheels for.
+here=${0%install.sh}
+for version in 3.14 3.13 3.12 3.11; do
+  # pyenv has a command also for a Python that doesn't run here.
+  [ -f "${here}python-$version.txt" ] && "python$version" -c "" 2>/dev/null && exec "python$version" "${here}install.py" "$@"
 done
+command -v python3 >/dev/null && exec python3 "${here}install.py" "$@"
 echo "install.sh: this machine has no Python 3. Install Python 3.11 or newer, which this folder doesn't contain." >&2
 exit 1
