@@ -15,6 +15,7 @@ OFFLINE = Path(__file__).parent.parent / ".ci/offline"
 PYTHON = ".".join(map(str, sys.version_info[:2]))
 WHEEL = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 LABKIT = "import sys\nfrom pathlib import Path\ndef main():\n    Path('started').write_text(sys.argv[1])\n"
+ENTRY = {"labkit-1.dist-info/entry_points.txt": "[console_scripts]\nlabkit = labkit:main\n"}
 spec = importlib.util.spec_from_file_location("build", OFFLINE / "build.py")
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
@@ -37,11 +38,7 @@ def stick(tmp_path, packed_uv) -> Path:
     (folder / "book").mkdir()
     (folder / "book/index.html").write_text("the book")
     (folder / "wheels" / packed_uv.name).hardlink_to(packed_uv)
-    pack(
-        folder,
-        "labkit",
-        {"labkit.py": LABKIT, "labkit-1.dist-info/entry_points.txt": "[console_scripts]\nlabkit = labkit:main\n"},
-    )
+    pack(folder, "labkit", {"labkit.py": LABKIT, **ENTRY})
     pins = map(build.requirement, (folder / "wheels").iterdir())
     (folder / f"python-{PYTHON}.txt").write_text("".join(pins))
     (folder / "platform.txt").write_text(f"{sys.platform}-{os.uname().machine}\n")
@@ -123,6 +120,15 @@ def test_what_cannot_be_installed_is_one_sentence(stick, bad):
     done = install(stick)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert sentence in done.stderr
+
+
+def test_what_labkit_says_when_it_fails_is_said_whole(stick):
+    pack(stick, "labkit", {"labkit.py": "def main(): exit('labkit: port 1 is in use.\\nnext:  labkit up')\n", **ENTRY})
+    (stick / f"python-{PYTHON}.txt").write_text("".join(map(build.requirement, (stick / "wheels").iterdir())))
+    (stick / "SHA256SUMS").unlink()
+    build.write_checksums(stick)
+    said = "install.py: labkit up failed: labkit: port 1 is in use.\nnext:  labkit up\n"
+    assert install(stick).stderr == said
 
 
 def test_a_machine_without_python_is_one_sentence(stick):

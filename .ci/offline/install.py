@@ -95,15 +95,14 @@ def unpacked_uv(folder: Path) -> Path:
 
 
 def run(command: list, folder: Path, name: str) -> None:
-    """Run a command in the lab's folder. Exit with the last line that it printed if it fails."""
+    """Run a command in the lab's folder. Exit with what it printed if it fails."""
     hidden = ("PYTHON", "UV_", "VIRTUAL_ENV")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
     words = [str(word) for word in command]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "universal_newlines": True}
     done = subprocess.run(words, cwd=str(folder), env=environment, stdin=subprocess.DEVNULL, **output)
     if done.returncode:
-        said = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]
-        sys.exit(f"install.py: {name} failed: {said[-1].strip()}")
+        sys.exit(f"install.py: {name} failed: {done.stdout.strip() or f'exit code {done.returncode}'}")
 
 
 if __name__ == "__main__":
