@@ -60,6 +60,9 @@ def test_a_report_says_where_somebody_is_and_how_long_nothing_went_on():
     assert report([], 100) == ParticipantReport()
     fault = obeying.TakenOrder(1, "break", "fault-x", "broken", at=90)
     assert report(events, 100, fault).quiet == 10, "they look for the leader's fault since then"
+    gone = obeying.TakenOrder(2, "goto", "05-verify", "there", at=90)
+    assert report(events, 100, gone).exercise == "", "the lab has closed it"
+    assert report([*events, event("opened", "05-a", 95)], 100, gone).exercise == "05-a"
 
 
 def test_the_board_puts_those_who_need_help_first():
@@ -260,6 +263,8 @@ def test_a_lab_takes_an_order_up_once_and_the_banner_tells_the_symptom_alone(tmp
     assert shown()[1].endswith("Not mended yet, after 1 check.")
     progress.kept("mended", "")
     assert shown()[0] == "mended" and shown()[1].startswith("Mended: the pod has its role and its bucket again.")
+    obeying.answer("close")
+    assert shown() == ("mended", "")
     done = {"state": "", "text": "The leader has mended your lab."}
     obeying.take_up({"number": 2, "what": "mend", "about": "", "turn": False})
     assert shown() == ("coming", "The leader is mending your lab.")
@@ -275,6 +280,9 @@ def test_a_lab_takes_an_order_up_once_and_the_banner_tells_the_symptom_alone(tmp
     obeying.take_up({"number": 4, "what": "goto", "about": "01-oidc-provider", "turn": True})
     progress.kept("opened", "02-a")
     assert shown() == ("there", "")  # not behind
+    for done, text in (({"state": "refused", "text": "Not now."}, "Not now."), ({}, obeying.FAILED)):
+        obeying.take_up({"number": 5 + len(text), "what": "break", "about": "fault-x", "turn": True})
+        assert shown() == (done.get("state", "failed"), text)
 
 
 def test_a_notebook_shows_an_order_within_5_seconds():

@@ -113,7 +113,7 @@ def _of_order(said: ParticipantReport, order: obeying.TakenOrder) -> tuple[str, 
             return f"Your lab gets ready for {order.about}.", {}, ""
         case "there" if order.text:
             return order.text, {"close": f"Open {order.about}"}, f"learn/{order.about}.ipynb"
-        case "" if order.text:
+        case "" | "refused" | "failed" if order.text:
             return order.text, {"close": "Close"}, ""
         case _:
             return "", {}, ""

@@ -16,6 +16,7 @@ from pathlib import Path
 from labkit.course import progress
 
 NAME = ".order.json"
+FAILED = "Your lab can't do what the leader wants. Raise your hand."
 WITHIN = 300  # seconds
 _one_at_a_time = threading.Lock()
 
@@ -75,7 +76,7 @@ def answer(button: str) -> None:
         case "stay", "invited":
             _note(replace(last, state="stays"))
         case "close", _:
-            _note(replace(last, text=""))
+            _write(replace(last, text=""))  # its state goes on
 
 
 def _in_thread(order: TakenOrder) -> None:
@@ -86,7 +87,7 @@ def _carry_out(order: TakenOrder) -> None:
     with _one_at_a_time:
         done = _run(order.what, order.about)
     if taken().number == order.number:
-        _note(replace(order, state=done.get("state", "failed"), text=done.get("text", "")))
+        _note(replace(order, state=done.get("state", "failed"), text=done.get("text", FAILED)))
 
 
 def _run(what: str, about: str = "") -> dict[str, str]:
@@ -101,11 +102,14 @@ def _run(what: str, about: str = "") -> dict[str, str]:
 
 
 def _note(order: TakenOrder) -> TakenOrder:
-    order = replace(order, at=time.time())
+    _write(order := replace(order, at=time.time()))
+    return order
+
+
+def _write(order: TakenOrder) -> None:
     written = _file().with_suffix(".new")
     written.write_text(json.dumps(asdict(order)))
     written.replace(_file())
-    return order
 
 
 def _file() -> Path:

@@ -62,7 +62,7 @@ def report(
 
     `looks_at` is the number of the notebook on the screen, if that's known.
     """
-    made, counts, last = ParticipantReport(), Counter[tuple[str, str]](), None
+    made, counts, last, opened = ParticipantReport(), Counter[tuple[str, str]](), None, 0.0
     made.order, made.state = order.number, order.state
     for event in events:
         if event is None or (event["id"] and not ID.fullmatch(event["id"])):
@@ -82,15 +82,23 @@ def report(
                 counts[what, id] += 1
                 if what != "hint" and (what != "tried" or right):
                     last = event["at"]
+                    opened = last if what == "opened" else opened
                     _get_on(made, what, id)
+    made.notebook = looks_at or made.notebook
+    _go_to(made, order, opened)
     made.tries, made.hints = (counts[what, made.exercise] for what in ("tried", "hint"))
     if order.what in ("break", "mend"):
         last = max(last or 0.0, order.at)  # until then, the leader kept them from their exercise
     made.quiet = None if last is None else max(0.0, now - last)
-    made.notebook = looks_at or made.notebook
+    return made
+
+
+def _go_to(made: ParticipantReport, order: TakenOrder, opened: float) -> None:
+    """Heed that the class goes to a notebook. `opened` is when the last exercise was opened."""
+    if order.what == "goto" and order.state == "there" and opened < order.at:
+        made.exercise = ""  # the lab has closed it
     if made.state == "invited" and made.notebook >= order.about[:2]:
         made.state = "there"
-    return made
 
 
 def _move_hand(made: ParticipantReport, what: str, right: bool) -> None:
