@@ -69,6 +69,16 @@ def test_a_workload_that_runs_as_another_account_is_named_and_no_pod_is_made(oth
     assert commands(finding.repair) == [] and "serviceAccount.name" in finding.repair
 
 
+def test_a_workload_with_the_accounts_labels_of_a_release_is_named():
+    labels = {"app.kubernetes.io/name": "secrets", "app.kubernetes.io/instance": "manual"}
+    chart, database = workload("web", account="web"), workload("db", account="db")
+    chart["metadata"]["labels"] = labels
+    database["metadata"]["labels"] = labels | {"app.kubernetes.io/name": "postgres"}
+    answers = without_pods(chart, database)
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["labels"] = labels
+    assert pod_missing(answers).found == "deployment/web with serviceAccountName: web"
+
+
 def test_a_workload_of_another_account_with_a_role_is_not_named():
     other = {"metadata": {"name": "web", "namespace": "default", "annotations": {ROLE_ANNOTATION: recording.ROLE_ARN}}}
     answers = without_pods(workload("web", account="web", app=NAME))

@@ -94,6 +94,13 @@ def taken_away(manager):
     return answers
 
 
+def test_an_annotation_on_the_pod_that_is_not_an_arn_is_repaired_with_the_role_that_trusts_the_account():
+    answers = annotated({}, {KEY: "my-role"})
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}
+    (finding,) = examine(answers, role_is_known=False).findings
+    assert finding.id == "annotation-on-the-pod" and f"{KEY}={ROLE_ARN}" in finding.repair
+
+
 @pytest.mark.parametrize(("id", "answers"), [
     ("service-account-annotation-key-typo", annotated({"eks.amazon.com/role-arn": ROLE_ARN})),
     ("service-account-annotation-key-typo", annotated({"eks.amazonaws.com/role_arn": ROLE_ARN})),

@@ -16,6 +16,7 @@ from labkit.doctor.evidence.reading import NotRead, known
 SUFFIX = "-[bcdfghjklmnpqrstvwxz2456789]{5}"
 # Not app.kubernetes.io/instance: every part of a release has this label, even a database.
 APP_LABELS = ("app", "app.kubernetes.io/name")
+PART_LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/instance")
 
 
 def of_account(evidence: Evidence) -> list[Workload]:
@@ -59,8 +60,8 @@ def meant_for_account(evidence: Evidence) -> Workload | None:
 def under_another_account(evidence: Evidence) -> list[Workload]:
     """Return the workloads that seem meant for the service account, but run as another one that has no role.
 
-    A workload seems meant for it if its name or its app label is the account's name, or if the two accounts' names
-    differ in a prefix such as a Helm release: `cart`, `shop-cart`.
+    A workload seems meant for it if its name or its app label is the account's name, if both have the labels of the
+    same part of a release, or if the two accounts' names differ in a prefix such as a release's: `cart`, `shop-cart`.
 
     https://helm.sh/docs/chart_best_practices/rbac/#using-rbac-resources
     """
@@ -72,7 +73,13 @@ def under_another_account(evidence: Evidence) -> list[Workload]:
     return [
         each
         for other, each in candidates
-        if other not in owned and (name in _names(each) or other.endswith(f"-{name}") or name.endswith(f"-{other}"))
+        if other not in owned
+        and (
+            name in _names(each)
+            or other.endswith(f"-{name}")
+            or name.endswith(f"-{other}")
+            or _is_of_same_part(evidence, each)
+        )
     ]
 
 
@@ -216,12 +223,22 @@ def _account(workload: Workload) -> str:
     return service_account_of(workload["spec"]["template"].get("spec") or PodSpecDocument())
 
 
+def _is_of_same_part(evidence: Evidence, workload: Workload) -> bool:
+    account = known(lambda: evidence.cluster.service_account)
+    mine = (account["metadata"].get("labels") or {}) if account else {}
+    return all(key in mine and mine[key] == _labels(workload).get(key) for key in PART_LABELS)
+
+
 def _names(workload: Workload) -> set[str]:
-    labels = {
+    labels = _labels(workload)
+    return {workload["metadata"]["name"], *(labels[key] for key in APP_LABELS if key in labels)}
+
+
+def _labels(workload: Workload) -> dict[str, str]:
+    return {
         **(workload["metadata"].get("labels") or {}),
         **((workload["spec"]["template"].get("metadata") or {}).get("labels") or {}),
     }
-    return {workload["metadata"]["name"], *(labels[key] for key in APP_LABELS if key in labels)}
 
 
 def _sets_role(evidence: Evidence, workload: Workload) -> bool:

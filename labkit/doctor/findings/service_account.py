@@ -415,8 +415,11 @@ def _role_is_decided(evidence: Evidence) -> bool:
 
 
 def _meant(evidence: Evidence, role_arn: str) -> str:
-    """Return the ARN of the role to annotate: `role_arn`, unless another one is told. Empty if unknown."""
-    return evidence.expected.role_arn if _role_is_decided(evidence) or not role_arn else role_arn
+    """Return the ARN of the role to annotate: `role_arn`, unless it isn't an ARN or another one is told.
+
+    Empty if unknown.
+    """
+    return role_arn if ROLE_ARN.fullmatch(role_arn) and not _role_is_decided(evidence) else evidence.expected.role_arn
 
 
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
