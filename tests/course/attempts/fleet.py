@@ -1,0 +1,105 @@
+"""Tries at the exercise of notebook 14. Each has the same result for every row that can drift."""
+
+from kubernetes.client import CoreV1Api
+
+from labkit import Lab
+from tests.course.attempts import KEY, Attempts, annotate, trust_policy, update_trust
+
+ATTEMPTS = Attempts()
+wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
+ROWS = ("cart", "till", "reports")
+
+
+def arn(lab: Lab, name: str, row: str) -> str:
+    return lab.connection.role_arn(f"{name}-{row}")
+
+
+def name_roles(lab: Lab, name: str, **roles: str) -> None:
+    """Annotate each service account with the role of its own name, or of another row."""
+    for row in ROWS:
+        annotate(lab, name, row, **{KEY: arn(lab, name, roles.get(row, row))})
+
+
+def drifted(lab: Lab, name: str) -> str:
+    accounts = CoreV1Api(lab.kubernetes).list_namespaced_service_account(name).items
+    found = {each.metadata.name: (each.metadata.annotations or {}).get(KEY) for each in accounts}
+    return next(row for row in ROWS if found[row] != arn(lab, name, row))
+
+
+def admit(lab: Lab, name: str, row: str, *subjects: str, operator: str = "StringEquals") -> None:
+    policy, issuer = trust_policy(lab, f"{name}-{row}"), lab.issuer.removeprefix("https://")
+    conditions = {"StringEquals": {f"{issuer}:aud": "sts.amazonaws.com"}}
+    conditions.setdefault(operator, {})[f"{issuer}:sub"] = [f"system:serviceaccount:{name}:{each}" for each in subjects]
+    policy["Statement"][0]["Condition"] = conditions
+    update_trust(lab, f"{name}-{row}", policy)
+
+
+@wrong("14-a", "a new pod of")
+def every_row_takes_one_role(lab, name):
+    for row in ROWS:
+        annotate(lab, name, row, **{KEY: arn(lab, name, "cart")})
+
+
+@wrong("14-a", "cart asks for the role of till found admitted")
+def a_role_that_admits_two(lab, name):
+    name_roles(lab, name)
+    admit(lab, name, "till", "till", "cart")
+
+
+@right("14-a")
+def the_drifted_annotation(lab, name):
+    row = drifted(lab, name)
+    annotate(lab, name, row, **{KEY: arn(lab, name, row)})
+
+
+@right("14-a")
+def every_annotation(lab, name):
+    name_roles(lab, name)
+
+
+def made_again(lab: Lab, name: str, row: str) -> None:
+    core = CoreV1Api(lab.kubernetes)
+    core.delete_namespaced_service_account(row, name)
+    core.create_namespaced_service_account(name, {"metadata": {"name": row, "annotations": {KEY: arn(lab, name, row)}}})
+
+
+def without(lab: Lab, name: str) -> None:
+    annotate(lab, name, drifted(lab, name), **{KEY: None})
+
+
+ATTEMPTS.more(
+    "14-a",
+    wrong={
+        "nothing": ("a new pod of", lambda lab, name: None),
+        "no annotation": ("found no role", without),
+        "the other two": (
+            "a new pod of",
+            lambda lab, name: [annotate(lab, name, each, **{KEY: None}) for each in ROWS if each != drifted(lab, name)],
+        ),
+        "the role's name": (
+            "a new pod of",
+            lambda lab, name: [annotate(lab, name, each, **{KEY: f"{name}-{each}"}) for each in ROWS],
+        ),
+        "two swapped": ("a new pod of cart", lambda lab, name: name_roles(lab, name, cart="till", till="cart")),
+        "the whole namespace": (
+            "for the role of cart found admitted",
+            lambda lab, name: (name_roles(lab, name), admit(lab, name, "cart", "*", operator="StringLike")),
+        ),
+        "a name that doesn't exist": (
+            "exercise-14-a:orders, created just now, for the role of reports found admitted",
+            lambda lab, name: (name_roles(lab, name), admit(lab, name, "reports", "reports", "orders")),
+        ),
+        "a role that admits nobody": (
+            "reports asks for its role found AccessDenied",
+            lambda lab, name: (name_roles(lab, name), admit(lab, name, "reports", "report")),
+        ),
+    },
+    right={
+        "each service account made again": lambda lab, name: [made_again(lab, name, each) for each in ROWS],
+        "each trust policy written again": lambda lab, name: (
+            name_roles(lab, name),
+            [admit(lab, name, each, each) for each in ROWS],
+        ),
+        "wrong first": lambda lab, name: (name_roles(lab, name, cart="till"), name_roles(lab, name)),
+    },
+)
