@@ -15,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from playwright.sync_api import expect, sync_playwright
 
 from labkit.course import Questions, flow, lessons, who_gets_in
+from tests.accessibility import faults
 from tests.conftest import lacking
 
 ROOT = Path(__file__).parent.parent
@@ -198,6 +199,7 @@ def test_the_book_s_own_python_judges_an_edited_policy(served, tab):
     tab.get_by_role("button", name="Try it here").click()
     policy = tab.get_by_label("The trust policy of my-role")
     expect(policy).to_be_focused(timeout=120_000)
+    assert faults(tab, ".labkit") == []
     expect(tab.get_by_text("1 of 6 get in: this service account.")).to_be_visible()
     policy.fill(policy.input_value().replace("StringEquals", "StringLike").replace(":default:my-service-account", ":*"))
     expect(tab.get_by_text("3 of 6 get in:")).to_be_visible()
@@ -205,6 +207,15 @@ def test_the_book_s_own_python_judges_an_edited_policy(served, tab):
     expect(tab.get_by_text("Line 1, column 2 isn't JSON")).to_be_visible()
     tab.get_by_role("button", name="Start over").click()
     expect(tab.get_by_text("1 of 6 get in: this service account.")).to_be_visible()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_page_of_the_book_has_no_serious_fault_of_accessibility(built, tab, theme):
+    tab.emulate_media(color_scheme=theme)
+    tab.goto(built[1].as_uri())
+    tab.get_by_role("group", name=QUESTION.text).get_by_role("button").first.click()
+    assert faults(tab, "body") == []
 
 
 @pytest.mark.browser

@@ -32,6 +32,12 @@ for (const table of document.querySelectorAll(".cell_output p + table")) {
   folded.append(summary, table);
 }
 
+// What Sphinx leaves out for keyboards and screen readers: a box that scrolls has the focus, a caption is a heading of
+// the second level, and a fold is named by its text.
+for (const box of document.querySelectorAll("pre")) if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+for (const caption of document.querySelectorAll("p.caption[role=heading]")) caption.setAttribute("aria-level", "2");
+for (const fold of document.querySelectorAll("summary[aria-label]")) fold.removeAttribute("aria-label");
+
 function made(name, properties) {
   return Object.assign(document.createElement(name), properties);
 }

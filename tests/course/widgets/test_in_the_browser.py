@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from labkit.course.widgets import flow
+from tests.accessibility import faults
 from tests.course.widgets.conftest import READY, RUN_ALL
 
 pytestmark = pytest.mark.browser
@@ -111,6 +112,7 @@ def test_tables_fit_into_a_narrow_notebook_panel(lab, opened, page):
         assert page.evaluate(OUTSIDE) == [], width
         expect(reason).to_be_visible()
     assert reason.evaluate("cell => getComputedStyle(cell).textAlign") == "left"
+    assert faults(page, ".labkit") == []
     # Stacked, each value has its column's name beside it.
     assert reason.evaluate("cell => getComputedStyle(cell, '::before').content") == '"reason"'
 
@@ -225,6 +227,7 @@ def test_the_whole_of_a_question_is_visible_without_scrolling(opened, page):
     answer.press("Enter")
     expect(page.locator(".labkit").get_by_role("status").first).not_to_be_empty()
     assert page.evaluate(SCROLLING) == []
+    assert faults(page, ".labkit") == []
 
 
 def test_a_saved_copy_shows_its_reports_without_the_kernel_that_made_them(lab, opened, page):
