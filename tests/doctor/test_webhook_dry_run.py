@@ -91,6 +91,15 @@ def test_a_webhook_that_works_again_is_reported_to_have_missed_the_pod():
     assert finding.found.endswith("; a pod like this one would get the role now")
 
 
+@pytest.mark.parametrize(("at", "id"), [(YOUNGER, "webhook-passed-over-pod"), (MADE, "pod-older-than-annotation")])
+def test_a_webhook_that_was_registered_after_the_pod_is_reported_to_be_younger(at, id):
+    answers = tried(annotated(at), has_role=True)
+    answers[recording.WEBHOOK]["metadata"]["creationTimestamp"] = "2026-01-01T00:06:00Z"
+    (finding,) = examine(answers, probe=True).findings
+    assert finding.id == id and not finding.summary.startswith("The pod was made before")
+    assert "; the webhook was registered at 2026-01-01T00:06:00Z, later than the pod was made" in finding.found
+
+
 def test_a_webhook_that_adds_nothing_is_reported_to_have_missed_the_pod():
     answers = tried(annotated(YOUNGER))
     answers[recording.WEBHOOK]["webhooks"][0]["matchConditions"] = [{"name": "a", "expression": "request.name != 'x'"}]

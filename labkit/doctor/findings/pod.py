@@ -116,10 +116,11 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
     differing = missed_role.containers(evidence)
     if not differing:
         return None
-    is_known = was_annotated is False or (_same_second(evidence) and webhook.gives_role_now(evidence))
+    later = "" if was_annotated is False else webhook.registered_later(evidence)
+    is_known = was_annotated is False or (not later and _same_second(evidence) and webhook.gives_role_now(evidence))
     actual = "; ".join(_actual_role(container, alone=len(spec.containers) == 1) for container in differing)
     if not is_known and not spec.was_changed:
-        actual += webhook.may_be_left_out(evidence)
+        actual += f"; {later}" if later else webhook.may_be_left_out(evidence)
     return Symptom(
         OLDER if is_known else MAYBE_OLDER,
         expected=f"AWS_ROLE_ARN={evidence.cluster.annotation}",

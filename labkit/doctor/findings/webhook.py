@@ -232,6 +232,13 @@ def may_be_left_out(evidence: Evidence) -> str:
     )
 
 
+def registered_later(evidence: Evidence) -> str:
+    """Return a phrase with the time of the webhook's registration; empty if the pod isn't older than that."""
+    registration, made = known(lambda: evidence.cluster.webhook), missed_role.made_at(evidence)
+    at = registration["metadata"].get("creationTimestamp") or "" if registration else ""
+    return f"the webhook was registered at {at}, later than the pod was made" if made and made < at else ""
+
+
 def gives_role_now(evidence: Evidence) -> bool:
     """Whether a dry run shows that the webhook gives the role to a pod like this one; False without a dry run."""
     return known(lambda: evidence.pod.dry_run.gives_role, False)
@@ -280,6 +287,8 @@ def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
         return "the webhook did not know of the annotation yet", again
     if spec and spec.has_pod_identity:
         return "the pod has the variables of an association that no longer exists", again
+    if later := registered_later(evidence):
+        return later, again
     try:
         if evidence.pod.dry_run.gives_role:
             return "a pod like this one would get the role now", again
