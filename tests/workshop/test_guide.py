@@ -86,6 +86,8 @@ def test_the_guide_and_its_slides_need_no_network_and_no_mouse(folder):
         page.goto((folder / "guide" / "guide.html").as_uri())
         expect(page.get_by_role("heading", name="When the wifi dies")).to_be_visible()
         expect(page.get_by_role("heading", name="Half a day")).to_be_visible()
+        page.get_by_role("checkbox", name="Choose a plan, and write its line").press("Space")
+        expect(page.get_by_role("checkbox", checked=True)).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
         if shots := os.environ.get("LABKIT_SCREENSHOTS"):
             page.screenshot(path=f"{shots}/guide.png")

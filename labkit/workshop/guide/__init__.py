@@ -28,6 +28,8 @@ LOADER = FileSystemLoader(FOLDER / "templates")
 MANUAL = NOTEBOOKS / "manual" / "guide.md"
 PAGE, SLIDES, FEEDBACK = "guide.html", "slides.html", "feedback.html"
 FORM = "## The feedback form\n"
+CHECKBOX = re.compile(r'<input class="task-list-item-checkbox" type="checkbox" disabled(?:="")?/?>(.*?)</li>', re.S)
+TO_TICK = r'<label><input type="checkbox"> \1</label></li>'
 
 
 def write(workshop: Workshop, into: Path) -> list[Path]:
@@ -57,7 +59,8 @@ def write(workshop: Workshop, into: Path) -> list[Path]:
 
 def _page(workshop: Workshop, template: str, **shown: object) -> str:
     page = Environment(loader=LOADER, autoescape=True).get_template("page.html")
-    return page.render(title=workshop.title, body=markdown2html(_text(template, workshop=workshop, **shown)))
+    body = CHECKBOX.sub(TO_TICK, markdown2html(_text(template, workshop=workshop, **shown)))
+    return page.render(title=workshop.title, body=body)
 
 
 def _slides(workshop: Workshop, taught: Sequence[TaughtNotebook]) -> str:
