@@ -23,6 +23,7 @@ from labkit.workshop.participant import Kernel, Participant
 from labkit.workshop.settings import Workshop
 from labkit.workshop.spawner import clear
 
+FIRST = {"00": "00-the-problem.ipynb"}  # each class has it
 NOTEBOOKS = {"01": "01-oidc-provider.ipynb", "02": "02-iam-role.ipynb", "05": "05-verify.ipynb"}
 # As notebooks 09 and 10 do, in the kernel that runs already: fifty `labkit` processes at once would need 5 GiB more.
 BREAK, REPAIR = 'lab.ready(through="pod"); lab.break_(seed=1)', "lab.mend()"
@@ -80,7 +81,7 @@ def spread(values: list[float]) -> tuple[float, float, float]:
 
 
 def rehearse(workshop: Workshop, users: int, tell: Callable[[str], None]) -> Rehearsal:
-    """Let this many participants log in at once, open 01, run 01, 02 and 05, and break and repair something.
+    """Let this many participants log in at once, run the class's `notebooks`, and break and repair something.
 
     Raises `LabError` if the workshop isn't open, or has too few places left.
     """
@@ -104,12 +105,20 @@ def rehearse(workshop: Workshop, users: int, tell: Callable[[str], None]) -> Reh
     return result
 
 
+def notebooks(workshop: Workshop) -> dict[str, str]:
+    """Return what a rehearsal runs, by number: of 01, 02 and 05 those that the class has, else 00."""
+    chosen = workshop.notebooks or NOTEBOOKS
+    return {each: file for each, file in NOTEBOOKS.items() if each in chosen} or FIRST
+
+
 async def _play(workshop: Workshop, cards: dict[str, str], result: Rehearsal, tell: Callable[[str], None]) -> None:
     """Play part after part. In each part, all participants work at once."""
     async with AsyncExitStack() as sockets:
         watch = asyncio.create_task(_watch_memory(result))
         players = [_Player(workshop, name, card, result, sockets) for name, card in cards.items()]
-        for part in ("open", "01", "02", "break, repair", "05"):
+        chosen = notebooks(workshop)
+        last = [each for each in chosen if each == "05"]
+        for part in ("open", *(each for each in chosen if each not in last), "break, repair", *last):
             began = time.monotonic()
             outcomes = await asyncio.gather(*(player.play(part, began) for player in players), return_exceptions=True)
             played = list(zip(players, outcomes, strict=True))
@@ -151,8 +160,8 @@ class _Player:
             seat = seats.taken(self.workshop)[self.name]
             self.result.processor.append(limits.processor(seat))
             self.result.memory.append(sum(_pss(pid) for pid in networks.processes(seat.label)))
-        elif part in NOTEBOOKS:
-            for cell in await self.person.cells(NOTEBOOKS[part]):
+        elif file := notebooks(self.workshop).get(part):
+            for cell in await self.person.cells(file):
                 await self._run(cell.replace('"my-role"', f'"role-of-{self.name}"'))
         else:
             await self._run(BREAK)
@@ -166,8 +175,9 @@ class _Player:
         self.result.note("log-in", began)
         await self.person.started()
         self.result.note("page", began)
-        kernel = await self.sockets.enter_async_context(self.person.kernel(NOTEBOOKS["01"]))
-        for cell in (await self.person.cells(NOTEBOOKS["01"]))[:2]:
+        first = next(iter(notebooks(self.workshop).values()))
+        kernel = await self.sockets.enter_async_context(self.person.kernel(first))
+        for cell in (await self.person.cells(first))[:2]:
             await kernel.run(cell)
         return kernel
 

@@ -1,7 +1,9 @@
 """What a rehearsal says of its measurements."""
 
-from labkit.workshop import limits
-from labkit.workshop.rehearsal import Rehearsal, spread
+import pytest
+
+from labkit.workshop import Workshop, limits
+from labkit.workshop.rehearsal import Rehearsal, notebooks, spread
 
 
 def test_the_table_names_the_machine_that_the_class_needed_at_its_busiest():
@@ -12,3 +14,11 @@ def test_the_table_names_the_machine_that_the_class_needed_at_its_busiest():
     measured.most = 6000.0
     assert "At work: up to 2000 MiB." in str(measured)
     assert f"3 participants: {-(-(6000 + 200 + limits.KEPT) // 1024)} GiB" in str(measured)
+
+
+@pytest.mark.parametrize(
+    ("of_class", "runs"),
+    [([], ["01", "02", "05"]), (["00"], ["00"]), (["00", "02", "05"], ["02", "05"]), (["03", "04"], ["00"])],
+)
+def test_a_rehearsal_runs_notebooks_that_the_class_has(tmp_path, of_class, runs):
+    assert [*notebooks(Workshop(folder=tmp_path, names=["ana"], notebooks=of_class))] == runs
