@@ -152,9 +152,9 @@ def forget(
     """Delete what a closed workshop kept: everybody's files, names and words."""
     workshop.require_extra()
     read = workshop.read(folder)
-    people = counted(len(workshop.running.status(read).people), "person's home")
+    of_all = counted(len(workshop.running.status(read).people), "home")
     if not yes:
-        raise LabError(f"This deletes {people}, the names and the words.", where=str(read.state), next="add --yes")
+        raise LabError(f"This deletes {of_all}, the names and the words.", where=str(read.state), next="add --yes")
     workshop.running.forget(read)
     typer.echo(f"Deleted: {read.state}")
 

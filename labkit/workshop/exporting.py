@@ -56,6 +56,7 @@ def export(workshop: Workshop, into: Path) -> dict[str, str]:
 def _packed(seat: seats.Seat, into: Path) -> tuple[ClassRow, str]:
     """Write the participant's zip file. Return the row, and what is missing."""
     file = into / f"{seat.name}.zip"
+    file.touch(0o600)
     with file.open("wb") as packed, tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             [*_limited(seat), *_command(seat)],

@@ -97,9 +97,10 @@ def _ports(workshop: Workshop) -> Iterator[Lack]:
 
 
 def _network(workshop: Workshop) -> Iterator[Lack]:
-    for clash in networks.clashes(workshop):
+    if clashes := networks.clashes(workshop):
+        more = f" and {len(clashes) - 1} more" if clashes[1:] else ""
         yield Lack(
-            f"The network {workshop.network} overlaps with {clash}.",
+            f"The network {workshop.network} overlaps with {clashes[0]}{more}.",
             "another network in workshop.yaml: network: 10.77.0.0/20",
         )
 

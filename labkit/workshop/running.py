@@ -21,6 +21,7 @@ import psutil
 
 from labkit import simulator
 from labkit.errors import LabError
+from labkit.showing import counted
 from labkit.workshop import homes, keeper, limits, machine, networks, seats, words
 from labkit.workshop.board import orders
 from labkit.workshop.settings import FILE, HUB_FILE, KEY_PRINT, Workshop
@@ -47,7 +48,7 @@ class Status:
     """The fingerprint of the class's key for certificates; empty before the first `up`."""
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{count} {kind}" for kind, count in self.left.items() if count)
+        parts = ", ".join(counted(count, kind) for kind, count in self.left.items() if count)
         return "\n".join([
             f"{self.workshop.title}: {f'open at {self.workshop.url}' if self.answers else 'closed'}",
             f"people:     {len(self.people)} of {self.workshop.users}",
@@ -172,14 +173,14 @@ def _parts(workshop: Workshop) -> dict[str, int]:
     namespaces = networks.namespaces(workshop)
     inside = {pid for namespace in namespaces for pid in networks.processes(namespace)}
     return {
-        "processes": len(
+        "program": len(
             inside | set(limits.processes(workshop)) | {process.pid for process in own_processes(workshop)}
         ),
-        "namespaces": len(namespaces),
-        "interfaces": len(networks.links(workshop)),
-        "tables of rules": int(networks.guarded(workshop)),
-        "control groups": limits.count(workshop),
-        "mounted homes": homes.attached(workshop),
+        "namespace": len(namespaces),
+        "interface": len(networks.links(workshop)),
+        "nft table": int(networks.guarded(workshop)),
+        "control group": limits.count(workshop),
+        "mounted home": homes.attached(workshop),
     }
 
 

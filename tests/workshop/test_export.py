@@ -39,6 +39,7 @@ def test_a_class_takes_its_notebooks_and_labs_home(workshop, folder, participant
     assert ("eve:" in done.stderr) == (rows["eve"]["lab"] == "0")
     with zipfile.ZipFile(tmp_path / "out" / "eve.zip") as archive:
         assert "learn/02-iam-role.ipynb" in archive.namelist()
+    assert (tmp_path / "out" / "ana.zip").stat().st_mode & 0o777 == 0o600, "a lab has keys"
     home = tmp_path / "home"
     with zipfile.ZipFile(tmp_path / "out" / "ana.zip") as archive:
         assert {"README.txt", "learn/mine.txt", f"learn/{OPENS}", "learn/progress.jsonl"} <= {*archive.namelist()}

@@ -75,7 +75,10 @@ def interface(workshop):
 def test_a_network_that_clashes_is_named_with_the_interface_that_has_it(a_class):
     with interface(a_class) as name:
         (said,) = sentences(a_class)
+        subprocess.run(["ip", "address", "add", f"{a_class.network[5]}/30", "dev", name], check=True)
+        (of_two,) = sentences(a_class)
     assert said == f"The network {a_class.network} overlaps with {a_class.network[0]}/30 on {name}."
+    assert of_two == said.replace(name, f"{name} and 1 more")
 
 
 def test_a_stale_namespace_with_a_process_in_it_is_replaced_and_nothing_of_it_is_left(a_class):
