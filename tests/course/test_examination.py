@@ -107,6 +107,8 @@ def test_an_examination_judges_each_repair_and_ends_with_points(lab, drawn, kept
         [f"2 {DRAWN[1]}", "easy", "repaired", "1 of 1", "2", "used"],
         [f"3 {DRAWN[2]}", "easy", "given up", "0 of 1", "0", "not used"],
     ]
+    # In a notebook, a row has four cells, so that it fits a narrow window.
+    assert re.search(r"easy</td><td[^>]*>repaired, named 1 of 1, asked 2, doctor used, time ", result._repr_html_())
     with pytest.raises(LabError, match="12 of 30 points: a certificate takes 21"):
         exam.certificate("A learner")
     assert "examination 1: 12 of 30 points" in repr(progress.read())
@@ -128,11 +130,19 @@ def test_a_repair_that_opens_more_than_it_mends_is_refused(lab):
         iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=document)
 
     def opened():
-        return [re.sub("-[0-9a-f]{4}-.*,|:my-service-.*,", ":…,", each) for each in judging.opened(lab)]
+        who = (re.sub("-[0-9a-f]{4}-.*,|:my-service-.*,", ":…,", each) for each in judging.opened(lab))
+        return list(dict.fromkeys(who))
 
     assert opened() == []
     trusts(admits, {"Effect": "Allow", "Principal": {"AWS": "123456789012"}, "Action": "sts:AssumeRole"})
     assert opened() == ["someone without a token, for my-role"]
+    trusts(admits, {"Effect": "Allow", "Principal": {"AWS": lab.connection.other_account}, "Action": "sts:AssumeRole"})
+    assert opened() == ["another account's session of the role"]
+    trusts(admits)
+    subjects = [f"system:serviceaccount:default:{lab.parameters.service_account}", "system:serviceaccount:*:till"]
+    trust(iam, lab, "StringLike", subjects)
+    (who,) = opened()
+    assert who.endswith(":till, created just now")
     trusts(admits)
     trust(iam, lab, "StringLike", "system:serviceaccount:default:my-service-accoun?")
     assert opened() == ["default:…, created just now"]
@@ -141,14 +151,19 @@ def test_a_repair_that_opens_more_than_it_mends_is_refused(lab):
     assert opened() == ["default:…, audience vault"]
     iam.remove_client_id_from_open_id_connect_provider(**provider)
     trusts(admits)
-    for action, what in (("iam:*", "iam:CreateUser on *"), ("s3:Delete*", "s3:DeleteBucket on arn:aws:s3:::irsa-lab")):
+    for action, what in (
+        ("iam:*", "iam:CreateUser on *"),
+        ("dynamodb:*", "dynamodb:GetItem on *"),
+        ("s3:Delete*", "s3:DeleteBucket on arn:aws:s3:::irsa-lab"),
+    ):
         document = json.dumps(allowing({"Action": action, "Resource": "*"}))
         iam.put_role_policy(RoleName="my-role", PolicyName="more", PolicyDocument=document)
         assert opened()[0] == what
         iam.delete_role_policy(RoleName="my-role", PolicyName="more")
-    statement = {"Principal": "*", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::irsa-lab"}
-    s3.put_bucket_policy(Bucket="irsa-lab", Policy=json.dumps(allowing(statement)))
-    assert opened() == ["another account's list of the bucket"]
+    for action, resource, what in (("ListBucket", "", "list of the bucket"), ("GetObject", "/*", "read of an object")):
+        statement = {"Principal": "*", "Action": f"s3:{action}", "Resource": f"arn:aws:s3:::irsa-lab{resource}"}
+        s3.put_bucket_policy(Bucket="irsa-lab", Policy=json.dumps(allowing(statement)))
+        assert opened() == [f"another account's {what}"]
     s3.delete_bucket_policy(Bucket="irsa-lab")
 
 

@@ -10,6 +10,7 @@ from labkit.course.exercises import asking
 from labkit.course.faults import Fault
 from labkit.course.faults.report import mend_report
 from labkit.doctor import Evidence, examine
+from labkit.steps.bucket import KEY
 from labkit.steps.ownership import existing
 
 if TYPE_CHECKING:
@@ -17,7 +18,19 @@ if TYPE_CHECKING:
 
 
 # What reading a bucket doesn't need. The simulation shows what no call may try: the learner's bucket has to stay.
-ELSEWHERE = ("iam:CreateUser", "iam:ListRoles", "sts:AssumeRole", "secretsmanager:GetSecretValue", "ec2:RunInstances")
+ELSEWHERE = (
+    "iam:CreateUser",
+    "iam:ListRoles",
+    "iam:PassRole",
+    "sts:AssumeRole",
+    "secretsmanager:GetSecretValue",
+    "ssm:GetParameter",
+    "kms:Decrypt",
+    "dynamodb:GetItem",
+    "sqs:SendMessage",
+    "lambda:InvokeFunction",
+    "ec2:RunInstances",
+)
 
 
 def is_mended(lab: "Workspace") -> bool:
@@ -67,5 +80,10 @@ def opened(lab: "Workspace") -> Iterator[str]:
     if not asking.denies(lab, "a write to the bucket", "s3", "put_object", Bucket=bucket, Key=key, Body=b"").right:
         yield "a write to the bucket"
     other = lab.in_account(str(lab.connection.other_account))
-    if asking.call(other, "s3", "list_objects_v2", given={}, Bucket=bucket) == asking.ALLOWED:
-        yield "another account's list of the bucket"
+    for what, service, operation, more in (
+        ("list of the bucket", "s3", "list_objects_v2", {"Bucket": bucket}),
+        ("read of an object", "s3", "get_object", {"Bucket": bucket, "Key": KEY}),
+        ("session of the role", "sts", "assume_role", {"RoleArn": lab.role_arn, "RoleSessionName": "examination"}),
+    ):
+        if asking.call(other, service, operation, given={}, **more) == asking.ALLOWED:
+            yield f"another account's {what}"

@@ -7,6 +7,7 @@ from labkit.course.examination.paper import HEAD, POINTS, Paper
 from labkit.course.faults import CATALOGUE
 from labkit.showing import counted, is_live, left_aligned, table
 
+FREE_OF_COST = ("", "not used", "nothing")
 PASSED = 0.7  # the share of the points that a certificate takes
 
 
@@ -97,4 +98,9 @@ class ExaminationResult:
         return "\n".join([self.headline, *aligned])
 
     def _repr_html_(self) -> str:
-        return left_aligned(f"<p><strong>{self.headline}</strong></p>{table(self._rows, HEAD)}")
+        # In a narrow window, nine columns don't fit.
+        rows = []
+        for task, level, outcome, *costs, points in self._rows:
+            lines = [f"{head} {cost}" for head, cost in zip(HEAD[3:-1], costs, strict=True) if cost not in FREE_OF_COST]
+            rows.append((task, level, ", ".join([outcome, *lines]), points))
+        return left_aligned(f"<p><strong>{self.headline}</strong></p>{table(rows, (*HEAD[:3], HEAD[-1]))}")

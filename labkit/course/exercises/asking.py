@@ -146,7 +146,10 @@ def _without_a_token(place: "Workspace", role_arn: str) -> list[Comparison]:
 
 
 def named_by(place: "Workspace", role_arn: str = "") -> list[tuple[str, str]]:
-    """Return the service accounts, as (name, namespace), that the role's trust policy names in full."""
+    """Return the service accounts, as (name, namespace), that the role's trust policy names.
+
+    For a wildcard, the function puts in letters that it matches.
+    """
     role = Arn.parse(role_arn or place.role_arn)
     there = place.in_account(role.account) if role.account != place.account_id else place
     iam = there.aws.client("iam")
@@ -154,6 +157,7 @@ def named_by(place: "Workspace", role_arn: str = "") -> list[tuple[str, str]]:
         policy = json.dumps(iam.get_role(RoleName=role.name)["Role"]["AssumeRolePolicyDocument"])
     except iam.exceptions.NoSuchEntityException:
         return []
+    policy = policy.replace("*", uuid4().hex[:4]).replace("?", "x")
     subjects = re.findall(r'"system:serviceaccount:([a-z0-9-]+):([a-z0-9.-]+)"', policy)
     return [(name, namespace) for namespace, name in dict.fromkeys(subjects)]
 
