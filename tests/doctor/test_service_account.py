@@ -101,6 +101,17 @@ def test_an_annotation_on_the_pod_that_is_not_an_arn_is_repaired_with_the_role_t
     assert finding.id == "annotation-on-the-pod" and f"{KEY}={ROLE_ARN}" in finding.repair
 
 
+def test_a_role_that_kube2iam_reads_on_the_pod_is_the_role_to_annotate():
+    answers = annotated({}, {"iam.amazonaws.com/role": "my-role"})
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}
+    trust = answers[ROLE]["AssumeRolePolicyDocument"]["Statement"][0]
+    trust.update(Principal={"AWS": ROLE_ARN.replace("my-role", "node")}, Action="sts:AssumeRole", Condition={})
+    answers[ROLES][0]["AssumeRolePolicyDocument"] = answers[ROLE]["AssumeRolePolicyDocument"]
+    finding = examine(answers, role_is_known=False).findings[0]
+    assert finding.id == "annotation-on-the-pod" and f"{KEY}={ROLE_ARN}" in finding.repair
+    assert finding.found == "iam.amazonaws.com/role: my-role on the pod"
+
+
 @pytest.mark.parametrize(("id", "answers"), [
     ("service-account-annotation-key-typo", annotated({"eks.amazon.com/role-arn": ROLE_ARN})),
     ("service-account-annotation-key-typo", annotated({"eks.amazonaws.com/role_arn": ROLE_ARN})),

@@ -7,6 +7,7 @@ from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, NotRead, accounts, kinds, known, variables
 from labkit.doctor.evidence.account import ROLE_ARN
 from labkit.doctor.evidence.candidates import made_by_eksctl
+from labkit.doctor.evidence.cluster import OLDER_KEYS
 from labkit.doctor.evidence.objects import Workload
 from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.evidence.reading import Read
@@ -167,15 +168,15 @@ def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html"""
     if not _is_bare(evidence):
         return None
-    where, arn = _annotated_elsewhere(evidence)
+    where, key, role = _annotated_elsewhere(evidence)
     if not where:
         return None
     return Symptom(
         f"The annotation with the role is on the {where}. The webhook reads only the service account's annotations.",
         expected=f"{ROLE_ANNOTATION} on the service account {evidence.parameters.service_account}",
-        found=f"{ROLE_ANNOTATION}: {arn} on the {where}",
+        found=f"{key}: {role} on the {where}",
         source="kubectl get pod -o yaml, metadata.annotations",
-        repair=_annotated(evidence, role_arn=arn),
+        repair=_annotated(evidence, role_arn=_arn_of(evidence, role)),
     )
 
 
@@ -392,21 +393,31 @@ def _not_found(evidence: Evidence) -> str:
     )
 
 
-def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
-    """Return the kind of the wrongly annotated object (the pod or its workload), and the annotated ARN."""
-    try:
-        spec = evidence.pod.spec
-        if spec is None:
-            return "", ""
-        if arn := spec.annotations.get(ROLE_ANNOTATION):
-            return "pod", arn
-        owner = spec.owner or Workload()
-    except NotRead:
-        return "", ""
-    for metadata in (owner.get("metadata"), ((owner.get("spec") or {}).get("template") or {}).get("metadata")):
-        if arn := ((metadata or {}).get("annotations") or {}).get(ROLE_ANNOTATION):
-            return owner["kind"], arn
-    return "", ""
+def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str, str]:
+    """Return the kind of the wrongly annotated object (the pod or its workload), the annotation's key, and its role.
+
+    The key may be one of kiam's or kube2iam's.
+    """
+    spec = known(lambda: evidence.pod.spec)
+    if spec is None:
+        return "", "", ""
+    owner = known(lambda: spec.owner) or Workload()
+    metadata = [owner.get("metadata"), ((owner.get("spec") or {}).get("template") or {}).get("metadata")]
+    places = [
+        ("pod", spec.annotations),
+        *((owner.get("kind", ""), (each or {}).get("annotations")) for each in metadata),
+    ]
+    keys = (ROLE_ANNOTATION, *OLDER_KEYS)
+    found = ((kind, key, (there or {}).get(key) or "") for kind, there in places for key in keys)
+    return next((each for each in found if each[2]), ("", "", ""))
+
+
+def _arn_of(evidence: Evidence, role: str) -> str:
+    """Return the ARN of the role that an annotation gives by ARN or, for kube2iam, by name; empty if unknown."""
+    if ROLE_ARN.fullmatch(role):
+        return role
+    named = known(lambda: evidence.aws.account.role(role))
+    return named["Arn"] if named else ""
 
 
 def _role_is_decided(evidence: Evidence) -> bool:
