@@ -8,6 +8,7 @@ from tests.doctor.applying import applied, made
 from tests.doctor.pods import examine, found
 from tests.doctor.recording import healthy
 from tests.doctor.registering import LEFT_OUT
+from tests.doctor.repairing import commands
 
 FAIL_OPEN = 'apiserver_admission_webhook_fail_open_count{name="iam-for-pods.amazonaws.com",type="admit"}'
 REJECTION = (
@@ -106,6 +107,9 @@ def test_a_webhook_that_adds_nothing_is_reported_to_have_missed_the_pod():
     (finding,) = examine(answers, probe=True).findings
     assert finding.id == "webhook-passed-over-pod"
     assert finding.found.endswith(f"the pod of a dry run gets no role either{LEFT_OUT}")
+    assert commands(finding.repair) == [] and "matchConditions should leave them out" in finding.repair
+    (finding,) = examine(answers, probe=False).findings
+    assert commands(finding.repair) == [] and "--probe" in finding.repair
 
 
 @pytest.mark.parametrize(("counter", "says"), [

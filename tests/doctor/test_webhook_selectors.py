@@ -289,6 +289,9 @@ def test_match_conditions_are_named_if_the_pod_may_be_older_than_the_annotation(
     answers[WEBHOOK]["webhooks"][0]["matchConditions"] = CONDITIONS
     (finding,) = examine(answers).findings
     assert (finding.id, finding.found.endswith(LEFT_OUT)) == ("pod-older-than-annotation", True)
+    # Without a dry run, nothing tells whether a new pod would get the role.
+    (finding,) = examine(answers, probe=False).findings
+    assert commands(finding.repair) == [] and "--probe" in finding.repair
 
 
 def test_the_webhook_check_is_skipped_if_match_conditions_may_exclude_the_pod():

@@ -116,17 +116,20 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
     differing = missed_role.containers(evidence)
     if not differing:
         return None
-    later = "" if was_annotated is False else webhook.registered_later(evidence)
+    later = "" if was_annotated is False or spec.was_changed else webhook.registered_later(evidence)
     is_known = was_annotated is False or (not later and _same_second(evidence) and webhook.gives_role_now(evidence))
     actual = "; ".join(_actual_role(container, alone=len(spec.containers) == 1) for container in differing)
-    if not is_known and not spec.was_changed:
-        actual += f"; {later}" if later else webhook.may_be_left_out(evidence)
+    left_out = "" if is_known or later or spec.was_changed else webhook.may_be_left_out(evidence)
+    if later:
+        actual += f"; {later}"
     return Symptom(
         OLDER if is_known else MAYBE_OLDER,
         expected=f"AWS_ROLE_ARN={evidence.cluster.annotation}",
-        found=actual,
+        found=f"{actual}{left_out}",
         source="kubectl get pod -o yaml, spec.containers[].env",
-        repair=pod_commands.with_the_annotation(evidence),
+        repair=webhook.UNTRIED
+        if left_out and not evidence.pod.probe_allowed
+        else pod_commands.with_the_annotation(evidence),
     )
 
 

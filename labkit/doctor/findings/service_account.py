@@ -408,8 +408,8 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str, str]:
         *((owner.get("kind", ""), (each or {}).get("annotations")) for each in metadata),
     ]
     keys = (ROLE_ANNOTATION, *OLDER_KEYS)
-    found = ((kind, key, (there or {}).get(key) or "") for kind, there in places for key in keys)
-    return next((each for each in found if each[2]), ("", "", ""))
+    roles = ((kind, key, (there or {}).get(key) or "") for kind, there in places for key in keys)
+    return next((each for each in roles if each[2]), ("", "", ""))
 
 
 def _arn_of(evidence: Evidence, role: str) -> str:

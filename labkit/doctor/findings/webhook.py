@@ -18,6 +18,10 @@ from labkit.doctor.repairs.repair import Repair
 from labkit.doctor.repairs.words import listed, said, shown
 
 LEARN = "04-pod.ipynb"
+UNTRIED = said(
+    "Nothing is changed: if the webhook's matchConditions leave the pod out, a new pod gets no role either.",
+    "Run the doctor with --probe: it tries a pod like this one with the API server, and creates none.",
+)
 POD = "kubectl get pod -o yaml"
 CONFIGURATION = "kubectl get mutatingwebhookconfiguration pod-identity-webhook -o yaml"
 COUNTERS = "kubectl get --raw /metrics, before and after kubectl create --dry-run=server"
@@ -296,8 +300,14 @@ def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
             return "a pod like this one would get the role of an EKS Pod Identity association now", again
     except NotRead as unread:
         reason = "only a dry run tells why" if unread.is_choice else f"a dry run was not made: {unread.why}"
+        if may_be and unread.is_choice:
+            return f"{reason}{may_be}", UNTRIED
         return f"{reason}{may_be}", Repair.of("# if the new pod has no role either, --probe tells why", again)
     log = "# the webhook doesn't change new pods: the webhook's own log says why"
+    if may_be:
+        log = (
+            "# new pods stay unchanged, too: ask whoever runs the webhook if its matchConditions should leave them out"
+        )
     lines = filter(None, [log, registration.with_its_client(evidence)])
     return f"the pod of a dry run gets no role either{may_be}", "\n".join(lines)
 
