@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -111,5 +112,13 @@ def test_the_checklist_has_my_names_and_ticks_what_i_did(tmp_path, monkeypatch):
     assert '"system:serviceaccount:shop:my-service-account"' in done.stdout
     assert "eks.amazonaws.com/role-arn=arn:aws:iam::444455556666:role/carts" in done.stdout
     assert "labkit plan -p target=eks -p cluster=prod -p namespace=shop -p role_name=carts" in done.stdout
+    # The reader saves the trust policy, and types the next line.
+    (trust,) = re.findall("```json\n(.+?)```", done.stdout, re.DOTALL)
+    (typed,) = re.findall("^ *(sed .+)$", done.stdout, re.MULTILINE)
+    (tmp_path / "trust.json").write_text(trust)
+    subprocess.run(["bash", "-c", f"ISSUER=https://issuer.example/id/1\n{typed}"], cwd=tmp_path, check=True)
+    (statement,) = json.loads((tmp_path / "trust.json").read_text())["Statement"]
+    assert statement["Principal"]["Federated"] == "arn:aws:iam::444455556666:oidc-provider/issuer.example/id/1"
+    assert "issuer.example/id/1:sub" in statement["Condition"]["StringEquals"]
     wrong = commands.labkit("checklist", "-p", "role=carts", cwd=tmp_path)
     assert wrong.returncode != 0 and "Traceback" not in wrong.stderr
