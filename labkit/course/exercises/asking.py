@@ -10,6 +10,7 @@ A `Comparison` compares the lab's answer with the right answer.
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,13 @@ if TYPE_CHECKING:
 Credentials = dict[str, str]
 ADMITTED, ALLOWED = "admitted", "allowed"
 # Some of the actions that a role which only reads doesn't need.
-CHANGES_OF_BUCKET = ("s3:DeleteBucket", "s3:PutBucketPolicy", "s3:PutLifecycleConfiguration")
+CHANGES_OF_BUCKET = (
+    "s3:DeleteBucket",
+    "s3:PutBucketPolicy",
+    "s3:PutLifecycleConfiguration",
+    "s3:PutBucketVersioning",
+    "s3:PutBucketPublicAccessBlock",
+)
 CHANGES_OF_OBJECT = (
     "s3:PutObjectTagging",
     "s3:DeleteObjectTagging",
@@ -43,6 +50,8 @@ CHANGES_OF_OBJECT = (
     "s3:DeleteObjectVersion",
     "s3:PutObjectRetention",
 )
+# Some of the actions of a role that may also use other buckets, or other services.
+OF_OTHERS = ("s3:ListAllMyBuckets", "dynamodb:ListTables", "ec2:DescribeInstances", "iam:ListRoles")
 HOUR = 3600  # seconds: how long a session lives by default
 
 
@@ -136,13 +145,17 @@ def lookalike(name: str) -> str:
 
 
 def _without_a_token(place: "Workspace", role_arn: str) -> list[Comparison]:
-    """Return a row, marked as wrong, if the lab's own user may become the role without a service account's token."""
+    """Return a row, marked as wrong, if a user may become the role without a service account's token.
+
+    The users are the lab's own one, and the one of the second account, if the target has it.
+    """
     arn = role_arn or place.role_arn
-    try:
-        place.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="exercise")
-    except ClientError:
-        return []
-    return [Comparison(f"someone without a token, for {Arn.parse(arn).name}", "refused", ADMITTED)]
+    other = place.connection.other_account
+    for each in [place, *([place.in_account(other)] if other else [])]:
+        with suppress(ClientError):
+            each.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="exercise")
+            return [Comparison(f"someone without a token, for {Arn.parse(arn).name}", "refused", ADMITTED)]
+    return []
 
 
 def named_by(place: "Workspace", role_arn: str = "") -> list[tuple[str, str]]:
@@ -310,10 +323,10 @@ def reads_only(place: "Workspace", key: str, *, elsewhere: bool = False) -> list
     """Check that the role can only read its own bucket. Return a row, marked as wrong, for each other allowed action.
 
     The bucket has the namespace's name. IAM's simulator decides about an object `key` in it, and in other buckets,
-    unless the role may read `elsewhere`.
+    and about actions of other services, unless the role may read `elsewhere`.
     """
     name, prefix = place.parameters.namespace, key[: key.rfind("/") + 1]
-    requests = [(name, CHANGES_OF_BUCKET), (f"{name}/{key}", CHANGES_OF_OBJECT)]
+    requests: list[tuple[str, tuple[str, ...]]] = [(name, CHANGES_OF_BUCKET), (f"{name}/{key}", CHANGES_OF_OBJECT)]
     for other in () if elsewhere else ("another-bucket", f"{name}-other"):
         requests += [(other, ("s3:ListBucket",)), (f"{other}/{key}", ("s3:GetObject",))]
     decisions = [
@@ -327,6 +340,8 @@ def reads_only(place: "Workspace", key: str, *, elsewhere: bool = False) -> list
             **{"s3:prefix": ("string", prefix)},
         ).items()
     ]
+    if not elsewhere:
+        decisions += simulated(place, place.role_arn, *OF_OTHERS).items()
     return [Comparison(what, "refused", decision) for what, decision in decisions if decision == ALLOWED]
 
 
@@ -344,9 +359,16 @@ def refusal(error: Exception) -> str:
 def injected(place: "Workspace", account: str = "") -> str:
     """Return the role's ARN that the webhook would write into a new pod of this service account, or "no role".
 
-    If the cluster forbids the pod, return the cluster's message.
+    If the pod's token isn't for AWS, the text also names the token's audience. If the cluster forbids the pod, return
+    the cluster's message.
     """
-    return _variable(place, account, "AWS_ROLE_ARN") or "no role"
+    made = _tried_out(place, account)
+    if isinstance(made, str):
+        return made
+    role, meant_for = _variable(made, "AWS_ROLE_ARN"), [token.audience for token in _tokens(made)]
+    if role and AUDIENCE not in meant_for:
+        return f"{role}, with a token for {', '.join(meant_for) or 'nobody'}"
+    return role or "no role"
 
 
 def agent(place: "Workspace", account: str = "") -> str:
@@ -354,7 +376,8 @@ def agent(place: "Workspace", account: str = "") -> str:
 
     If the cluster forbids the pod, return the cluster's message. `account` is the pod's service account.
     """
-    return _variable(place, account, "AWS_CONTAINER_CREDENTIALS_FULL_URI") or "no agent"
+    made = _tried_out(place, account)
+    return made if isinstance(made, str) else _variable(made, "AWS_CONTAINER_CREDENTIALS_FULL_URI") or "no agent"
 
 
 def pod_identity(place: "Workspace", account: str = "") -> str:
@@ -389,16 +412,18 @@ def token_life(place: "Workspace", account: str = "") -> int:
     made = _tried_out(place, account)
     if isinstance(made, str):
         return 0
-    sources = [source for volume in made.spec.volumes or [] if volume.projected for source in volume.projected.sources]
-    tokens = [source.service_account_token for source in sources if source.service_account_token]
-    lives: list[int] = [token.expiration_seconds for token in tokens if token.audience == AUDIENCE]
+    lives: list[int] = [token.expiration_seconds for token in _tokens(made) if token.audience == AUDIENCE]
     return lives[0] if lives else 0
 
 
-def _variable(place: "Workspace", account: str, name: str) -> str:
-    made = _tried_out(place, account)
-    if isinstance(made, str):
-        return made
+def _tokens(made: Any) -> list[Any]:
+    """Return the projected tokens of a pod that name an audience."""
+    sources = [source for volume in made.spec.volumes or [] if volume.projected for source in volume.projected.sources]
+    tokens = [source.service_account_token for source in sources if source.service_account_token]
+    return [token for token in tokens if token.audience]
+
+
+def _variable(made: Any, name: str) -> str:
     variables: dict[str, str] = {each.name: each.value for each in made.spec.containers[0].env or []}
     return variables.get(name, "")
 

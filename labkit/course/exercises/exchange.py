@@ -1,7 +1,7 @@
 """Notebook 06: the life of a token and of a session."""
 
 from labkit.connection import core_api
-from labkit.course.exercises.asking import ADMITTED, HOUR, exchange, refused, refuses, token_life
+from labkit.course.exercises.asking import ADMITTED, HOUR, exchange, injected, refused, refuses, token_life
 from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
 from labkit.doctor import Comparison
 from labkit.workspace import Workspace
@@ -23,10 +23,12 @@ def _role_and_till(place: Workspace) -> None:
 
 
 def _tokens_of_an_hour_for_cart_alone(place: Workspace) -> list[Comparison]:
-    cart, till = token_life(place), token_life(place, "till")
+    cart, till, role = token_life(place), token_life(place, "till"), injected(place)
     return [
         Comparison("token lifetime in a new pod of cart", f"at most {HOUR} s", f"{cart} s", 0 < cart <= HOUR),
         Comparison("token lifetime in a new pod of till", f"{DAY} s", f"{till} s"),
+        # Show this row only if the pod gets another role.
+        *([Comparison("a new pod of cart", place.role_arn, role)] if role != place.role_arn else []),
     ]
 
 

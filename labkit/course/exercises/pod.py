@@ -16,6 +16,7 @@ from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
 
 STARTED_WITHIN = 30  # seconds until the pods of a restarted Deployment run
+RUNNING = "Running"
 NONE = "no role of its own"  # the pod may still use its node's role
 
 
@@ -40,7 +41,7 @@ def _account_alone(place: Workspace) -> None:
 
 
 def _running_pods_have_the_role(place: Workspace) -> list[Comparison]:
-    running = [pod for pod in _pods(place) if pod["status"]["phase"] == "Running"]
+    running = [pod for pod in _pods(place) if pod["status"]["phase"] == RUNNING]
     roles = ", ".join(sorted({_role_of(place, pod, "aws") for pod in running})) or "no pod runs"
     return [
         Comparison("a new pod of cart", place.role_arn, injected(place)),
@@ -51,12 +52,30 @@ def _running_pods_have_the_role(place: Workspace) -> list[Comparison]:
 
 
 def _only_one_container_has_the_role(place: Workspace) -> list[Comparison]:
-    pods = [pod for pod in _live(place) if pod["metadata"]["name"] == "cart"]
-    roles = {name: _role_of(place, pods[0], name) if pods else "no pod cart" for name in ("aws", "proxy")}
+    pod = awaited(partial(_pod_cart, place), _has_started, within=STARTED_WITHIN, every=0.2)
+    roles = {name: _role_of(place, pod, name) if pod else "no pod cart" for name in ("aws", "proxy")}
+    listed = [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])] if pod else []
+    others = {each["name"]: _role_of(place, pod, each["name"]) for each in listed if each["name"] not in roles}
+    phase = pod["status"]["phase"] if pod else RUNNING
     return [
         Comparison("the container aws", place.role_arn, roles["aws"]),
         Comparison("the container proxy", NONE, roles["proxy"]),
+        # Show the other rows only if they are wrong.
+        *(Comparison(f"the container {name}", NONE, role) for name, role in others.items() if role == place.role_arn),
+        *([Comparison("the pod cart", RUNNING, phase)] if phase != RUNNING else []),
     ]
+
+
+def _pod_cart(place: Workspace) -> dict[str, Any] | None:
+    return next((pod for pod in _live(place) if pod["metadata"]["name"] == "cart"), None)
+
+
+def _has_started(pod: dict[str, Any] | None) -> bool:
+    """Return whether to stop waiting: the pod is missing, runs or has ended, or the node can't pull its image."""
+    if pod is None or pod["status"]["phase"] != "Pending":
+        return True
+    states = [each["state"].get("waiting") or {} for each in pod["status"].get("containerStatuses") or []]
+    return any("Image" in (state.get("reason") or "") for state in states)
 
 
 def _role_of(place: Workspace, pod: Any, name: str) -> str:
@@ -86,7 +105,7 @@ def _rolled_out(place: Workspace) -> bool:
     return deployment is None or (
         is_rolled_out(deployment)
         and len(pods) >= deployment["spec"]["replicas"]
-        and all(pod["status"]["phase"] == "Running" for pod in pods)
+        and all(pod["status"]["phase"] == RUNNING for pod in pods)
     )
 
 

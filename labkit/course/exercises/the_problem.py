@@ -16,7 +16,10 @@ from labkit.workspace import Workspace
 
 TOO_MUCH = "arn:aws:iam::aws:policy/AmazonDynamoDBReadOnlyAccess"
 TABLES, IMAGES = "dynamodb:ListTables", "ecr:GetAuthorizationToken"
-READS = ("dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:DescribeTable")
+READS = tuple(
+    f"dynamodb:{each}"
+    for each in ("GetItem", "BatchGetItem", "Query", "Scan", "PartiQLSelect", "GetRecords", "DescribeTable")
+)
 # The node joins the cluster with the first, and gives addresses to its pods with the second.
 NEEDS = ("ec2:DescribeInstances", "ec2:AssignPrivateIpAddresses")
 NOT_IN_IAM = "not Active in IAM"

@@ -3,7 +3,7 @@
 import json
 
 from labkit import Lab
-from tests.course.attempts import Attempts, annotate, trust_policy, update_trust
+from tests.course.attempts import KEY, Attempts, annotate, trust_policy, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -89,6 +89,7 @@ def admit(lab: Lab, name: str, *accounts: str) -> None:
     update_trust(lab, name, document)
 
 
+ANOTHER = "arn:aws:iam::123456789012:role/another"
 DAY = "a new pod of cart found 86400 s"
 SHORT = "cart, a session of 4 hours found ValidationError"
 ATTEMPTS.more(
@@ -103,6 +104,10 @@ ATTEMPTS.more(
             lambda lab, name: life(lab, name, "3600", "till"),
         ),
         "a fraction": (DAY, lambda lab, name: life(lab, name, "3600.0")),
+        "another role as well": (
+            "a new pod of cart found arn:aws:iam::123456789012:role/another",
+            lambda lab, name: (life(lab, name, "3600"), annotate(lab, name, "cart", **{KEY: ANOTHER})),
+        ),
         "another key": (
             DAY,
             lambda lab, name: annotate(lab, name, "cart", **{"eks.amazonaws.com/token-expiry": "3600"}),

@@ -146,7 +146,14 @@ def permit(lab: Lab, role: str, *, attached: str = "", detached: str = "", allow
 
 ATTEMPTS.more(
     "02-a",
-    wrong={},
+    wrong={
+        "the second account as well": (
+            "someone without a token, for exercise-02-a found admitted",
+            lambda lab, name: trust(
+                lab, name, {"StringEquals": {"sub": CART(name)}}, others=str(lab.connection.other_account)
+            ),
+        ),
+    },
     right={
         "operators that ignore the case": lambda lab, name: trust(
             lab, name, {"StringEqualsIgnoreCase": {"sub": CART(name)}}

@@ -124,6 +124,16 @@ def create_third(lab: Lab, name: str, skipped: str) -> None:
     CoreV1Api(lab.kubernetes).create_namespaced_pod(name, body)
 
 
+def create_with(lab: Lab, name: str, **more: str | list[str]) -> None:
+    """Create the pod with an init container, or with another image or command of both containers."""
+    each = {"image": lab.image, "command": SLEEP, **more}
+    spec = {"serviceAccountName": "cart", "containers": [{"name": n, **each} for n in ("aws", "proxy")]}
+    if not more:
+        spec["initContainers"] = [{**each, "name": "first", "command": ["true"]}]
+    body = {"metadata": {"name": "cart", "annotations": {SKIP: "proxy"}}, "spec": {"restartPolicy": "Never", **spec}}
+    CoreV1Api(lab.kubernetes).create_namespaced_pod(name, body)
+
+
 def again(lab: Lab, name: str, annotations: dict[str, str]) -> None:
     """Delete the pod `cart`, and create it again."""
     lab.delete_pod("cart", name)
@@ -183,6 +193,22 @@ ATTEMPTS.more(
         "another key": (
             "the container proxy found arn:aws:iam::",
             lambda lab, name: create(lab, name, {"eks.amazonaws.com/skip-container": "proxy"}),
+        ),
+        "a third container with the role": (
+            "the container metrics found arn:aws:iam::",
+            lambda lab, name: create_third(lab, name, "proxy"),
+        ),
+        "an init container with the role": (
+            "the container first found arn:aws:iam::",
+            create_with,
+        ),
+        "an image that doesn't exist": (
+            "the pod cart found Pending",
+            lambda lab, name: create_with(lab, name, image="nobody/has-it"),
+        ),
+        "a command that ends": (
+            "the pod cart found Failed",
+            lambda lab, name: create_with(lab, name, command=["false"]),
         ),
         "another name": (
             "the container proxy found arn:aws:iam::",

@@ -89,6 +89,12 @@ def named(lab: Lab, name: str, **accounts: str) -> None:
 ATTEMPTS.more(
     "03-a",
     wrong={
+        "a token for another program": (
+            "with a token for vault",
+            lambda lab, name: annotate(
+                lab, name, "cart", **{KEY: role_arn(lab, name), "eks.amazonaws.com/audience": "vault"}
+            ),
+        ),
         "default as well": (
             "a new pod of default found arn:aws:iam::",
             lambda lab, name: named(lab, name, cart=role_arn(lab, name), default=role_arn(lab, name)),

@@ -24,11 +24,11 @@ def attached(lab: Lab) -> list[str]:
     return [policy["PolicyArn"] for policy in listed]
 
 
-def deny(lab: Lab, action: str) -> None:
+def deny(lab: Lab, action: str | list[str]) -> None:
     lab.aws.client("iam").put_role_policy(RoleName=ROLE, PolicyName="deny", PolicyDocument=denial(action))
 
 
-def denial(action: str) -> str:
+def denial(action: str | list[str]) -> str:
     statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
@@ -167,6 +167,12 @@ ATTEMPTS.more(
         "every action denied": (
             "the node itself: ecr:GetAuthorizationToken found explicitDeny",
             lambda lab, name: deny(lab, "*"),
+        ),
+        "all denied but the reading in batches": (
+            "a pod of the node: dynamodb:BatchGetItem found allowed",
+            lambda lab, name: deny(
+                lab, [f"dynamodb:{each}" for each in ("List*", "Describe*", "Get*", "Query", "Scan")]
+            ),
         ),
         "only the reading of items denied": (READS_TABLES, lambda lab, name: deny(lab, "dynamodb:GetItem")),
     },

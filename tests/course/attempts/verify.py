@@ -6,7 +6,8 @@ from typing import Any
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab
-from tests.course.attempts import Attempts, put_policy
+from labkit.steps.iam_role import delete as delete_role
+from tests.course.attempts import Attempts, put_policy, trust_policy
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -151,6 +152,16 @@ def older(lab: Lab, operator: str = "DateLessThan", **more: Any) -> dict[str, An
     return {**deny(**{operator: {"aws:TokenIssueTime": now(lab)}}), **more}
 
 
+def made_again(lab: Lab, name: str) -> None:
+    """Delete the role, and create it again with the same policies: AWS then refuses the old role's sessions."""
+    iam, trust = lab.aws.client("iam"), trust_policy(lab, name)
+    written = [iam.get_role_policy(RoleName=name, PolicyName=each) for each in ("reading", "looking-up")]
+    delete_role(iam, name)
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+    for each in written:
+        put_policy(lab, name, each["PolicyName"], *each["PolicyDocument"]["Statement"])
+
+
 ROLE = "arn:aws:iam::123456789012:role/exercise-05-b"
 ATTEMPTS.more(
     "05-b",
@@ -189,12 +200,33 @@ ATTEMPTS.more(
             older(lab),
         ),
         "up to now": lambda lab, name: revoke(lab, name, older(lab, "DateLessThanEquals")),
+        "the role made again": made_again,
         "each action by its name": lambda lab, name: revoke(lab, name, older(lab, Action=[*READ, "iam:GetRole"])),
     },
 )
 ATTEMPTS.more(
     "05-a",
     wrong={
+        "another service as well": (
+            "dynamodb:ListTables found allowed",
+            lambda lab, name: put_policy(
+                lab,
+                name,
+                "reading",
+                allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"),
+                allow("dynamodb:*", "*"),
+            ),
+        ),
+        "the names of all buckets as well": (
+            "s3:ListAllMyBuckets found allowed",
+            lambda lab, name: put_policy(
+                lab,
+                name,
+                "reading",
+                allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"),
+                allow("s3:ListAllMyBuckets", "*"),
+            ),
+        ),
         "the bucket without the objects": (
             "read an object in it found AccessDenied",
             lambda lab, name: put_policy(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}")),
