@@ -3,14 +3,18 @@
 import importlib
 import json
 import os
+import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from kubernetes.client import CoreV1Api
 
 from labkit import documents
 from labkit.course import exercises, lessons
+from labkit.course.exercises import asking
 from labkit.errors import LabError, UnknownName
 from labkit.steps.namespace import until_gone
+from labkit.workspace import Workspace
 from tests.notebooks import books
 
 EXERCISES = [each for number in lessons.FILES for each in exercises.of_notebook(number)]
@@ -51,6 +55,17 @@ def test_the_solution_of_05_b_works_with_the_lab_s_clock_ahead(lab):
     finally:
         lab.clock.reset()
         lab.ready(before="pod")  # running pods have credentials from that future
+
+
+def test_the_checks_of_two_kernels_at_once_find_the_same_as_one(lab, monkeypatch):
+    monkeypatch.setattr(random, "choice", min)  # all choose the same names of new service accounts
+    wildcard = next(each for each in ATTEMPTS if each.name == "02-a-a_wildcard_for_the_last_letter")
+    wildcard.do(lab, name := lab.exercise("02-a"))
+    own = {"namespace": name, "role_name": name, "service_account": "cart"}
+    place = Workspace(lab.parameters.model_copy(update=own), lab.connection)
+    with ThreadPoolExecutor(3) as kernels:
+        found = [kernels.submit(asking.newcomers, place) for _ in range(3)]
+    assert {row.what for each in found for row in each.result()} == {"exercise-02-a:cara, created just now"}
 
 
 def test_each_exercise_has_ten_near_misses_and_five_right_answers():

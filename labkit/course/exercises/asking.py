@@ -8,8 +8,9 @@ A `Comparison` compares the lab's answer with the right answer.
 """
 
 import json
+import random
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from string import ascii_lowercase
@@ -135,8 +136,8 @@ def _lookalikes(name: str, taken: Collection[str], letters: Iterable[int]) -> It
     """
     yield lookalike(name)
     for at in letters:
-        others = (f"{name[:at]}{letter}{name[at + 1 :]}" for letter in reversed(ascii_lowercase))
-        yield next(other for other in others if other != name and other not in taken)
+        others = {f"{name[:at]}{letter}{name[at + 1 :]}" for letter in ascii_lowercase} - {name, *taken}
+        yield random.choice([*others])  # noqa: S311 - so that the checks of two kernels rarely choose the same
 
 
 def lookalike(name: str) -> str:
@@ -188,19 +189,32 @@ def newcomer(place: "Workspace", account: str, namespace: str, *, role_arn: str 
 
     Create the service account first, and the namespace if it's missing. At the end, delete what this function created.
     """
-    core = core_api(place.kubernetes)
-    if existing(partial(core.read_namespaced_service_account, account, namespace)) is not None:
-        return exchange(place, account, namespace=namespace, role_arn=role_arn)
-    is_new = existing(partial(core.read_namespace, namespace)) is None
-    if is_new:
-        core.create_namespace({"metadata": {"name": namespace, "labels": place.labels}})
-    core.create_namespaced_service_account(namespace, {"metadata": {"name": account, "labels": place.labels}})
+    core, labels = core_api(place.kubernetes), {"labels": place.labels}
+    account_of = {"metadata": {"name": account, **labels}}
+    is_new_place = _created(partial(core.create_namespace, {"metadata": {"name": namespace, **labels}}))
     try:
-        return exchange(place, account, namespace=namespace, role_arn=role_arn)
+        while True:
+            is_new = _created(partial(core.create_namespaced_service_account, namespace, account_of))
+            said = exchange(place, account, namespace=namespace, role_arn=role_arn)
+            if is_new:
+                existing(partial(core.delete_namespaced_service_account, account, namespace))
+            # Another kernel's check may have deleted its own newcomer of this name meanwhile.
+            if is_new or not said.startswith("serviceaccounts "):
+                return said
     finally:
-        core.delete_namespaced_service_account(account, namespace)
-        if is_new:
-            core.delete_namespace(namespace)
+        if is_new_place:
+            existing(partial(core.delete_namespace, namespace))
+
+
+def _created(create: Callable[[], object]) -> bool:
+    """Create an object. Return whether it's new; False if it exists."""
+    try:
+        create()
+    except ApiException as error:
+        if error.status != 409:
+            raise
+        return False
+    return True
 
 
 def refuses(
