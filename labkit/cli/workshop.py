@@ -74,8 +74,7 @@ def status(folder: Folder) -> None:
 @app.command()
 def board(folder: Folder) -> None:
     """Print the address of the board, which shows leaders where everybody is, those who need help first."""
-    read = _running(folder)
-    typer.echo("\n".join(f"{url}services/board/" for url in workshop.running.urls(read)))
+    typer.echo("\n".join(_boards(_running(folder))))
 
 
 @app.command("break")
@@ -89,7 +88,7 @@ def break_(
     labs = workshop.leading.break_(read, fault, drawn=drawn)
     typer.echo(
         f"{counted(labs, 'lab')} at work will break within a minute or two, and every other lab when it starts.\n"
-        f"Who has mended it:  {read.url}services/board/\n"
+        f"Who has mended it:  {' or '.join(_boards(read))}\n"
         f"Undo:               labkit workshop mend {folder}"
     )
 
@@ -110,7 +109,7 @@ def goto(
     labs = workshop.leading.goto(read, notebook)
     typer.echo(
         f"{counted(labs, 'lab')} at work: everybody who is behind sees the invitation above the notebook.\n"
-        f"Who went there:  {read.url}services/board/"
+        f"Who went there:  {' or '.join(_boards(read))}"
     )
 
 
@@ -182,6 +181,10 @@ def values(
 ) -> None:
     """Print Helm values for this workshop on a Kubernetes cluster, with Zero to JupyterHub."""
     typer.echo(workshop.helm_values(workshop.read(folder), image, user_namespaces=user_namespaces), nl=False)
+
+
+def _boards(read: workshop.Workshop) -> list[str]:
+    return [f"{url}services/board/" for url in workshop.running.urls(read)]
 
 
 def _running(folder: Path) -> workshop.Workshop:

@@ -403,6 +403,7 @@ def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, 
         own_started_again(workshop, "jupyterhub")  # the hub knows it all the same
         notebook.get_by_role("button", name="End it").press("Enter")
         expect(notebook.get_by_role("button", name="Let the leader in")).to_be_visible(timeout=WITHIN)
+        expect(shown.get_by_role("status").filter(has_text="This lab is closed to you.")).to_be_visible()
         assert answered(leader, lab) == 403
         expect(opening).to_have_count(0, timeout=WITHIN)
         chromium.close()
@@ -424,6 +425,7 @@ def test_the_class_is_broken_mends_and_goes_on(workshop, folder, participant, la
         ana, behind = (board.locator("tbody tr", has_text=name) for name in ("ana", BEHIND))
         given = command("break", folder, "bucket-policy-denies-the-role")
         assert "labs at work will break" in given.stdout, given.stderr
+        assert " or ".join(command("board", folder).stdout.split()) in given.stdout
         again = command("break", folder, "--draw")
         assert again.returncode == 1 and f"labkit workshop mend {folder}" in again.stderr
         own_started_again(workshop, "board.service")
