@@ -24,6 +24,7 @@ from labkit.workshop.board.orders import OrderRefused, Orders
 from labkit.workshop.board.report import ParticipantReport, report
 from labkit.workshop.board.rows import Board
 from labkit.workshop.settings import Workshop
+from tests import accessibility
 from tests.workshop.conftest import command
 from tests.workshop.test_workshop import OPENS, WITHIN, own_started_again, ready
 
@@ -31,6 +32,7 @@ NPM = "d6fdc75f204e6bdefa99"  # of dist/htmx.min.js in htmx.org 2.0.11
 
 
 expect.set_options(timeout=WITHIN)
+PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"  # the notebook in front
 BEHIND = "eve"  # in another test, ana and ben go to the last notebook
 PAGES = {"leader": "services/board/", "ana": f"user/ana/lab/tree/learn/{OPENS}"}
 
@@ -459,6 +461,17 @@ def test_the_class_is_broken_mends_and_goes_on(workshop, folder, participant, la
         expect(behind).to_contain_text("invited")
         if shots:
             board.screenshot(path=f"{shots}/orders.png")
+        hand = page.locator(f"{PANEL} [data-jp-item-name=labkit-hand] button")
+        hand.press("Enter")
+        expect(page.get_by_role("button", name="Let the leader in")).to_be_visible()
+        expect(board.get_by_role("button", name="Seen ana")).to_be_visible()
+        for theme in ("light", "dark"):
+            board.emulate_media(color_scheme=theme)
+            assert accessibility.faults(board, "body") == [], theme
+        for ours in ("[data-jp-item-name=labkit-hand]", ":has(> [role=status])"):
+            assert accessibility.faults(page, f"{PANEL} {ours}") == []
+        hand.press("Enter")
+        expect(board.locator("tr.help")).to_have_count(0)
         chromium.close()
 
 

@@ -14,6 +14,7 @@ from labkit.cli.workshop import app
 from labkit.course import NOTEBOOKS
 from labkit.workshop import guide, read, write_examples
 from labkit.workshop.guide import notebooks, plans
+from tests import accessibility
 
 NPM = {  # of reveal.js 5.2.1
     "dist/reveal.js": "46538b52db48724192f5",
@@ -93,6 +94,12 @@ def test_the_guide_and_its_slides_need_no_network_and_no_mouse(folder):
             page.screenshot(path=f"{shots}/guide.png")
         page.goto((folder / "guide" / "feedback.html").as_uri())
         expect(page.get_by_text("Where did you lose the thread?")).to_be_visible()
+        assert not problems and all(url.startswith(("file:", "blob:", "about:")) for url in asked)
+        assert Path(done.output.split()[1]).name == "guide.html"
+        page = chromium.new_page()  # axe fetches the style sheets
+        for name in ("guide", "slides", "feedback"):
+            page.goto((folder / "guide" / f"{name}.html").as_uri())
+            for theme in ("light", "dark"):
+                page.emulate_media(color_scheme=theme)
+                assert accessibility.faults(page, "body") == [], f"{name}, {theme}"
         chromium.close()
-    assert not problems and all(url.startswith(("file:", "blob:", "about:")) for url in asked)
-    assert Path(done.output.split()[1]).name == "guide.html"
