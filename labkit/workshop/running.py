@@ -173,9 +173,7 @@ def _parts(workshop: Workshop) -> dict[str, int]:
     namespaces = networks.namespaces(workshop)
     inside = {pid for namespace in namespaces for pid in networks.processes(namespace)}
     return {
-        "program": len(
-            inside | set(limits.processes(workshop)) | {process.pid for process in own_processes(workshop)}
-        ),
+        "program": len(inside | set(limits.processes(workshop)) | {process.pid for process in own_processes(workshop)}),
         "namespace": len(namespaces),
         "interface": len(networks.links(workshop)),
         "nft table": int(networks.guarded(workshop)),
