@@ -14,6 +14,7 @@ from labkit.cli import doctor_output, lab
 from labkit.connection import awaited
 from labkit.doctor import CHANGED
 from labkit.errors import LabError
+from labkit.showing import few
 from labkit.simulator import environment
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
             continue
         failed = run(finding.repair, _environment(connection))
         typer.echo(f"{failed or 'Done. Looking again …'}\n")
-        diagnosis = _settled(look, diagnosis)
+        before, diagnosis = diagnosis, _settled(look, diagnosis)
+        if also := [id for id in _ids(before) if id not in (finding.id, *_ids(diagnosis))]:
+            typer.echo(f"This also mended {few(also)}.\n")
         if failed:
             break
     typer.echo("What is left:\n")

@@ -67,6 +67,7 @@ def ended(doctor):
 
 def test_each_repair_is_shown_and_confirmed_until_nothing_is_left(lab, iam):
     trust(iam, lambda statement: statement.update(Action="sts:AssumeRole"))
+    trust(iam, lambda statement: subjects(statement)[0].pop(subjects(statement)[1].replace(":sub", ":aud")))
     iam.detach_role_policy(RoleName="my-role", PolicyArn=POLICY)
     doctor = started()
     doctor.expect(ASK)
@@ -76,6 +77,7 @@ def test_each_repair_is_shown_and_confirmed_until_nothing_is_left(lab, iam):
     assert "aws iam update-assume-role-policy --role-name my-role" in doctor.before
     doctor.sendline("y")
     doctor.expect(ASK)
+    assert "This also mended trust-policy-aud-missing." in doctor.before
     assert f"aws iam attach-role-policy --role-name my-role --policy-arn {POLICY}" in doctor.before
     doctor.sendline("y")
     said, exit_code = ended(doctor)
