@@ -94,6 +94,8 @@ class Chapter:
     left: Sequence[str]
     """The remaining tasks, such as `exercise 02-a in`. The page adds the notebook's link to the end of each task."""
     begun: bool
+    share: float | None
+    """How much is done, from 0 to 1; `None` if the notebook has no task."""
 
     @property
     def link(self) -> str:
@@ -122,10 +124,12 @@ class Contents:
         return [f"Review: {self.due} due, two minutes: run the cell below."] if self.due else []
 
     def _repr_markdown_(self) -> str:
-        rows = [f"| {each.link} | {each.about} | {each.time} | {each.done} |" for each in self.chapters]
+        rows = [f"| {each.link} | {each.about} | {each.time} | {_with_bar(each)} |" for each in self.chapters]
         table = "\n".join(["| notebook | what happens | time | what you've done |", "| :-- | :-- | :-- | :-- |", *rows])
         unread = progress.not_counted(self.unread) if self.unread else ""
-        return "\n\n".join(filter(None, [f"**Next:** {self.next}", *self._review, table, unread]))
+        shares = [each.share for each in self.chapters if each.share is not None]
+        whole = f"{_bar(sum(shares) / len(shares), 'the course')} {shares.count(1)} of {len(shares)} notebooks done"
+        return "\n\n".join(filter(None, [f"**Next:** {self.next}", whole, *self._review, table, unread]))
 
 
 def read(file: Path | None = None) -> Contents:
@@ -209,14 +213,25 @@ def _chapter(row: re.Match[str], done: "Progress") -> Chapter:
     parts += [f"questions {len(answered)} of {len(questions)}"]
     parts += ["step checked"] if checked else []
     said = f"{'' if left else '✓ '}{', '.join(parts)}" if begun else ""
-    return Chapter(row["name"], row["label"], row["about"], time, said, left, begun)
+    tasks = len(exercises) + len(questions) + bool(step)
+    share = (len(solved) + len(answered) + checked) / tasks if tasks else None
+    return Chapter(row["name"], row["label"], row["about"], time, said, left, begun, share)
 
 
 def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
     is_over = done.examination is not None and not done.examination["left"]
     left = [] if is_over else ["go on with"]
     said = f"{'✓ ' if is_over else ''}{done.score}"
-    return Chapter(row["name"], row["label"], row["about"], time, said, left, begun=bool(done.examination))
+    return Chapter(row["name"], row["label"], row["about"], time, said, left, bool(done.examination), float(is_over))
+
+
+def _with_bar(chapter: Chapter) -> str:
+    return f"{_bar(chapter.share, chapter.label)}<br>{chapter.done}" if chapter.begun and chapter.left else chapter.done
+
+
+def _bar(share: float | None, about: str) -> str:
+    """Return a bar for Markdown, of a share from 0 to 1. JupyterLab keeps the element, and screen readers say it."""
+    return f'<progress value="{share or 0:.2f}" title="{about}"></progress>'
 
 
 def _next(chapters: Sequence[Chapter]) -> str:

@@ -80,6 +80,19 @@ def test_the_contents_page_lists_each_notebook_and_starts_with_the_first(learn):
     assert "`labkit lab` writes it again at each start." in prose(page(learn))
 
 
+def test_bars_show_how_much_is_done(file):
+    def told():
+        return contents.read()._repr_markdown_()
+
+    bar = '<progress value="{}" title="{}"></progress>'
+    assert f"\n\n{bar.format('0.00', 'the course')} 0 of 17 notebooks done\n\n" in told()
+    do_all_of("00")
+    kept("tried", "01-a")
+    assert " 1 of 17 notebooks done\n\n" in told()
+    assert re.search(r"^\| \[00 .* \| ✓ exercises", told(), re.M)
+    assert f"| {bar.format('0.11', '01 OIDC provider')}<br>exercises 1 of" in told()
+
+
 def test_the_contents_page_counts_every_exercise_and_question(file):
     for number in lessons.FILES:
         do_all_of(number)
