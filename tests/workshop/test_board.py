@@ -30,7 +30,6 @@ from tests.workshop.test_workshop import OPENS, WITHIN, own_started_again, ready
 
 NPM = "d6fdc75f204e6bdefa99"  # of dist/htmx.min.js in htmx.org 2.0.11
 
-
 expect.set_options(timeout=WITHIN)
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"  # the notebook in front
 BEHIND = "eve"  # in another test, ana and ben go to the last notebook
@@ -285,6 +284,9 @@ def test_a_lab_takes_an_order_up_once_and_the_banner_tells_the_symptom_alone(tmp
     for done, text in (({"state": "refused", "text": "Not now."}, "Not now."), ({}, obeying.FAILED)):
         obeying.take_up({"number": 5 + len(text), "what": "break", "about": "fault-x", "turn": True})
         assert shown() == (done.get("state", "failed"), text)
+    for order in ({"number": 90, "what": "goto", "about": "99-clean-up", "turn": True}, {}):
+        obeying.take_up(order)
+    assert shown() == ("", "")  # a new class has no invitation
 
 
 def test_a_notebook_shows_an_order_within_5_seconds():

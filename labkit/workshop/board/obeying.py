@@ -52,6 +52,8 @@ def resume() -> None:
 
 def take_up(order: object) -> None:
     """Take up the board's order, if it has one. When it's the lab's turn, carry it out in a thread."""
+    if order == {} and taken().state == "invited":
+        _note(TakenOrder())  # the class that goes there has ended
     if not isinstance(order, dict) or not order:
         return
     last = taken()

@@ -60,6 +60,7 @@ function follow(app, Widget) {
     row.style.cssText = "align-items: center; background: var(--jp-layout-color2); border-left: 6px solid " +
       "var(--jp-warn-color1); color: var(--jp-ui-font-color0); display: flex; flex-wrap: wrap; gap: 4px 12px; padding: 6px 12px; white-space: normal";
     text.style.cssText = "flex: 1 1 24em; overflow-wrap: anywhere";
+    choices.style.cssText = "display: flex; flex-wrap: wrap; gap: 6px";
     text.setAttribute("role", "status"); // a screen reader says it when it changes
     row.append(text, choices);
     node.append(row);
