@@ -80,17 +80,19 @@ function render({ model, el }) {
   }
 
   function row(call) {
-    const from = parties.indexOf(call.sender);
-    const to = parties.indexOf(call.receiver);
-    const arrow = make("span", { className: `labkit-arrow ${to < from ? "labkit-leftwards" : ""}` });
-    arrow.style.setProperty("--from", Math.min(from, to));
-    arrow.style.setProperty("--over", Math.abs(to - from));
+    const carries = call.event === "AssumeRoleWithWebIdentity" ? "token" : "request";
+    const answer = call.refused ? "refusal" : call.event.startsWith("AssumeRole") ? "credentials" : "answer";
+    const ends = [call.sender, call.receiver].sort((one, other) => parties.indexOf(one) - parties.indexOf(other));
     const head = make("button", { type: "button", className: "labkit-head", ariaExpanded: "false", tabIndex: -1 },
       make("span", { className: "labkit-says" },
         make("span", {}, title(call)),
         make("span", { className: `labkit-state labkit-${call.refused ? "wrong" : "right"}` }, verdict(call)),
         make("span", { className: "labkit-faint" }, call.step ? `step ${call.step}` : "")),
-      make("span", { className: "labkit-lanes" }, arrow));
+      make("span", { className: "labkit-lanes", ariaHidden: "true" },
+        make("span", { className: "labkit-end" }, ends[0]),
+        make("span", { className: "labkit-arrows" },
+          arrow(call.sender, call.receiver, carries), arrow(call.receiver, call.sender, answer)),
+        make("span", { className: "labkit-end" }, ends[1])));
     head.addEventListener("click", () => { toggle(call); choose(call); });
     head.addEventListener("keydown", (event) => {
       const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -101,6 +103,16 @@ function render({ model, el }) {
     });
     const classes = [call.sender === model.get("own") ? "labkit-mine" : "", call.refused ? "labkit-refused" : ""];
     return make("li", { className: classes.filter(Boolean).join(" ") }, head);
+  }
+
+  function arrow(sender, receiver, carries) {
+    const from = parties.indexOf(sender);
+    const to = parties.indexOf(receiver);
+    const drawn = make("span", { className: `labkit-arrow ${to < from ? "labkit-leftwards" : ""}` },
+      make("span", { className: "labkit-carries" }, carries), make("span", { className: "labkit-travels" }));
+    drawn.style.setProperty("--from", Math.min(from, to));
+    drawn.style.setProperty("--over", Math.abs(to - from));
+    return drawn;
   }
 
   function toggle(call, open = call.row.children.length === 1) {

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from labkit.course.widgets import flow
 from tests.accessibility import faults
-from tests.course.widgets.conftest import READY, RUN_ALL
+from tests.course.widgets.conftest import HEIGHT, READY, RUN_ALL, WIDTH
 
 pytestmark = pytest.mark.browser
 
@@ -184,6 +184,7 @@ def test_who_gets_in_judges_an_edited_policy_and_the_watch_shows_new_calls(lab, 
     assert not any(secret in told for secret in (keys["AccessKeyId"], keys["SessionToken"], token))
 
 
+MOTION = "dot => getComputedStyle(dot).animationName"
 MANY_CALLS = """from labkit.course.widgets.pages import CallsPage
 long = "a word " * 60
 call = {"sender": "pod", "receiver": "S3", "event": "ListObjects", "decision": "allowed", "refused": False, "step": 10,
@@ -203,6 +204,22 @@ def test_the_watch_shows_the_newest_calls_and_an_open_one_fits(opened, page):
     facts = watch.locator("dl").bounding_box()
     place = watch.locator(".labkit-scroller").bounding_box()
     assert place["x"] < facts["x"] and facts["x"] + facts["width"] < place["x"] + place["width"]
+    # The call has its request and its answer, which travel unless the reader wants no motion.
+    current, header = watch.locator(".labkit-current"), watch.locator(".labkit-parties")
+    expect(current.locator(".labkit-carries")).to_have_text(["request", "answer"])
+    travels = current.locator(".labkit-travels")
+    assert [each.evaluate(MOTION) for each in travels.all()] == ["labkit-travels", "labkit-travels-left"]
+    page.emulate_media(reduced_motion="reduce")
+    expect(travels.first).to_be_hidden()
+    page.emulate_media(reduced_motion="no-preference")
+    assert faults(page, ".labkit-watch") == []
+    # A narrow window shows the two parties of the call beside its arrows.
+    expect(header).to_be_visible()
+    page.set_viewport_size({"width": 800, "height": HEIGHT})
+    expect(header).to_be_hidden()
+    expect(current.locator(".labkit-end")).to_have_text(["pod", "S3"])
+    expect(current.locator(".labkit-end").last).to_be_visible()
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     # An open call may drop out of the newest five. Then no call is open.
     page.evaluate(AGAIN)
     expect(watch.locator(".labkit-current")).to_have_count(0)
