@@ -1,7 +1,7 @@
 """Notebook 06: the life of a token and of a session."""
 
 from labkit.connection import core_api
-from labkit.course.exercises.asking import ADMITTED, HOUR, exchange, injected, refused, refuses, token_life
+from labkit.course.exercises.asking import ADMITTED, HOUR, exchange, injected, newcomers, refused, refuses, token_life
 from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
 from labkit.doctor import Comparison
 from labkit.workspace import Workspace
@@ -40,6 +40,7 @@ def _sessions_of_four_hours(place: Workspace) -> list[Comparison]:
         *([Comparison("cart, a session of 4 hours and 1 second", "refused", longer)] if longer == ADMITTED else []),
         refused("cart, a session of 12 hours", "ValidationError", twelve),
         refuses(place, "till"),
+        *newcomers(place),
     ]
 
 

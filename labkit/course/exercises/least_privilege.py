@@ -2,10 +2,23 @@
 
 from typing import Any
 
+from botocore.exceptions import ClientError
+from kubernetes.client.exceptions import ApiException
+
 from labkit import documents
-from labkit.course.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected, newcomers, reads_only
+from labkit.course.exercises.asking import (
+    ADMITTED,
+    ALLOWED,
+    call,
+    credentials,
+    exchange,
+    injected,
+    newcomers,
+    reads_only,
+)
 from labkit.course.exercises.exercise import Exercise, allow, ensure_account, make_account, make_role
 from labkit.doctor import Comparison
+from labkit.policy.arn import Arn
 from labkit.steps import bucket
 from labkit.workspace import Workspace
 
@@ -76,9 +89,22 @@ def _each_has_its_own_role(place: Workspace) -> list[Comparison]:
         row("till", own, ADMITTED),
         row("till", shared, REFUSED),
         row("cart", own, REFUSED),
+        *_by_a_session(place, "till", arns[own], arns[shared]),
+        *_by_a_session(place, "cart", arns[shared], arns[own]),
         *newcomers(place, "cart", role_arn=arns[shared]),
         *newcomers(place, "till", role_arn=arns[own]),
     ]
+
+
+def _by_a_session(place: Workspace, account: str, role: str, wanted: str) -> list[Comparison]:
+    """Return a row, marked as wrong, if a session that the account has of `role` may take the role `wanted`."""
+    try:
+        given = credentials(place, account, role_arn=role)
+    except (ClientError, ApiException):  # another row says so
+        return []
+    answer = call(place, "sts", "assume_role", given=given, RoleArn=wanted, RoleSessionName="exercise")
+    what = f"a session of {account} asks for {Arn.parse(wanted).name}"
+    return [Comparison(what, REFUSED, answer)] if answer == ALLOWED else []
 
 
 EXERCISES = (

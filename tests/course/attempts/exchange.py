@@ -136,6 +136,10 @@ ATTEMPTS.more(
             "exercise-06-b:till found admitted",
             lambda lab, name: admit(lab, name, "cart", "till"),
         ),
+        "default admitted as well": (
+            "exercise-06-b:default, created just now found admitted",
+            lambda lab, name: (sessions(lab, name, 14400), admit(lab, name, "cart", "default")),
+        ),
         "till in place of cart": (
             "cart, a session of 4 hours found AccessDenied",
             lambda lab, name: admit(lab, name, "till"),

@@ -181,6 +181,13 @@ def give(lab: Lab, name: str, *of_till: str, cart: tuple[str, ...] = ("cart",)) 
     admit(lab, name, *cart)
 
 
+def trusted(lab: Lab, name: str, role: str) -> None:
+    """Let the role also admit the sessions of another role."""
+    policy, arn = trust_policy(lab, name), lab.connection.role_arn(role)
+    policy["Statement"].append({"Effect": "Allow", "Principal": {"AWS": arn}, "Action": "sts:AssumeRole"})
+    update_trust(lab, name, policy)
+
+
 OWN = {"s3:prefix": "cart/*"}
 ATTEMPTS.more(
     "07-a",
@@ -214,6 +221,10 @@ ATTEMPTS.more(
         "only the shared role closed": (
             "till asks for exercise-07-b-till found AccessDenied",
             lambda lab, name: admit(lab, name, "cart"),
+        ),
+        "till's role may take cart's": (
+            "a session of till asks for exercise-07-b found allowed",
+            lambda lab, name: (give(lab, name, "till"), trusted(lab, name, f"{name}-till")),
         ),
         "a third name on till's role": (
             "created just now found admitted",
