@@ -134,10 +134,9 @@ def test_a_repair_that_opens_more_than_it_mends_is_refused(lab):
         return list(dict.fromkeys(who))
 
     assert opened() == []
-    trusts(admits, {"Effect": "Allow", "Principal": {"AWS": "123456789012"}, "Action": "sts:AssumeRole"})
-    assert opened() == ["someone without a token, for my-role"]
-    trusts(admits, {"Effect": "Allow", "Principal": {"AWS": lab.connection.other_account}, "Action": "sts:AssumeRole"})
-    assert opened() == ["another account's session of the role"]
+    for account in ("123456789012", lab.connection.other_account):
+        trusts(admits, {"Effect": "Allow", "Principal": {"AWS": account}, "Action": "sts:AssumeRole"})
+        assert opened() == ["someone without a token, for my-role"]
     trusts(admits)
     subjects = [f"system:serviceaccount:default:{lab.parameters.service_account}", "system:serviceaccount:*:till"]
     trust(iam, lab, "StringLike", subjects)

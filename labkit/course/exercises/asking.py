@@ -105,11 +105,25 @@ def newcomers(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Co
     accounts = accounts or (place.parameters.service_account,)
     named = [each for each in named_by(place, role_arn) if each not in {(name, namespace) for name in accounts}]
     taken = {each.metadata.name for each in core.list_namespaced_service_account(namespace).items}
-    rows = _without_a_token(place, role_arn) + first_admitted(place, named, role_arn)
+    rows = without_a_token(place, role_arn) + first_admitted(place, named, role_arn)
     for name in accounts:
         likes = _lookalikes(name, taken, range(len(name)))
         rows += first_admitted(place, [(like, namespace) for like in likes], role_arn)
     return [*rows, *elsewhere(place, *accounts, role_arn=role_arn)]
+
+
+def without_a_token(place: "Workspace", role_arn: str = "") -> list[Comparison]:
+    """Return a row, marked as wrong, if a user may become the role without a service account's token.
+
+    The users are the lab's own one, and the one of the second account, if the target has it.
+    """
+    arn = role_arn or place.role_arn
+    other = place.connection.other_account
+    for each in [place, *([place.in_account(other)] if other else [])]:
+        with suppress(ClientError):
+            each.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="exercise")
+            return [Comparison(f"someone without a token, for {Arn.parse(arn).name}", "refused", ADMITTED)]
+    return []
 
 
 def elsewhere(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Comparison]:
@@ -143,20 +157,6 @@ def _lookalikes(name: str, taken: Collection[str], letters: Iterable[int]) -> It
 def lookalike(name: str) -> str:
     """Return a name like cart-1a2b-cart. It matches every pattern with an asterisk in the place of a part of `name`."""
     return f"{name[:27]}-{uuid4().hex[:4]}-{name[-27:]}"  # a namespace's name has at most 63 characters
-
-
-def _without_a_token(place: "Workspace", role_arn: str) -> list[Comparison]:
-    """Return a row, marked as wrong, if a user may become the role without a service account's token.
-
-    The users are the lab's own one, and the one of the second account, if the target has it.
-    """
-    arn = role_arn or place.role_arn
-    other = place.connection.other_account
-    for each in [place, *([place.in_account(other)] if other else [])]:
-        with suppress(ClientError):
-            each.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="exercise")
-            return [Comparison(f"someone without a token, for {Arn.parse(arn).name}", "refused", ADMITTED)]
-    return []
 
 
 def named_by(place: "Workspace", role_arn: str = "") -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 import random
 
 from labkit import documents
-from labkit.course.exercises.asking import ADMITTED, exchange, first_admitted, injected, named_by
+from labkit.course.exercises.asking import ADMITTED, exchange, first_admitted, injected, named_by, without_a_token
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
 from labkit.doctor import Comparison
 from labkit.steps import oidc_provider
@@ -28,7 +28,8 @@ def _each_row_has_its_role(place: Workspace) -> list[Comparison]:
     others = [(name, other, _asks(place, name, other)) for name in ROWS for other in ROWS if name != other]
     wrong = [Comparison(f"{name} asks for the role of {other}", "refused", said) for name, other, said in others
              if said == ADMITTED]  # fmt: skip
-    return [*pods, *own, *wrong, *(row for name in ROWS for row in _strangers(place, name))]
+    strangers = (row for name in ROWS for row in (*_strangers(place, name), *without_a_token(place, _arn(place, name))))
+    return [*pods, *own, *wrong, *strangers]
 
 
 def _strangers(place: Workspace, name: str) -> list[Comparison]:

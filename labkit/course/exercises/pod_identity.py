@@ -3,7 +3,7 @@
 import json
 
 from labkit.connection import AGENT_URL
-from labkit.course.exercises.asking import agent, pod_identity
+from labkit.course.exercises.asking import agent, pod_identity, without_a_token
 from labkit.course.exercises.exercise import Exercise, make_account, make_role
 from labkit.doctor import Comparison
 from labkit.policy.written import PolicyDocument
@@ -60,6 +60,7 @@ def _cart_alone_is_associated(place: Workspace) -> list[Comparison]:
         Comparison("a new pod of till asks", "no agent", agent(place, "till")),
         _till_is_refused(place, "ResourceNotFoundException"),
         Comparison("associated service accounts", "cart", ", ".join(_associated(place))),
+        *without_a_token(place),
     ]
 
 
@@ -70,7 +71,7 @@ def _associated(place: Workspace) -> list[str]:
 
 
 def _cart_alone_is_trusted(place: Workspace) -> list[Comparison]:
-    return [_cart_is_the_role(place), _till_is_refused(place)]
+    return [_cart_is_the_role(place), _till_is_refused(place), *without_a_token(place)]
 
 
 EXERCISES = (

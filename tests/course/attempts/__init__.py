@@ -74,6 +74,14 @@ def update_trust(lab: Lab, role: str, document: dict[str, Any] | str) -> None:
     lab.aws.client("iam").update_assume_role_policy(RoleName=role, PolicyDocument=text)
 
 
+def admit_account(lab: Lab, role: str) -> None:
+    """Let everybody of the role's account become the role, without a token."""
+    document = trust_policy(lab, role)
+    everybody = {"AWS": f"arn:aws:iam::{lab.account_id}:root"}
+    document["Statement"].append({"Effect": "Allow", "Principal": everybody, "Action": "sts:AssumeRole"})
+    update_trust(lab, role, document)
+
+
 def put_policy(lab: Lab, role: str, name: str, *statements: dict[str, Any]) -> None:
     document = json.dumps({"Version": "2012-10-17", "Statement": [*statements]})
     lab.aws.client("iam").put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=document)

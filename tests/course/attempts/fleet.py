@@ -3,7 +3,7 @@
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab
-from tests.course.attempts import KEY, Attempts, annotate, trust_policy, update_trust
+from tests.course.attempts import KEY, Attempts, admit_account, annotate, trust_policy, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -88,6 +88,10 @@ ATTEMPTS.more(
         "a name that doesn't exist": (
             "exercise-14-a:orders, created just now, for the role of reports found admitted",
             lambda lab, name: (name_roles(lab, name), admit(lab, name, "reports", "reports", "orders")),
+        ),
+        "the account as well": (
+            "someone without a token, for exercise-14-a-cart found admitted",
+            lambda lab, name: (name_roles(lab, name), admit_account(lab, f"{name}-cart")),
         ),
         "a role that admits nobody": (
             "reports asks for its role found AccessDenied",

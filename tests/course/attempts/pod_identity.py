@@ -5,7 +5,7 @@ import json
 from kubernetes.client import CoreV1Api
 
 from labkit import Lab
-from tests.course.attempts import KEY, Attempts, annotate, update_trust
+from tests.course.attempts import KEY, Attempts, admit_account, annotate, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -108,10 +108,15 @@ def tags(lab: Lab, name: str, operator: str = "StringEquals", **claims: str | li
     update_trust(lab, name, json.dumps(document))
 
 
+WITHOUT_TOKEN = "someone without a token, for {} found admitted"
 CART_FAILS, GIVEN = "the agent gives cart found", "the agent gives till found assumed-role/exercise-12-b"
 ATTEMPTS.more(
     "12-a",
     wrong={
+        "the account as well": (
+            WITHOUT_TOKEN.format("exercise-12-a"),
+            lambda lab, name: (end(lab, name, "chart"), associate(lab, name, "cart"), admit_account(lab, name)),
+        ),
         "nothing": ("a new pod of cart asks found no agent", lambda lab, name: None),
         "the wrong one deleted": ("a new pod of cart asks found no agent", lambda lab, name: end(lab, name, "chart")),
         "till in place of cart": (
@@ -150,6 +155,10 @@ ATTEMPTS.more(
 ATTEMPTS.more(
     "12-b",
     wrong={
+        "the account as well": (
+            WITHOUT_TOKEN.format("exercise-12-b"),
+            lambda lab, name: (tags(lab, name, kubernetes_service_account="cart"), admit_account(lab, name)),
+        ),
         "nothing": (CART_FAILS, lambda lab, name: None),
         "only tagging": (CART_FAILS, lambda lab, name: update_trust(lab, name, policy("sts:TagSession"))),
         "till by its tag": (GIVEN, lambda lab, name: tags(lab, name, kubernetes_service_account="till")),
