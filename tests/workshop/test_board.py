@@ -397,7 +397,7 @@ def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, 
             opening.press("Enter")
         shown = popup.value
         shown.get_by_role("button", name="Authorize").click(timeout=WITHIN)
-        shown.wait_for_url(f"{lab}**", wait_until="commit")
+        shown.get_by_role("button", name="Hand is up").wait_for(timeout=WITHIN)  # the notebook is there
         assert leader.goto(lab, wait_until="commit").status == 200
         with ThreadPoolExecutor(1) as thread:  # Playwright's own loop runs in this one
             assert thread.submit(asyncio.run, refused("ben")).result() == 403
@@ -464,7 +464,8 @@ def test_the_class_is_broken_mends_and_goes_on(workshop, folder, participant, la
         if shots:
             board.screenshot(path=f"{shots}/orders.png")
         hand = page.locator(f"{PANEL} [data-jp-item-name=labkit-hand] button")
-        hand.press("Enter")
+        if hand.get_attribute("aria-pressed") == "false":  # another test can have raised it
+            hand.press("Enter")
         expect(page.get_by_role("button", name="Let the leader in")).to_be_visible()
         expect(board.get_by_role("button", name="Seen ana")).to_be_visible()
         for theme in ("light", "dark"):
