@@ -62,7 +62,8 @@ class Status:
 def up(workshop: Workshop) -> str:
     """Start the workshop. If it runs, start its hub and proxy again with workshop.yaml as it is now; labs go on.
 
-    Return the fingerprint of the certificate; empty without TLS. Raises `LabError` that says what is missing.
+    Return the fingerprint of the certificate; empty without TLS. Raises `LabError` that says what is missing,
+    or which other workshop has its files in the same folder.
     """
     if not (workshop.folder / HUB_FILE).exists():
         raise LabError(f"{workshop.folder} has no {HUB_FILE}.", next="labkit workshop init FOLDER, for an example")
@@ -105,7 +106,10 @@ def urls(workshop: Workshop) -> list[str]:
 
 
 def down(workshop: Workshop) -> dict[str, int]:
-    """End everything that the workshop runs. Homes stay. Return what is left all the same, by kind."""
+    """End everything that the workshop runs. Homes stay. Return what is left all the same, by kind.
+
+    Raises `LabError` if another workshop runs that has its files in the same folder.
+    """
     _end_own(workshop)
     orders.file(workshop).unlink(missing_ok=True)
     everybody = [*seats.taken(workshop).values(), seats.Seat(workshop, "trial", workshop.users)]
@@ -137,8 +141,20 @@ def forget(workshop: Workshop) -> None:
 
 
 def _end_own(workshop: Workshop) -> None:
-    """End the keeper and what it started, also orphans."""
+    """End the keeper and what it started, also orphans.
+
+    Raises `LabError` if the keeper is that of another folder, whose class may be at work.
+    """
     own = own_processes(workshop)
+    for process in own:
+        with suppress(psutil.NoSuchProcess):
+            command = process.cmdline()
+            if "labkit.workshop.keeper" in command and command[-1] != str(workshop.folder):
+                raise LabError(
+                    f"The workshop of {command[-1]} runs, and has its files in {workshop.state}, too.",
+                    where=str(workshop.folder / FILE),
+                    next=f"another state in workshop.yaml, or first: labkit workshop down {command[-1]}",
+                )
     # The keeper first: it would start the others again.
     for process in sorted(own, key=lambda process: "labkit.workshop.keeper" not in process.cmdline()):
         with suppress(psutil.NoSuchProcess):
@@ -158,14 +174,10 @@ def own_processes(workshop: Workshop) -> list[psutil.Process]:
     file = keeper.processes_file(workshop)
     own = []
     for number in file.read_text().split() if file.exists() else []:
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(int(number))
-            # Numbers of processes are used again, so compare what the process runs.
-            if any(
-                str(path) in " ".join(process.cmdline())
-                for path in (workshop.state, workshop.folder, keeper.hub_url(workshop))
-            ):
-                own.append(process)
+        # Numbers of processes are used again, so compare where the process logs.
+        with suppress(psutil.NoSuchProcess, OSError):
+            if Path(f"/proc/{number}/fd/1").readlink().parent == workshop.state:
+                own.append(psutil.Process(int(number)))
     return own
 
 

@@ -81,6 +81,30 @@ def test_a_network_that_clashes_is_named_with_the_interface_that_has_it(a_class)
     assert of_two == said.replace(name, f"{name} and 1 more")
 
 
+def test_a_workshop_ends_no_other_that_has_its_files_in_the_same_folder(a_class, tmp_path):
+    def keeper(folder):
+        command = [sys.executable, "-c", "input()", "labkit.workshop.keeper", str(folder)]
+        with (a_class.state / "keeper.log").open("w") as log:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log)
+        (a_class.state / "processes").write_text(f"{process.pid}\n")
+        return process
+
+    a_class.state.mkdir()
+    (a_class.folder / HUB_FILE).touch()
+    with keeper(tmp_path / "other") as other:
+        for command in (running.up, running.down):
+            with pytest.raises(LabError, match=f"The workshop of {tmp_path}/other runs") as refused:
+                command(a_class)
+            assert refused.value.next.endswith(f"labkit workshop down {tmp_path}/other")
+        with pytest.raises(LabError, match="still runs"):
+            running.forget(a_class)
+        assert other.poll() is None
+        other.kill()
+    with keeper(a_class.folder) as own:
+        running.down(a_class)
+        assert own.poll() is not None
+
+
 def test_a_stale_namespace_with_a_process_in_it_is_replaced_and_nothing_of_it_is_left(a_class):
     stale = Seat(a_class, "trial", a_class.users)
     networks.build(stale)
