@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from kubernetes.client.exceptions import ApiException
 
 from labkit import documents, execution
-from labkit.connection import core_api
+from labkit.connection import awaited, core_api
 from labkit.doctor import Comparison
 from labkit.documents import AUDIENCE, POD_NAME
 from labkit.errors import said_by_the_cluster, without_session
@@ -53,6 +53,8 @@ CHANGES_OF_OBJECT = (
 )
 # Some of the actions of a role that may also use other buckets, or other services.
 OF_OTHERS = ("s3:ListAllMyBuckets", "dynamodb:ListTables", "ec2:DescribeInstances", "iam:ListRoles")
+# What an API server says of something in a namespace that ends, or has ended.
+ENDED = re.compile(r'(serviceaccounts|namespaces) ".+" not found|.+ because it is being terminated', re.S)
 HOUR = 3600  # seconds: how long a session lives by default
 
 
@@ -189,19 +191,28 @@ def newcomer(place: "Workspace", account: str, namespace: str, *, role_arn: str 
 
     Create the service account first, and the namespace if it's missing. At the end, delete what this function created.
     """
+    ask = partial(_newcomer, place, account, namespace, role_arn)
+    # Another kernel's check may be ending its own newcomer of this name.
+    return awaited(ask, within=60, every=0.2) or "another check is ending it"
+
+
+def _newcomer(place: "Workspace", account: str, namespace: str, role_arn: str) -> str | None:
+    """Do as `newcomer` does. Return None if the service account or the namespace ends meanwhile."""
     core, labels = core_api(place.kubernetes), {"labels": place.labels}
-    account_of = {"metadata": {"name": account, **labels}}
     is_new_place = _created(partial(core.create_namespace, {"metadata": {"name": namespace, **labels}}))
+    is_new = False
     try:
-        while True:
-            is_new = _created(partial(core.create_namespaced_service_account, namespace, account_of))
-            said = exchange(place, account, namespace=namespace, role_arn=role_arn)
-            if is_new:
-                existing(partial(core.delete_namespaced_service_account, account, namespace))
-            # Another kernel's check may have deleted its own newcomer of this name meanwhile.
-            if is_new or not said.startswith("serviceaccounts "):
-                return said
+        account_of = {"metadata": {"name": account, **labels}}
+        is_new = _created(partial(core.create_namespaced_service_account, namespace, account_of))
+        said = exchange(place, account, namespace=namespace, role_arn=role_arn)
+        return None if ENDED.fullmatch(said) else said
+    except ApiException as error:
+        if ENDED.fullmatch(said_by_the_cluster(error)):
+            return None
+        raise
     finally:
+        if is_new:
+            existing(partial(core.delete_namespaced_service_account, account, namespace))
         if is_new_place:
             existing(partial(core.delete_namespace, namespace))
 
