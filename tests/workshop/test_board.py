@@ -15,12 +15,12 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
-from labkit.course import CATALOGUE, progress
+from labkit.course import CATALOGUE
 from labkit.errors import LabError
 from labkit.workshop import leading
 from labkit.workshop.board import changing, notebook, obeying, reporter, service
 from labkit.workshop.board.access import TokenOwner
-from labkit.workshop.board.orders import OrderRefused, Orders
+from labkit.workshop.board.orders import Orders
 from labkit.workshop.board.report import ParticipantReport, report
 from labkit.workshop.board.rows import Board
 from labkit.workshop.settings import Workshop
@@ -214,79 +214,6 @@ def test_of_two_leaders_who_break_at_once_the_second_is_refused_and_each_lab_get
             assert (await web.post("order", json={"what": "mend", "about": []}, headers=leader)).status_code == 409
 
     asyncio.run(scenario())
-
-
-def test_few_labs_carry_an_order_out_at_a_time_and_a_lost_one_gives_its_turn_away(tmp_path):
-    clock = [0.0]
-    orders = Orders(a_class(tmp_path, starts=2), lambda: clock[0])
-    orders.give("break", ["one"])
-    coming = ParticipantReport(order=orders.now.number, state="coming")
-
-    def turns(*names, report=coming):
-        return [orders.for_lab(name, report)["turn"] for name in names]
-
-    assert turns("a", "b", "c", "a") == [True, True, False, True]
-    turns("a", report=ParticipantReport(order=orders.now.number, state="broken"))
-    assert turns("c", "d") == [True, False]
-    clock[0] = 121
-    assert turns("d", "b") == [True, True]
-    with pytest.raises(OrderRefused):
-        orders.give("break", ["two"])
-
-
-def test_a_lab_takes_an_order_up_once_and_the_banner_tells_the_symptom_alone(tmp_path, monkeypatch):
-    file = tmp_path / "progress.jsonl"
-    monkeypatch.setenv(progress.VARIABLE, str(file))
-    ran, done = [], {"state": "broken", "text": "AccessDenied"}
-
-    def run(what, about=""):
-        ran.append((what, about))
-        return done
-
-    monkeypatch.setattr(obeying, "_run", run)
-    monkeypatch.setattr(obeying, "_in_thread", lambda order: obeying._carry_out(obeying._note(order)))
-
-    def shown():
-        said = report(progress.events(file), time.time(), obeying.taken())
-        return said.state, notebook.banner(said, obeying.taken()).get("text", "")
-
-    order = {"number": 1, "what": "break", "about": "fault-x", "turn": False}
-    obeying.take_up(order)
-    breaking = "The leader is breaking something in your lab. Soon you read here what the pod says."
-    assert (shown(), ran) == (("coming", breaking), [])
-    for _ in range(2):
-        obeying.take_up(order | {"turn": True})
-    assert ran == [("break", "fault-x")]
-    assert shown() == ("broken", "Something in your lab is broken. AccessDenied Find out why, and repair it.")
-    obeying.resume()
-    assert shown()[0] == "broken"
-    progress.kept("mended", "", right=False)
-    assert shown()[1].endswith("Not mended yet, after 1 check.")
-    progress.kept("mended", "")
-    assert shown()[0] == "mended" and shown()[1].startswith("Mended: the pod has its role and its bucket again.")
-    obeying.answer("close")
-    assert shown() == ("mended", "")
-    done = {"state": "", "text": "The leader has mended your lab."}
-    obeying.take_up({"number": 2, "what": "mend", "about": "", "turn": False})
-    assert shown() == ("coming", "The leader is mending your lab.")
-    obeying.take_up({"number": 2, "what": "mend", "about": "", "turn": True})
-    obeying.answer("close")
-    assert (shown(), ran[1:]) == (("", ""), [("mend", "")])
-    done = {"state": "there", "text": "Ready."}
-    obeying.take_up({"number": 3, "what": "goto", "about": "05-verify", "turn": True})
-    assert shown()[0] == "invited" and "goes on with 05-verify" in shown()[1]
-    for press in ("check", "<b>", "go"):
-        obeying.answer(press)
-    assert (shown(), ran[2:]) == (("there", "Ready."), [("goto", "05-verify")])
-    obeying.take_up({"number": 4, "what": "goto", "about": "01-oidc-provider", "turn": True})
-    progress.kept("opened", "02-a")
-    assert shown() == ("there", "")  # not behind
-    for done, text in (({"state": "refused", "text": "Not now."}, "Not now."), ({}, obeying.FAILED)):
-        obeying.take_up({"number": 5 + len(text), "what": "break", "about": "fault-x", "turn": True})
-        assert shown() == (done.get("state", "failed"), text)
-    for order in ({"number": 90, "what": "goto", "about": "99-clean-up", "turn": True}, {}):
-        obeying.take_up(order)
-    assert shown() == ("", "")  # a new class has no invitation
 
 
 def test_a_notebook_shows_an_order_within_5_seconds():

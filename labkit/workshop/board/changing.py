@@ -26,12 +26,9 @@ def main() -> None:
             case "check":
                 state, text = _check(lab)
             case "mend":
-                if breaking.is_broken(lab):
+                if breaking.faults_in(lab):  # refuses while an examination goes on, too
                     breaking.mend(lab)
-                state, text = (
-                    "",
-                    "The leader has mended your lab. Run your notebook's first cells again.",
-                )
+                state, text = "", "The leader has mended your lab. Run your notebook's first cells again."
             case _:
                 _prepare(lab, NOTEBOOKS / f"{about}.ipynb")
                 state, text = "there", f"Your lab is ready for {about}."

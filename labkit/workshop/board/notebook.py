@@ -109,7 +109,7 @@ def _of_order(said: ParticipantReport, order: obeying.TakenOrder) -> tuple[str, 
         case "invited":
             text = f"The class goes on with {order.about}. Your lab gets its earlier steps, and your notebooks stay."
             return text, {"go": "Prepare my lab", "stay": "Not now"}, ""
-        case "changing" if order.what == "goto":
+        case "coming" | "changing" if order.what == "goto":
             return f"Your lab gets ready for {order.about}.", {}, ""
         case "there" if order.text:
             return order.text, {"close": f"Open {order.about}"}, f"learn/{order.about}.ipynb"

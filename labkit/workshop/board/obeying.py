@@ -12,10 +12,14 @@ import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from labkit.course import progress
 
 NAME = ".order.json"
+# A new class has no order yet, and isn't the one that broke the lab.
+ENDED: dict[str, Any] = {"number": 0, "what": "mend", "about": "", "turn": True}
+WORKING = ("coming", "changing")
 FAILED = "Your lab can't do what the leader wants. Raise your hand."
 WITHIN = 300  # seconds
 _one_at_a_time = threading.Lock()
@@ -45,21 +49,25 @@ def taken() -> TakenOrder:
 
 
 def resume() -> None:
-    """Forget an order in the middle of which the last server ended: the board gives it again."""
-    if taken().state in ("coming", "changing"):
-        _file().unlink()
+    """Begin again with an order in the middle of which the last server ended."""
+    if (last := taken()).state == "changing":
+        _note(replace(last, state="coming"))
 
 
 def take_up(order: object) -> None:
-    """Take up the board's order, if it has one. When it's the lab's turn, carry it out in a thread."""
-    if order == {} and taken().state == "invited":
-        _note(TakenOrder())  # the class that goes there has ended
-    if not isinstance(order, dict) or not order:
+    """Take up the board's order. When it's the lab's turn, carry it out in a thread.
+
+    A lab that has to be mended takes up no other order before that.
+    """
+    if not isinstance(order, dict):
         return
-    last = taken()
-    if order["number"] != last.number:
-        about, number, what = order["about"], order["number"], order["what"]
-        was_broken = last.what == "break" and last.state not in ("refused", "failed", "out")
+    order, last = order or ENDED, taken()
+    about, number, what = order["about"], order["number"], order["what"]
+    is_mending = last.what == "mend" and last.state in WORKING
+    if number != last.number and not (is_mending and what != "mend"):
+        was_broken = is_mending or (last.what == "break" and last.state not in ("refused", "failed", "out"))
+        if was_broken and what != "mend":
+            about, number, what = "", 0, "mend"  # what an ended class has left goes first
         state = "invited" if what == "goto" else "coming" if what == "break" or was_broken else ""
         last = _note(TakenOrder(number, what, about, state))
     if last.state == "coming" and order["turn"]:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from labkit.workshop.board.obeying import WORKING
 from labkit.workshop.board.report import ParticipantReport
 from labkit.workshop.settings import Workshop
 
 TURN = 120  # seconds after which another lab gets the turn of one that says nothing
-WORKING = ("coming", "changing")
 
 
 class OrderRefused(Exception):
