@@ -108,6 +108,14 @@ def test_a_container_has_the_user_of_its_manifest(grade):
     until(lambda: not folder.exists(), "the pod's folder is gone")
 
 
+def test_files_that_only_a_containers_user_can_see_count_as_its_storage(grade):
+    fills = "mkdir -m 700 /tmp/own /v/own; head -c 20M /dev/zero | tee /tmp/own/f >/v/own/f; " + SLEEP
+    limits = {"resources": {"limits": {"ephemeral-storage": "10Mi"}}, "securityContext": {"runAsUser": 1000}}
+    grade.create("closed", shell(fills, **limits, volumeMounts=[{"name": "v", "mountPath": "/v"}]),
+                 volumes=[{"name": "v", "emptyDir": {}}])  # fmt: skip
+    assert grade.in_phase("closed", "Failed").status.reason == "Evicted"
+
+
 def test_a_read_only_root_leaves_only_volumes_writable(grade):
     script = "exec 2>&1; touch /made /tmp/made; touch /data/made && echo made"
     only = {"readOnlyRootFilesystem": True}

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from labkit.simulator.kubernetes.node.users import Users
 from labkit.simulator.kubernetes.objects.kinds import Object
 from labkit.simulator.kubernetes.objects.quantities import quantity
 
@@ -16,20 +17,20 @@ LOOK = 2.0  # seconds between two looks
 LEAST_FREE, LEAST_SHARE = 1 << 30, 10  # a node keeps 1 GiB free, or a 10th of a smaller disk
 
 
-def excess(pod: Object, folder: Path) -> str:
+def excess(pod: Object, folder: Path, users: Users) -> str:
     """Return, in a kubelet's words, which limit the pod's files in ``folder`` exceed; "" if they exceed none."""
     for name, limit in _sizes_of_volumes(pod):
-        if quantity(limit) > 0 and used(folder / "volumes" / name) > quantity(limit):
+        if quantity(limit) > 0 and used(folder / "volumes" / name, users) > quantity(limit):
             return f'Usage of EmptyDir volume "{name}" exceeds the limit "{limit}". '
     limits = {
         container["name"]: ((container.get("resources") or {}).get("limits") or {}).get("ephemeral-storage")
         for container in pod["spec"]["containers"]
     }
     total = sum(int(quantity(limit)) for limit in limits.values() if limit)
-    if total and used(folder) > total:
+    if total and used(folder, users) > total:
         return f"Pod ephemeral local storage usage exceeds the total limit of containers {_text(total)}. "
     for name, most in limits.items():
-        if most and used(folder / "containers" / name) > quantity(most):
+        if most and used(folder / "containers" / name, users) > quantity(most):
             return f'Container {name} exceeded its local ephemeral storage limit "{most}". '
     return ""
 
@@ -50,15 +51,17 @@ def low_on_storage(container: str, least: int, free: int, using: int) -> str:
     )
 
 
-def used(folder: Path) -> int:
+def used(folder: Path, users: Users) -> int:
     """Return the bytes that the files in ``folder`` take on the disk."""
-    total = 0
-    for parent, _, files in os.walk(folder):
+    total, errors = 0, list[OSError]()
+    for parent, _, files in os.walk(folder, onerror=errors.append):
         for name in files:
             try:
                 total += Path(parent, name).lstat().st_blocks * 512
             except OSError:  # deleted in the meantime
                 continue
+    if users.grade != "none" and any(isinstance(error, PermissionError) for error in errors):
+        return users.used(folder)  # a container's user has closed a folder
     return total
 
 

@@ -237,7 +237,8 @@ class Node:
         least, free = eviction.lack(self.folder)
         if least and self._pods:
             sizes = {
-                uid: await asyncio.to_thread(eviction.used, life.pod.folder) for uid, life in list(self._pods.items())
+                uid: await asyncio.to_thread(eviction.used, life.pod.folder, self._ground.users)
+                for uid, life in list(self._pods.items())
             }
             largest = max(sizes, key=lambda uid: sizes[uid])
             if (life := self._pods.get(largest)) and free + sizes[largest] >= least:

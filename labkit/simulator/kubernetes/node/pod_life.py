@@ -125,7 +125,8 @@ class PodLife:
             return
         if time.monotonic() - self._measured >= eviction.LOOK:
             self._measured = time.monotonic()
-            if message := await asyncio.to_thread(eviction.excess, self.pod.document, self.pod.folder):
+            users = self.pod.ground.users
+            if message := await asyncio.to_thread(eviction.excess, self.pod.document, self.pod.folder, users):
                 self._over = asyncio.create_task(self.evict(message))
                 return
         deadline = self.pod.document["spec"].get("activeDeadlineSeconds")

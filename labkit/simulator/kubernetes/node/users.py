@@ -92,6 +92,13 @@ class Users:
             command = ["unshare", *self.unshare, "--", "rm", "-rf", "--", str(folder)]
             subprocess.run(command, check=False, capture_output=True)
 
+    def used(self, folder: Path) -> int:
+        """Return the bytes that the files in a folder take on the disk, also those that only a container can read."""
+        command = ["unshare", *self.unshare, "--", "du", "-s", "--block-size=1", "--", str(folder)]
+        # The container may delete files in the meantime. Then du complains, and counts the others.
+        counted = subprocess.run(command, check=False, capture_output=True, text=True).stdout.split()
+        return int(counted[0]) if counted else 0
+
     def mode(self, mode: int, uid: int, gid: int, reader: ContainerUser | None) -> int:
         """Return the mode for a file of the user `uid` and the group `gid`.
 
