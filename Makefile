@@ -5,6 +5,7 @@ READY := .venv/.ready
 # Sphinx has an environment of its own: the AWS CLI needs a docutils that is too old for it.
 SPHINX := .venv/book/bin/python
 BOOK_READY := .venv/book/.ready
+EDITOR_OF_POLICIES := labkit/course/widgets/editor
 BOOK_NPM := .venv/book/npm
 BOOK_PYODIDE := $(BOOK_NPM)/node_modules/pyodide/package.json
 # What a user's shell has set must not lead the tools of this folder elsewhere.
@@ -35,7 +36,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs pictures \
-  book harm lessons kubectl-lines soak fuzz mutants walk workshop fleet bench wheel sdist offline release lock clean
+  book editor harm lessons kubectl-lines soak fuzz mutants walk workshop fleet bench wheel sdist offline release lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +111,11 @@ $(BOOK_PYODIDE): notebooks/book/package-lock.json | $(BOOK_READY)
 	@mkdir -p $(BOOK_NPM) && cp notebooks/book/package.json $< $(BOOK_NPM)
 	@cd $(BOOK_NPM) && npm ci --silent --no-audit --no-fund && touch $(CURDIR)/$@ || \
 	  { rm -rf $(CURDIR)/$(BOOK_NPM); echo 'Without npm or its registry, "Who gets in?" of the book only shows stored verdicts.'; }
+
+editor:  ## Bundle CodeMirror for "Who gets in?" again, after a change in labkit/course/widgets/editor/ (needs npm)
+	@rm -rf .venv/editor && mkdir -p .venv/editor && cp $(addprefix $(EDITOR_OF_POLICIES)/,editor.js package.json package-lock.json) .venv/editor
+	@cd .venv/editor && npm ci --silent --no-audit --no-fund && npm run --silent build
+	@cp .venv/editor/codemirror.js .venv/editor/LICENSES $(EDITOR_OF_POLICIES)
 
 harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a second team, which may not notice
 	@$(BIN)/python -m tests.doctor.harm_suite

@@ -24,7 +24,8 @@ def add_files(app: Any, failed: Exception | None) -> None:
     (static / "pyodide").mkdir(parents=True, exist_ok=True)
     for name in LOADED:
         shutil.copy(PYODIDE / name, static / "pyodide" / name)
-    page = "".join((WIDGETS / name).read_text(encoding="utf-8") for name in ("element.js", "who_gets_in.js"))
+    parts = ("editor/codemirror.js", "element.js", "who_gets_in.js")
+    page = "".join((WIDGETS / name).read_text(encoding="utf-8") for name in parts)
     (static / "who_gets_in.js").write_text(page, encoding="utf-8")
     shutil.copy(WIDGETS / "live.css", static / "live.css")
     with zipfile.ZipFile(static / "labkit.zip", "w", zipfile.ZIP_DEFLATED) as packed:

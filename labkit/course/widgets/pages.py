@@ -45,7 +45,7 @@ class Announced(anywidget.AnyWidget):
 class PolicyPage(anywidget.AnyWidget):
     """A widget to edit a trust policy and six callers' claims. It shows which callers the policy admits."""
 
-    _esm = _text("element.js") + _text("who_gets_in.js")
+    _esm = _text("editor/codemirror.js") + _text("element.js") + _text("who_gets_in.js")
     _css = _text("live.css")
     role = traitlets.Unicode().tag(sync=True)
     policy = traitlets.Unicode().tag(sync=True)

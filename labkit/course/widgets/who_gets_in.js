@@ -15,11 +15,9 @@ function render({ model, el }) {
   let chosen = 0;
   let waiting;
 
-  // Below the textarea lies a copy of its text, line by line. The copy shows the line numbers, and gives each line the
-  // height that it needs when it wraps.
-  const mirror = make("div", { className: "labkit-mirror", ariaHidden: "true" });
-  const policy = make("textarea", { id: `${id}-policy`, spellcheck: false });
-  const editor = make("div", { className: "labkit-editor" }, mirror, policy);
+  const name = make("span", { id: `${id}-policy` }, `The trust policy of ${model.get("role")}`);
+  const place = make("div", { className: "labkit-editor" });
+  const editor = codemirror.policyEditor({ parent: place, labelledBy: name.id, changed: (policy) => ask({ policy }) });
   const caller = make("select", { id: `${id}-caller` });
   const inputs = CLAIMS.map(([name]) => make("input", { id: `${id}-${name}`, spellcheck: false }));
   const minutes = make("input", { id: `${id}-minutes`, type: "number", step: "1" });
@@ -38,8 +36,8 @@ function render({ model, el }) {
       " STS isn't asked, and every signature counts as genuine."),
     make("div", { className: "labkit-two" },
       make("div", {},
-        make("label", { htmlFor: policy.id }, `The trust policy of ${model.get("role")}`),
-        editor,
+        name,
+        place,
         make("div", { className: "labkit-buttons" },
           ...(model.get("can_apply") ? [apply] : []), startOver),
         ...(model.get("can_apply") !== false ? [] : [make("p", {}, "This account isn't the lab's own: change the role with ",
@@ -58,31 +56,15 @@ function render({ model, el }) {
   function ask(changes) {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     model.set("request_number", model.get("request_number") + 1);
-    model.save_changes();
     clearTimeout(waiting);
     waiting = setTimeout(() => {
       headline.textContent = "Waiting for the kernel: these verdicts are older than your last change.";
     }, SLOW);
+    model.save_changes(); // the book answers within this call
   }
 
   function change(name, value) {
     ask({ callers: callers().map((each, n) => (n === chosen ? { ...each, [name]: value } : each)) });
-  }
-
-  function showPolicy() {
-    if (policy.value !== model.get("policy")) policy.value = model.get("policy");
-    showLines();
-  }
-
-  function showLines() {
-    const lines = policy.value.split("\n");
-    let shown = mirror.firstChild;
-    for (const line of lines) {
-      shown ??= mirror.appendChild(make("div", {}));
-      if (shown.textContent !== line) shown.textContent = line;
-      shown = shown.nextSibling;
-    }
-    while (mirror.children.length > lines.length) mirror.lastChild.remove();
   }
 
   function showCallers() {
@@ -101,6 +83,7 @@ function render({ model, el }) {
     const { problem, rows: verdicts, headline: told, request_number } = model.get("verdicts");
     if (request_number !== model.get("request_number")) return;
     clearTimeout(waiting);
+    editor.mark(problem);
     if (problem) {
       headline.textContent = "There are no verdicts yet: correct this first.";
       rows.replaceChildren(make("div", { className: "labkit-problem" },
@@ -124,28 +107,20 @@ function render({ model, el }) {
   function lineButton(line) {
     const button = make("button", { type: "button", className: "labkit-line", title: "Select this line in the policy" },
       `line ${line}`);
-    button.addEventListener("click", () => select(line));
+    button.addEventListener("click", () => editor.select(line));
     return button;
-  }
-
-  function select(line) {
-    const lines = policy.value.split("\n");
-    const start = lines.slice(0, line - 1).join("\n").length + (line > 1 ? 1 : 0);
-    policy.focus();
-    policy.setSelectionRange(start, start + (lines[line - 1] ?? "").length);
-    editor.scrollTop = mirror.children[line - 1].offsetTop - editor.clientHeight / 2;
   }
 
   // In command mode, JupyterLab would handle some of these keys itself.
   for (const type of ["keydown", "keyup", "keypress"]) el.addEventListener(type, (event) => event.stopPropagation());
-  policy.addEventListener("input", () => { showLines(); ask({ policy: policy.value }); });
+  name.addEventListener("click", editor.focus);
   caller.addEventListener("change", () => { chosen = Number(caller.value); showCallers(); });
   CLAIMS.forEach(([name], n) => inputs[n].addEventListener("input", () => change(name, inputs[n].value)));
   minutes.addEventListener("input", () => change("minutes", Number(minutes.value)));
   apply.addEventListener("click", () => model.send("apply"));
   startOver.addEventListener("click", () => model.send("start over"));
 
-  const shown = { policy: showPolicy, callers: showCallers, verdicts: showVerdicts,
+  const shown = { policy: () => editor.show(model.get("policy")), callers: showCallers, verdicts: showVerdicts,
     said: () => { said.textContent = model.get("said"); } };
   for (const [name, show] of Object.entries(shown)) {
     model.on(`change:${name}`, show);
@@ -160,6 +135,7 @@ function render({ model, el }) {
   return () => {
     clearTimeout(waiting);
     announced.end();
+    editor.end();
     model.off("change:verdicts change:said", announce);
     for (const [name, show] of Object.entries(shown)) model.off(`change:${name}`, show);
   };

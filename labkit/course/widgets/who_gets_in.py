@@ -123,6 +123,7 @@ class Problem:
     what: str
     next: str
     line: int = 0
+    column: int = 0
 
     def __str__(self) -> str:
         return f"{self.what}\nnext:  {self.next}"
@@ -163,7 +164,7 @@ class WhoGetsIn:
             before = self.policy[: match.start()]
             line, column = before.count("\n") + 1, match.start() - before.rfind("\n")
             what = f"Line {line}, column {column} has the character {match[0]!r}, which IAM doesn't accept in a policy."
-            return Problem(what, f"correct line {line}, or {START_OVER}", line)
+            return Problem(what, f"correct line {line}, or {START_OVER}", line, column)
         try:
             Policy.parse(self.policy, kind="trust", name=self.role_name)
         except MalformedPolicy as malformed:
@@ -172,7 +173,7 @@ class WhoGetsIn:
                 json.loads(self.policy)
             except json.JSONDecodeError as error:
                 what = f"Line {error.lineno}, column {error.colno} isn't JSON: {error.msg}. {answer}"
-                return Problem(what, f"correct line {error.lineno}, or {START_OVER}", error.lineno)
+                return Problem(what, f"correct line {error.lineno}, or {START_OVER}", error.lineno, error.colno)
             except RecursionError:
                 return Problem(f"The text is nested too deeply. {answer}", START_OVER)
             if malformed.code == "LimitExceeded":
@@ -252,7 +253,7 @@ class WhoGetsIn:
         """Return the front end's data: the problem, or the verdicts and a sentence that sums them up."""
         try:
             if problem := self.problem():
-                return {"problem": {"what": problem.what, "next": problem.next, "line": problem.line}}
+                return {"problem": vars(problem)}
             rows = [
                 {
                     "admitted": verdict.admitted,
@@ -266,7 +267,7 @@ class WhoGetsIn:
             ]
             return {"rows": rows, "headline": self.headline}
         except LabError as error:
-            return {"problem": {"what": error.what, "next": error.next or START_OVER, "line": 0}}
+            return {"problem": vars(Problem(error.what, error.next or START_OVER))}
 
     def judge(self, policy: str, callers: Sequence[object]) -> dict[str, object]:
         """Return the front end's data for another policy and other callers."""

@@ -31,7 +31,7 @@ async function show(output, button, status) {
     const [widget, judged] = await Promise.all([import("./who_gets_in.js"), python]);
     widget.default.render({ model: new Model(judged), el: page });
     output.replaceChildren(page);
-    page.querySelector("textarea").focus();
+    page.querySelector("[contenteditable]").focus();
   } catch (error) {
     python = undefined;
     button.disabled = false;

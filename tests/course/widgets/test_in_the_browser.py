@@ -1,5 +1,6 @@
 """The widgets as a learner sees them: in JupyterLab, in a browser, with the mouse and with the keyboard."""
 
+import json
 import re
 
 import kubernetes
@@ -15,7 +16,6 @@ pytestmark = pytest.mark.browser
 SAVE = "window.jupyterapp.commands.execute('docmanager:save')"
 SHUT_DOWN = "window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
 RESTART = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
-SELECTED = "text => text.value.slice(text.selectionStart, text.selectionEnd)"
 # Run the last cell again.
 AGAIN = """async () => {
 const panel = window.jupyterapp.shell.currentWidget;
@@ -145,7 +145,8 @@ def test_who_gets_in_judges_an_edited_policy_and_the_watch_shows_new_calls(lab, 
     # The keyboard selects the line that refuses.
     verdicts.filter(has_text="another service account").get_by_role("button").press("Enter")
     expect(policy).to_be_focused()
-    assert ':sub": "system:serviceaccount' in policy.evaluate(SELECTED)
+    expect(policy.locator(".cm-line").nth(11)).to_contain_text('"…D1B9:sub": "system:serviceaccount')
+    assert '…D1B9:sub": "system:serviceaccount' in re.sub(r"\s+", " ", page.evaluate("String(getSelection())"))
 
     # A claim with markup in it is shown, and not run.
     page.get_by_label("aud, who the token is for").fill("<img src=x onerror='window.ran = 1'>")
@@ -153,7 +154,8 @@ def test_who_gets_in_judges_an_edited_policy_and_the_watch_shows_new_calls(lab, 
     assert page.evaluate("window.ran") is None
 
     # A click puts the focus into the policy.
-    good = policy.input_value()
+    iam = lab.aws.client("iam")
+    good = json.dumps(iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"], indent=2)
     policy.blur()
     policy.click()
     expect(policy).to_be_focused()
@@ -163,6 +165,10 @@ def test_who_gets_in_judges_an_edited_policy_and_the_watch_shows_new_calls(lab, 
     expect(page.get_by_text("Line 6, column 7 isn't JSON").first).to_be_visible()
     headline = "There are no verdicts yet: correct this first. Line 6"
     expect(page.get_by_role("status").filter(has_text=headline)).to_be_visible()
+    expect(policy.locator(".cm-lintRange-error")).to_have_text('"Principal": {')
+    document = json.loads(good)
+    policy.fill(json.dumps({**document, "Statement": document["Statement"] * 40}, indent=2))  # 22,000 characters
+    expect(page.get_by_text("LimitExceeded").first).to_be_visible()
     policy.fill(good.replace("StringEquals", "StringLike").replace(":my-service-account", ":*"))
     expect(page.get_by_role("status").filter(has_text="1 of 6 get in: another service account.")).to_be_visible()
     page.get_by_role("button", name="Make it real").press("Space")
