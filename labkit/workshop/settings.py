@@ -94,6 +94,7 @@ class Tls(BaseModel):
 
 
 Name = Annotated[str, AfterValidator(name)]
+Line = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
 
 
 def _number(value: object) -> object:
@@ -118,7 +119,7 @@ class Workshop(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     folder: Path
-    title: str = Field("IAM Roles for Service Accounts", max_length=100)
+    title: Line = Field("IAM Roles for Service Accounts", max_length=100)
     address: str = "127.0.0.1:8000"
     names: list[Name] = []
     phrase: str = ""

@@ -126,6 +126,14 @@ def test_an_image_without_a_tag_is_one_sentence(workshop, image):
         helm_values(workshop, image)
 
 
+def test_a_title_of_several_lines_is_one_line(tmp_path):
+    (tmp_path / "workshop.yaml").write_text('names: [ana]\ntitle: "Roles\\nfor: a class"\n')
+    text = helm_values(read(tmp_path), "lab:1.0")
+    assert yaml.safe_load(text)["hub"]["config"]["JupyterHub"]["template_vars"]["announcement_login"] == (
+        "Roles for: a class"
+    )
+
+
 def test_the_command_prints_the_values(workshop):
     command = [sys.executable, "-m", "labkit.cli", "workshop", "values", workshop.folder, "--image", "lab:1.0"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
