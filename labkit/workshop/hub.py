@@ -6,7 +6,7 @@ from pathlib import Path
 from traitlets.config import Config
 
 from labkit.course import contents, progress
-from labkit.workshop import networks
+from labkit.workshop import networks, roles
 from labkit.workshop.board import sharing
 from labkit.workshop.login import ClassAuthenticator
 from labkit.workshop.settings import Workshop, read
@@ -68,26 +68,6 @@ def configure(config: Config, file: str) -> Workshop:
             "oauth_no_confirm": True,
         },
     ]
-    hub.load_roles = _roles(workshop)
+    keeper = {"scopes": [*roles.ACTIVITY, "delete:users"], "services": ["keeper"]}
+    hub.load_roles = [{"name": name} | role for name, role in (roles.roles(workshop) | {"keeper": keeper}).items()]
     return workshop
-
-
-def _roles(workshop: Workshop) -> list[dict[str, object]]:
-    """Return who may do what. Nobody is an admin, who could open every server: a participant lets leaders in.
-
-    https://jupyterhub.readthedocs.io/en/stable/reference/sharing.html
-    """
-    names = [f"read:users:name!user={leader}" for leader in workshop.leaders]
-    own = ["users:activity!user", "access:servers!server", "shares!server"]
-    activity = ["list:users", "read:users:activity", "read:servers", "delete:servers"]
-    return [
-        {"name": "admin", "users": []},
-        {
-            "name": "leader",
-            "scopes": [*activity, "admin-ui", "read:users", "access:services!service=board"],
-            "users": workshop.leaders,
-        },
-        {"name": "user", "scopes": ["self", "shares!user", *names]},
-        {"name": "server", "scopes": [*own, *names]},
-        {"name": "keeper", "scopes": [*activity, "delete:users"], "services": ["keeper"]},
-    ]

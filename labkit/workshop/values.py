@@ -9,13 +9,15 @@ import yaml
 
 from labkit.course import contents, progress
 from labkit.errors import LabError
+from labkit.workshop.board import sharing
 from labkit.workshop.networks import BOARD_PORT, HUB_PORT
+from labkit.workshop.roles import roles
 from labkit.workshop.settings import FILE, NAME, Workshop
 
 HEADER = """\
 # {title}: values for Zero to JupyterHub. Keep this file to yourself: it has the passwords.
 #   helm upgrade --install workshop jupyterhub --repo https://hub.jupyter.org/helm-chart/ --values FILE
-# To log in with accounts that people have already, replace hub.config:
+# To log in with accounts that people have already, replace hub.config and hub.extraConfig:
 #   https://z2jh.jupyter.org/en/stable/administrator/authentication.html
 """
 UID = 1000  # of `jovyan` in the image
@@ -28,6 +30,24 @@ mkdir -p {HOME}/board
 printenv WORKSHOP > {HOME}/board/{FILE}
 printf %s "$JUPYTERHUB_API_TOKEN" > {HOME}/board/board-token
 exec python -m labkit.workshop.board.service {HOME}/board 0.0.0.0
+"""
+# The chart's own shared password makes each leader an administrator, and hub 5.5 takes "Leader" for a participant.
+LOG_IN = """\
+from hmac import compare_digest
+from jupyterhub.auth import Authenticator
+from traitlets import List, Unicode
+
+class ClassPasswords(Authenticator):
+    password = Unicode(config=True)
+    leaders = List(Unicode(), config=True)
+    leaders_password = Unicode(config=True)
+
+    async def authenticate(self, handler, data):
+        name = self.normalize_username(data["username"])
+        password = self.leaders_password if name in self.leaders else self.password
+        return name if compare_digest(data["password"].encode(), password.encode()) else None
+
+c.JupyterHub.authenticator_class = ClassPasswords
 """
 MEMORY, CPU = "400M", 0.1  # each server's share for certain; an opened lab has 330 MiB, and is idle most of the time
 
@@ -53,21 +73,20 @@ def helm_values(workshop: Workshop, image: str, *, user_namespaces: bool = False
 
 def _hub(workshop: Workshop) -> dict[str, object]:
     """Return who may log in, and how many servers run."""
-    leaders = {"admin_users": workshop.leaders} if workshop.leaders else {}
-    admitted = {"allowed_users": workshop.names} if workshop.names else {"allow_all": True}
-    passwords = {"user_password": workshop.phrase or secrets.token_hex(8)}
-    if workshop.leaders:
-        passwords["admin_password"] = secrets.token_hex(16)
+    admitted = {"allowed_users": [*workshop.names, *workshop.leaders]} if workshop.names else {"allow_all": True}
     return {
         "activeServerLimit": workshop.users,
         "config": {
-            "JupyterHub": {
-                "authenticator_class": "shared-password",
-                "template_vars": {"announcement_login": workshop.title},
+            "JupyterHub": {"template_vars": {"announcement_login": workshop.title}},
+            "Authenticator": {"username_pattern": f"^{NAME.pattern}$", **admitted},
+            "ClassPasswords": {
+                "password": workshop.phrase or secrets.token_hex(8),
+                "leaders": workshop.leaders,
+                "leaders_password": secrets.token_hex(16),
             },
-            "Authenticator": {"username_pattern": f"^{NAME.pattern}$", **leaders, **admitted},
-            "SharedPasswordAuthenticator": passwords,
         },
+        "extraConfig": {"log-in": LOG_IN},
+        "loadRoles": roles(workshop),
     }
 
 
@@ -111,7 +130,10 @@ def _server(workshop: Workshop, name: str, tag: str, user_namespaces: bool) -> d
         "memory": {"limit": f"{limits.memory}M", "guarantee": MEMORY},
         "cpu": {"limit": limits.cpu / 100, "guarantee": CPU},
         "storage": {"capacity": f"{limits.home}Mi", "homeMountPath": HOME},
-        "extraEnv": {progress.BOARD: f"{BOARD}/services/board/report"},
+        "extraEnv": {
+            progress.BOARD: f"{BOARD}/services/board/report",
+            sharing.LEADERS: " ".join(workshop.leaders),
+        },
         # The chart lets the hub and the proxy in, and calls of the hub out. Beyond these, only names can be looked up,
         # and the board reached.
         "networkPolicy": {

@@ -62,7 +62,8 @@ def test_the_board_is_a_service_of_the_hub_that_proxy_and_participants_reach(wor
     values = yaml.safe_load(helm_values(workshop, "registry.example:5000/lab:1.0"))
     hub, server = values["hub"], values["singleuser"]
     assert hub["services"]["board"]["url"] == "http://hub:8082"
-    assert server["extraEnv"] == {"LABKIT_BOARD": "http://hub:8082/services/board/report"}
+    report = "http://hub:8082/services/board/report"
+    assert server["extraEnv"] == {"LABKIT_BOARD": report, "LABKIT_LEADERS": "leader"}
     (container,) = hub["extraContainers"]
     (port,), (opened,) = container["ports"], hub["service"]["extraPorts"]
     assert (port["containerPort"], opened["port"], opened["targetPort"]) == (8082, 8082, port["name"])
@@ -108,16 +109,15 @@ def test_only_the_named_and_the_phrases_knowers_log_in(tmp_path, workshop):
     config = yaml.safe_load(helm_values(workshop, "lab:1.0"))["hub"]["config"]
     assert config["Authenticator"] == {
         "username_pattern": "^[a-z][a-z0-9-]{0,29}$",
-        "admin_users": ["leader"],
-        "allowed_users": ["ana", "ben", "chi"],
+        "allowed_users": ["ana", "ben", "chi", "leader"],
     }
-    # JupyterHub refuses shorter ones.
-    passwords = config["SharedPasswordAuthenticator"]
-    assert len(passwords["user_password"]) >= 8 and len(passwords["admin_password"]) >= 32
+    passwords = config["ClassPasswords"]
+    assert passwords["leaders"] == ["leader"]
+    assert len(passwords["password"]) >= 16 and len(passwords["leaders_password"]) >= 32
     (tmp_path / "workshop.yaml").write_text("phrase: correct horse battery\n")
     config = yaml.safe_load(helm_values(read(tmp_path), "lab:1.0"))["hub"]["config"]
     assert config["Authenticator"].keys() == {"username_pattern", "allow_all"}
-    assert config["SharedPasswordAuthenticator"] == {"user_password": "correct horse battery"}
+    assert config["ClassPasswords"]["password"] == "correct horse battery" and not config["ClassPasswords"]["leaders"]
 
 
 @pytest.mark.parametrize("image", ["lab", "lab:", ":1.0", "registry.example:5000/lab"])

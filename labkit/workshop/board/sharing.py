@@ -16,7 +16,7 @@ WITHIN = 20  # seconds
 
 
 def share(lets_in: bool) -> None:
-    """Let each leader in, or nobody but the participant. Do nothing in a class without leaders, or on a cluster.
+    """Let each leader in, or nobody but the participant. Do nothing in a class without leaders.
 
     Raises `LabError` if the hub doesn't answer or refuses.
     """
