@@ -145,6 +145,13 @@ def opted_out(manifest):
     manifest["metadata"]["labels"] = {**manifest["metadata"]["labels"], OPT_OUT: "true"}
 
 
+def with_token_for_vault(manifest):
+    """A volume of the webhook's name that holds a token for another service."""
+    with_volume("aws-iam-token", "/var/run/secrets/vault")(manifest)
+    token = {"path": "vault-token", "audience": "vault", "expirationSeconds": 3600}
+    manifest["spec"]["volumes"] = [{"name": "aws-iam-token", "projected": {"sources": [{"serviceAccountToken": token}]}}]
+
+
 def with_volume(name, path):
     def change(manifest):
         manifest["spec"]["volumes"] = [{"name": name, "emptyDir": {}}]
@@ -166,6 +173,7 @@ def with_own_mount():
     ("pod-container-skipped", applying(lambda m: m["metadata"].update(annotations={SKIP: "aws"}))),
     ("pod-volume-name-taken", applying(with_volume("aws-iam-token", "/cache"))),
     ("pod-volume-name-taken", applying(with_volume("aws-iam-token", TOKEN_PATH))),
+    ("pod-volume-name-taken", applying(with_token_for_vault)),
     ("pod-mount-path-twice", with_own_mount()),
 ])  # fmt: skip
 def test_a_setting_that_keeps_the_webhook_out_gives_one_finding_and_its_repair_mends_it(id, answers):

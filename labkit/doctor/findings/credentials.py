@@ -39,7 +39,13 @@ EXPIRED = ("ExpiredTokenException", "ExpiredToken")
 ASSUME = "AssumeRoleWithWebIdentity"
 
 
-@cause("token-audience-mismatch", stages.TOKEN, LEARN, reads=(kinds.PODS,))
+@cause(
+    "token-audience-mismatch",
+    stages.TOKEN,
+    LEARN,
+    reads=(kinds.PODS,),
+    explained_by=("pod-volume-name-taken",),
+)
 def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
     """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
     audience = _audience(evidence)
