@@ -149,7 +149,8 @@ def with_token_for_vault(manifest):
     """A volume of the webhook's name that holds a token for another service."""
     with_volume("aws-iam-token", "/var/run/secrets/vault")(manifest)
     token = {"path": "vault-token", "audience": "vault", "expirationSeconds": 3600}
-    manifest["spec"]["volumes"] = [{"name": "aws-iam-token", "projected": {"sources": [{"serviceAccountToken": token}]}}]
+    sources = [{"serviceAccountToken": token}]
+    manifest["spec"]["volumes"] = [{"name": "aws-iam-token", "projected": {"sources": sources}}]
 
 
 def with_volume(name, path):
