@@ -22,6 +22,7 @@ const panel = window.jupyterapp.shell.currentWidget;
 panel.content.activeCellIndex = panel.content.model.cells.length - 1;
 await window.jupyterapp.commands.execute('notebook:run-cell');
 }"""
+MISSED = "Error displaying widget: model not found"
 # The note that the style sheet adds below a widget.
 NOTE = "getComputedStyle(document.querySelector('.labkit'), '::after').content"
 
@@ -261,9 +262,15 @@ def test_a_saved_copy_shows_its_reports_without_the_kernel_that_made_them(lab, o
     page.evaluate(SAVE)
 
     # A reloaded page finds the widgets of a kernel that still runs.
-    page.reload()
-    page.wait_for_function(READY)
-    expect(page.get_by_role("button", name="Check the OIDC provider again")).to_be_visible()
+    # JupyterLab waits two seconds for a widget's model, so a busy machine may need more than one reload.
+    button, missed = page.get_by_role("button", name="Check the OIDC provider again"), page.get_by_text(MISSED)
+    for _ in range(5):
+        page.reload()
+        page.wait_for_function(READY)
+        expect(button.or_(missed).first).to_be_visible()
+        if button.is_visible():
+            break
+    expect(button).to_be_visible()
 
     # After that, a new kernel starts with the page. It didn't make the saved widgets.
     page.evaluate(SHUT_DOWN)
@@ -272,4 +279,4 @@ def test_a_saved_copy_shows_its_reports_without_the_kernel_that_made_them(lab, o
         page.wait_for_function(READY)
         expect(page.get_by_text("right: the OIDC provider")).to_be_visible()
         expect(page.get_by_text("next:  run a cell in which a pod calls AWS")).to_be_visible()
-        expect(page.get_by_text("model not found")).to_have_count(0)
+        expect(page.get_by_text(MISSED)).to_have_count(0)
