@@ -73,6 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="labkit-home-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ["HOME"], ignore_errors=True))
         config.add_cleanup(forked_commands.begin())
+        # As in an activated environment: `labkit` alone is the command that a message names.
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def pytest_collection_finish() -> None:

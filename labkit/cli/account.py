@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
+from labkit.cli.commands import command
 from labkit.cli.given import Given, named
 from labkit.errors import LabError, answering
 
@@ -97,13 +98,13 @@ def policy(
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
         "The policy is too long for a user's inline policy. "
         "The account's administrator creates a managed policy from it, with\n"
-        f"  labkit policy{_again(parameters)} > {operator_policy.GROUP}.json\n"
+        f"  {command()} policy{_again(parameters)} > {operator_policy.GROUP}.json\n"
         f"  aws iam create-policy --policy-name {operator_policy.GROUP} "
         f"--policy-document file://{operator_policy.GROUP}.json\n"
         f"  aws iam attach-user-policy --user-name NAME "
         f"--policy-arn arn:{partition}:iam::{parameters.account_id}:policy/{operator_policy.GROUP}\n"
         "The user NAME also needs access to the cluster. The cluster's administrator grants it with\n"
-        f"  labkit policy --kubernetes{_again(parameters)} | kubectl apply -f -\n"
+        f"  {command()} policy --kubernetes{_again(parameters)} | kubectl apply -f -\n"
         f"  aws eks create-access-entry --cluster-name {parameters.cluster} --region {parameters.region} "
         f"--principal-arn ARN --kubernetes-groups {operator_policy.GROUP}\n{NEED_MORE}",
         err=True,

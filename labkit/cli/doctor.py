@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labkit.cli.commands import typed
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def _print_error(error: LabError, as_json: bool) -> None:
     if as_json:
         reason = {"what": error.what, "where": error.where, "next": error.next}
         typer.echo(json.dumps({"ok": False, "exit_code": COULD_NOT_LOOK, "could_not_look": reason}))
-    typer.secho(f"labkit doctor: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
+    typer.secho(f"labkit doctor: {typed(error)}", fg="red" if sys.stderr.isatty() else None, err=True)
 
 
 def _print_explanations(text: str, as_json: bool, names: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from labkit.cli.commands import command, typed
 from labkit.cli.terminal import unprotected
 from labkit.doctor import MARKS, Diagnosis, Finding, Survey, unread_lines
 from labkit.showing import few
@@ -127,7 +128,7 @@ def _show_errors_and_counts(console: Console, diagnoses: Sequence[Diagnosis]) ->
         _print(console, f"{RESULTS[result]} {said}: {few(names)}", COLOURS[result])
     if errors:
         namespace, account = errors[0].name.split("/")
-        _print(console, f"\nThe repair of one of them:  labkit doctor -n {namespace} -s {account}")
+        _print(console, f"\nThe repair of one of them:  {command()} doctor -n {namespace} -s {account}")
     _print(console, "")
 
 
@@ -203,7 +204,7 @@ def _height(lines: Iterable[str]) -> int:
 
 def _show_preparation(console: Console, wrong: Sequence[object], commands_after: str) -> None:
     if wrong and commands_after:
-        _print(console, f"Before you run a repair in a shell, run:  {commands_after}")
+        _print(console, f"Before you run a repair in a shell, run:  {typed(commands_after)}")
 
 
 def _result(diagnosis: Diagnosis) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labkit import simulator
+from labkit.cli.commands import typed
 from labkit.errors import LabError, UnknownName
 from labkit.simulator import Folder
 
@@ -50,8 +51,8 @@ def break_(
             typer.echo(f"In the pod, {command} now says:  {answer}")
         there = f" --cluster {cluster}" if cluster != "blue" else ""
         there += " --probe" if chosen.needs_probe and not drawn else ""
-        typer.echo(f"Next:  labkit doctor -n {namespace} -s {service_account}{there}")
-        typer.echo(f"Undo:  labkit mend{_different(namespace, service_account, role, cluster)}")
+        typer.echo(typed(f"Next:  labkit doctor -n {namespace} -s {service_account}{there}"))
+        typer.echo(typed(f"Undo:  labkit mend{_different(namespace, service_account, role, cluster)}"))
 
 
 def mend(

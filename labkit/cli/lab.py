@@ -4,7 +4,6 @@ import datetime
 import json
 import os
 import re
-import shutil
 import sys
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated
 import typer
 
 from labkit import simulator
+from labkit.cli.commands import command, typed
 from labkit.errors import LabError
 from labkit.simulator import Folder, environment
 
@@ -29,7 +29,7 @@ def env() -> None:
 
     leading = variables()
     # On stderr, because the shell evaluates stdout.
-    typer.echo(on_cluster(running()[1]), err=True)
+    typer.echo(typed(on_cluster(running()[1])), err=True)
     for name in sorted(os.environ):
         if environment.is_open(name) and name not in leading:
             typer.echo(f"unset {name}")
@@ -48,18 +48,6 @@ def variables() -> dict[str, str]:
     return environment.variables(folder, state.endpoint_url, state.region) | {"PATH": path}
 
 
-def command() -> str:
-    """Return the shell command that runs this installation of labkit.
-
-    It's `labkit`, or the installed program's path if PATH has another `labkit` or none.
-    """
-    path = Path(sys.executable).parent / "labkit"
-    if shutil.which("labkit") == str(path):
-        return "labkit"
-    here = Path.cwd()
-    return quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
-
-
 def status(
     report: Annotated[bool, typer.Option(help="Print a report without secrets, to paste into a question.")] = False,
 ) -> None:
@@ -67,7 +55,7 @@ def status(
     from labkit.cli import status as status_of
 
     folder = Folder.find()
-    typer.echo(status_of.report(folder) if report else status_of.summary(folder))
+    typer.echo(status_of.report(folder) if report else typed(status_of.summary(folder)))
 
 
 def trail(
@@ -210,7 +198,7 @@ def reset() -> None:
     simulator.forget(folder)
     if left:
         raise left
-    typer.echo(f"The lab in {folder.path} is empty. Next:  labkit up")
+    typer.echo(typed(f"The lab in {folder.path} is empty. Next:  labkit up"))
 
 
 def down(
@@ -226,7 +214,7 @@ def down(
     other = (
         ""
         if bare or not folder.bare.is_running()
-        else " The API server of `labkit up --bare` does run. To end it:  labkit down --bare"
+        else f" The API server of `labkit up --bare` does run. To end it:  {command()} down --bare"
     )
     typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.{other}")
 

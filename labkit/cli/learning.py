@@ -14,8 +14,9 @@ from urllib.parse import urlencode, urlsplit
 
 import typer
 
+from labkit.cli.commands import command
 from labkit.cli.given import Given, named
-from labkit.cli.lab import command, variables
+from labkit.cli.lab import variables
 from labkit.cli.up import start
 from labkit.course import NOTEBOOKS, contents, renumbering
 from labkit.course import progress as progress_of
@@ -156,7 +157,7 @@ def put_aside(learn: Path, number: str) -> tuple[str, str]:
         raise LabError(
             f"{number!r} does not name exactly one notebook in {LEARN}/.",
             where=f"{LEARN}/ has {', '.join(known) or 'no notebooks'}",
-            next=f"{command()} lab --fresh {known[0].partition('-')[0]}" if known else f"{command()} lab",
+            next=f"labkit lab --fresh {known[0].partition('-')[0]}" if known else "labkit lab",
         )
     (copy,) = copies
     aside = next(

@@ -12,39 +12,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from labkit.cli import account, certificate, doctor, faults, lab, learning, webhook, workshop
+from labkit.cli.commands import PAGES, command, typed
 from labkit.cli.fleet import fleet
 from labkit.cli.run import diff, run
 from labkit.cli.terminal import protected
 from labkit.cli.up import up
 from labkit.course import MANUAL, NOTEBOOKS
 from labkit.errors import LabError, by_the_cluster
-
-# The pages of the manual, each with the commands whose help names it.
-PAGES = {
-    "doctor": ("doctor",),
-    "eks": ("checklist", "plan", "policy", "remove"),
-    "many-clusters": ("diff", "fleet"),
-    "set-up": ("lab",),
-    "terminal": (
-        *(
-            "break",
-            "certificate",
-            "clock",
-            "down",
-            "env",
-            "fetch",
-            "mend",
-            "progress",
-            "reset",
-            "restore",
-            "run",
-            "snapshot",
-        ),
-        *("status", "trail", "up", "verify"),
-    ),
-    "webhook": ("manifest", "serve", "webhook"),
-    "workshop": ("board", "cards", "export", "forget", "goto", "guide", "init", "rehearse", "values", "workshop"),
-}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,12 +51,12 @@ def _labkit(
         ) from error
 
 
-command: Callable[..., None]
-for command in (up, lab.env, run, fleet, diff, lab.status, lab.trail):
-    app.command()(command)
+taken: Callable[..., None]
+for taken in (up, lab.env, run, fleet, diff, lab.status, lab.trail):
+    app.command()(taken)
 app.command(context_settings={"ignore_unknown_options": True})(lab.clock)  # -30m is a value
-for command in (lab.fetch, lab.snapshot, lab.restore, lab.reset, lab.down):
-    app.command()(command)
+for taken in (lab.fetch, lab.snapshot, lab.restore, lab.reset, lab.down):
+    app.command()(taken)
 app.command(context_settings={"ignore_unknown_options": True})(learning.lab)  # they are JupyterLab's
 app.command()(learning.progress)
 app.command()(learning.checklist)
@@ -151,14 +125,14 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        app()
+        app(prog_name=command())
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
         shown = error if isinstance(error, LabError) else by_the_cluster(error)
         if shown is None:
             raise
-        typer.secho(f"labkit: {shown}", fg="red" if sys.stderr.isatty() else None, err=True)
+        typer.secho(f"labkit: {typed(shown)}", fg="red" if sys.stderr.isatty() else None, err=True)
         raise SystemExit(shown.exit_code) from None
 
 

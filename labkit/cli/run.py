@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labkit.cli.commands import command
 from labkit.cli.given import FromFile, Given, named
-from labkit.cli.lab import command
 from labkit.cli.terminal import unprotected
 from labkit.course import NOTEBOOKS
 from labkit.errors import LabError

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from labkit import simulator
-from labkit.cli.lab import command, running
+from labkit.cli.commands import command
+from labkit.cli.lab import running
 from labkit.errors import LabError, UnknownName
 from labkit.simulator import Folder, JoinedFolder
 from labkit.simulator import kubeconfig as kubeconfig_of_the_lab

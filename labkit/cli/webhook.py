@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labkit.cli.commands import command
 from labkit.errors import LabError
 from labkit.simulator import Folder
 
@@ -100,7 +101,7 @@ def serve(
         typer.echo(
             f"Ready: {address.url}, for the service accounts of {client.base_url}. Ctrl-C ends the webhook.\n"
             "Next, in another terminal, as an administrator of the cluster:\n"
-            f"  labkit webhook manifest --listen {address.socket}{more} | kubectl apply -f -",
+            f"  {command()} webhook manifest --listen {address.socket}{more} | kubectl apply -f -",
             err=True,
         )
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from labkit import workshop
+from labkit.cli.commands import command
 from labkit.errors import LabError
 from labkit.showing import counted
 
@@ -19,7 +20,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The fold
     """Write workshop.yaml and jupyterhub_config.py, for you to edit."""
     for file in workshop.write_examples(folder):
         typer.echo(f"Written: {file}")
-    typer.echo(f"Next:  edit workshop.yaml, then: labkit workshop up {folder}")
+    typer.echo(f"Next:  edit workshop.yaml, then: {command()} workshop up {folder}")
 
 
 @app.command()
@@ -34,9 +35,9 @@ def up(folder: Folder) -> None:
     for sentence in workshop.running.weaker():
         typer.echo(f"Note:   {sentence}", err=True)
     typer.echo(
-        f"Cards:  labkit workshop cards {folder}\n"
-        f"State:  labkit workshop status {folder}\n"
-        f"End:    labkit workshop down {folder}"
+        f"Cards:  {command()} workshop cards {folder}\n"
+        f"State:  {command()} workshop status {folder}\n"
+        f"End:    {command()} workshop down {folder}"
     )
 
 
@@ -89,7 +90,7 @@ def break_(
     typer.echo(
         f"{counted(labs, 'lab')} at work will break within a minute or two, and every other lab when it starts.\n"
         f"Who has mended it:  {' or '.join(_boards(read))}\n"
-        f"Undo:               labkit workshop mend {folder}"
+        f"Undo:               {command()} workshop mend {folder}"
     )
 
 

@@ -14,8 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 
 from labkit.cli import terminal
+from labkit.cli.commands import typed
+from labkit.cli.main import app
 from labkit.simulator.folder import Folder
 from labkit.simulator.process import State
 from tests import commands
@@ -190,6 +193,30 @@ def test_without_a_lab_a_command_says_how_to_start_one(tmp_path, command):
     done = labkit(*command.split(), home=tmp_path / "none")
     assert done.returncode == 1
     assert "labkit up" in done.stderr
+
+
+def test_outside_an_activated_environment_messages_name_a_command_that_can_be_typed(tmp_path):
+    def said(*arguments, cwd=tmp_path, path="/usr/bin"):
+        done = commands.labkit(*arguments, cwd=cwd, LABKIT_HOME=str(tmp_path / "lab"), PATH=str(path))
+        return done.stdout + done.stderr
+
+    program = Path(sys.executable).parent / "labkit"
+    assert said("env").endswith(f"next:  {program} up\n")
+    assert said("env", cwd=program.parent.parent).endswith("next:  bin/labkit up\n")
+    assert said("status").endswith(f"Next:  {program} up\n")
+    assert f"Usage: {program} up [OPTIONS]" in said("up", "--hours")
+    assert '"next": "labkit doctor' in said("doctor", "--explain", "?", "--json")
+    (tmp_path / "labkit").symlink_to(program)  # as pipx installs it
+    assert said("env", path=tmp_path).endswith("next:  labkit up\n")
+
+
+def test_every_command_is_typed_with_the_program_s_path(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    program = Path(sys.executable).parent / "labkit"
+    for name in typer.main.get_command(app).commands:
+        assert typed(f"labkit {name} -n shop") == f"{program} {name} -n shop"
+    prose = "start the lab with the labkit version that made it"
+    assert typed(prose) == prose
 
 
 def test_down_mentions_a_bare_api_server_only_while_one_runs(tmp_path):

@@ -20,6 +20,7 @@ from tests.lifecycle.processes import gone, run_a_pod, server
 
 SOON = 90  # seconds, enough on a busy machine; a command that waits forever fails the test
 CONTAINER = ("unshare", "--map-root-user", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child")
+ACTIVATED = {"PATH": os.pathsep.join([str(commands.LABKIT.parent), os.environ["PATH"]])}
 # A process that looks like a server: it holds the lock, listens, and does what the last argument says.
 LIKE_A_SERVER = """
 import fcntl, json, os, socket, sys
@@ -176,7 +177,7 @@ def test_commands_do_not_wait_forever_for_a_server_lock_without_a_server(labkit,
 @pytest.mark.network
 def test_commands_in_another_container_find_and_end_the_lab(labkit):
     """Each container has its own process ids: the server's id belongs to another program there."""
-    environment = os.environ | {"LABKIT_HOME": str(labkit.folder.path), "LABKIT": str(commands.LABKIT)}
+    environment = os.environ | {"LABKIT_HOME": str(labkit.folder.path), "LABKIT": str(commands.LABKIT)} | ACTIVATED
     one = subprocess.Popen(
         [*CONTAINER, "bash", "-c", '"$LABKIT" up >&2 && echo up && exec cat'],
         env=environment,
@@ -213,7 +214,7 @@ def test_commands_in_another_container_find_and_end_the_lab(labkit):
 @pytest.mark.network
 def test_commands_say_to_run_down_in_the_container_whose_server_hangs(labkit, like_a_server):
     like_a_server("hangs")
-    environment = os.environ | {"LABKIT_HOME": str(labkit.folder.path), "LABKIT": str(commands.LABKIT)}
+    environment = os.environ | {"LABKIT_HOME": str(labkit.folder.path), "LABKIT": str(commands.LABKIT)} | ACTIVATED
     run = [*CONTAINER, "bash", "-c", '"$LABKIT" status; "$LABKIT" down']
     done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=SOON)
     assert "a process of another container hangs, or was stopped" in done.stderr
