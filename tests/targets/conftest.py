@@ -5,6 +5,7 @@ The environment is the one that `labkit env` sets. The cluster is `kind_existing
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +222,8 @@ def programs(empty, tmp_path, monkeypatch):
 
     def install(**does: str) -> Path:
         folder = kind_fake.install(tmp_path / "bin", **does)
-        monkeypatch.setenv("PATH", os.pathsep.join([str(folder), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]))
+        path = [folder, Path(sys.executable).parent, "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        monkeypatch.setenv("PATH", os.pathsep.join(map(str, path)))
         real = kind_program.shutil.which
         monkeypatch.setattr(
             kind_program.shutil,

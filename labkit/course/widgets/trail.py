@@ -124,7 +124,7 @@ def who(record: Record) -> str:
     For a caller without a proven identity, return only its type, such as ``Unknown``.
     """
     identity = record.get("userIdentity") or {}
-    arn = Arn.find(identity.get("arn") or "")
+    arn = Arn.find(str(identity.get("arn", "")))
     if arn and arn.session_role:
         return arn.session_role
     if name := identity.get("userName"):
@@ -136,7 +136,7 @@ def who(record: Record) -> str:
 
 def session_of(record: Record) -> str:
     """Return ``ROLE/SESSION`` if the caller is a role session; otherwise, the same name as `who`."""
-    arn = Arn.find((record.get("userIdentity") or {}).get("arn") or "")
+    arn = Arn.find(str((record.get("userIdentity") or {}).get("arn", "")))
     return arn.resource.removeprefix("assumed-role/") if arn and arn.session_role else who(record)
 
 

@@ -23,6 +23,9 @@ SHORTEST_SECRET = 8
 TOKENS = re.compile(r"eyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?|IQoJb3JpZ2luX2Vj[\w+/=%-]*|k8s-aws-v1\.[\w=%-]+")
 MARKS = ("eyJ", "IQoJb3JpZ2luX2Vj", "k8s-aws-v1.")  # each token has one of these marks, which are quick to find
 PLAIN = re.compile("[A-Za-z0-9]+")
+# The fields of a record that its readers count on.
+TEXTS = ("eventID", "eventName", "eventSource", "eventTime")
+PARTS = ("lab", "userIdentity")
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 _log = logging.getLogger(__name__)
@@ -51,16 +54,16 @@ class Trail:
 
     @staticmethod
     def newest(file: Path, containing: str = "") -> Iterator[Record]:
-        """Yield the complete records of the trail in ``file``, newest first.
+        """Yield the complete records of the trail in ``file``, newest first. Leave out what isn't a record.
 
         With ``containing``, yield only the records that contain this text.
         """
         wanted = json.dumps(containing)[1:-1].encode()
         for line in _lines_backwards(file):
             if line and wanted in line:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, RecursionError):
                     record: Record = json.loads(line)
-                    if isinstance(record, dict):
+                    if _is_record(record):
                         yield record
 
     @staticmethod
@@ -92,6 +95,15 @@ class Trail:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _is_record(record: object) -> bool:
+    """A trail may come from a stranger's snapshot."""
+    return (
+        isinstance(record, dict)
+        and all(isinstance(record.get(name, ""), str) for name in TEXTS)
+        and all(isinstance(record.get(name) or {}, dict) for name in PARTS)
+    )
 
 
 def put_aside(file: Path) -> Path:

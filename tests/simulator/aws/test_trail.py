@@ -361,6 +361,15 @@ def test_labkit_trail_says_that_no_lab_has_left_a_trail(tmp_path):
     assert "labkit up" in done.stderr
 
 
+def test_labkit_trail_leaves_out_what_is_not_a_record(tmp_path):
+    wrong = ({"eventName": ["x"]}, {"userIdentity": "me"}, {"lab": ["allowed"]}, {"eventTime": 5})
+    lines = [json.dumps(record(0) | each) for each in wrong]
+    lines += ["[" * 100_000, "1", '{"eventName"', "\x00", json.dumps(record(0) | {"userIdentity": {"arn": 7}})]
+    (tmp_path / "trail.jsonl").write_text("\n".join([*lines, json.dumps(record(1))]) + "\n")
+    assert len(labkit_trail(tmp_path, "--json").splitlines()) == 2
+    assert len(labkit_trail(tmp_path).splitlines()) == 3  # and the table's header
+
+
 def test_labkit_trail_shows_the_last_20_records_of_a_long_trail(tmp_path):
     file = tmp_path / "trail.jsonl"
     line = json.dumps(record(0) | {"requestParameters": {"x": "y" * 500}}) + "\n"
