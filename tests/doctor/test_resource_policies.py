@@ -1,11 +1,15 @@
 """What the doctor says of an action whose answer depends on the resource's policy, or on values of the pod's call."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from labkit import doctor
 from labkit.doctor import stages
-from tests.doctor.recording import ACCOUNT_ID, BUCKET_POLICY, ROLE, ROLE_ARN, healthy
+from labkit.doctor.evidence import Evidence, Reads
+from labkit.errors import NotAllowed
+from tests.doctor.recording import ACCOUNT_ID, BUCKET_POLICY, CONNECTION, PARAMETERS, ROLE, ROLE_ARN, healthy
 from tests.doctor.test_permissions import (
     BUCKET,
     READ_ONLY,
@@ -139,3 +143,86 @@ def test_a_bucket_that_admits_only_one_roles_id_denies_the_others(pattern, ids):
     assert found(answers) == []
     assert examine(answers | asked("s3:ListBucket", deny("s3:*", [BUCKET], **EVERYBODY, Condition=organization))[0],
                    **WANTED).checks[stages.PERMISSIONS].missing == ["depends on aws:PrincipalOrgID"]  # fmt: skip
+
+
+ANOTHER = f"arn:aws:iam::{ACCOUNT_ID}:role/team/other"
+
+
+def trusted(*statements, role=ANOTHER, decision="allowed"):
+    """The answers about an sts:AssumeRole of a role with this trust policy, and the settings that ask for it."""
+    name = role.rpartition("/")[2]
+    answers = healthy() | inline(own=policy(allow("sts:*" if decision == "allowed" else "s3:*")))
+    answers[f"iam:SimulatePrincipalPolicy {ROLE_ARN} sts:AssumeRole {role} ({ACCOUNT_ID})"] = {"EvalDecision": decision}
+    trust = {"RoleName": name, "Arn": role, "AssumeRolePolicyDocument": policy(*statements)} if statements else None
+    return {f"iam:GetRole {name} ({ACCOUNT_ID})": trust} | answers, {"action": "sts:AssumeRole", "resource": role}
+
+
+def trusting(action="sts:AssumeRole", effect="Allow", **more):
+    return {"Effect": effect, "Action": action, **more}
+
+
+@pytest.mark.parametrize(("statements", "decision", "ids"), [
+    ([trusting(**OF_ACCOUNT)], "allowed", []),
+    ([trusting(**OF_ROLE)], "allowed", []),
+    ([trusting(**OF_ROLE)], "implicitDeny", []),
+    ([trusting(**OF_ACCOUNT)], "implicitDeny", ["role-lacks-permission"]),
+    ([trusting(Principal={"Service": "ec2.amazonaws.com"})], "allowed", ["role-not-admitted-by-resource-policy"]),
+    ([trusting("sts:TagSession", **OF_ROLE)], "allowed", ["role-not-admitted-by-resource-policy"]),
+    ([trusting(**OF_ROLE), trusting(effect="Deny", **EVERYBODY)], "allowed", ["role-not-admitted-by-resource-policy"]),
+    ([], "allowed", ["role-not-admitted-by-resource-policy"]),
+])  # fmt: skip
+def test_a_role_that_the_pod_assumes_has_to_admit_the_pods_role(statements, decision, ids):
+    answers, settings = trusted(*statements, decision=decision)
+    answers |= document(READ_ONLY, policy())
+    assert result(answers, settings)[0] == ids
+
+
+def test_a_trust_policy_with_an_external_id_gives_no_tick():
+    condition = {"StringEquals": {"sts:ExternalId": "secret"}}
+    answers, settings = trusted(trusting(**OF_ROLE, Condition=condition))
+    assert result(answers, settings) == ([], ["depends on sts:ExternalId"], "·")
+
+
+@pytest.mark.parametrize("decision", ["allowed", "implicitDeny"])
+def test_a_role_that_may_not_assume_itself_is_to_be_left_out_of_the_programs_settings(decision):
+    answers, settings = trusted(role=ROLE_ARN, decision=decision)
+    answers |= document(READ_ONLY, policy()) | {ROLE: healthy()[ROLE]}
+    (finding,) = [each for each in examine(answers, **settings).findings if each.severity == "error"]
+    assert finding.id == "role-not-admitted-by-resource-policy"
+    assert finding.summary.startswith("The pod already acts as my-role, and this role's trust policy doesn't let it")
+    assert "program" in finding.repair
+    assert "Allow" not in finding.repair
+
+
+def test_the_advice_for_a_trust_policy_is_a_statement_that_iam_accepts():
+    answers, settings = trusted(trusting(Principal={"Service": "ec2.amazonaws.com"}))
+    finding, *_ = examine(answers, **settings).findings
+    statement = json.loads(finding.repair.splitlines()[-1].lstrip("# "))
+    assert statement == trusting(**OF_ROLE)
+    assert finding.source == "iam:GetRole"
+
+
+def test_a_role_that_does_not_exist_is_said_to_be_missing():
+    finding, *_ = examine(*trusted()[:1], **trusted()[1]).findings
+    assert finding.summary == f"The pod can't assume the role other: it doesn't exist in the account {ACCOUNT_ID}."
+    assert finding.found == "no such role"
+    assert "statement" not in finding.repair
+
+
+def test_a_role_of_an_account_that_you_may_not_enter_gives_no_tick():
+    def refuse(_):
+        raise NotAllowed("AWS does not allow AssumeRole")
+
+    role = "arn:aws:iam::111111111111:role/other"
+    answers, settings = trusted(role=role)
+    evidence = Evidence(PARAMETERS, replace(CONNECTION, account=refuse), reads=Reads(answers), **settings)
+    seen = doctor.examine(evidence)
+    assert (seen.findings, seen.exit_code) == ([], 2)
+    assert seen.checks[stages.PERMISSIONS].missing == ["sts:AssumeRole into 111111111111 (123456789012)"]
+
+
+def test_a_trust_policy_says_nothing_about_other_actions_on_the_role():
+    answers, settings = trusted(trusting(Principal={"Service": "ec2.amazonaws.com"}))
+    simulated = f"iam:SimulatePrincipalPolicy {ROLE_ARN} iam:PassRole {ANOTHER} ({ACCOUNT_ID})"
+    answers[simulated] = {"EvalDecision": "allowed"}
+    assert result(answers, settings | {"action": "iam:PassRole"})[0] == []

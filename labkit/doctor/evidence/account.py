@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from labkit.connection import Connection, Record
 from labkit.doctor.evidence.reading import Answer, NotRead, Read, Reads
+from labkit.errors import NotAllowed
 from labkit.policy.arn import Arn
 from labkit.run_parameters import RUN_TAG
 
@@ -33,8 +34,9 @@ ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
 EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([0-9A-Za-z]+)")
 
 
-# The calls that return a resource's own policy, by service.
+# The calls that return a resource's own policy, by service. A role's own policy is its trust policy.
 RESOURCE_POLICY = {
+    "iam": "iam:GetRole",
     "s3": "s3:GetBucketPolicy",
     "kms": "kms:GetKeyPolicy",
     "sqs": "sqs:GetQueueAttributes",
@@ -79,7 +81,7 @@ class AwsAccounts:
 
         try:
             session = self._connection.account(account_id)
-        except ClientError:
+        except (ClientError, NotAllowed):
             session = None
         if session is None:
             read = Read("sts:AssumeRole into", account_id, f"({self._connection.account_id})", "AWS")
@@ -268,10 +270,6 @@ class Account:
 
     # Resource policies.
 
-    def bucket_policy(self, bucket: str) -> object:
-        """Return a bucket's policy; None if the bucket has no policy or doesn't exist."""
-        return self.resource_policy(f"arn:aws:s3:::{bucket}")
-
     def resource_policy(self, arn: str) -> object:
         """Return the policy of a resource, of a service in `RESOURCE_POLICY`; None if the resource has none.
 
@@ -282,6 +280,7 @@ class Account:
         https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetResourcePolicy.html
         https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_GetResourcePolicy.html
         https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_GetRepositoryPolicy.html
+        https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html
         """
         named = Arn.parse(arn)
         kind, _, name = named.resource.partition("/")
@@ -294,6 +293,8 @@ class Account:
             "dynamodb": (name, {"ResourceArn": "/".join(arn.split("/")[:2])}),
             "ecr": (name, {"repositoryName": name}),
         }
+        if named.service == "iam" and kind == "role":
+            return role["AssumeRolePolicyDocument"] if (role := self.role(named.name)) else None
         if named.service not in requests:
             return None
         label, request = requests[named.service]

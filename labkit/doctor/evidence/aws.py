@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from labkit.doctor.evidence import candidates
 from labkit.doctor.evidence.account import ROLE_ARN, Account, AwsAccounts, is_pattern, run_of, tags_of
@@ -173,7 +173,8 @@ class AwsReading:
         document = account.resource_policy(str(arn))
         if not isinstance(document, dict):
             return None
-        return Policy.read(cast("Document", document), kind="resource", name=f"the policy of {arn.name}")
+        kind: Literal["trust", "resource"] = "trust" if arn.service == "iam" else "resource"
+        return Policy.read(cast("Document", document), kind=kind, name=f"the policy of {arn.name}")
 
     @property
     def attached_policies(self) -> list[str]:

@@ -86,6 +86,10 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
     denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
     if policy_not_attached(evidence) and not denying:
         return None
+    # A role that assumes itself gains nothing from a permission: the finding on its trust policy says so.
+    trust = evidence.aws.resource_policy if request.resource == evidence.expected.role_arn else None
+    if trust and not matching([trust], request, allow=True):
+        return None
     return Symptom(
         summary=f"The role isn't allowed to do {evidence.expected.action} on {evidence.expected.resource}.",
         expected=f"{evidence.expected.action} allowed",

@@ -59,7 +59,7 @@ def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
     bucket = _bucket(evidence)
     if evidence.aws.role is None or not bucket:
         return None
-    document = evidence.aws.account.bucket_policy(bucket)
+    document = evidence.aws.account.resource_policy(f"arn:aws:s3:::{bucket}")
     if not isinstance(document, dict):
         return None
     policy = Policy.read(document, kind="resource", name=f"the policy of {bucket}")
@@ -86,7 +86,7 @@ def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
 def not_admitted_by_resource(evidence: Evidence) -> Symptom | None:
     """The resource's own policy denies the action. Or nothing in the policy admits the role, although that is needed.
 
-    It's needed for a KMS key, and for a resource of another account.
+    It's needed for a KMS key, for a role that the pod's role assumes, and for a resource of another account.
 
     https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic-cross-account.html
@@ -94,7 +94,8 @@ def not_admitted_by_resource(evidence: Evidence) -> Symptom | None:
     arn = Arn.find(evidence.expected.resource)
     if evidence.aws.role is None or arn is None or arn.service == "s3" or not is_decided(evidence):
         return None
-    must_admit = arn.service == "kms" or arn.account != evidence.expected.role_account_id
+    is_assumed = arn.resource.startswith("role/") and evidence.expected.action.lower().startswith("sts:")
+    must_admit = arn.service == "kms" or is_assumed or arn.account != evidence.expected.role_account_id
     policy = evidence.aws.resource_policy
     if arn.service not in RESOURCE_POLICY or is_pattern(arn) or (policy is None and not must_admit):
         return None
@@ -106,14 +107,22 @@ def not_admitted_by_resource(evidence: Evidence) -> Symptom | None:
         return None
     action, resource = evidence.expected.action, evidence.expected.resource
     denials = "; ".join(json.dumps(statement.raw) for _, statement in denied.applying)
+    own = f"The trust policy of {arn.name}" if is_assumed else "The resource's own policy"
+    summary = f"{own} admits neither the role nor its account, so the role's policies aren't enough."
+    actual = denials or f"no statement{' of the policy' if policy else ', because no policy is found,'} allows that"
+    if denials:
+        summary = f"{own} denies what the role's policies allow."
+    elif resource == evidence.expected.role_arn:
+        summary = f"The pod already acts as {arn.name}, and this role's trust policy doesn't let it assume itself."
+    elif is_assumed and policy is None:
+        summary = f"The pod can't assume the role {arn.name}: it doesn't exist in the account {arn.account}."
+        actual = "no such role"
     return Symptom(
-        summary="The resource's own policy denies what the role's policies allow."
-        if denials
-        else "The resource's own policy admits neither the role nor its account, so the role's policies aren't enough.",
+        summary=summary,
         expected=f"a policy of {resource} that lets {evidence.expected.role_arn} do {action}",
-        found=denials or f"no statement{' of the policy' if policy else ', because no policy is found,'} allows that",
+        found=actual,
         source=RESOURCE_POLICY[arn.service],
-        repair=advice.resource_policy_stays(evidence),
+        repair=advice.resource_policy_stays(evidence, is_missing=is_assumed and policy is None),
     )
 
 

@@ -306,13 +306,23 @@ def pod_identity_role_stays(arn: str, service: str, actions: list[str]) -> str:
     )
 
 
-def resource_policy_stays(evidence: Evidence) -> str:
-    """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_identity-vs-resource.html"""
+def resource_policy_stays(evidence: Evidence, *, is_missing: bool) -> str:
+    """Return advice about a resource whose policy doesn't admit the role, or that `is_missing`.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_identity-vs-resource.html
+    """
     expected, arn = evidence.expected, Arn.parse(evidence.expected.resource)
-    # In a key's policy, the resource is always the key itself.
-    resource = "*" if arn.service == "kms" else expected.resource
-    principal = {"AWS": expected.role_arn}
-    statement = {"Effect": "Allow", "Principal": principal, "Action": expected.action, "Resource": resource}
+    if expected.resource == expected.role_arn:
+        return said(
+            f"Nothing is changed: the pod's SDK gets {arn.name} with the pod's token, so no program has to assume it.",
+            f"Take {arn.name} out of the settings of the pod's program, such as a role_arn in its configuration.",
+        )
+    if is_missing:
+        return said(f"If {expected.resource} is right, its account's owner has to create the role.")
+    statement = {"Effect": "Allow", "Principal": {"AWS": expected.role_arn}, "Action": expected.action}
+    # In a key's policy, the resource is always the key itself. A trust policy has no resource.
+    if arn.service != "iam":
+        statement["Resource"] = "*" if arn.service == "kms" else expected.resource
     return said(
         f"Nothing is changed: the owner of {expected.resource} decides which roles its policy admits.",
         "Ask them to take away a Deny that covers the role, and to add this statement:",
