@@ -72,7 +72,7 @@ MARKDOWN: dict[str, Any] = {"cell_type": "markdown"}
 
 ROW = re.compile(r"^\| \[(?P<label>.+?)\]\(notebooks/(?P<name>.+?\.ipynb)\) \| (?P<about>.+?) \|$", re.M)
 TIME = re.compile(r"^Time: (.+?)\.", re.M)
-EXERCISE = re.compile(r'lab\.exercise\("(\d\d-[a-z])"\)')
+EXERCISE = re.compile(r'lab\.exercise\("(\w+-[a-z])"\)')
 # The beginning of a question in text output.
 QUESTION = re.compile(r"^(\d\d-\d+)  ", re.M)
 LINK = re.compile(r"\]\((?P<page>[\w./-]+\.md)(?:#(?P<anchor>[\w-]+))?\)")

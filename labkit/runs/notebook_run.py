@@ -71,12 +71,17 @@ class Interrupted(LabError):
 
 
 def run(
-    notebook: Path | str, output: Path | str, parameters: Mapping[str, object] | None = None, *, progress: bool = False
+    notebook: Path | str,
+    output: Path | str,
+    parameters: Mapping[str, object] | None = None,
+    *,
+    progress: bool = False,
+    skips: bool = True,
 ) -> Run:
     """Execute a notebook with these parameters. Write the executed notebook to `output`, even if the run fails.
 
     With moto and kind, the kernel gets none of this machine's AWS and proxy variables. With `progress`, stderr shows a
-    progress bar.
+    progress bar. Unless `skips` is false, the run skips each cell with the tag `skip-execution`, as papermill does.
 
     Raises:
         UnknownName, InvalidParameter: a parameter is wrong; nothing was made.
@@ -101,7 +106,8 @@ def run(
     # papermill warns of parameters that the notebook doesn't list. They are valid, as checked above.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     failure = None
-    with _environment(targets.target(validated.target).environment(os.environ)), _sockets() as sockets:
+    with _environment(targets.target(validated.target).environment(os.environ)), _sockets() as config:
+        config.PapermillNotebookClient.skip_cells_with_tag = "skip-execution" if skips else ""
         try:
             papermill.execute_notebook(
                 str(notebook),
@@ -110,7 +116,7 @@ def run(
                 progress_bar=progress,
                 engine_name=_engine(),
                 extra_arguments=[*QUIET, *RARE_COLLECTION],
-                config=sockets,
+                config=config,
             )
         except PapermillExecutionError as error:
             failure = error
@@ -175,7 +181,7 @@ def refresh(notebook: Path | str) -> Run:
     """
     notebook = Path(notebook)
     with tempfile.TemporaryDirectory() as folder:
-        done = run(notebook, Path(folder) / notebook.name)
+        done = run(notebook, Path(folder) / notebook.name, skips=False)
         notebook.write_bytes(done.output.read_bytes())
     return replace(done, output=notebook)
 

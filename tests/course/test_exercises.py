@@ -23,7 +23,9 @@ ATTEMPTS = [
     attempt
     for number, file in lessons.FILES.items()
     if exercises.of_notebook(number)
-    for attempt in importlib.import_module(f"tests.course.attempts.{file.stem[3:].replace('-', '_')}").ATTEMPTS.all
+    for attempt in importlib.import_module(
+        f"tests.course.attempts.{lessons.unnumbered(file).replace('-', '_')}"
+    ).ATTEMPTS.all
 ]
 # Here, a few tries at one exercise of each notebook. `make lessons` tries them all.
 FEW = [each for each in ATTEMPTS if each.exercise.endswith("-a") and not each.title]

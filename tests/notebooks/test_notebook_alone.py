@@ -4,13 +4,15 @@
 alone in an empty lab, unsolved, in `tests/course/test_copies.py`.
 """
 
+import re
+
 import pytest
 
 from labkit.course import lessons
 from tests.notebooks.books import FOLDER, NAMES, executed, outputs
 
 ELSEWHERE = (*lessons.FILES, "97", "98")
-ALONE = [name for name in NAMES if name.partition("-")[0] not in ELSEWHERE]
+ALONE = [name for name in NAMES if re.split(r"\W", name)[0] not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("name", ALONE)

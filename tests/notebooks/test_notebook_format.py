@@ -16,6 +16,8 @@ from tests.notebooks.books import FOLDER, NAMES, changes, code, commands, fences
 
 # The one notebook that teaches no step. It makes a diagnosis that you can pass on.
 REPORT = "doctor.ipynb"
+# Their runs are records. A run skips their exercises.
+RECORDS = (REPORT, "irsa.ipynb")
 
 # The cell with which something happens for the first time, after the one that opens the lab. The notebooks that begin
 # at once are here; in each of them, the second exercise starts from an empty cell.
@@ -36,7 +38,7 @@ FIRST = {
 # The rule for a reader who runs the boxes. It stands once, on the contents page, and the notebooks link to it.
 RULE = "If a box changes something, take either the box or the cell."
 LINKED = "The `bash` boxes are [for a terminal](../README.md#boxes-and-cells)."
-RULED = [name for name in NAMES if name not in ("doctor.ipynb", "irsa.ipynb") and fences(read(name))]
+RULED = [name for name in NAMES if name not in RECORDS and fences(read(name))]
 
 # Must not be printed: secret, or different in every run.
 UNSTABLE = {
@@ -63,12 +65,18 @@ def test_a_notebook_has_format_4_5_and_no_unneeded_metadata(name):
     }
     for cell in notebook.cells:
         folded = {"jupyter": {"source_hidden": True}, "tags": ["parameters"]}
-        expected = folded if cell.id == "parameters" else {"tags": [tag(cell)]} if cell.metadata.get("tags") else {}
+        expected = folded if cell.id == "parameters" else {"tags": tags} if (tags := tagged(name, cell)) else {}
         assert cell.metadata == expected, cell.id
 
 
-def tag(cell):
-    return copies.EXAMINED if cell.id.startswith(("fault-", "guess-", "task-")) else copies.TAG
+def tagged(name, cell):
+    """The tags that a cell should have."""
+    tags = []
+    if cell.cell_type == "code" and "### BEGIN SOLUTION" in cell.source:
+        tags += [copies.EXAMINED if cell.id.startswith(("fault-", "guess-", "task-")) else copies.TAG]
+    if name in RECORDS and cell.cell_type == "code" and cell.id.startswith(("your-turn-", "attempt-")):
+        tags += ["skip-execution"]
+    return tags
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -146,11 +154,11 @@ def test_the_first_thing_happens_within_250_words_and_8_cells(name):
     assert len(aside.sub("", before).split()) <= 250
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", [*FIRST, *RECORDS])
 def test_the_second_exercise_starts_from_an_empty_cell(name):
     first, second = (cell for cell in code(read(name)) if "exercise" in cell.metadata.get("tags", []))
     assert copies.split(first.source)[0].splitlines()[:2] != ["# Your code here.", "..."]
-    id = f"{name[:2]}-b"
+    id = re.split(r"\W", name)[0] + "-b"
     assert copies.split(second.source)[0] == f'# Your code here.\n...\nlab.check("{id}")'
 
 
@@ -240,7 +248,7 @@ def test_a_notebook_imports_only_what_labkit_offers(name):
 
 
 def test_the_doctor_notebook_only_looks_and_makes_nothing():
-    sources = "\n".join(cell.source for cell in code(read(REPORT)))
+    sources = "\n".join(cell.source for cell in code(read(REPORT)) if not cell.metadata.get("tags"))
     assert "labkit.Lab.look(**labkit.parameters())" in sources
     for making in ("Lab.open(", "lab.ready(", "lab.aws", "lab.kubernetes", "lab.connection"):
         assert making not in sources

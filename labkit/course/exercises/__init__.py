@@ -50,7 +50,7 @@ def of_notebook(id: str) -> "Sequence[Exercise]":
     file, texts = lessons.file(id), lessons.of_notebook(id)
     if not texts.exercises:
         return ()
-    name = file.stem[3:].replace("-", "_")
+    name = lessons.unnumbered(file).replace("-", "_")
     exercises: Sequence[Exercise] = importlib.import_module(f"labkit.course.exercises.{name}").EXERCISES
     if odd := {each.id for each in texts.exercises} ^ {each.id for each in exercises}:
         raise LabError(

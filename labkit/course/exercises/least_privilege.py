@@ -73,7 +73,8 @@ def _reads_its_own_prefix(place: Workspace) -> list[Comparison]:
     ]
 
 
-def _each_has_its_own_role(place: Workspace) -> list[Comparison]:
+def each_has_its_own_role(place: Workspace) -> list[Comparison]:
+    """Check that `cart` and `till` get a role each, and not the other's. Return rows with the lab's answers."""
     shared = place.parameters.role_name
     own = f"{shared}-till"
     arns = {name: place.connection.role_arn(name) for name in (shared, own)}
@@ -109,5 +110,5 @@ def _by_a_session(place: Workspace, account: str, role: str, wanted: str) -> lis
 
 EXERCISES = (
     Exercise("07-a", _role_that_reads_the_whole_bucket, _reads_its_own_prefix),
-    Exercise("07-b", _role_that_two_share, _each_has_its_own_role),
+    Exercise("07-b", _role_that_two_share, each_has_its_own_role),
 )

@@ -24,7 +24,8 @@ def _role_without_its_service_account(place: Workspace) -> None:
     make_account(place, "cart", {})
 
 
-def _a_new_pod_of_cart(place: Workspace) -> list[Comparison]:
+def a_new_pod_of_cart(place: Workspace) -> list[Comparison]:
+    """Check that new pods of `cart`, and no others, get the role. Return rows with the lab's answers."""
     return [
         Comparison("a new pod of cart", place.role_arn, injected(place)),
         Comparison("a new pod of till", "no role", injected(place, "till")),
@@ -52,6 +53,6 @@ def _for_default(place: Workspace) -> list[Comparison]:
 
 
 EXERCISES = (
-    Exercise("03-a", _misspelt_annotation, _a_new_pod_of_cart),
+    Exercise("03-a", _misspelt_annotation, a_new_pod_of_cart),
     Exercise("03-b", _role_without_its_service_account, _a_new_pod_of_till),
 )

@@ -1,7 +1,7 @@
 """The lessons' texts. Each notebook has a YAML file with its questions, and with its exercises' titles and hints.
 
-A file's name begins with the notebook's number. `review/` has more questions, which come back in later notebooks; its
-files have the same names without the numbers. `labkit.course.exercises` opens and judges the exercises.
+A file has its notebook's name, such as 02-iam-role or doctor. `review/` has more questions, which come back in later
+notebooks; its files have the same names without the numbers. `labkit.course.exercises` opens and judges the exercises.
 """
 
 import re
@@ -28,8 +28,8 @@ from labkit.errors import LabError, UnknownName
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-FILES = {file.name[:2]: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
-"""The lessons' files, by the notebook's number."""
+FILES = {file.stem.partition("-")[0]: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
+"""The lessons' files, by the notebook's number, or by its name if it has no number."""
 REVIEW = Path(__file__).parent / "review"
 T = TypeVar("T")
 
@@ -183,7 +183,7 @@ def recall(notebook: str) -> Sequence[Question]:
 
 def for_review(notebook: str) -> Lesson:
     """Return the questions that come back after the notebook with this number. Raises `UnknownName` and `LabError`."""
-    more = REVIEW / file(notebook).name[len("00-") :]
+    more = REVIEW / f"{unnumbered(file(notebook))}.yaml"
     return read(more) if more.is_file() else Lesson()
 
 
@@ -209,8 +209,13 @@ def of_notebook(id: str) -> Lesson:
 
 def file(id: str) -> Path:
     """Return the file of a notebook's texts. Raises `UnknownName`."""
-    number = str(id).partition("-")[0]  # a learner may write a number, such as 3
+    number = re.split(r"\W", str(id))[0]  # a learner may write a number, such as 3
     return named("notebook with exercises", number, FILES)
+
+
+def unnumbered(file: Path) -> str:
+    """Return the name of a notebook's file without the notebook's number, such as iam-role."""
+    return re.sub(r"^\d+-", "", file.stem)
 
 
 @cache

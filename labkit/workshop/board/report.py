@@ -78,7 +78,7 @@ def report(
             case "finding":
                 made.findings = [*(each for each in made.findings if each != id), id][-MOST_FINDINGS:]
             case _:
-                made.notebook = NOTEBOOKS.get(id, id[:2])
+                made.notebook = NOTEBOOKS.get(id, id.partition("-")[0])
                 counts[what, id] += 1
                 if what != "hint" and (what != "tried" or right):
                     last = event["at"]
