@@ -1,18 +1,17 @@
-"""The picture of the eleven steps: who calls which party, from the registered issuer to renewed credentials.
+"""The pictures of who calls which party: the eleven steps of IRSA, and what some notebooks do instead.
 
-The picture is SVG 1.1 (https://www.w3.org/TR/SVG11/). `python -m labkit.course.widgets.flow FOLDER` stores the pictures
-that README and the notebooks show.
+A picture is SVG 1.1 (https://www.w3.org/TR/SVG11/) with two cuts: a line for each party, and below 640 pixels a list of
+the messages. `python -m labkit.course.widgets.flow FOLDER` stores the pictures that README and the notebooks show.
 """
 
+import string
 import sys
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-
-# The groups of parties: the first party, the last one, and the group's name.
-GROUPS = (("pod", "issuer", "the cluster"), ("STS", "S3", "AWS"))
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,42 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Step:
-    """One of the eleven steps: a sentence and the step's messages. A step without messages happens inside the pod."""
+    """A sentence, and the step's messages. A step without messages happens inside the party `at`."""
 
     text: str
     arrows: tuple[Arrow, ...] = ()
+    at: str = ""
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """The parties from left to right, and the steps from top to bottom."""
+
+    title: str
+    parties: Sequence[str]
+    groups: Sequence[tuple[str, str, str]]
+    """Groups of parties: the first party, the last one, and the group's name."""
+    steps: Sequence[Step]
+    labels: Sequence[str]
+    """The steps' names: numbers for the eleven steps of IRSA, and letters for the steps of another picture."""
+
+
+def _diagram(data: dict[str, Any], labels: Sequence[str]) -> Diagram:
+    return Diagram(**data | {"steps": [_step(**each) for each in data["steps"]]}, labels=labels)
+
+
+def _step(text: str, arrows: Sequence[dict[str, Any]] = (), at: str = "") -> Step:
+    return Step(text, tuple(Arrow(**arrow) for arrow in arrows), at)
 
 
 _FOLDER = Path(__file__).parent
 _DATA = tomllib.loads((_FOLDER / "flow.toml").read_text(encoding="utf-8"))
-PARTIES: tuple[str, ...] = tuple(_DATA["parties"])
-STEPS = tuple(Step(each["text"], tuple(Arrow(**arrow) for arrow in each.get("arrows", ()))) for each in _DATA["steps"])
+IRSA = _diagram(_DATA.pop("steps"), [str(number) for number in range(1, 12)])
+# What a notebook shows that doesn't take IRSA's steps itself, by the picture's name.
+OTHERS = {name: _diagram(data, string.ascii_lowercase) for name, data in _DATA.items()}
 
-# The marked steps in each stored picture. The first picture has no marked step: it's for README and for notebooks that
-# aren't about a certain step.
+# The marked steps in each stored picture of IRSA. The first one is for README and for notebooks that aren't about a
+# certain step.
 PICTURES: tuple[tuple[int, ...], ...] = (
     (),
     (1,),
@@ -50,53 +72,51 @@ PICTURES: tuple[tuple[int, ...], ...] = (
     (6, 7, 8, 9, 10),
     (5, 6, 7, 8, 9, 10, 11),
     (8, 10),
-    tuple(range(1, 12)),
     (1, 2, 3, 4),
     tuple(range(1, 11)),
 )
 
 # Lengths in units of the view box. On a wide page a unit is a pixel.
 WIDTH = 720
-FIRST, APART = 48, 78
 HEAD = 58
 BAND, LANE = 24, 32
-ROW = BAND + LANE
-HEIGHT = HEAD + ROW * len(STEPS) + 8
 
 STYLE = (_FOLDER / "flow.css").read_text(encoding="utf-8")
 
 
-def svg(own: Collection[int] = ()) -> str:
+def svg(own: Collection[int] = (), diagram: Diagram = IRSA) -> str:
     """Return the picture as an SVG document, 720 pixels wide.
 
     Args:
         own: the numbers of the steps to mark. These are the steps of the notebook that shows the picture.
+        diagram: the parties and steps to draw.
 
-    Raises `ValueError` if a number in `own` isn't from 1 to 11.
+    Raises `ValueError` if a number in `own` isn't a step's.
     """
-    if unknown := sorted(set(own) - set(range(1, len(STEPS) + 1))):
-        raise ValueError(f"{unknown[0]} is not a step: the steps are 1 to {len(STEPS)}")
+    if unknown := sorted(set(own) - set(range(1, len(diagram.steps) + 1))):
+        raise ValueError(f"{unknown[0]} is not a step: the steps are 1 to {len(diagram.steps)}")
+    height = HEAD + sum(_height(diagram, step) for step in diagram.steps) + 8
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="irsa-flow" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-            f'height="{HEIGHT}" role="img" aria-labelledby="irsa-flow-title irsa-flow-desc">',
-            '<title id="irsa-flow-title">The eleven steps of IRSA</title>',
-            f'<desc id="irsa-flow-desc">{escape(described(own))}</desc>',
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="irsa-flow" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+            f'height="{height}" role="img" aria-labelledby="irsa-flow-title irsa-flow-desc">',
+            f'<title id="irsa-flow-title">{escape(diagram.title, quote=False)}</title>',
+            f'<desc id="irsa-flow-desc">{escape(described(own, diagram), quote=False)}</desc>',
             f"<style>\n{STYLE}</style>",
-            f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8"/>',
-            *_head(),
-            *(line for number, step in enumerate(STEPS, start=1) for line in _row(number, step, number in own)),
+            f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
+            *('<g class="wide">', *_wide(diagram, own, height), "</g>"),
+            *('<g class="narrow">', *_narrow(diagram, own, height), "</g>"),
             "</svg>\n",
         ]
     )
 
 
-def described(own: Collection[int] = ()) -> str:
+def described(own: Collection[int] = (), diagram: Diagram = IRSA) -> str:
     """Return the picture in words: each step, and then the numbers of the marked steps.
 
     `own` has the numbers of the steps that the picture marks.
     """
-    steps = " ".join(f"{number}. {step.text}." for number, step in enumerate(STEPS, start=1))
+    steps = " ".join(f"{label}. {step.text}." for label, step in zip(diagram.labels, diagram.steps, strict=False))
     marked = f" This notebook's steps are marked: {', '.join(map(str, sorted(own)))}." if own else ""
     return steps + marked
 
@@ -109,51 +129,88 @@ def file_name(own: Collection[int]) -> str:
     return "-".join(["steps", *map(str, parts)]) + ".svg"
 
 
+def drawn() -> dict[str, str]:
+    """Return every stored picture, by its file's name."""
+    of_irsa = {file_name(own): svg(own) for own in PICTURES}
+    return of_irsa | {f"{name}.svg": svg(diagram=diagram) for name, diagram in OTHERS.items()}
+
+
 def store(folder: Path) -> None:
-    """Write the pictures of ``PICTURES`` into the folder. Create the folder if it's missing. Raises `OSError`."""
+    """Write the pictures into the folder. Create the folder if it's missing. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for own in PICTURES:
-        (folder / file_name(own)).write_text(svg(own), encoding="utf-8")
+    for name, picture in drawn().items():
+        (folder / name).write_text(picture, encoding="utf-8")
 
 
-def _middle(party: str) -> int:
-    return FIRST + APART * PARTIES.index(party)
+def _lanes(diagram: Diagram, step: Step) -> Iterator[tuple[int, Arrow]]:
+    """Yield each arrow with its lane. An arrow that would lie on one before it starts the next lane."""
+    lane, taken = 0, list[list[int]]()
+    for arrow in step.arrows:
+        span = sorted(map(diagram.parties.index, (arrow.sender, arrow.receiver)))
+        if any(left < span[1] and span[0] < right for left, right in taken):
+            lane, taken = lane + 1, []
+        taken.append(span)
+        yield lane, arrow
 
 
-def _head() -> Iterator[str]:
-    for first, last, name in GROUPS:
-        left, right = _middle(first) - APART // 2 + 5, _middle(last) + APART // 2 - 5
+def _height(diagram: Diagram, step: Step) -> int:
+    return BAND + LANE * (1 + max((lane for lane, _ in _lanes(diagram, step)), default=0))
+
+
+def _wide(diagram: Diagram, own: Collection[int], height: int) -> Iterator[str]:
+    apart = (WIDTH - 18) // len(diagram.parties)
+    at = {party: 9 + apart // 2 + apart * place for place, party in enumerate(diagram.parties)}
+    for first, last, name in diagram.groups:
+        left, right = at[first] - apart // 2 + 5, at[last] + apart // 2 - 5
         yield f'<path class="line" d="M{left} 28 V23 H{right} V28"/>'
         yield f'<text class="party" x="{(left + right) // 2}" y="17">{name}</text>'
-    for party in PARTIES:
-        yield f'<text class="party" x="{_middle(party)}" y="44">{party}</text>'
-        yield f'<path class="life" d="M{_middle(party)} 50 V{HEIGHT - 8}"/>'
+    for party, x in at.items():
+        yield f'<text class="party" x="{x}" y="44">{party}</text>'
+        yield f'<path class="life" d="M{x} 50 V{height - 8}"/>'
+    top = HEAD
+    for number, step in enumerate(diagram.steps, start=1):
+        yield '<g class="own">' if number in own else "<g>"
+        yield f'<rect class="band" x="8" y="{top}" width="{WIDTH - 16}" height="{BAND}" rx="4"/>'
+        if number in own:
+            yield f'<rect class="bar" x="4" y="{top}" width="5" height="{_height(diagram, step) - 6}"/>'
+            yield f'<text class="here" x="{WIDTH - 14}" y="{top + 16}">this notebook</text>'
+        yield f'<circle class="circle" cx="25" cy="{top + 12}" r="10"/>'
+        yield f'<text class="number" x="25" y="{top + 16}">{diagram.labels[number - 1]}</text>'
+        yield f'<text class="says" x="42" y="{top + 17}">{escape(step.text, quote=False)}</text>'
+        for lane, arrow in _lanes(diagram, step):
+            yield from _arrow(arrow, at[arrow.sender], at[arrow.receiver], top + BAND + 22 + LANE * lane, 6)
+        if not step.arrows:
+            yield f'<circle class="tip" cx="{at[step.at]}" cy="{top + BAND + 16}" r="5"/>'
+        yield "</g>"
+        top += _height(diagram, step)
 
 
-def _row(number: int, step: Step, own: bool) -> Iterator[str]:
-    top = HEAD + ROW * (number - 1)
-    yield '<g class="own">' if own else "<g>"
-    yield f'<rect class="band" x="8" y="{top}" width="{WIDTH - 16}" height="{BAND}" rx="4"/>'
-    if own:
-        yield f'<rect class="bar" x="4" y="{top}" width="5" height="{ROW - 6}"/>'
-        yield f'<text class="here" x="{WIDTH - 14}" y="{top + 16}">this notebook</text>'
-    yield f'<circle class="circle" cx="25" cy="{top + 12}" r="10"/>'
-    yield f'<text class="number" x="25" y="{top + 16}">{number}</text>'
-    yield f'<text class="says" x="42" y="{top + 17}">{escape(step.text, quote=False)}</text>'
-    for arrow in step.arrows:
-        yield from _arrow(arrow, top + BAND + 22)
-    if not step.arrows:
-        yield f'<circle class="tip" cx="{_middle("pod")}" cy="{top + BAND + 16}" r="5"/>'
-    yield "</g>"
+def _narrow(diagram: Diagram, own: Collection[int], height: int) -> Iterator[str]:
+    """Yield a line for each message: on a phone, two units are a pixel."""
+    line = (height - 16) // sum(len(step.arrows) or 1 for step in diagram.steps)
+    y = 8 + line // 2
+    for number, step in enumerate(diagram.steps, start=1):
+        tall = line * (len(step.arrows) or 1)
+        yield '<g class="own">' if number in own else "<g>"
+        yield f'<rect class="band" x="6" y="{y - line // 2 + 2}" width="{WIDTH - 12}" height="{tall - 4}" rx="6"/>'
+        yield f'<circle class="circle" cx="30" cy="{y}" r="18"/>'
+        yield f'<text class="number" x="30" y="{y + 8}">{diagram.labels[number - 1]}</text>'
+        for row, arrow in enumerate(step.arrows):
+            yield f'<text class="sender" x="186" y="{y + line * row + 9}">{arrow.sender}</text>'
+            yield from _arrow(arrow, 196, 576, y + line * row, -7)
+            yield f'<text class="receiver" x="587" y="{y + line * row + 9}">{arrow.receiver}</text>'
+        if not step.arrows:
+            yield f'<text class="inside" x="64" y="{y + 8}">{escape(step.text, quote=False)}</text>'
+        yield "</g>"
+        y += tall
 
 
-def _arrow(arrow: Arrow, y: int) -> Iterator[str]:
-    start, end = _middle(arrow.sender), _middle(arrow.receiver)
+def _arrow(arrow: Arrow, start: int, end: int, y: int, above: int) -> Iterator[str]:
     yield f'<path class="line" d="M{start} {y} H{end}"/>'
     yield _tip(end, y, towards=1 if end > start else -1)
     if arrow.answered:
         yield _tip(start, y, towards=-1 if end > start else 1)
-    yield f'<text class="carries" x="{(start + end) // 2}" y="{y - 6}">{arrow.carries}</text>'
+    yield f'<text class="carries" x="{(start + end) // 2}" y="{y - above}">{arrow.carries}</text>'
 
 
 def _tip(x: int, y: int, towards: int) -> str:

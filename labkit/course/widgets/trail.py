@@ -165,7 +165,7 @@ def is_refused(record: Record) -> bool:
 
 
 TITLE = "The calls to AWS, as they happen"
-PARTIES = (*flow.PARTIES, "other")
+PARTIES = (*flow.IRSA.parties, "other")
 RECEIVERS = {"sts.amazonaws.com": "STS", "iam.amazonaws.com": "IAM", "s3.amazonaws.com": "S3"}
 # EC2's names for the sessions of a machine's role:
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-role-session
@@ -175,7 +175,9 @@ NEXT = "run a cell in which a pod calls AWS; each call appears here as it happen
 MOST = 2000  # the page shows at most this many calls, the newest; the trail has the others
 LONGEST = 4000  # characters of a request or an answer
 # The number of the step that uses S3. The trail has another name for that step's ListObjectsV2.
-USE = next(number for number, step in enumerate(flow.STEPS, 1) if any(arrow.receiver == "S3" for arrow in step.arrows))
+USE = next(
+    number for number, step in enumerate(flow.IRSA.steps, 1) if any(arrow.receiver == "S3" for arrow in step.arrows)
+)
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ class CallArrow:
             decision(record),
             is_refused(record),
             step,
-            flow.STEPS[step - 1].text if step else "",
+            flow.IRSA.steps[step - 1].text if step else "",
             stable(session_of(record)),
             stable(str(record.get("eventTime", ""))),
             _text(record.get("requestParameters")),
@@ -315,7 +317,7 @@ def _sender(record: Record) -> str:
 
 
 def _step(sender: str, event: str) -> int:
-    for number, step in enumerate(flow.STEPS, start=1):
+    for number, step in enumerate(flow.IRSA.steps, start=1):
         if any(arrow.carries == event for arrow in step.arrows):
             return number
     return USE if sender == POD else 0

@@ -45,7 +45,8 @@ BOXES = """() => {
 const box = ({left, top, right, bottom}) => [left, top, right, bottom];
 const named = text => [text.textContent, box(text.getBoundingClientRect())];
 const picture = document.documentElement;
-return [box(picture.getBoundingClientRect()), Array.from(picture.querySelectorAll('text'), named)];
+const shown = [...picture.querySelectorAll('text')].filter(text => text.getClientRects().length);
+return [box(picture.getBoundingClientRect()), shown.map(named)];
 }"""
 
 
@@ -118,11 +119,16 @@ def test_tables_fit_into_a_narrow_notebook_panel(lab, opened, page):
     assert reason.evaluate("cell => getComputedStyle(cell, '::before').content") == '"reason"'
 
 
-def test_no_text_of_the_picture_touches_another_or_the_edge(tmp_path, page):
-    picture = tmp_path / "steps.svg"
-    picture.write_text(flow.svg(own=range(1, 12)))
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["steps", *flow.OTHERS])
+def test_no_text_of_the_picture_touches_another_or_the_edge(tmp_path, page, name, width):
+    picture = tmp_path / "picture.svg"
+    drawn = flow.svg(diagram=flow.OTHERS[name]) if name in flow.OTHERS else flow.svg(own=range(1, 12))
+    picture.write_text(drawn.replace(f'width="{flow.WIDTH}"', "", 1))
+    page.set_viewport_size({"width": width, "height": 900})
     page.goto(picture.as_uri())
     (left, top, right, bottom), texts = page.evaluate(BOXES)
+    assert texts
     for number, (text, (x, y, end, below)) in enumerate(texts):
         assert left < x < end < right and top < y < below < bottom, text
         for other, (its_x, its_y, its_end, its_below) in texts[:number]:
