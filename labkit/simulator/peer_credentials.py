@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from labkit.errors import LabError
+
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h and net/tcp_states.h
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, ESTABLISHED = 4, 20, 1, 1
 NO_COOKIE = b"\xff" * 8
@@ -32,10 +34,20 @@ def same_user(
 
 
 def is_available() -> bool:
-    """Whether the kernel names the user of a connection. It doesn't on macOS, for example."""
+    """Whether the kernel names the user of a connection. It doesn't on macOS, for example.
+
+    Raises LabError if no connection on loopback is possible.
+    """
     if not OVERFLOW_UID.exists() or os.geteuid() == int(OVERFLOW_UID.read_text()):
         return False
-    with socket.create_server(("127.0.0.1", 0)) as trial, socket.create_connection(trial.getsockname()) as caller:
+    with socket.create_server(("127.0.0.1", 0)) as trial, socket.socket() as caller:
+        try:
+            caller.connect(trial.getsockname())
+        except OSError as error:
+            raise LabError(
+                f"The lab can't connect to itself at 127.0.0.1: {error.strerror}. Loopback may be down.",
+                next="ip link set lo up, as this machine's administrator; then labkit up",
+            ) from None
         while True:
             connection, address = trial.accept()
             with connection:

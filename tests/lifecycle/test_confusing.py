@@ -337,3 +337,14 @@ def test_another_program_on_the_labs_port_is_not_mistaken_for_the_lab(labkit):
         finally:
             like_a_lab.shutdown()
     assert called == []
+
+
+@pytest.mark.network
+def test_up_without_loopback_says_so(labkit):
+    command = ["unshare", "--map-root-user", "--net", commands.LABKIT, "up"]
+    done = subprocess.run(
+        command, env=os.environ | {"LABKIT_HOME": str(labkit.folder.path)}, capture_output=True, text=True, timeout=SOON
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0].endswith("Network is unreachable. Loopback may be down.")
+    assert "ip link set lo up" in done.stderr
