@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from labkit import doctor
-from labkit.doctor.evidence import Evidence, Reads
+from labkit.doctor.evidence import Evidence, Reads, probe
 from tests.doctor import recording
 from tests.doctor.applying import applied
 from tests.doctor.recording import a_pod, healthy
@@ -88,6 +88,34 @@ def test_a_program_that_left_the_only_user_who_may_read_the_token_is_found_and_i
     mended = applied(answers, finding.repair)
     assert mended[recording.PODS][0]["spec"]["securityContext"] == {"runAsUser": 0, "fsGroup": 3000}
     assert not examine(mended).findings
+
+
+@pytest.mark.parametrize(("security", "processes", "repaired_group"), [
+    # The chart's fsGroup is root's group, and setpriv --clear-groups takes it from the program.
+    ({"fsGroup": 0}, [[0, 0, 0], [1001, 1001]], 1001),
+    ({"fsGroup": 0}, [[0, 0], [1001, 1001, 27, 0]], None),
+    ({"fsGroup": 2000}, [[1001, 2000]], None),
+    ({"fsGroup": 2000, "runAsUser": 1001}, [[1001, 1001]], None),
+    ({"fsGroup": 2000, "runAsUser": 0}, [[0, 0], [33, 34, 35]], 34),
+    ({}, [[0, 0], [1001, 1001]], None),
+])  # fmt: skip
+def test_a_program_that_left_the_group_that_may_read_the_token_is_found(security, processes, repaired_group):
+    answers = healthy()
+    answers["the processes' users in pod my-pod -n default"] = {"users": processes}
+    answers[recording.PODS][0]["spec"]["securityContext"] = security
+    findings = examine(answers).findings
+    assert [finding.id for finding in findings] == ([] if repaired_group is None else ["token-unreadable"])
+    for finding in findings:
+        assert f"fsGroup: {security['fsGroup']}" in finding.found
+        mended = applied(answers, finding.repair)
+        assert mended[recording.PODS][0]["spec"]["securityContext"] == security | {"fsGroup": repaired_group}
+        assert not examine(mended).findings
+
+
+def test_the_users_and_groups_of_processes_are_read_as_linux_writes_them():
+    said = "Name:\tsh\nUid:\t0\t1001\t1001\t1001\nGid:\t0\t34\t34\t34\nFDSize:\t64\nGroups:\t27 0 \nNStgid:\t1\n"
+    root = "Name:\tsh\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t \nNStgid:\t1\n"
+    assert probe.processes(root + said) == [[0, 0], [1001, 34, 27, 0]]
 
 
 def test_without_probe_a_containers_last_message_shows_an_unreadable_token():

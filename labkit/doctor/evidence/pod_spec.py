@@ -308,15 +308,15 @@ class PodSpec:
         return {volume["name"]: volume for volume in self.spec.get("volumes") or []}
 
     @property
-    def token_owner(self) -> int | None:
-        """The only user who may read the pod's tokens; None if other users may read them, too.
+    def token_readers(self) -> tuple[int | None, int | None]:
+        """The user and the group who may read the pod's tokens, besides root; both None if every user may.
 
         https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/volume/projected/projected.go
         """
         of_pod = self.spec.get("securityContext") or {}
         own = [each.document.get("securityContext") or {} for each in self.containers]
         users = {context.get("runAsUser", of_pod.get("runAsUser")) for context in own}
-        return users.pop() if len(users) == 1 and of_pod.get("fsGroup") is None else None
+        return users.pop() if len(users) == 1 else None, of_pod.get("fsGroup")
 
     @property
     def is_mutated(self) -> bool:

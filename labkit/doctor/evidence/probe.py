@@ -47,7 +47,7 @@ exit $code
 # A shell or a container runtime ends with one of these exit codes if a program is missing.
 NO_PROGRAM = (126, 127)
 # The effective ids. https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
-OF_PROCESS = re.compile(r"^Uid:\s+\d+\s+(\d+).*\nGid:\s+\d+\s+(\d+)", re.MULTILINE)
+OF_PROCESS = re.compile(r"^Uid:\s+\d+\s+(\d+).*\nGid:\s+\d+\s+(\d+).*\n(?:.*\n)?Groups:([\t \d]*)", re.MULTILINE)
 METRICS = "/metrics"
 FAIL_OPEN = "apiserver_admission_webhook_fail_open_count"
 REJECTION = "apiserver_admission_webhook_rejection_count"
@@ -160,12 +160,17 @@ class Probe:
         return ProbedToken(answer["header"], answer["claims"], answer["unreadable"], answer["malformed"])
 
     @property
-    def groups_of_users(self) -> dict[int, int]:
-        """The users of the container's processes, each with a group; empty without a running pod, `sh` or `cat`."""
+    def processes(self) -> list[list[int]]:
+        """Each process of the container: its user, then its groups. Empty without a running pod.
+
+        Raises `NotRead` if the container has no `sh` or no `cat`.
+        """
         if self._running is None:
-            return {}
-        _, answer = self._once("the processes' users", self._users_and_groups)
-        return dict(answer["users"])
+            return []
+        read, answer = self._once("the processes' users", self._users_and_groups)
+        if not answer["users"]:
+            raise NotRead(read, "the container doesn't show its processes", "an image with sh and cat")
+        return list(answer["users"])
 
     @property
     def exchange(self) -> Exchange | None:
@@ -209,7 +214,7 @@ class Probe:
 
     def _users_and_groups(self) -> Document:
         done = self._execute(["sh", "-c", "cat /proc/[0-9]*/status"])
-        return {"users": [[int(user), int(group)] for user, group in OF_PROCESS.findall(done.output)]}
+        return {"users": processes(done.output)}
 
     def _parsed(self, done: Executed) -> Document:
         answer: Document = {
@@ -347,6 +352,11 @@ class DryRun:
     @staticmethod
     def _metrics(time: str) -> Read:
         return Read("get --raw", METRICS, time)
+
+
+def processes(status: str) -> list[list[int]]:
+    """Return the user and the groups of each process in this content of `/proc/PID/status`."""
+    return [[int(user), int(group), *map(int, more.split())] for user, group, more in OF_PROCESS.findall(status)]
 
 
 def _is_about_a_failed_call(counter: str, webhooks: Iterable[str]) -> bool:

@@ -419,21 +419,28 @@ def _denied_in_probe(evidence: Evidence) -> str:
 
 
 def _left_by_a_program(evidence: Evidence, container: Container | None) -> Symptom | None:
-    """Return the symptom if a program of the container has left the only user who may read the token."""
+    """Return the symptom if a program of the container has left the user and the group who may read the token."""
     spec, probe = evidence.pod.spec, evidence.pod.probe
-    owner = spec.token_owner if spec else None
-    if owner is None or container is None or not probe.allowed or not container.has_role:
+    owner, readers = spec.token_readers if spec else (None, None)
+    if (owner, readers) == (None, None) or container is None or not probe.allowed or not container.has_role:
         return None
     if not container.token_at(container.value(TOKEN_FILE)):
         return None
-    others = {user: group for user, group in probe.groups_of_users.items() if user not in (owner, 0)}
+    others = [
+        (user, groups[0]) for user, *groups in probe.processes if user not in (owner, 0) and readers not in groups
+    ]
     if not others:
         return None
-    user, group = min(others.items())
+    user, group = min(others)
+    may = (
+        f"runAsUser: {owner}, so only user {owner} can"
+        if readers is None
+        else f"fsGroup: {readers}, so only group {readers} can"
+    )
     return Symptom(
         f"A program in the pod runs as user {user}, who isn't allowed to read the token.",
         expected=f"fsGroup: {group} or runAsUser: {user} in the securityContext, so that user {user} can read it",
-        found=f"container {container.name}: runAsUser: {owner}, so only user {owner} can read the token",
+        found=f"container {container.name}: {may} read the token",
         source="kubectl get pod -o yaml, spec; kubectl exec … -- sh -c 'cat /proc/[0-9]*/status'",
         repair=pod_commands.replaced(evidence, lambda _, manifest: _readable(_, manifest, group)),
         severity="warning",
