@@ -71,7 +71,7 @@ def test_copying_does_not_change_the_original_notebook():
 def test_the_variable_of_an_exercise_is_used_for_nothing_else(name):
     """On EKS, for example, exercises are refused. An attempt must then not find another cell's variable."""
     opening = [cell.source for cell in code(read(name)) if "lab.exercise(" in cell.source]
-    variables = {source.partition(" = lab.exercise(")[0] for source in opening}
+    variables = {each for source in opening for each in re.findall(r"^(.+) = lab\.exercise\(", source, re.MULTILINE)}
     assert len(variables) == 1
     others = "\n".join(cell.source for cell in code(read(name)) if cell.source not in opening)
     assert not re.search(rf"\b(for|as|def) {variables.copy().pop()}\b|\b{variables.pop()} = ", others)

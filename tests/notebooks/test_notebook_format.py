@@ -32,6 +32,7 @@ FIRST = {
     "06-inside-the-exchange.ipynb": "token",
     "07-least-privilege.ipynb": "permissions",
     "08-terraform.ipynb": "write",
+    "09-break-and-repair-sts.ipynb": "provider",
     "11-cross-account.ipynb": "enter",
     "12-pod-identity.ipynb": "role",
 }

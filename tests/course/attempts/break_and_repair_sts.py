@@ -5,7 +5,8 @@ from typing import Any
 
 from labkit import Lab
 from labkit.steps.iam_role import delete as delete_role
-from tests.course.attempts import Attempts, update_trust
+from tests.course.attempts import Attempts, admit_account, trust_policy, update_trust
+from tests.course.attempts.oidc_provider import arn, audiences, issuer, register
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -95,6 +96,110 @@ ATTEMPTS.more(
         "too wide first": lambda lab, name: (
             several(lab, name, "StringLike", f"{name}:*"),
             several(lab, name, "StringEquals", f"{name}:cart"),
+        ),
+    },
+)
+
+
+AWS, ENDPOINT = "sts.amazonaws.com", "sts.us-east-1.amazonaws.com"
+TOKEN_REJECTED = "exercise-09-b:cart found InvalidIdentityToken"
+
+
+def listed(lab: Lab, name: str, *more: str) -> None:
+    """Let the provider list STS and these audiences alone."""
+    audiences(lab, name, add=(AWS, *more), remove=(ENDPOINT,))
+
+
+def admit(lab: Lab, name: str, *subjects: str, operator: str = "StringEquals", audience: str = AWS) -> None:
+    """Let the role admit these service accounts of the exercise's own cluster."""
+    document, of = trust_policy(lab, name), issuer(lab, name).removeprefix("https://")
+    conditions: dict[str, Any] = {"StringEquals": {f"{of}:aud": audience}}
+    wanted = [f"system:serviceaccount:{each}" for each in subjects]
+    conditions.setdefault(operator, {})[f"{of}:sub"] = wanted
+    document["Statement"] = [document["Statement"][0] | {"Condition": conditions}]
+    update_trust(lab, name, document)
+
+
+def both(lab: Lab, name: str, *subjects: str, **more: str) -> None:
+    """Repair the provider, and let the role admit these service accounts."""
+    listed(lab, name)
+    admit(lab, name, *subjects, **more)
+
+
+def registered_again(lab: Lab, name: str) -> None:
+    lab.aws.client("iam").delete_open_id_connect_provider(**arn(lab, name))
+    register(lab, issuer(lab, name), AWS)
+
+
+@wrong("09-b", "exercise-09-b:cart found AccessDenied: Not authorized")
+def the_provider_alone(lab, name):
+    listed(lab, name)
+
+
+@wrong("09-b", TOKEN_REJECTED)
+def the_trust_policy_alone(lab, name):
+    admit(lab, name, f"{name}:cart")
+
+
+@wrong("09-b", "exercise-09-b:till found admitted")
+def the_whole_namespace_of_the_incident(lab, name):
+    both(lab, name, f"{name}:*", operator="StringLike")
+
+
+@right("09-b")
+def the_provider_and_the_trust_policy(lab, name):
+    both(lab, name, f"{name}:cart")
+
+
+@right("09-b")
+def the_trust_policy_first(lab, name):
+    admit(lab, name, f"{name}:cart")
+    listed(lab, name)
+
+
+ATTEMPTS.more(
+    "09-b",
+    wrong={
+        "nothing": (TOKEN_REJECTED, lambda lab, name: None),
+        "the right audience beside the wrong one": (
+            "the provider's audiences found sts.amazonaws.com, sts.us-east-1.amazonaws.com",
+            lambda lab, name: (audiences(lab, name, add=(AWS,)), admit(lab, name, f"{name}:cart")),
+        ),
+        "an audience too many": (
+            "the provider's audiences found sts.amazonaws.com, vault",
+            lambda lab, name: (listed(lab, name, "vault"), admit(lab, name, f"{name}:cart")),
+        ),
+        "staging as well": (JUST_NOW, lambda lab, name: both(lab, name, f"{name}:cart", "staging:cart")),
+        "till as well": (
+            "exercise-09-b:till found admitted",
+            lambda lab, name: both(lab, name, f"{name}:cart", f"{name}:till"),
+        ),
+        "every name that begins with cart": (
+            JUST_NOW,
+            lambda lab, name: both(lab, name, f"{name}:cart*", operator="StringLike"),
+        ),
+        "the endpoint in the trust policy": (
+            "exercise-09-b:cart found AccessDenied: Not authorized",
+            lambda lab, name: both(lab, name, f"{name}:cart", audience=ENDPOINT),
+        ),
+        "the account as well": (
+            "someone without a token, for exercise-09-b found admitted",
+            lambda lab, name: (both(lab, name, f"{name}:cart"), admit_account(lab, name)),
+        ),
+        "no provider": (
+            "the provider's audiences found no provider",
+            lambda lab, name: (
+                admit(lab, name, f"{name}:cart"),
+                lab.aws.client("iam").delete_open_id_connect_provider(**arn(lab, name)),
+            ),
+        ),
+    },
+    right={
+        "the provider made again": lambda lab, name: (registered_again(lab, name), admit(lab, name, f"{name}:cart")),
+        "StringLike without a wildcard": lambda lab, name: both(lab, name, f"{name}:cart", operator="StringLike"),
+        "too wide first": lambda lab, name: (
+            both(lab, name, f"{name}:*", operator="StringLike"),
+            admit(lab, name, f"{name}:cart"),
         ),
     },
 )
