@@ -157,7 +157,7 @@ class Folder:
         try:
             with self.usable():
                 content = json.loads((self.path / name).read_text())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
 

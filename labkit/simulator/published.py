@@ -89,7 +89,7 @@ class Override:
             return IssuerAnswer(HTTPStatus(content["status"]).value, str(content["body"]))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             # Someone wrote the file by hand, with a mistake. So the issuer answers that it failed.
             return IssuerAnswer(HTTPStatus.INTERNAL_SERVER_ERROR.value, "")
 

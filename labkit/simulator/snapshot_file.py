@@ -108,6 +108,8 @@ def unpack(file: Path, archive: zipfile.ZipFile, place: Path) -> list[str]:
     try:
         for database in place.rglob("*.db"):
             _check_database(database)
+        for registration in place.glob("clusters/*/webhook.json"):
+            _check_webhook(registration)
         ClusterFolder.records(Folder(place))
         return _programs(place)
     except (*BROKEN, LabError) as error:
@@ -179,6 +181,13 @@ def _check_database(file: Path) -> None:
             raise sqlite3.DatabaseError("it has role sessions")
         if connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
             raise sqlite3.DatabaseError("damaged")
+
+
+def _check_webhook(file: Path) -> None:
+    """Raise one of `BROKEN` if the file isn't a webhook's registration, which the next server compares with its own."""
+    for webhook in json.loads(file.read_text())["webhooks"]:
+        if not all(isinstance(webhook["clientConfig"][name], str) for name in ("url", "caBundle")):
+            raise ValueError("a client that no lab writes")
 
 
 def _programs(place: Path) -> list[str]:

@@ -175,6 +175,15 @@ def test_restore_refuses_an_archive_that_no_lab_writes(folder, one, tmp_path):
     refused("restore", str(file), "--force", says=says)
 
 
+@pytest.mark.parametrize("wrong", [
+    b"[" * 100_000, b"1", b"{", b'{"webhooks": 5}', b'{"webhooks": [{}]}', b'{"webhooks": [{"clientConfig": "x"}]}',
+    b'{"webhooks": [{"clientConfig": {"url": ["x"], "caBundle": "x"}}]}',
+], ids=lambda wrong: wrong[:20])  # fmt: skip
+def test_restore_refuses_a_registration_that_no_lab_writes(folder, one, tmp_path, wrong):
+    file = altered(one, tmp_path / "bad.labsnapshot", **{"clusters/blue/webhook.json": wrong})
+    refused("restore", str(file), "--force", says="bad.labsnapshot is not a snapshot of a lab, or is damaged.")
+
+
 def test_restore_refuses_a_file_that_unpacks_to_more_than_its_limit(folder, one, tmp_path, monkeypatch):
     monkeypatch.setattr(snapshot_file, "LARGEST", 2**20)
     file = tmp_path / "large.labsnapshot"

@@ -106,6 +106,10 @@ def test_a_learner_who_fetches_the_keys_sees_the_replaced_document(clusters):
     override.set(403, DENIED)
     with pytest.raises(LabError, match="answers 403: <Error><Code>AccessDenied</Code>"):
         moto.fetch(clusters.one.state, url)
+    for invalid in ("{", "[" * 100_000, '{"status": 1, "body": ""}'):
+        override.file.write_text(invalid)
+        with pytest.raises(LabError, match="answers 500"):
+            moto.fetch(clusters.one.state, url)
     override.set(200, {"keys": []})
     assert moto.fetch(clusters.one.state, url) == {"keys": []}
     override.clear()
