@@ -81,6 +81,7 @@ _PATTERNS = [
     (re.compile(r"\bbotocore-session-\d+"), "<session name>"),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I), "<id>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|[+-]\d\d:?\d\d))?"), "<date>"),
+    (re.compile(r"\b[A-Z][a-z]{2} \d\d?, \d{4}, \d\d?:\d\d:\d\d [AP]M\b"), "<date>"),  # CloudTrail's
     (re.compile(r"\bcurrent date/time \d+"), "current date/time <now>"),
     (re.compile(r"\bexpiration date/time \d+"), "expiration date/time <expiration>"),
     (re.compile(r"(Request ?Id|RequestID|HostId|Host ID): ?[\w/+=-]+", re.I), r"\1: <request id>"),

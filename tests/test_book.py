@@ -14,7 +14,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import expect, sync_playwright
 
-from labkit.course import Questions, flow, lessons, who_gets_in
+from labkit.course import Questions, Watch, flow, lessons, trail, who_gets_in
 from tests.accessibility import faults
 from tests.conftest import lacking
 
@@ -35,6 +35,13 @@ LINKS = """# Start
 ![the steps](pictures/own.svg)
 """
 EXERCISE = "question = 6\n### BEGIN SOLUTION\nanswer = 7\n### END SOLUTION\nquestion * answer"
+POD = {"type": "WebIdentityUser", "userName": "system:serviceaccount:default:</script>"}
+RECORD = {
+    "eventSource": "sts.amazonaws.com",
+    "eventName": "AssumeRoleWithWebIdentity",
+    "userIdentity": POD,
+    "lab": {"decision": "allowed"},
+}
 QUESTION = lessons.prediction("02-1")
 
 
@@ -88,6 +95,13 @@ def tab():
 def a_notebook() -> nbformat.NotebookNode:
     shown = new_output("execute_result", {"text/html": "<b>42</b>", "application/vnd.labkit.check+json": {}})
     asked = new_output("execute_result", {"text/html": Questions("Predict first", [QUESTION], print)._repr_html_()})
+    watched = new_output(
+        "execute_result",
+        {
+            "text/html": "<table></table>",
+            trail.WATCH_MIME: Watch(lambda: iter([RECORD, RECORD]), "0", lambda _: True).recorded,
+        },
+    )
     simulated = new_output("execute_result", {"text/html": who_gets_in.example(time.time)._repr_html_()})
     cells = [
         new_markdown_cell(LINKS),
@@ -95,6 +109,7 @@ def a_notebook() -> nbformat.NotebookNode:
         new_code_cell(EXERCISE, metadata={"tags": ["exercise"]}, outputs=[shown]),
         new_code_cell(EXERCISE.replace("7", "8"), metadata={"tags": ["examination"]}),
         new_code_cell("lab.predict('00-1')", outputs=[asked]),
+        new_code_cell("lab.watch()", outputs=[watched]),
         new_code_cell("lab.who_gets_in()", outputs=[simulated]),
     ]
     return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "", "language": ""}})
@@ -123,6 +138,7 @@ def test_the_book_folds_parameters_and_solutions_and_hides_exam_answers(page):
         "question = 6# Your code here....question * answer",
         "question = 6# Your code here....question * answer",
         "lab.predict('00-1')",
+        "lab.watch()",
         "lab.who_gets_in()",
     ]
     folded = [re.sub(r"<.*?>", "", details) for details in re.findall(r"<details.*?</details>", page, re.DOTALL)]
@@ -165,6 +181,18 @@ def test_a_click_or_a_key_answers_a_question_from_a_file(built, tab):
     tab.keyboard.press("Enter")
     assert question.get_by_role("status").text_content() == f"✓ right: {right.why}"
     assert question.get_by_role("button", pressed=True).text_content() == right.text
+
+
+@pytest.mark.browser
+def test_the_stored_calls_can_be_stepped_through_from_a_file(built, tab):
+    tab.goto(built[1].as_uri())
+    watch = tab.locator(".labkit-watch")
+    watch.get_by_role("button", name="Next").press("Enter")
+    expect(watch.get_by_role("status")).to_have_text("Call 1 of 2: pod → STS: AssumeRoleWithWebIdentity, ✓ allowed")
+    expect(watch.locator("dl")).to_contain_text("system:serviceaccount:default:</script>")
+    watch.get_by_role("button", name="Last").click()
+    expect(watch.locator(".labkit-current dt").first).to_be_visible()
+    expect(watch.get_by_role("status")).to_contain_text("Call 2 of 2")
 
 
 @pytest.mark.browser

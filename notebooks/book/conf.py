@@ -31,10 +31,9 @@ html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
 html_static_path = ["static"]
-html_css_files = ["book.css"]
-html_js_files = [("book.js", {"defer": "defer"})]
+html_css_files = ["book.css", "live.css"]
+html_js_files = [("book.js", {"defer": "defer"}), ("recorded.js", {"defer": "defer"})]
 if PYODIDE.is_dir():
-    html_css_files += ["live.css"]
     html_js_files += [("alive.js", {"type": "module"})]
 templates_path = ["templates"]
 html_additional_pages = {"index": "to-the-front.html"}

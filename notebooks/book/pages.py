@@ -1,6 +1,7 @@
 """How a notebook and the README become pages of the book."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 # labkit isn't installed beside Sphinx. This module of it, from the checkout, needs little more than nbformat.
 COPIES = ROOT / "labkit" / "course" / "copies.py"
 FOR_PROGRAMS = "application/vnd.labkit."
+WATCH = f"{FOR_PROGRAMS}watch+json"
 MANUAL = "notebooks/manual"
 # A row of a table of pages: the README's table of notebooks, and the manual's contents.
 ROW = r"^\| \[(?P<title>[^]]+)\]\((?P<page>[^)]+)\.%s\) \|"
@@ -48,6 +50,7 @@ def add_contents(_app: Any, page: str, source: list[str]) -> None:
 
 def _shown(cell: NotebookNode) -> list[NotebookNode]:
     for output in cell.get("outputs", []):
+        _record(output)
         _drop_data_for_programs(output)
     tags = cell.metadata.get("tags", [])
     if "parameters" in tags:
@@ -59,6 +62,13 @@ def _shown(cell: NotebookNode) -> list[NotebookNode]:
         solved = copies.SOLUTION.sub(lambda found: found["solution"].rstrip("\n"), cell.source)
         return [stub, _folded(_with(cell, source=solved), "Solution")]
     return [cell]
+
+
+def _record(output: NotebookNode) -> None:
+    """Put the calls of `lab.watch()` below their table, for the script that shows them as a picture."""
+    if calls := output.get("data", {}).get(WATCH):
+        text = json.dumps(calls).replace("<", "\\u003c")
+        output.data["text/html"] += f'<script type="application/json" class="recorded">{text}</script>'
 
 
 def _drop_data_for_programs(output: NotebookNode) -> None:

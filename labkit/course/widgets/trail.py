@@ -8,7 +8,7 @@ the calls.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -164,6 +164,7 @@ def is_refused(record: Record) -> bool:
     return decision(record) not in ("", "allowed")
 
 
+WATCH_MIME = "application/vnd.labkit.watch+json"
 TITLE = "The calls to AWS, as they happen"
 PARTIES = (*flow.IRSA.parties, "other")
 RECEIVERS = {"sts.amazonaws.com": "STS", "iam.amazonaws.com": "IAM", "s3.amazonaws.com": "S3"}
@@ -273,13 +274,23 @@ class Watch:
         from labkit.course.widgets import live
 
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_())}
-        return bundle if self.why_not else bundle | live.drawn(self.panel)
+        return bundle if self.why_not else bundle | {WATCH_MIME: self.recorded} | live.drawn(self.panel)
+
+    @property
+    def recorded(self) -> dict[str, object]:
+        """The calls of pods and nodes as the page gets them, for a page without a kernel."""
+        calls = [asdict(replace(call, number=number, time="")) for number, call in enumerate(self.calls, start=1)]
+        return {**self._page, "title": "The calls to AWS, as they happened", "calls": calls}
 
     def panel(self) -> "ipywidgets.Widget":
         """Return the widget: a row for each call to AWS, as it happens, and buttons that step through the calls."""
         from labkit.course.widgets.pages import CallsPage, framed
 
-        return framed(CallsPage(self.reader(), title=TITLE, parties=PARTIES, own=YOU, next=NEXT, most=MOST))
+        return framed(CallsPage(self.reader(), **self._page))
+
+    @property
+    def _page(self) -> dict[str, Any]:
+        return {"title": TITLE, "parties": [*PARTIES], "own": YOU, "next": NEXT, "most": MOST}
 
     def reader(self) -> Callable[[], list[dict[str, object]]]:
         """Return a function that returns the new calls to AWS, as JSON objects, each time it's called."""
