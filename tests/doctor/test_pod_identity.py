@@ -74,6 +74,47 @@ def test_a_pod_that_gets_nothing_from_its_association_is_an_error_that_shows_the
     assert "eks-pod-identity-agent" in finding.repair
 
 
+def proxied(address="169.254.170.23", caller=None, **settings):
+    """A pod with an association and no annotation, and with these variables."""
+    answers = associated(caller=caller)
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    container = answers[recording.PODS][0]["spec"]["containers"][0]
+    for variable in container["env"]:
+        variable["value"] = variable["value"].replace("169.254.170.23", address)
+    container["env"] += [{"name": name, "value": value} for name, value in settings.items()]
+    return answers
+
+
+PROXY = "http://proxy.example.com:3128"
+
+
+@pytest.mark.parametrize(("settings", "is_wrong"), [
+    ({"HTTP_PROXY": PROXY}, True),
+    ({"http_proxy": PROXY, "NO_PROXY": "169.254.169.254,sts.us-east-1.amazonaws.com"}, True),
+    # The agent's address has no TLS.
+    ({"HTTPS_PROXY": PROXY}, False),
+    ({"HTTP_PROXY": PROXY, "no_proxy": "localhost,169.254.170.23"}, False),
+])  # fmt: skip
+@pytest.mark.parametrize("probe", [False, True])
+def test_a_proxy_between_the_pod_and_the_agent_is_a_warning_that_names_the_agents_address(settings, is_wrong, probe):
+    findings = [each for each in examine(proxied(**settings), probe=probe).findings if each.severity != "note"]
+    assert [finding.id for finding in findings] == ["pod-proxy-without-no-proxy"] * is_wrong
+    for finding in findings:
+        assert (finding.severity, finding.expected) == ("warning", "NO_PROXY with 169.254.170.23")
+        assert "the Pod Identity Agent" in finding.summary
+        assert "STS" not in finding.summary + finding.repair
+
+
+def test_a_proxy_that_keeps_credentials_from_the_pod_explains_that_it_has_none():
+    lost = {"arn": "", "error": "Error retrieving metadata: Failed to connect to proxy URL"}
+    answers = proxied("[fd00:ec2::23]", lost, HTTP_PROXY=PROXY, NO_PROXY="localhost")
+    (finding,) = examine(answers, probe=True).findings
+    assert (finding.id, finding.severity) == ("pod-proxy-without-no-proxy", "error")
+    assert '"value": "localhost,[fd00:ec2::23]"' in finding.repair
+    assert found(proxied("[fd00:ec2::23]", HTTP_PROXY=PROXY, NO_PROXY="[fd00:ec2::23]"), probe=True) == [TOO]
+    assert found(proxied("[fd00:ec2::23]", HTTP_PROXY=PROXY, NO_PROXY="fd00:ec2::23"), probe=True) == [TOO]
+
+
 def test_a_pod_with_variables_of_a_deleted_association_is_replaced():
     finding, *_ = examine(associated(**{recording.ASSOCIATIONS: []})).findings
     assert finding.id == "webhook-passed-over-pod"

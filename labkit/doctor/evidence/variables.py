@@ -24,7 +24,7 @@ RENEWED = "a projected token, which the node renews"
 # https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 VALID_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
 WEB_IDENTITY = "AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE, both set by the webhook"
-PROXIES = ("HTTPS_PROXY", "https_proxy")
+PROXIES = {"https": ("HTTPS_PROXY", "https_proxy"), "http": ("HTTP_PROXY", "http_proxy")}
 NO_PROXIES = ("NO_PROXY", "no_proxy")
 ENDPOINTS = ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
 # https://docs.aws.amazon.com/general/latest/gr/sts.html
@@ -225,32 +225,43 @@ def missing_region(evidence: Evidence, container: pod_spec.Container) -> Wrong |
 
 
 def proxied(evidence: Evidence, container: pod_spec.Container) -> Wrong | None:
-    """The container reaches STS only through a proxy, because NO_PROXY doesn't list STS's host.
+    """The container gets credentials only through a proxy: NO_PROXY lists neither STS nor the Pod Identity Agent.
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html#pod-id-considerations
     """
-    proxy = _set_ones(container, PROXIES)
-    endpoint = _sts_url(evidence, container) if proxy else None
-    if endpoint is None or endpoint.scheme == "http" or _is_excepted(container, endpoint.hostname or ""):
+    if not any(_set_ones(container, names) for names in PROXIES.values()):
+        return None
+    url, host = _credentials_url(evidence, container), credentials_host(evidence, container)
+    proxy = _set_ones(container, PROXIES.get(url.scheme, ()))
+    if not proxy or _is_excepted(container, url.hostname or ""):
         return None
     is_probed = evidence.pod.probe_allowed and evidence.pod.probe.container is container
     caller = evidence.pod.caller_if_known if is_probed else None
-    if caller and caller.arn:
+    # The AWS CLI, with which the doctor probes, asks the agent without a proxy. Go's SDK uses the proxy.
+    if caller and caller.arn and not asks_agent(container):
         return None
     lines = [f"{each.name}={re.sub(PASSWORD, '//…@', each.value or '…')} ({each.source})" for each in proxy]
     excepted = _set_ones(container, NO_PROXIES)
     lines += [f"{each.name}={each.value}" for each in excepted] or [f"no {NO_PROXIES[0]}"]
+    or_else = "" if asks_agent(container) else ", or a proxy that lets requests to STS through"
     return Wrong(
         proxy,
-        f"{NO_PROXIES[0]} with {endpoint.hostname}, or a proxy that lets requests to STS through",
+        f"{NO_PROXIES[0]} with {host}{or_else}",
         ", ".join(lines),
         may_work=not (caller and LOST.search(caller.error)),
     )
 
 
-def sts_host(evidence: Evidence, container: pod_spec.Container) -> str:
-    """Return the STS host that the container's SDK calls."""
-    return _sts_url(evidence, container).hostname or ""
+def asks_agent(container: pod_spec.Container) -> bool:
+    """Whether the container's SDK asks the Pod Identity Agent for credentials, because it has no role for STS."""
+    return bool(container.value(pod_spec.POD_IDENTITY[0])) and not container.has_role
+
+
+def credentials_host(evidence: Evidence, container: pod_spec.Container) -> str:
+    """Return the host that the container's SDK asks for credentials, as NO_PROXY lists it."""
+    host = _credentials_url(evidence, container).hostname or ""
+    return f"[{host}]" if ":" in host else host
 
 
 def works_by_hand(evidence: Evidence) -> list[pod_spec.Container]:
@@ -346,6 +357,12 @@ def _region_of(container: pod_spec.Container) -> str:
     return next(filter(None, map(container.value, pod_spec.REGIONS)), "")
 
 
+def _credentials_url(evidence: Evidence, container: pod_spec.Container) -> SplitResult:
+    if asks_agent(container):
+        return urlsplit(container.value(pod_spec.POD_IDENTITY[0]))
+    return _sts_url(evidence, container)
+
+
 def _sts_url(evidence: Evidence, container: pod_spec.Container) -> SplitResult:
     url = next((v.value for name in ENDPOINTS if (v := container.variable(name)) and v.value), "")
     return urlsplit(url or f"https://sts.{_region_of(container) or evidence.expected.region}.amazonaws.com")
@@ -360,7 +377,9 @@ def _is_excepted(container: pod_spec.Container, host: str) -> bool:
     # A value that can't be read, such as a Secret's, may list the host.
     if any(each.value is None for each in excepted):
         return True
-    names = [name.strip().lstrip("*").lstrip(".") for each in excepted for name in (each.value or "").split(",")]
+    names = [
+        name.strip().lstrip("*").lstrip(".").strip("[]") for each in excepted for name in (each.value or "").split(",")
+    ]
     return any("*" in (each.value or "").split(",") for each in excepted) or any(
         name and f".{host}".endswith(f".{name}") for name in names
     )

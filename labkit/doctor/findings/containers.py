@@ -226,11 +226,17 @@ sts_endpoint_of_another_region = in_variables(
 @cause("pod-proxy-without-no-proxy", stages.EXCHANGE, LEARN, reads=(kinds.PODS,))
 def proxied(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html"""
+    called = "STS"
+    hint = "# let the proxy forward calls to STS; if pods can reach STS directly, add STS's host to NO_PROXY instead"
+    wrong = next((each for each in evidence.pod.containers if variables.proxied(evidence, each)), None)
+    if wrong and variables.asks_agent(wrong):
+        called, host = "the Pod Identity Agent", variables.credentials_host(evidence, wrong)
+        hint = f"# add {host} to NO_PROXY: the address exists only on the pod's node, where no proxy reaches it"
     return symptom(
         evidence,
-        "The container calls STS through a proxy, because NO_PROXY does not list STS.",
+        f"The container calls {called} through a proxy, because NO_PROXY does not list {called}.",
         variables.proxied,
-        hint="# let the proxy forward calls to STS; if pods can reach STS directly, add STS's host to NO_PROXY instead",
+        hint=hint,
         changes=(_past_the_proxy,),
     )
 
@@ -359,7 +365,7 @@ def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
         if mistake := wrong.get(container["name"]):
             names = [name for name in variables.NO_PROXIES if mistake.variable(name)] or list(variables.NO_PROXIES)
             others = [entry for entry in container.get("env") or [] if entry["name"] not in names]
-            host = variables.sts_host(evidence, mistake)
+            host = variables.credentials_host(evidence, mistake)
             values = {name: ",".join(filter(None, (mistake.value(name), host))) for name in names}
             # `env` wins over a ConfigMap in `envFrom`.
             container["env"] = [*others, *({"name": name, "value": value} for name, value in values.items())]

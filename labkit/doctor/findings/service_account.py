@@ -254,7 +254,13 @@ def pod_identity_role_refuses(evidence: Evidence) -> Symptom | None:
     )
 
 
-@cause("pod-identity-association-too", stages.IDENTITY, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+@cause(
+    "pod-identity-association-too",
+    stages.IDENTITY,
+    LEARN,
+    reads=(kinds.SERVICE_ACCOUNTS,),
+    explained_by=("pod-proxy-without-no-proxy",),
+)
 def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     """The service account has a Pod Identity association, with or without an annotation.
 
