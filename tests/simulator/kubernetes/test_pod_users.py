@@ -96,12 +96,13 @@ def test_sys_has_the_hardware_and_can_only_be_read(grade):
 def test_a_container_has_the_user_of_its_manifest(grade):
     user = {"runAsUser": 1000, "runAsGroup": 3000, "allowPrivilegeEscalation": False}
     script = (
-        "exec 2>&1; id -u; id -g; touch /etc/made /root/made; touch /tmp/made && echo made; mkdir /data/deep; ls /data"
+        "exec 2>&1; id -u; id -g; touch /etc/made /root/made; echo >>/etc/hosts; echo >>/etc/passwd; "
+        "touch /tmp/made && echo made; mkdir /data/deep; ls /data"
     )
     app = shell(script, securityContext=user, volumeMounts=[{"name": "data", "mountPath": "/data"}])
     said = grade.output_of("user", app, volumes=[{"name": "data", "emptyDir": {}}])
     assert said.startswith("1000\n3000\n")
-    assert said.count("Permission denied") == 2
+    assert said.count("ermission denied") == 4
     assert said.endswith("made\ndeep\n")
     folder = grade.pod_folder("user")
     grade.api.delete_namespaced_pod("user", "default")
@@ -142,6 +143,23 @@ def test_a_program_that_leaves_root_cannot_read_roots_token(grade):
     drops = "exec 2>&1; setpriv --reuid 1000 --clear-groups cat /var/run/secrets/x/token"
     said = grade.output_of("drops", shell(drops, **AT_TOKEN), securityContext={"runAsUser": 0}, volumes=[TOKEN])
     assert said == "cat: /var/run/secrets/x/token: Permission denied\n"
+
+
+@FULL
+def test_root_becomes_another_user_with_su(grade):
+    su = "su nobody -s /bin/sh -c 'id -u; su -c id' 2>&1 </dev/null"
+    assert grade.output_of("su", shell(su)).startswith("65534\n")
+
+
+@pytest.mark.parametrize("grade", ["one id"], indirect=True)
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_an_event_says_that_a_pod_of_one_id_keeps_its_user(grade, uid):
+    switch = shell("exec 2>&1; setpriv --reuid 2000 --clear-groups true && echo switched")
+    said = grade.output_of(f"keeps-{uid}", switch, securityContext={"runAsUser": uid})
+    assert "setpriv: " in said and "switched" not in said
+    why = "users of pods on this machine: one id: programs of pods have your user id, see it as the manifest's user"
+    told = f"runAsUser isn't enforced here: {why}, and can't change it"
+    until(lambda: ("NotEnforced", told) in grade.events(f"keeps-{uid}"), told)
 
 
 def test_a_user_cannot_read_a_secret_of_root(grade):

@@ -27,6 +27,12 @@ REFRESH = 5.0  # seconds of real time between two reads of the objects in volume
 
 ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
 GROUPS = "root:x:0:\nnogroup:x:65534:\n"
+# Root may become another user. Nobody has a password. https://man7.org/linux/man-pages/man5/pam.d.5.html
+PAM = """auth sufficient pam_rootok.so
+auth required pam_deny.so
+account required pam_permit.so
+session required pam_permit.so
+"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class NodePod:
 
     @property
     def network_files(self) -> dict[str, str]:
-        """The container's files in /etc that name hosts, users and the resolver, by path.
+        """The container's own files in /etc, for hosts, users and the resolver, by path.
 
         https://kubernetes.io/docs/tasks/network/customize-hosts-file-for-pods/
         """
@@ -113,6 +119,7 @@ class NodePod:
             "etc/resolv.conf": _resolv_conf(self.document),
             "etc/passwd": ACCOUNTS,
             "etc/group": GROUPS,
+            "etc/pam.d/other": PAM,
         }
 
     @property

@@ -140,11 +140,15 @@ class Root:
                 _folder(self._source(real))
 
     def _close(self) -> None:
-        """Permit to the owner of the container's folders only what they permit to others than root."""
-        for folder in (self.folder, *(self.folder / name for name in OWN), self.folder / "dev"):
-            mode = folder.stat().st_mode & 0o1777
-            if not mode & 0o1000:
-                folder.chmod(mode & 0o077 | (mode & 0o007) << 6)
+        """Permit to the owner of the container's folders, and of its files in /etc, only what others than root may do.
+
+        The owner may still change these modes.
+        """
+        own = [self.folder, *(self.folder / name for name in OWN), self.folder / "dev"]
+        for path in [*own, *(self.folder / "etc").rglob("*")]:
+            mode = path.lstat().st_mode & 0o1777
+            if not path.is_symlink() and not mode & 0o1000:
+                path.chmod(mode & 0o077 | (mode & 0o007) << 6)
 
     def _seen(self, paths: Iterable[str]) -> list[Mount]:
         """Return the folders of this machine that the container sees, and make the links that lead there."""

@@ -112,7 +112,7 @@ class Users:
     def __str__(self) -> str:
         return {
             "full": "as in the manifest",
-            "one": "one id: programs of pods have your user id, and see it as the manifest's user",
+            "one": "one id: programs of pods have your user id, see it as the manifest's user, and can't change it",
             "none": "none: programs of pods run as you, whatever the manifest says",
         }[self.grade]
 
@@ -190,14 +190,15 @@ class SecurityContext:
         """Return what the manifest requests and the node doesn't give, one sentence each."""
         fields, spec = self.fields, self.pod["spec"]
         added = (fields.get("capabilities") or {}).get("add") or ()
-        names = [] if grade == "full" else ["runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"]
-        names += ["readOnlyRootFilesystem"] if grade == "none" else []
+        of_users = () if grade == "full" else ("runAsUser", "runAsGroup", "fsGroup", "supplementalGroups")
+        names = [name for name in of_users if fields.get(name) not in (None, [])]  # 0 is a user, too
+        names += ["readOnlyRootFilesystem"] if grade == "none" and fields.get("readOnlyRootFilesystem") else []
         reasons = [
             ("a pod gets no more rights than the lab's user", ["privileged"] if fields.get("privileged") else []),
             ("a container gets a runtime's default capabilities at most",
              [f"capabilities.add: {name}" for name in added if _capability(name) not in CAPABILITIES]),
             ("a pod sees its own processes only", [name for name in ("hostPID", "hostIPC") if spec.get(name)]),
-            (f"users of pods on this machine: {Users(grade)}", [name for name in names if fields.get(name)]),
+            (f"users of pods on this machine: {Users(grade)}", names),
         ]  # fmt: skip
         return [f"{', '.join(names)} isn't enforced here: {why}" for why, names in reasons if names]
 
