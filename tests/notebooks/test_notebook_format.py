@@ -33,6 +33,7 @@ FIRST = {
     "07-least-privilege.ipynb": "permissions",
     "08-terraform.ipynb": "write",
     "09-break-and-repair-sts.ipynb": "provider",
+    "10-break-and-repair-pods.ipynb": "annotation",
     "11-cross-account.ipynb": "enter",
     "12-pod-identity.ipynb": "role",
 }

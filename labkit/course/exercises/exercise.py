@@ -155,6 +155,7 @@ def _delete_user(iam: Any, name: str) -> None:
 
 
 def _delete_bucket(s3: Any, name: str) -> None:
+    s3.delete_bucket_policy(Bucket=name)  # it may deny everybody what follows
     for each in s3.list_objects_v2(Bucket=name).get("Contents", []):
         s3.delete_object(Bucket=name, Key=each["Key"])
     s3.delete_bucket(Bucket=name)
