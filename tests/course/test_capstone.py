@@ -11,10 +11,12 @@ import pytest
 from kubernetes.client import CoreV1Api
 
 from labkit.course.capstone import shop as shops
+from labkit.course.exercises.exercise import delete_associations
 from labkit.errors import LabError
 
 ALL = bool(os.environ.get("LABKIT_LESSONS"))
 AWS = "sts.amazonaws.com"
+SECURE = "aws:SecureTransport"
 
 
 @pytest.fixture(scope="module")
@@ -238,25 +240,75 @@ def reports_may_become_till(shop, arns):
     permit(shop, shop.reports, {"Action": "sts:AssumeRole", "Resource": arns["till"]})
 
 
+def an_instance_may_become_cart(shop, arns):
+    instances = {"Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trusts(shop, shop.cart, trust(shop.blue, shop.cart), instances)
+
+
+def till_admits_pod_identity_without_need(shop, arns):
+    trusts(shop, shop.till, trust(shop.blue, shop.till), for_pods(None, None))
+
+
+def a_stranger_has_an_association(shop, arns):
+    trusts(shop, shop.cart, trust(shop.blue, shop.cart), for_pods(None, None))
+    whose = {"clusterName": shop.blue.parameters.cluster, "namespace": "shop", "serviceAccount": "stranger"}
+    shop.blue.aws.client("eks").create_pod_identity_association(**whose, roleArn=arns["cart"])
+
+
+def a_stranger_is_named(shop, arns):
+    subjects = [f"system:serviceaccount:{name}" for name in (f"shop:{shop.reports}", "back-office:stranger")]
+    trusts(shop, shop.reports, trust(shop.green, shop.reports, subject=subjects))
+
+
+def reports_may_write_elsewhere(shop, arns):
+    permit(shop, shop.reports, {"Action": "s3:PutObject", "Resource": "arn:aws:s3:::shop-archive/*"})
+
+
+def till_may_write_another_prefix(shop, arns):
+    resource = f"arn:aws:s3:::{shop.ledger}/archive/*"
+    permit(shop, shop.till, {"Action": "s3:Put*", "Resource": resource, "Condition": {"Bool": {SECURE: "true"}}})
+
+
+ADMITS, ALLOWS = (
+    "the role of {}, for others that the role admits",
+    "the role of {}, for other calls that its policies allow",
+)
 WRONG: dict[Callable, tuple[str, ...]] = {
-    open_to_lookalikes: ("the role of {cart}, with a token of a new service account like {cart}",),
-    open_to_each_namespace: ("the role of {till}, with a token of {till} in a new namespace",),
-    open_to_the_other_cluster: ("the role of {reports}, with a token of {reports} in the other cluster",),
+    open_to_lookalikes: (
+        "the role of {cart}, with a token of a new service account like {cart}",
+        ADMITS.format("{cart}"),
+    ),
+    open_to_each_namespace: ("the role of {till}, with a token of {till} in a new namespace", ADMITS.format("{till}")),
+    open_to_the_other_cluster: (
+        "the role of {reports}, with a token of {reports} in the other cluster",
+        ADMITS.format("{reports}"),
+    ),
     open_to_another_audience: ("the role of {reports}, with a token for another audience",),
     cart_may_do_everything: (
         "{cart} in blue: DeleteObject {baskets}/baskets",
         "{cart} in blue: PutObject {baskets}/other",
         "{cart} in blue: GetObject {baskets}/other",
         "{cart} in blue: ListObjects {baskets}",
+        ALLOWS.format("{cart}"),
     ),
-    till_sees_the_baskets: ("{till} in blue: GetObject {baskets}/baskets",),
-    reports_may_write: ("{reports} in green: PutObject {ledger}/sales",),
+    till_sees_the_baskets: ("{till} in blue: GetObject {baskets}/baskets", ALLOWS.format("{till}")),
+    reports_may_write: ("{reports} in green: PutObject {ledger}/sales", ALLOWS.format("{reports}")),
     the_team_that_has_left_is_still_there: (
         "{left} in blue: PutObject {baskets}/baskets",
         "{left} in blue: GetObject {baskets}/baskets",
     ),
     default_has_a_role: ("default in blue: GetObject {baskets}/baskets",),
-    reports_may_become_till: ("{reports} in green: AssumeRole of {till}'s role",),
+    reports_may_become_till: (
+        "{reports} in green: AssumeRole of {till}'s role",
+        ADMITS.format("{till}"),
+        ALLOWS.format("{reports}"),
+    ),
+    an_instance_may_become_cart: (ADMITS.format("{cart}"),),
+    till_admits_pod_identity_without_need: (ADMITS.format("{till}"),),
+    a_stranger_has_an_association: (ADMITS.format("{cart}"),),
+    a_stranger_is_named: (ADMITS.format("{reports}"),),
+    reports_may_write_elsewhere: (ALLOWS.format("{reports}"),),
+    till_may_write_another_prefix: (ALLOWS.format("{till}"),),
 }
 # At most one change of each role's trust policy at a time.
 TOGETHER = [
@@ -274,6 +326,14 @@ TOGETHER = [
         reports_may_write,
         default_has_a_role,
     ],
+    [
+        an_instance_may_become_cart,
+        till_admits_pod_identity_without_need,
+        a_stranger_is_named,
+        reports_may_write_elsewhere,
+        till_may_write_another_prefix,
+    ],
+    [a_stranger_has_an_association],
 ]
 
 
@@ -286,11 +346,12 @@ def test_a_wrong_design_fails_at_the_call_that_shows_why(lab, capstone, mistakes
     expected = {each.format(**names) for mistake in mistakes for each in WRONG[mistake]}
     assert wrong(capstone.check()).keys() == expected
     annotate(capstone.shop.blue, "default", None)
+    delete_associations(capstone.shop.blue)
 
 
 def test_every_wrong_design_is_tried_once():
     assert sorted(each.__name__ for each in WRONG) == sorted(each.__name__ for some in TOGETHER for each in some)
-    assert len(WRONG) == 10
+    assert len(WRONG) == 16
 
 
 def test_the_mistakes_and_the_names_differ_by_learner(monkeypatch, lab):

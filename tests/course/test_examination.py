@@ -137,6 +137,12 @@ def test_a_repair_that_opens_more_than_it_mends_is_refused(lab):
     for account in ("123456789012", lab.connection.other_account):
         trusts(admits, {"Effect": "Allow", "Principal": {"AWS": account}, "Action": "sts:AssumeRole"})
         assert opened() == ["someone without a token, for my-role"]
+    # No call can be made as these.
+    for principal in ({"Service": "ec2.amazonaws.com"}, {"Service": "pods.eks.amazonaws.com"}, {"AWS": "333333333333"}):
+        trusts(admits, {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"})
+        (name,) = principal.values()
+        assert opened() == [f"{name}, for my-role"]
+        assert [*judging.opened(lab, name)] == [], "the task's fault named it"
     trusts(admits)
     subjects = [f"system:serviceaccount:default:{lab.parameters.service_account}", "system:serviceaccount:*:till"]
     trust(iam, lab, "StringLike", subjects)
@@ -159,6 +165,11 @@ def test_a_repair_that_opens_more_than_it_mends_is_refused(lab):
         iam.put_role_policy(RoleName="my-role", PolicyName="more", PolicyDocument=document)
         assert opened()[0] == what
         iam.delete_role_policy(RoleName="my-role", PolicyName="more")
+    archive = {"Action": "s3:PutObject", "Resource": "arn:aws:s3:::shop-archive/*"}
+    iam.put_role_policy(RoleName="my-role", PolicyName="more", PolicyDocument=json.dumps(allowing(archive)))
+    (what,) = opened()
+    assert what.startswith("s3:PutObject on arn:aws:s3:::shop-archive/")
+    iam.delete_role_policy(RoleName="my-role", PolicyName="more")
     for action, resource, what in (("ListBucket", "", "list of the bucket"), ("GetObject", "/*", "read of an object")):
         statement = {"Principal": "*", "Action": f"s3:{action}", "Resource": f"arn:aws:s3:::irsa-lab{resource}"}
         s3.put_bucket_policy(Bucket="irsa-lab", Policy=json.dumps(allowing(statement)))

@@ -16,7 +16,7 @@ from kubernetes.client.exceptions import ApiException
 
 from labkit import documents
 from labkit.connection import core_api
-from labkit.course.exercises import asking
+from labkit.course.exercises import asking, surplus
 from labkit.course.exercises.asking import ADMITTED, ALLOWED
 from labkit.doctor import Comparison
 from labkit.errors import LabError, said_by_the_cluster
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 REFUSED = "refused"
 KEY = "probe"
+# The actions that a pod needs to read and to write, as regular expressions.
+READS = r"s3:(Get|List)\w+"
+WRITES = "s3:(PutObject|AbortMultipartUpload|ListMultipartUploadParts)"
 IMAGE = "public.ecr.aws/lambda/python"  # it has the SDK
 # Print the credentials that the SDK finds, by the chain that each AWS tool follows.
 # https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
@@ -62,12 +65,18 @@ def rows(shop: "Shop") -> list[Comparison]:
     for place, account in strangers:
         metadata = {"name": account, "labels": shop.lab.labels}
         core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
-    theirs = [(shop.blue, shop.cart), (shop.blue, shop.till), (shop.green, shop.reports), (shop.blue, shop.left)]
+    theirs = [*_places(shop), (shop.blue, shop.left)]
     others = [(shop.blue, "default"), (shop.green, "default"), *strangers]
     try:
         with ThreadPoolExecutor(4) as at_once:
             callers = [*at_once.map(lambda each: _caller(*each), [*theirs, *others])]
-        return [*_calls(shop, *callers[:4]), *_of_nobody(shop, callers[3:]), *_of_strangers(shop, callers[:3])]
+        roles = [_role_of(shop, caller) for caller in callers[:3]]
+        return [
+            *_calls(shop, *callers[:4]),
+            *_of_nobody(shop, callers[3:]),
+            *_of_strangers(shop, callers[:3], roles),
+            *_of_policies(shop, roles),
+        ]
     finally:
         core.delete_namespace(elsewhere)
         core_api(shop.green.kubernetes).delete_namespaced_service_account(shop.cart, shop.green.parameters.namespace)
@@ -169,10 +178,9 @@ def _in_short(answer: str) -> str:
     return answer if answer in (ALLOWED, ADMITTED) else REFUSED
 
 
-def _of_strangers(shop: "Shop", callers: list[Caller]) -> Iterator[Comparison]:
+def _of_strangers(shop: "Shop", callers: list[Caller], roles: list[str]) -> Iterator[Comparison]:
     """Yield what STS answers to tokens that must not get the roles of the shop, and to the other pods of the shop."""
-    places = ((shop.blue, shop.cart), (shop.blue, shop.till), (shop.green, shop.reports))
-    roles = [_role_of(shop, caller) for caller in callers]
+    places = _places(shop)
     for (place, account), role in zip(places, roles, strict=True):
         other, namespace = (shop.green if place is shop.blue else shop.blue), place.parameters.namespace
         like, elsewhere = asking.lookalike(account), asking.lookalike(namespace)
@@ -192,6 +200,46 @@ def _of_strangers(shop: "Shop", callers: list[Caller]) -> Iterator[Comparison]:
         request = {"RoleArn": role, "RoleSessionName": KEY}
         answer = asking.call(shop.lab, "sts", "assume_role", caller.credentials, **request) if role else REFUSED
         yield Comparison(f"{caller.name}: AssumeRole of {whose}'s role", REFUSED, _in_short(answer))
+
+
+def _of_policies(shop: "Shop", roles: list[str]) -> Iterator[Comparison]:
+    """Yield who else may become the shop's roles, by their policies, and what else the roles may do."""
+    bucket = f"arn:{shop.lab.connection.partition}:s3:::"
+    needs = (
+        ((READS, f"{bucket}{shop.baskets}/baskets/.+"), (WRITES, f"{bucket}{shop.baskets}/baskets/.+")),
+        ((WRITES, f"{bucket}{shop.ledger}/sales/.+"),),
+        ((READS, f"{bucket}{shop.ledger}(/sales/.+)?"),),
+    )
+    for (place, account), role in zip(_places(shop), roles, strict=True):
+        # Pods may share a role: with Pod Identity, a policy can tell them apart by their session's tags.
+        sharing = [at for at, each in enumerate(roles) if each == role]
+        others = _admitted_by_name(shop, place, role, [_places(shop)[at] for at in sharing]) if role else []
+        allowed = [need for at in sharing for need in needs[at]]
+
+        def needed(action: str, resource: str, allowed: list[tuple[str, str]] = allowed) -> bool:
+            return any(re.fullmatch(what, action, re.I) and re.fullmatch(on, resource) for what, on in allowed)
+
+        more = surplus.allowed(shop.lab, role, needed) if role else []
+        yield Comparison(f"the role of {account}, for others that the role admits", REFUSED, _allowed(others))
+        yield Comparison(f"the role of {account}, for other calls that its policies allow", REFUSED, _allowed(more))
+
+
+def _places(shop: "Shop") -> list[tuple[Workspace, str]]:
+    return [(shop.blue, shop.cart), (shop.blue, shop.till), (shop.green, shop.reports)]
+
+
+def _admitted_by_name(shop: "Shop", place: Workspace, role: str, whose: list[tuple[Workspace, str]]) -> list[str]:
+    """Return the others that a trust policy or an association names: they may become the role, too."""
+    own = {(each.parameters.cluster, each.parameters.namespace, account) for each, account in whose}
+    cluster = place.parameters.cluster
+    named = [each for each in asking.named_by(place, role) if (cluster, *reversed(each)) not in own]
+    rows = [*asking.without_a_token(place, role), *asking.first_admitted(place, named, role)]
+    associated = [each for each in surplus.associated(shop.lab, role) if each not in own]
+    return [row.what for row in rows] + [f"{where}:{name} in {cluster}" for cluster, where, name in associated]
+
+
+def _allowed(surplus: list[str]) -> str:
+    return f"{ALLOWED}: {', '.join(surplus)}" if surplus else REFUSED
 
 
 def _exchange(place: Workspace, account: str, namespace: str, role: str) -> str:

@@ -16,8 +16,10 @@ from labkit.course.examination.certificate import FILE, ExaminationCertificate
 from labkit.course.examination.draw import LEVELS, PARTS, demonstration, draw, parts
 from labkit.course.examination.paper import FREE, PER_ATTEMPT, PER_REBUILT, POINTS, Paper
 from labkit.course.examination.result import ExaminationResult
+from labkit.course.exercises import surplus
 from labkit.course.faults import CATALOGUE, Situation, breaking
 from labkit.errors import LabError, UnknownName
+from labkit.policy import Policy
 from labkit.showing import counted, doing, is_live, stable
 from labkit.simulator import Folder
 
@@ -80,7 +82,11 @@ class Examination:
             return
         paper.attempts += 1
         with doing("Judging your repair"):
-            is_mended = judging.is_mended(self._lab)
+            broken = self._healthy
+            for name in paper.faults:
+                broken = CATALOGUE[name].put_into(broken)
+            policy = Policy.read(broken.role.get("AssumeRolePolicyDocument", {}), kind="trust", name="broken")
+            is_mended = judging.is_mended(self._lab, *surplus.named(policy))
         if not is_mended:
             self._keep()
             cost = f"costs {PER_ATTEMPT} point" if paper.attempts >= FREE else "costs nothing"

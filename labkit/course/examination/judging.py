@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import core_api
-from labkit.course.exercises import asking
+from labkit.course.exercises import asking, surplus
 from labkit.course.faults import Fault
 from labkit.course.faults.report import mend_report
 from labkit.doctor import Evidence, examine
@@ -33,11 +33,14 @@ ELSEWHERE = (
 )
 
 
-def is_mended(lab: "Workspace") -> bool:
-    """Return whether the pod has its role and its bucket again, and nobody else got anything."""
+def is_mended(lab: "Workspace", *known: str) -> bool:
+    """Return whether the pod has its role and its bucket again, and nobody else got anything.
+
+    `known` has the principals that the task's faults left in the trust policy: the doctor's repairs keep them, too.
+    """
     answers = (report := mend_report(lab, of_an_examination=True)).answers
     is_its_role = bool(answers) and f":assumed-role/{lab.parameters.role_name}/" in answers[0][1]
-    return bool(report) and is_its_role and not any(opened(lab))
+    return bool(report) and is_its_role and not any(opened(lab, *known))
 
 
 def ids(lab: "Workspace") -> dict[str, str]:
@@ -64,9 +67,9 @@ def causes(lab: "Workspace", faults: Sequence[Fault]) -> list[str]:
     return [next((now[id] for id in (fault.finding, *fault.seen_as) if id in now), "") for fault in faults]
 
 
-def opened(lab: "Workspace") -> Iterator[str]:
+def opened(lab: "Workspace", *known: str) -> Iterator[str]:
     """Yield what AWS allows and must refuse: to strangers who ask for the role, to the role, and to everybody."""
-    yield from (row.what for row in (*asking.newcomers(lab), *asking.for_others(lab)))
+    yield from (row.what for row in (*asking.newcomers(lab, known=known), *asking.for_others(lab)))
     bucket, key = lab.parameters.bucket, "examination.txt"
     arn = f"arn:{lab.connection.partition}:s3:::{bucket}"
     for resource, actions in (
@@ -74,8 +77,9 @@ def opened(lab: "Workspace") -> Iterator[str]:
         (f"{arn}/{key}", asking.CHANGES_OF_OBJECT),
         ("*", ELSEWHERE),
     ):
-        decided = asking.simulated(lab, lab.role_arn, *actions, resource=resource)
+        decided = surplus.simulated(lab, lab.role_arn, *actions, resource=resource)
         yield from (f"{action} on {resource}" for action, said in decided.items() if said == asking.ALLOWED)
+    yield from surplus.allowed(lab, lab.role_arn, surplus.is_a_read, apart_from=lab.parameters.policy_arn)
     # The bucket's own policy counts only in calls.
     if not asking.denies(lab, "a write to the bucket", "s3", "put_object", Bucket=bucket, Key=key, Body=b"").right:
         yield "a write to the bucket"

@@ -24,6 +24,7 @@ from kubernetes.client.exceptions import ApiException
 
 from labkit import documents, execution
 from labkit.connection import awaited, core_api
+from labkit.course.exercises import surplus
 from labkit.doctor import Comparison
 from labkit.documents import AUDIENCE, POD_NAME
 from labkit.errors import said_by_the_cluster, without_session
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 # Keyword arguments for a boto3 client.
 Credentials = dict[str, str]
-ADMITTED, ALLOWED = "admitted", "allowed"
+ADMITTED, ALLOWED = "admitted", surplus.ALLOWED
 # Some of the actions that a role which only reads doesn't need.
 CHANGES_OF_BUCKET = (
     "s3:DeleteBucket",
@@ -95,29 +96,30 @@ def audiences(place: "Workspace") -> list[str]:
     return listed
 
 
-def newcomers(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Comparison]:
+def newcomers(place: "Workspace", *accounts: str, role_arn: str = "", known: Collection[str] = ()) -> list[Comparison]:
     """Ask for the role as others that STS should refuse. Return a row, marked as wrong, if STS admits one.
 
     The others are the lab's own user, who has no token, the service accounts that the role's trust policy names, and
     new ones. For each name in `accounts`, such as cart, the new service accounts have names that a wildcard in its
     place would match, or its name in a new namespace. Without `accounts`, the only name is
-    `parameters.service_account`. Each asks for the role `role_arn`.
+    `parameters.service_account`. Each asks for the role `role_arn`. `known`: see `without_a_token`.
     """
     core, namespace = core_api(place.kubernetes), place.parameters.namespace
     accounts = accounts or (place.parameters.service_account,)
     named = [each for each in named_by(place, role_arn) if each not in {(name, namespace) for name in accounts}]
     taken = {each.metadata.name for each in core.list_namespaced_service_account(namespace).items}
-    rows = without_a_token(place, role_arn) + first_admitted(place, named, role_arn)
+    rows = without_a_token(place, role_arn, known) + first_admitted(place, named, role_arn)
     for name in accounts:
         likes = _lookalikes(name, taken, range(len(name)))
         rows += first_admitted(place, [(like, namespace) for like in likes], role_arn)
     return [*rows, *elsewhere(place, *accounts, role_arn=role_arn)]
 
 
-def without_a_token(place: "Workspace", role_arn: str = "") -> list[Comparison]:
+def without_a_token(place: "Workspace", role_arn: str = "", known: Collection[str] = ()) -> list[Comparison]:
     """Return a row, marked as wrong, if a user may become the role without a service account's token.
 
-    The users are the lab's own one, and the one of the second account, if the target has it.
+    The users are the lab's own one, and the one of the second account, if the target has it. If they may not, each
+    other principal of the trust policy has a row, apart from those in `known`.
     """
     arn = role_arn or place.role_arn
     other = place.connection.other_account
@@ -125,7 +127,8 @@ def without_a_token(place: "Workspace", role_arn: str = "") -> list[Comparison]:
         with suppress(ClientError):
             each.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="exercise")
             return [Comparison(f"someone without a token, for {Arn.parse(arn).name}", "refused", ADMITTED)]
-    return []
+    others = surplus.admitted(place, arn, known=known)
+    return [Comparison(f"{each}, for {Arn.parse(arn).name}", "refused", ADMITTED) for each in others]
 
 
 def elsewhere(place: "Workspace", *accounts: str, role_arn: str = "") -> list[Comparison]:
@@ -320,30 +323,6 @@ def call(place: "Workspace", service: str, operation: str, given: Credentials | 
     return ALLOWED
 
 
-def simulated(
-    place: "Workspace", role_arn: str, *actions: str, resource: str = "*", **context: tuple[str, str]
-) -> dict[str, str]:
-    """Return IAM's decision for each action: "allowed", "implicitDeny" or "explicitDeny". No call is made.
-
-    If the role doesn't exist, the text of IAM's refusal takes the place of each decision. The simulation uses the same
-    evaluator as real calls. `context` has the type and the value of each condition key.
-
-    https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
-    """
-    iam = place.aws.client("iam")
-    entries = [
-        {"ContextKeyName": key, "ContextKeyType": kind, "ContextKeyValues": [value]}
-        for key, (kind, value) in context.items()
-    ]
-    try:
-        answered = iam.simulate_principal_policy(
-            PolicySourceArn=role_arn, ActionNames=actions, ResourceArns=[resource], ContextEntries=entries
-        )
-    except iam.exceptions.NoSuchEntityException as error:
-        return dict.fromkeys(actions, refusal(error))
-    return {each["EvalActionName"]: each["EvalDecision"] for each in answered["EvaluationResults"]}
-
-
 def reads_only(place: "Workspace", key: str, *, elsewhere: bool = False) -> list[Comparison]:
     """Check that the role can only read its own bucket. Return a row, marked as wrong, for each other allowed action.
 
@@ -357,7 +336,7 @@ def reads_only(place: "Workspace", key: str, *, elsewhere: bool = False) -> list
     decisions = [
         (f"{action} on {resource}", decision)
         for resource, actions in requests
-        for action, decision in simulated(
+        for action, decision in surplus.simulated(
             place,
             place.role_arn,
             *actions,
@@ -366,8 +345,15 @@ def reads_only(place: "Workspace", key: str, *, elsewhere: bool = False) -> list
         ).items()
     ]
     if not elsewhere:
-        decisions += simulated(place, place.role_arn, *OF_OTHERS).items()
-    return [Comparison(what, "refused", decision) for what, decision in decisions if decision == ALLOWED]
+        decisions += surplus.simulated(place, place.role_arn, *OF_OTHERS).items()
+    arn = f"arn:{place.connection.partition}:s3:::{name}"
+
+    def is_own(action: str, resource: str) -> bool:
+        return surplus.is_a_read(action) and f"{resource}/".startswith(f"{arn}/")
+
+    needed = surplus.is_a_read if elsewhere else is_own
+    wrong = [what for what, decision in decisions if decision == ALLOWED]
+    return [Comparison(what, "refused", ALLOWED) for what in wrong or surplus.allowed(place, place.role_arn, needed)]
 
 
 def refusal(error: Exception) -> str:

@@ -8,8 +8,9 @@ from botocore.exceptions import ClientError
 
 from labkit import simulator
 from labkit.connection import core_api
-from labkit.course.exercises.asking import ALLOWED, Credentials, refusal, simulated
+from labkit.course.exercises.asking import ALLOWED, Credentials, refusal
 from labkit.course.exercises.exercise import Exercise
+from labkit.course.exercises.surplus import simulated
 from labkit.doctor import Comparison
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace

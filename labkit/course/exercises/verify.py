@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any
 
 from labkit.connection import awaited, core_api
-from labkit.course.exercises.asking import ALLOWED, allows, call, credentials, denies, reads_only, simulated
+from labkit.course.exercises.asking import ALLOWED, allows, call, credentials, denies, reads_only
 from labkit.course.exercises.exercise import Exercise, allow, ensure_account, make_role
+from labkit.course.exercises.surplus import simulated
 from labkit.doctor import Comparison
 from labkit.steps import bucket
 from labkit.steps.ownership import existing

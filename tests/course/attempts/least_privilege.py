@@ -181,17 +181,29 @@ def give(lab: Lab, name: str, *of_till: str, cart: tuple[str, ...] = ("cart",)) 
     admit(lab, name, *cart)
 
 
-def trusted(lab: Lab, name: str, role: str) -> None:
-    """Let the role also admit the sessions of another role."""
-    policy, arn = trust_policy(lab, name), lab.connection.role_arn(role)
-    policy["Statement"].append({"Effect": "Allow", "Principal": {"AWS": arn}, "Action": "sts:AssumeRole"})
+def trusted(lab: Lab, name: str, **principal: str) -> None:
+    """Let the role also admit this principal."""
+    policy = trust_policy(lab, name)
+    policy["Statement"].append({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"})
     update_trust(lab, name, policy)
 
 
 OWN = {"s3:prefix": "cart/*"}
 ATTEMPTS.more(
     "07-a",
-    wrong={},
+    wrong={
+        "a write to another bucket, by its name": (
+            "s3:PutObject on arn:aws:s3:::shop-archive/",
+            lambda lab, name: put_policy(
+                lab,
+                name,
+                "reading",
+                listing(name),
+                allow("s3:GetObject", f"{name}/cart/*"),
+                allow("s3:PutObject", "shop-archive/*"),
+            ),
+        ),
+    },
     right={
         "two policies": lambda lab, name: (
             put_policy(lab, name, "reading", listing(name)),
@@ -224,7 +236,14 @@ ATTEMPTS.more(
         ),
         "till's role may take cart's": (
             "a session of till asks for exercise-07-b found allowed",
-            lambda lab, name: (give(lab, name, "till"), trusted(lab, name, f"{name}-till")),
+            lambda lab, name: (
+                give(lab, name, "till"),
+                trusted(lab, name, AWS=lab.connection.role_arn(f"{name}-till")),
+            ),
+        ),
+        "EC2 may assume the shared role, too": (
+            "ec2.amazonaws.com, for exercise-07-b found admitted",
+            lambda lab, name: (give(lab, name, "till"), trusted(lab, name, Service="ec2.amazonaws.com")),
         ),
         "a third name on till's role": (
             "created just now found admitted",
