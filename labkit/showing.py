@@ -161,16 +161,16 @@ def is_live() -> bool:
 def doing(what: str) -> Iterator[None]:
     """Print `what` if the learner's cell still runs after `PATIENCE` seconds, so that the cell doesn't seem stuck.
 
-    Only a kernel of `labkit lab` prints `what`.
+    Only a kernel of `labkit lab` prints `what`, and only once in a cell: several threads may wait for the same thing.
     """
-    if not (is_live() and _BEGAN):
+    if not (is_live() and _BEGAN) or what in _DOING or what in _SAID:
         yield
         return
+    _DOING.append(what)
     waited = time.monotonic() - _BEGAN[-1]
     later = threading.Timer(max(0, PATIENCE - waited), say, [what])
     later.daemon = True
     later.start()
-    _DOING.append(what)
     try:
         yield
     finally:

@@ -164,7 +164,9 @@ DESIGNS = [irsa_and_a_bucket_policy, pod_identity, roles_in_the_account_of_the_l
 @pytest.mark.parametrize("design", DESIGNS if ALL else DESIGNS[:1])
 def test_a_design_that_does_what_the_brief_says_passes(lab, design, kept):
     capstone = lab.capstone(again=True)
-    assert len(wrong(capstone.check())) >= 5, "the shop begins half built and half wrong"
+    begun = capstone.check()
+    assert len(wrong(begun)) >= 5, "the shop begins half built and half wrong"
+    assert begun.title == "the shop, 0 of 100 points"
     design(capstone.shop)
     lab.diagnose()
     check = capstone.check()
@@ -325,6 +327,7 @@ TOGETHER = [
         reports_may_become_till,
         reports_may_write,
         default_has_a_role,
+        a_stranger_has_an_association,
     ],
     [
         an_instance_may_become_cart,
@@ -333,7 +336,6 @@ TOGETHER = [
         reports_may_write_elsewhere,
         till_may_write_another_prefix,
     ],
-    [a_stranger_has_an_association],
 ]
 
 
@@ -344,9 +346,32 @@ def test_a_wrong_design_fails_at_the_call_that_shows_why(lab, capstone, mistakes
         mistake(capstone.shop, arns)
     names = {name: getattr(capstone.shop, name) for name in ("cart", "till", "reports", "left", "baskets", "ledger")}
     expected = {each.format(**names) for mistake in mistakes for each in WRONG[mistake]}
-    assert wrong(capstone.check()).keys() == expected
+    check = capstone.check()
+    assert wrong(check).keys() == expected
+    complete = 4 - len({_part(each, names) for each in expected})
+    assert check.title == f"the shop, {25 * complete} of 100 points"
     annotate(capstone.shop.blue, "default", None)
     delete_associations(capstone.shop.blue)
+
+
+def _part(what, names):
+    """The part of the shop that a call is about."""
+    places = (("cart", "blue"), ("till", "blue"), ("reports", "green"))
+    begins = {name: (f"{names[name]} in {where}:", f"the role of {names[name]},") for name, where in places}
+    return next((name for name in begins if what.startswith(begins[name])), "others")
+
+
+OF_BUCKETS = (shops._baskets_for_everybody, shops._ledger_for_everybody)
+
+
+@pytest.mark.parametrize("mistake", shops.MISTAKES if ALL else [shops._till_with_the_role_of_cart])
+def test_each_mistake_of_the_beginning_costs_its_part(lab, capstone, mistake):
+    irsa_and_a_bucket_policy(capstone.shop)
+    mistake(capstone.shop)
+    found = wrong(capstone.check())
+    names = {name: getattr(capstone.shop, name) for name in ("cart", "till", "reports")}
+    assert ("others" if mistake in OF_BUCKETS else "cart") in {_part(each, names) for each in found}
+    annotate(capstone.shop.blue, capstone.shop.till, None)
 
 
 def test_every_wrong_design_is_tried_once():

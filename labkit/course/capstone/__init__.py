@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NOTEBOOK = "97-capstone"
 FOR_THE_DOCTOR = 10  # points of 100
+FOR_A_PART = 25  # a refusal alone earns nothing: who has no role is refused everywhere
 
 
 class Capstone:
@@ -40,11 +41,13 @@ class Capstone:
             rows = probes.rows(self.shop)
         right = sum(row.right for row in rows)
         cost = FOR_THE_DOCTOR if marks.doctor_was_used(self.shop.lab) else 0
-        score = f"{max(0, 100 * right // len(rows) - cost)} of 100 points"
+        complete = [part for part, of_it in probes.parts(self.shop, rows).items() if all(row.right for row in of_it)]
+        score = f"{max(0, FOR_A_PART * len(complete) - cost)} of 100 points"
         title = f"the shop, {score}{f' (the doctor cost {cost})' if cost else ''}"
         check = Check("capstone", title, rows, [], self.check)
         progress.kept("capstone", NOTEBOOK, right=bool(check))
-        print(f"{right} of {len(rows)} calls came out as the brief says.")
+        done = ", ".join(complete) or "nothing yet"
+        print(f"{right} of {len(rows)} calls came out as the brief says. Complete: {done}.")
         return check
 
     def close(self) -> None:

@@ -82,6 +82,16 @@ def rows(shop: "Shop") -> list[Comparison]:
         core_api(shop.green.kubernetes).delete_namespaced_service_account(shop.cart, shop.green.parameters.namespace)
 
 
+def parts(shop: "Shop", rows: list[Comparison]) -> dict[str, list[Comparison]]:
+    """Return the rows of cart, of till and of reports, by the service account's name, and those of everybody else."""
+    names = {f"{account} in {place.parameters.cluster}:": account for place, account in _places(shop)}
+    names |= {f"the role of {account},": account for account in names.values()}
+    grouped: dict[str, list[Comparison]] = {part: [] for part in (*names.values(), "everybody else")}
+    for row in rows:
+        grouped[next((names[name] for name in names if row.what.startswith(name)), "everybody else")].append(row)
+    return grouped
+
+
 def _put_objects(shop: "Shop") -> None:
     """Put an object at each place, so that only a policy can refuse to read it."""
     for account, bucket in ((shop.lab, shop.baskets), (shop.other_account, shop.ledger)):
@@ -213,7 +223,7 @@ def _of_policies(shop: "Shop", roles: list[str]) -> Iterator[Comparison]:
     for (place, account), role in zip(_places(shop), roles, strict=True):
         # Pods may share a role: with Pod Identity, a policy can tell them apart by their session's tags.
         sharing = [at for at, each in enumerate(roles) if each == role]
-        others = _admitted_by_name(shop, place, role, [_places(shop)[at] for at in sharing]) if role else []
+        others = _others(shop, place, account, role, [_places(shop)[at] for at in sharing]) if role else []
         allowed = [need for at in sharing for need in needs[at]]
 
         def needed(action: str, resource: str, allowed: list[tuple[str, str]] = allowed) -> bool:
@@ -228,12 +238,11 @@ def _places(shop: "Shop") -> list[tuple[Workspace, str]]:
     return [(shop.blue, shop.cart), (shop.blue, shop.till), (shop.green, shop.reports)]
 
 
-def _admitted_by_name(shop: "Shop", place: Workspace, role: str, whose: list[tuple[Workspace, str]]) -> list[str]:
-    """Return the others that a trust policy or an association names: they may become the role, too."""
-    own = {(each.parameters.cluster, each.parameters.namespace, account) for each, account in whose}
-    cluster = place.parameters.cluster
-    named = [each for each in asking.named_by(place, role) if (cluster, *reversed(each)) not in own]
+def _others(shop: "Shop", place: Workspace, account: str, role: str, sharing: list[tuple[Workspace, str]]) -> list[str]:
+    """Return the others that the role's trust policy or a Pod Identity association names: they have the role, too."""
+    named = [each for each in asking.named_by(place, role) if each != (account, place.parameters.namespace)]
     rows = [*asking.without_a_token(place, role), *asking.first_admitted(place, named, role)]
+    own = [(each.parameters.cluster, each.parameters.namespace, name) for each, name in sharing]
     associated = [each for each in surplus.associated(shop.lab, role) if each not in own]
     return [row.what for row in rows] + [f"{where}:{name} in {cluster}" for cluster, where, name in associated]
 
