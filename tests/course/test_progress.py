@@ -7,9 +7,10 @@ import subprocess
 import pytest
 
 from labkit.cli import learning
-from labkit.course import progress
+from labkit.course import checklist, progress
 from labkit.course.progress import NAME, VARIABLE, VERSION, kept, read
 from labkit.errors import LabError
+from labkit.run_parameters import Parameters
 from tests import commands
 
 
@@ -97,6 +98,16 @@ def test_starting_a_notebook_over_without_copies_says_to_run_labkit_lab(tmp_path
         learning.put_aside(tmp_path, "02")
     assert refused.value.where == "learn/ has no notebooks"
     assert re.fullmatch(r"(\S*/)?labkit lab", refused.value.next)
+
+
+@pytest.mark.parametrize(
+    ("region", "partition", "domain"),
+    [("cn-north-1", "aws-cn", "amazonaws.com.cn"), ("us-gov-west-1", "aws-us-gov", "amazonaws.com")],
+)
+def test_the_checklist_is_in_the_partition_of_the_region(tmp_path, region, partition, domain):
+    page = checklist.markdown(Parameters(region=region), tmp_path / NAME)
+    assert {*re.findall(r"arn:([\w-]+):iam", page)} == {partition}
+    assert f"oidc-provider/oidc.eks.REGION.{domain}/id/ID" in page
 
 
 def test_the_checklist_has_my_names_and_ticks_what_i_did(tmp_path, monkeypatch):
