@@ -1,4 +1,4 @@
-"""Notebook 14: after many runs, someone changed one of them by hand."""
+"""Notebook 14: a template gave every role the same trust policy; later, someone changed one run by hand."""
 
 import random
 
@@ -12,13 +12,21 @@ from labkit.workspace import Workspace
 ROWS = ("cart", "till", "reports")
 
 
+def _rows_that_all_admit_cart(place: Workspace) -> None:
+    _make(place, {name: ("cart", name) for name in ROWS})
+
+
 def _rows_of_which_one_has_drifted(place: Workspace) -> None:
-    oidc_provider.ensure(place)
     drifted = random.choice(ROWS)  # noqa: S311 - nothing is kept secret by it
-    for name in ROWS:
-        admitted = place.parameters.model_copy(update={"service_account": name})
-        make_role(place, documents.trust_policy(admitted, place.provider_arn), name=_role(place, name))
-        annotated = _next(name) if name == drifted else name
+    _make(place, {name: (name, _next(name) if name == drifted else name) for name in ROWS})
+
+
+def _make(place: Workspace, rows: dict[str, tuple[str, str]]) -> None:
+    """Make the rows, each with the name that its role admits, and the name whose role its annotation has."""
+    oidc_provider.ensure(place)
+    for name, (admitted, annotated) in rows.items():
+        parameters = place.parameters.model_copy(update={"service_account": admitted})
+        make_role(place, documents.trust_policy(parameters, place.provider_arn), name=_role(place, name))
         make_account(place, name, {documents.ROLE_ANNOTATION: _arn(place, annotated)})
 
 
@@ -56,4 +64,7 @@ def _arn(place: Workspace, name: str) -> str:
     return place.connection.role_arn(_role(place, name))
 
 
-EXERCISES = (Exercise("14-a", _rows_of_which_one_has_drifted, _each_row_has_its_role),)
+EXERCISES = (
+    Exercise("14-a", _rows_that_all_admit_cart, _each_row_has_its_role),
+    Exercise("14-b", _rows_of_which_one_has_drifted, _each_row_has_its_role),
+)

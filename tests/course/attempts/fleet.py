@@ -1,4 +1,4 @@
-"""Tries at the exercise of notebook 14. Each has the same result for every row that can drift."""
+"""Tries at the exercises of notebook 14. Each has the same result for every row that can drift."""
 
 from kubernetes.client import CoreV1Api
 
@@ -34,25 +34,25 @@ def admit(lab: Lab, name: str, row: str, *subjects: str, operator: str = "String
     update_trust(lab, f"{name}-{row}", policy)
 
 
-@wrong("14-a", "a new pod of")
+@wrong("14-b", "a new pod of")
 def every_row_takes_one_role(lab, name):
     for row in ROWS:
         annotate(lab, name, row, **{KEY: arn(lab, name, "cart")})
 
 
-@wrong("14-a", "cart asks for the role of till found admitted")
+@wrong("14-b", "cart asks for the role of till found admitted")
 def a_role_that_admits_two(lab, name):
     name_roles(lab, name)
     admit(lab, name, "till", "till", "cart")
 
 
-@right("14-a")
+@right("14-b")
 def the_drifted_annotation(lab, name):
     row = drifted(lab, name)
     annotate(lab, name, row, **{KEY: arn(lab, name, row)})
 
 
-@right("14-a")
+@right("14-b")
 def every_annotation(lab, name):
     name_roles(lab, name)
 
@@ -68,7 +68,7 @@ def without(lab: Lab, name: str) -> None:
 
 
 ATTEMPTS.more(
-    "14-a",
+    "14-b",
     wrong={
         "nothing": ("a new pod of", lambda lab, name: None),
         "no annotation": ("found no role", without),
@@ -86,11 +86,11 @@ ATTEMPTS.more(
             lambda lab, name: (name_roles(lab, name), admit(lab, name, "cart", "*", operator="StringLike")),
         ),
         "a name that doesn't exist": (
-            "exercise-14-a:orders, created just now, for the role of reports found admitted",
+            "exercise-14-b:orders, created just now, for the role of reports found admitted",
             lambda lab, name: (name_roles(lab, name), admit(lab, name, "reports", "reports", "orders")),
         ),
         "the account as well": (
-            "someone without a token, for exercise-14-a-cart found admitted",
+            "someone without a token, for exercise-14-b-cart found admitted",
             lambda lab, name: (name_roles(lab, name), admit_account(lab, f"{name}-cart")),
         ),
         "a role that admits nobody": (
@@ -105,5 +105,86 @@ ATTEMPTS.more(
             [admit(lab, name, each, each) for each in ROWS],
         ),
         "wrong first": lambda lab, name: (name_roles(lab, name, cart="till"), name_roles(lab, name)),
+    },
+)
+
+
+def subjects(lab: Lab, name: str, **others: str) -> None:
+    """Let each role admit the service account of its own name, or another one."""
+    for row in ROWS:
+        admit(lab, name, row, others.get(row, row))
+
+
+@wrong("14-a", "till asks for its role found AccessDenied")
+def the_name_of_the_role_as_subject(lab, name):
+    for row in ROWS:
+        admit(lab, name, row, f"{name}-{row}")
+
+
+@wrong("14-a", "created just now, for the role of cart found admitted")
+def the_whole_namespace(lab, name):
+    for row in ROWS:
+        admit(lab, name, row, row, "*", operator="StringLike")
+
+
+@right("14-a")
+def each_its_own(lab, name):
+    subjects(lab, name)
+
+
+@right("14-a")
+def with_another_operator(lab, name):
+    for row in ROWS:
+        admit(lab, name, row, row, operator="StringLike")
+
+
+ATTEMPTS.more(
+    "14-a",
+    wrong={
+        "nothing": ("cart asks for the role of till found admitted", lambda lab, name: None),
+        "only till": (
+            "cart asks for the role of reports found admitted",
+            lambda lab, name: admit(lab, name, "till", "till"),
+        ),
+        "till for every role": (
+            "reports asks for its role found AccessDenied",
+            lambda lab, name: [admit(lab, name, each, "till") for each in ROWS],
+        ),
+        "all three for every role": (
+            "reports asks for the role of cart found admitted",
+            lambda lab, name: [admit(lab, name, each, *ROWS) for each in ROWS],
+        ),
+        "cart as well": (
+            "cart asks for the role of till found admitted",
+            lambda lab, name: [admit(lab, name, each, each, "cart") for each in ROWS],
+        ),
+        "two swapped": (
+            "till asks for its role found AccessDenied",
+            lambda lab, name: subjects(lab, name, till="reports", reports="till"),
+        ),
+        "the annotations in the place of the trust policies": (
+            "a new pod of till found arn:aws:iam::",
+            lambda lab, name: name_roles(lab, name, till="cart", reports="cart"),
+        ),
+        "another namespace": (
+            "cart asks for its role found AccessDenied",
+            lambda lab, name: [admit(lab, name, each, f"staging:{each}") for each in ROWS],
+        ),
+        "a name that doesn't exist": (
+            "exercise-14-a:orders, created just now, for the role of reports found admitted",
+            lambda lab, name: (subjects(lab, name), admit(lab, name, "reports", "reports", "orders")),
+        ),
+        "the account as well": (
+            "someone without a token, for exercise-14-a-cart found admitted",
+            lambda lab, name: (subjects(lab, name), admit_account(lab, f"{name}-cart")),
+        ),
+    },
+    right={
+        "only the two that are wrong": lambda lab, name: [admit(lab, name, each, each) for each in ("till", "reports")],
+        "wrong first": lambda lab, name: (subjects(lab, name, cart="till"), subjects(lab, name)),
+        "each service account made again, too": lambda lab, name: (
+            subjects(lab, name),
+            [made_again(lab, name, each) for each in ROWS],
+        ),
     },
 )
