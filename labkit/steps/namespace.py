@@ -33,7 +33,8 @@ def ensure_namespace(lab: "Workspace") -> None:
         for line in until_gone(lab, name):
             print(line, file=sys.stderr)
     if existing(partial(core.read_namespace, name)) is None:
-        core.create_namespace({"metadata": {"name": name, "labels": lab.labels}})
+        namespace = {"metadata": {"name": name, "labels": lab.labels}}
+        existing(partial(core.create_namespace, namespace), none_at=409)  # 409: another kernel has just created it
 
 
 def until_gone(lab: "Workspace", name: str) -> Iterator[str]:

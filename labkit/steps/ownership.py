@@ -177,14 +177,14 @@ class NotThisRuns(LabError):
     """A Kubernetes object of another owner has the name that this run needs."""
 
 
-def existing(read: Callable[[], Present]) -> Present | None:
-    """Return the result of `read`, a call to the Kubernetes API; None if the API answers 404."""
+def existing(call: Callable[[], Present], *, none_at: int = 404) -> Present | None:
+    """Return the result of a call to the Kubernetes API; None if the API answers with the status `none_at`."""
     from kubernetes.client.exceptions import ApiException
 
     try:
-        return read()
+        return call()
     except ApiException as error:
-        if error.status != 404:
+        if error.status != none_at:
             raise
         return None
 

@@ -53,8 +53,10 @@ def ensure(lab: "Workspace") -> None:
             wait_until_running(lab)
             return
         delete(lab, NAME, lab.parameters.namespace)
-    core.create_namespaced_pod(lab.parameters.namespace, wanted)
-    wait_until_running(lab)
+    if existing(partial(core.create_namespaced_pod, lab.parameters.namespace, wanted), none_at=409):
+        wait_until_running(lab)
+    else:  # another kernel has just created it
+        ensure(lab)
 
 
 def resources(lab: "Workspace") -> Iterator[OwnedResource]:

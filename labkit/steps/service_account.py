@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kubernetes.client.exceptions import ApiException
-
 from labkit import documents
 from labkit.connection import core_api
 from labkit.documents import ROLE_ANNOTATION as KEY
@@ -26,12 +24,8 @@ def ensure(lab: "Workspace") -> None:
     ensure_namespace(lab)
     wanted = build(lab.parameters, lab.role_arn)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace
-    try:
-        core.create_namespaced_service_account(namespace, wanted)
+    if existing(partial(core.create_namespaced_service_account, namespace, wanted), none_at=409):
         return
-    except ApiException as error:
-        if error.status != 409:
-            raise
     present = core.read_namespaced_service_account(name, namespace)
     refuse_another_runs(lab, present.metadata, f"service account {name}")
     annotations = {

@@ -13,11 +13,13 @@ from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import ClientError
+from kubernetes.client import CoreV1Api
 
 from labkit import Lab, documents
+from labkit.documents import POD_NAME
 from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import Parameters
-from labkit.steps import bucket, iam_role
+from labkit.steps import bucket, iam_role, pod
 from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.steps.pod import PodDoesNotRun
 from tests.commands import labkit
@@ -32,8 +34,6 @@ def iam(lab):
 
 @pytest.fixture
 def core(lab):
-    from kubernetes.client import CoreV1Api
-
     return CoreV1Api(lab.kubernetes)
 
 
@@ -47,6 +47,22 @@ def test_ready_prints_the_same_line_if_everything_exists_already(lab, capsys):
     lab.ready(through="pod")
     assert capsys.readouterr().out == first
     assert first == "Ready: the OIDC provider, the IAM role, the service account and the pod exist.\n"
+
+
+def test_two_kernels_that_create_the_pod_at_once_share_it(lab, core, monkeypatch):
+    lab.ready(through="service_account")
+    made = []
+
+    def create(core, namespace, wanted):
+        if not made:  # the other kernel is faster
+            made.append(unchanged(core, namespace, wanted))
+        return unchanged(core, namespace, wanted)
+
+    unchanged = CoreV1Api.create_namespaced_pod
+    monkeypatch.setattr(CoreV1Api, "create_namespaced_pod", create)
+    pod.delete(lab, POD_NAME, "default")
+    pod.ensure(lab)
+    assert core.read_namespaced_pod(POD_NAME, "default").metadata.uid == made[0].metadata.uid
 
 
 @pytest.mark.parametrize("step", ["oidc_provider", "iam_role", "service_account", "pod", "credentials"])
