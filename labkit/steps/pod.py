@@ -90,13 +90,17 @@ def delete(lab: "Workspace", name: str, namespace: str) -> None:
         if error.status != 404:
             raise
         return
+    kept, command = "", f"delete pod {name} -n {namespace} --force"
     for kind, present in _watch(core, name, namespace, RUNNING_WITHIN):
         if kind == "DELETED" or present is None:
             return
+        if held := ", ".join(present.metadata.finalizers or []):
+            kept = f" The finalizer {held} keeps it. If it's yours, remove it."
+            command = f"""patch pod {name} -n {namespace} --type merge -p '{{"metadata":{{"finalizers":null}}}}'"""
     raise PodDoesNotRun(
-        f"The pod {name} was deleted, and still exists after {RUNNING_WITHIN} s.",
+        f"The pod {name} was deleted, and still exists after {RUNNING_WITHIN} s.{kept}",
         where=f"namespace {namespace}",
-        next=f"{lab.kubectl} delete pod {name} -n {namespace} --force",
+        next=f"{lab.kubectl} {command}",
     )
 
 
@@ -170,20 +174,16 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
 
 def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
     """Yield the pod's present state, and then its changes for `seconds`, each with the event's type."""
-    selector = f"metadata.name={name}"
-    listed = core.list_namespaced_pod(namespace, field_selector=selector)
+    selected = {"namespace": namespace, "field_selector": f"metadata.name={name}"}
+    listed = core.list_namespaced_pod(**selected)
     if not listed.items:
         yield "", None
         return
     yield "ADDED", listed.items[0]
     watch: Any = Watch()
-    for event in watch.stream(
-        core.list_namespaced_pod,
-        namespace,
-        field_selector=selector,
-        resource_version=listed.metadata.resource_version,
-        timeout_seconds=seconds,
-    ):
+    since = listed.metadata.resource_version
+    changes = watch.stream(core.list_namespaced_pod, **selected, resource_version=since, timeout_seconds=seconds)
+    for event in changes:
         yield event["type"], event["object"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -189,8 +190,6 @@ def test_ready_detaches_what_notebook_00_left_on_the_node_s_role(lab, iam, capsy
 
 
 def test_a_pod_older_than_the_annotation_is_found_and_ready_replaces_it(lab, core):
-    from labkit.steps import pod
-
     lab.ready(before="pod")
     without = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": None}}}
     core.patch_namespaced_service_account("my-service-account", "default", without)
@@ -210,6 +209,17 @@ def test_an_unknown_image_is_reported_with_a_kubectl_command(lab):
     assert "ErrImagePull" in str(failure.value)
     assert "kubectl" in failure.value.next
     lab.ready(before="pod")
+
+
+def test_a_deleted_pod_that_a_finalizer_keeps_is_reported_with_the_patch_that_removes_it(lab, core, monkeypatch):
+    held = {"metadata": {"name": "held", "finalizers": ["example.com/stays"]}}
+    spec = {"containers": [{"name": "aws", "image": lab.image, "command": documents.SLEEP}]}
+    core.create_namespaced_pod("default", held | {"spec": spec})
+    monkeypatch.setattr(pod, "RUNNING_WITHIN", 1)
+    with pytest.raises(PodDoesNotRun, match=re.escape("The finalizer example.com/stays keeps it.")) as failure:
+        pod.delete(lab, "held", "default")
+    assert failure.value.next.endswith("""held -n default --type merge -p '{"metadata":{"finalizers":null}}'""")
+    core.patch_namespaced_pod("held", "default", {"metadata": {"finalizers": None}})
 
 
 def test_ready_restores_the_order_in_which_the_notebooks_print_the_trust_policy(lab, iam):
