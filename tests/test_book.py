@@ -21,9 +21,9 @@ from tests.conftest import lacking
 ROOT = Path(__file__).parent.parent
 SPHINX = ROOT / ".venv" / "book"
 PYODIDE = SPHINX / "npm" / "node_modules" / "pyodide" / "package.json"
-README = (
-    "# The lab\n\n## Words\n\n| notebook | what |\n| --- | --- |\n| [00 Start](notebooks/00-start.ipynb) | begin |\n"
-)
+TRY_IT = re.search("<details>.*</details>", (ROOT / "README.md").read_text())[0]
+COURSE = "| notebook | what |\n| --- | --- |\n| [00 Start](notebooks/00-start.ipynb) | begin |\n"
+README = f"# The lab\n\n{TRY_IT}\n\n## Words\n\n{COURSE}"
 SHEET = "how-to-read-an-error.md"
 MANUAL = "# The manual\n\n| page | what |\n| --- | --- |\n| [Doctor](doctor.md) | look |\n"
 LINKS = """# Start
@@ -181,6 +181,15 @@ def test_a_click_or_a_key_answers_a_question_from_a_file(built, tab):
     tab.keyboard.press("Enter")
     assert question.get_by_role("status").text_content() == f"✓ right: {right.why}"
     assert question.get_by_role("button", pressed=True).text_content() == right.text
+
+
+@pytest.mark.browser
+def test_the_front_page_has_a_question_to_try(built, tab):
+    tab.goto(built[1].parents[1].joinpath("README.html").as_uri())
+    question = tab.get_by_role("group")
+    question.get_by_role("button", name="AccessDenied").click()
+    assert question.get_by_role("status").text_content().startswith("✓ right: ")
+    assert faults(tab, ".question") == []
 
 
 @pytest.mark.browser

@@ -35,6 +35,10 @@ TITLE = """# IAM Roles for Service Accounts (IRSA): contents
 A pod on Amazon EKS needs AWS credentials, but nobody should store a key in it. Here you learn by doing how a pod gets
 credentials without a stored key.
 
+![One step of IRSA after the other, between you, the cluster and AWS](pictures/steps-in-motion.svg)
+
+Try it: click into the cell below, and press Shift+Enter. Its first line links to the next notebook.
+
 The notebooks in this folder are yours. `labkit lab --fresh 02` starts notebook 02 over. Don't edit this page:
 `labkit lab` writes it again at each start."""
 CELL = """# Shift+Enter reads your progress again.

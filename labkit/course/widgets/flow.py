@@ -6,8 +6,9 @@ the messages. `python -m labkit.course.widgets.flow FOLDER` stores the pictures 
 
 import string
 import sys
+import textwrap
 import tomllib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -81,6 +82,11 @@ WIDTH = 720
 HEAD = 58
 BAND, LANE = 24, 32
 
+# In the moving picture: a step's height, and its seconds.
+LOW, PACE = 20, 2.4
+EXCHANGE = 7
+STILL = "You take steps 1 to 4. Steps 5 to 11 happen by themselves."
+
 STYLE = (_FOLDER / "flow.css").read_text(encoding="utf-8")
 
 
@@ -96,6 +102,16 @@ def svg(own: Collection[int] = (), diagram: Diagram = IRSA) -> str:
     if unknown := sorted(set(own) - set(range(1, len(diagram.steps) + 1))):
         raise ValueError(f"{unknown[0]} is not a step: the steps are 1 to {len(diagram.steps)}")
     height = HEAD + sum(_height(diagram, step) for step in diagram.steps) + 8
+    return _document(diagram, own, height, _wide(diagram, own, height), _narrow(diagram, own, height))
+
+
+def in_motion(diagram: Diagram = IRSA) -> str:
+    """Return a lower picture, which shows one step after the other. It stands still for readers who asked for that."""
+    height = HEAD + LOW * len(diagram.steps) + 38
+    return _document(diagram, (), height, _moving(diagram, height), _moving_narrow(diagram))
+
+
+def _document(diagram: Diagram, own: Collection[int], height: int, wide: Iterable[str], narrow: Iterable[str]) -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="irsa-flow" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
@@ -104,8 +120,8 @@ def svg(own: Collection[int] = (), diagram: Diagram = IRSA) -> str:
             f'<desc id="irsa-flow-desc">{escape(described(own, diagram), quote=False)}</desc>',
             f"<style>\n{STYLE}</style>",
             f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
-            *('<g class="wide">', *_wide(diagram, own, height), "</g>"),
-            *('<g class="narrow">', *_narrow(diagram, own, height), "</g>"),
+            *('<g class="wide">', *wide, "</g>"),
+            *('<g class="narrow">', *narrow, "</g>"),
             "</svg>\n",
         ]
     )
@@ -132,7 +148,11 @@ def file_name(own: Collection[int]) -> str:
 def drawn() -> dict[str, str]:
     """Return every stored picture, by its file's name."""
     of_irsa = {file_name(own): svg(own) for own in PICTURES}
-    return of_irsa | {f"{name}.svg": svg(diagram=diagram) for name, diagram in OTHERS.items()}
+    return (
+        of_irsa
+        | {"steps-in-motion.svg": in_motion()}
+        | {f"{name}.svg": svg(diagram=diagram) for name, diagram in OTHERS.items()}
+    )
 
 
 def store(folder: Path) -> None:
@@ -157,16 +177,25 @@ def _height(diagram: Diagram, step: Step) -> int:
     return BAND + LANE * (1 + max((lane for lane, _ in _lanes(diagram, step)), default=0))
 
 
-def _wide(diagram: Diagram, own: Collection[int], height: int) -> Iterator[str]:
+def _places(diagram: Diagram) -> dict[str, int]:
     apart = (WIDTH - 18) // len(diagram.parties)
-    at = {party: 9 + apart // 2 + apart * place for place, party in enumerate(diagram.parties)}
+    return {party: 9 + apart // 2 + apart * place for place, party in enumerate(diagram.parties)}
+
+
+def _head(diagram: Diagram, bottom: int) -> Iterator[str]:
+    at, half = _places(diagram), (WIDTH - 18) // len(diagram.parties) // 2
     for first, last, name in diagram.groups:
-        left, right = at[first] - apart // 2 + 5, at[last] + apart // 2 - 5
+        left, right = at[first] - half + 5, at[last] + half - 5
         yield f'<path class="line" d="M{left} 28 V23 H{right} V28"/>'
         yield f'<text class="party" x="{(left + right) // 2}" y="17">{name}</text>'
     for party, x in at.items():
         yield f'<text class="party" x="{x}" y="44">{party}</text>'
-        yield f'<path class="life" d="M{x} 50 V{height - 8}"/>'
+        yield f'<path class="life" d="M{x} 50 V{bottom}"/>'
+
+
+def _wide(diagram: Diagram, own: Collection[int], height: int) -> Iterator[str]:
+    yield from _head(diagram, height - 8)
+    at = _places(diagram)
     top = HEAD
     for number, step in enumerate(diagram.steps, start=1):
         yield '<g class="own">' if number in own else "<g>"
@@ -196,21 +225,70 @@ def _narrow(diagram: Diagram, own: Collection[int], height: int) -> Iterator[str
         yield f'<circle class="circle" cx="30" cy="{y}" r="18"/>'
         yield f'<text class="number" x="30" y="{y + 8}">{diagram.labels[number - 1]}</text>'
         for row, arrow in enumerate(step.arrows):
-            yield f'<text class="sender" x="186" y="{y + line * row + 9}">{arrow.sender}</text>'
-            yield from _arrow(arrow, 196, 576, y + line * row, -7)
-            yield f'<text class="receiver" x="587" y="{y + line * row + 9}">{arrow.receiver}</text>'
+            yield from _message(arrow, y + line * row)
         if not step.arrows:
             yield f'<text class="inside" x="64" y="{y + 8}">{escape(step.text, quote=False)}</text>'
         yield "</g>"
         y += tall
 
 
+def _message(arrow: Arrow, y: int, above: int = -7) -> Iterator[str]:
+    yield f'<text class="sender" x="186" y="{y + 9}">{arrow.sender}</text>'
+    yield from _arrow(arrow, 196, 576, y, above)
+    yield f'<text class="receiver" x="587" y="{y + 9}">{arrow.receiver}</text>'
+
+
+def _moving(diagram: Diagram, height: int) -> Iterator[str]:
+    yield from _head(diagram, height - 38)
+    at = _places(diagram)
+    for place, step in enumerate(diagram.steps):
+        y = HEAD + LOW * place + LOW // 2
+        yield f'<g class="lit" style="{_after(diagram, place)}">'
+        yield f'<text class="number" x="20" y="{y + 4}">{diagram.labels[place]}</text>'
+        for arrow in step.arrows:
+            yield from _line(arrow, at[arrow.sender], at[arrow.receiver], y)
+        if not step.arrows:
+            yield f'<circle class="tip" cx="{at[step.at]}" cy="{y}" r="5"/>'
+        yield "</g>"
+        for turn, arrow in enumerate(step.arrows):
+            yield _token(at[arrow.sender], at[arrow.receiver], y, _after(diagram, place + turn / 4))
+        yield f'<text class="now" x="{WIDTH // 2}" y="{height - 14}" style="{_after(diagram, place)}">'
+        yield f"{diagram.labels[place]}. {escape(step.text, quote=False)}</text>"
+    yield f'<text class="still" x="{WIDTH // 2}" y="{height - 14}">{STILL}</text>'
+
+
+def _moving_narrow(diagram: Diagram) -> Iterator[str]:
+    """Yield one step at a time, as large as a phone needs it. The step that stands still is the exchange."""
+    for place, step in enumerate(diagram.steps):
+        yield f'<g class="{"now shown" if place == EXCHANGE - 1 else "now"}" style="{_after(diagram, place)}">'
+        yield f'<circle class="circle" cx="34" cy="36" r="20"/><text class="number" x="34" y="44">{place + 1}</text>'
+        for row, line in enumerate(textwrap.wrap(step.text, 42)):
+            yield f'<text class="inside" x="66" y="{44 + 34 * row}">{escape(line, quote=False)}</text>'
+        for row, arrow in enumerate(step.arrows):
+            yield from _message(arrow, 150 + 62 * row, above=16)
+            yield _token(196, 576, 150 + 62 * row, _after(diagram, place + row / 4))
+        yield "</g>"
+
+
+def _after(diagram: Diagram, steps: float) -> str:
+    """Return when an element's turn is. A delay below zero begins in the middle: nothing waits in its first state."""
+    return f"animation-delay: {PACE * (steps - len(diagram.steps)):.1f}s"
+
+
+def _token(start: int, end: int, y: int, after: str) -> str:
+    return f'<circle class="token" cx="{start}" cy="{y}" r="6" style="--far: {end - start}px; {after}"/>'
+
+
 def _arrow(arrow: Arrow, start: int, end: int, y: int, above: int) -> Iterator[str]:
+    yield from _line(arrow, start, end, y)
+    yield f'<text class="carries" x="{(start + end) // 2}" y="{y - above}">{arrow.carries}</text>'
+
+
+def _line(arrow: Arrow, start: int, end: int, y: int) -> Iterator[str]:
     yield f'<path class="line" d="M{start} {y} H{end}"/>'
     yield _tip(end, y, towards=1 if end > start else -1)
     if arrow.answered:
         yield _tip(start, y, towards=-1 if end > start else 1)
-    yield f'<text class="carries" x="{(start + end) // 2}" y="{y - above}">{arrow.carries}</text>'
 
 
 def _tip(x: int, y: int, towards: int) -> str:

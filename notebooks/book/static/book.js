@@ -1,6 +1,6 @@
 // A folded question becomes its answers as buttons: a click shows the chosen answer's own explanation.
 // Without JavaScript, the question unfolds and shows all answers.
-for (const folded of document.querySelectorAll(".cell_output details")) {
+for (const folded of document.querySelectorAll("details")) {
   const answers = [...folded.querySelectorAll(":scope > ul > li")];
   const verdicts = answers.map((answer) => /^(✓ right|✗ wrong): /.exec(answer.lastChild.textContent)?.[1]);
   if (!answers.length || verdicts.includes(undefined)) continue;

@@ -55,6 +55,16 @@ def test_a_picture_shows_every_party_and_step_in_both_cuts(diagram):
     assert {party for step in diagram.steps for party in ends(step)} == {*diagram.parties}
 
 
+def test_the_moving_picture_says_every_step_in_both_cuts_and_takes_one_after_the_other():
+    picture = flow.in_motion()
+    for cut in ("wide", "narrow"):
+        said = " ".join(texts(picture, cut))
+        assert [step.text for step in flow.IRSA.steps if step.text not in said] == []
+    steps = len(flow.IRSA.steps)
+    assert f"{steps * flow.PACE:.1f}s infinite" in flow.STYLE
+    assert f"{100 / steps:.2f}%" in flow.STYLE
+
+
 def test_an_arrow_never_lies_on_another():
     pairs = (("you", "IAM"), ("IAM", "S3"), ("pod", "S3"), ("S3", "IAM"))
     step = flow.Step("", tuple(flow.Arrow(*ends, "") for ends in pairs))

@@ -135,6 +135,21 @@ def test_no_text_of_the_picture_touches_another_or_the_edge(tmp_path, page, name
             assert end <= its_x or its_end <= x or below <= its_y or its_below <= y, f"{text} touches {other}"
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_moving_picture_stands_still_for_readers_who_asked_for_that(tmp_path, page, width):
+    picture = tmp_path / "picture.svg"
+    picture.write_text(flow.in_motion())
+    page.set_viewport_size({"width": width, "height": 900})
+    moving = "document.getAnimations().length"
+    page.emulate_media(reduced_motion="no-preference")
+    page.goto(picture.as_uri())
+    assert page.evaluate(moving) > 0
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(moving) == 0
+    shown = flow.STILL if width == 1280 else "Its SDK calls"
+    expect(page.locator("text:visible").filter(has_text=shown)).to_have_count(1)
+
+
 def test_a_learner_s_copy_of_a_notebook_shows_its_picture(jupyterlab, page):
     jupyterlab.open(page, "learn/04-pod.ipynb")
     image = page.locator("img[alt*='Steps 4 and 5']")
