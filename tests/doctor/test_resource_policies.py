@@ -97,6 +97,19 @@ def test_a_key_has_to_admit_the_role_or_its_account(statements, ids):
     assert result(*asked("kms:Decrypt", *statements))[0] == ids
 
 
+@pytest.mark.parametrize(("action", "resource"), [
+    ("kms:Decrypt", f"arn:aws:kms:us-east-1:{ACCOUNT_ID}:alias/app"),
+    ("kms:Decrypt", f"arn:aws:kms:us-east-1:{ACCOUNT_ID}:key/*"),
+    ("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:us-east-1:{ACCOUNT_ID}:secret:a/*"),
+    ("sqs:SendMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT_ID}:job?"),
+])  # fmt: skip
+def test_a_resource_that_is_not_one_gives_no_tick(action, resource):
+    answers, settings = asked(action, resource=resource)
+    answers[f"iam:ListRolePolicies my-role ({ACCOUNT_ID})"] = []
+    assert result(answers, settings) == ([], [f"the policy of {resource}"], "!")
+    assert examine(answers, **settings).exit_code == 2
+
+
 def test_a_queue_of_the_roles_account_need_not_admit_it_but_it_may():
     assert result(*asked("sqs:SendMessage", allow("*", Principal={"AWS": "111111111111"})))[0] == []
     assert result(*asked("sqs:SendMessage", allow("*", **OF_ROLE), decision="implicitDeny"))[0] == []

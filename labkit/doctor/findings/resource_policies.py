@@ -9,6 +9,7 @@ from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, kinds, known
 from labkit.doctor.evidence.account import RESOURCE_POLICY, is_pattern
 from labkit.doctor.evidence.matches import matches
+from labkit.doctor.evidence.reading import NotRead, Read
 from labkit.doctor.finding import Symptom, cause
 from labkit.doctor.findings.permissions import LEARN, is_decided
 from labkit.doctor.repairs import advice
@@ -96,8 +97,13 @@ def not_admitted_by_resource(evidence: Evidence) -> Symptom | None:
         return None
     is_assumed = arn.resource.startswith("role/") and evidence.expected.action.lower().startswith("sts:")
     must_admit = arn.service == "kms" or is_assumed or arn.account != evidence.expected.role_account_id
+    if arn.service not in RESOURCE_POLICY or (arn.service == "iam" and not is_assumed):
+        return None
+    if is_pattern(arn):
+        why = "this is an alias or a pattern, and only a resource has a policy"
+        raise NotRead(Read("the policy of", str(arn), of="AWS"), why, "a --resource with the ARN of one resource")
     policy = evidence.aws.resource_policy
-    if arn.service not in RESOURCE_POLICY or is_pattern(arn) or (policy is None and not must_admit):
+    if policy is None and not must_admit:
         return None
     request = evidence.aws.request(evidence.expected.action, evidence.expected.resource)
     denied, allowed = (matches([policy] if policy else [], request, allow=allow) for allow in (False, True))
