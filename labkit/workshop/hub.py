@@ -1,6 +1,7 @@
 """The hub's configuration. https://jupyterhub.readthedocs.io/en/stable/reference/config-reference.html"""
 
 import sys
+from html import escape
 from pathlib import Path
 
 from traitlets.config import Config
@@ -33,7 +34,7 @@ def configure(config: Config, file: str) -> Workshop:
     hub.cleanup_proxy = False
     hub.last_activity_interval = 5  # seconds; then a proxy that was started again gets its routes back
     hub.template_paths = [str(Path(__file__).parent / "templates")]
-    hub.template_vars = {"announcement_login": workshop.title}
+    hub.template_vars = {"announcement_login": escape(workshop.title)}
     config.ConfigurableHTTPProxy.should_start = False
     config.ConfigurableHTTPProxy.api_url = f"http://{workshop.hub_address}:{networks.PROXY_API_PORT}"
     config.ConfigurableHTTPProxy.auth_token = (state / "proxy-token").read_text()

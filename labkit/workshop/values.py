@@ -4,6 +4,7 @@ https://z2jh.jupyter.org/en/stable/resources/reference.html. The chart's hub is 
 """
 
 import secrets
+from html import escape
 
 import yaml
 
@@ -77,7 +78,7 @@ def _hub(workshop: Workshop) -> dict[str, object]:
     return {
         "activeServerLimit": workshop.users,
         "config": {
-            "JupyterHub": {"template_vars": {"announcement_login": workshop.title}},
+            "JupyterHub": {"template_vars": {"announcement_login": escape(workshop.title)}},
             "Authenticator": {"username_pattern": f"^{NAME.pattern}$", **admitted},
             "ClassPasswords": {
                 "password": workshop.phrase or secrets.token_hex(8),

@@ -37,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"0.0.0.0:{free.getsockname()[1]}"
     settings = {
+        "title": "Roles & <Service> Accounts",
         "address": address,
         "names": [*BROWSERS, *HOSTILE_NAMES],
         "leaders": ["leader"],

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -21,6 +22,7 @@ from labkit.errors import LabError
 from labkit.workshop import keeper, networks, running, seats
 from labkit.workshop.participant import Participant
 from labkit.workshop.settings import number
+from tests import accessibility
 from tests.workshop.conftest import BROWSERS, CHOSEN, HOSTILE_NAMES, command
 
 pytestmark = pytest.mark.workshop
@@ -204,6 +206,35 @@ def test_browsers_go_from_01_to_05_among_hostile_shells_while_the_hub_is_killed(
                     # The kernel counts on, so it is the same one.
                     until_run(page, cells(notebook) + 1)
         assert [each.result() for each in attacks] == [[]] * len(attacks)
+        chromium.close()
+
+
+@pytest.mark.browser
+def test_pages_of_the_hub_show_the_title_and_have_no_serious_fault(workshop, participant, laptop):
+    ana = participant("ana")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(**laptop)
+        page = chromium.new_context(ignore_https_errors=True).new_page()
+        page.set_default_timeout(WITHIN)
+
+        def seen(path, says):
+            page.goto(f"{workshop.url}{path}")
+            expect(page.get_by_text(says).first).to_be_visible()
+            for theme, width in (("light", 1280), ("dark", 400)):
+                page.emulate_media(color_scheme=theme)
+                page.set_viewport_size({"width": width, "height": 800})
+                if folder := os.environ.get("LABKIT_SCREENSHOTS"):
+                    page.screenshot(path=f"{folder}/hub-{path.replace('/', '-')}-{width}.png")
+                assert accessibility.faults(page, "body") == [], (path, theme)
+                assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (path, width)
+
+        seen("hub/login", "Roles & <Service> Accounts")
+        page.get_by_label("Username:").fill("ana")
+        page.get_by_label("Password:").fill(ana.word)
+        page.keyboard.press("Enter")
+        page.wait_for_url(re.compile("/hub/spawn-pending/|/user/.+/lab"), wait_until="commit")
+        seen("hub/home", "My Server")
+        seen("hub/nothing", "404")
         chromium.close()
 
 
