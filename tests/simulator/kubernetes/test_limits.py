@@ -10,7 +10,7 @@ import pytest
 
 from labkit.simulator.kubernetes.node import limits
 from tests import another_user
-from tests.simulator.kubernetes.node_lab import SLEEP, Host, shell, short_folder, started, until
+from tests.simulator.kubernetes.node_lab import SLEEP, Host, ended, shell, short_folder, started, until
 
 EAT = "exec python -c 'import time; eaten = bytearray(200 << 20); time.sleep(600)'"
 FORK = "import os, signal\ntry:\n    while os.fork(): pass\n    signal.pause()\nexcept OSError as error: print(error)"
@@ -60,6 +60,20 @@ def test_a_pod_of_1000_containers_leaves_its_neighbours_time_and_can_be_deleted_
     host.api.delete_namespaced_pod("many", "default", grace_period_seconds=1)
     until(lambda: not folder.exists(), "its files are gone")
     assert host.output_of("after", shell("echo goes on")) == "goes on\n"
+
+
+def test_a_node_that_ends_leaves_no_control_group_of_a_pod_that_was_deleted_by_force():
+    host = started(short_folder("forced"), "private")
+    prefixes = limits.NodeLimits.here((host.folder / "node").resolve(), private=True).prefixes
+    names = [f"stays-{number}" for number in range(6)]
+    for name in names:
+        host.create(name, shell("trap '' TERM; while :; do sleep 1; done"), restartPolicy="Always")
+    for name in names:
+        host.running(name)
+    for name in names:
+        host.api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+    ended(host)
+    assert not [group for prefix in prefixes for group in prefix.parent.glob(f"{prefix.name}*")]
 
 
 SHARE = {"volumeMounts": [{"name": "share", "mountPath": "/run/share"}]}

@@ -91,7 +91,7 @@ class Node:
         self.limits = self.users = ""  # in words
         self._memory: Path | None = None
         self._listed = False  # whether the node knows its pods
-        self._ends: set[asyncio.Task[None]] = set()
+        self._ends: dict[PodLife, asyncio.Task[None]] = {}  # of pods that were deleted by force
         self._tasks: list[asyncio.Task[None]] = []
         self._ground: Ground
         self._listener = Listener(
@@ -177,10 +177,10 @@ class Node:
         """End every process of every pod, then the node."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(pod.stop() for pod in self._pods.values()))
-        self._pods.clear()
-        for task in self._ends:
+        for task in self._ends.values():
             task.cancel()
+        await asyncio.gather(*(pod.stop() for pod in (*self._pods.values(), *self._ends)))
+        self._pods.clear()
         await self._listener.stop()
         await self._reaper.stop()
         await self._client.close()
@@ -208,12 +208,11 @@ class Node:
         uid = pod["metadata"]["uid"]
         life = self._pods.get(uid)
         if kind == "DELETED":
-            if life:
-                del self._pods[uid]
+            if uid in self._pods:
                 # Deleted by force. The containers still get some time to end.
-                end = asyncio.create_task(life.remove(LEAST_GRACE))
-                self._ends.add(end)
-                end.add_done_callback(self._ends.discard)
+                forced = self._pods.pop(uid)
+                end = self._ends[forced] = asyncio.create_task(forced.remove(LEAST_GRACE))
+                end.add_done_callback(lambda _: self._ends.pop(forced))
             return
         ending = bool(pod["metadata"].get("deletionTimestamp"))
         if life:
