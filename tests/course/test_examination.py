@@ -143,6 +143,12 @@ def test_a_repair_that_opens_more_than_it_mends_is_refused(lab):
         (name,) = principal.values()
         assert opened() == [f"{name}, for my-role"]
         assert [*judging.opened(lab, name)] == [], "the task's fault named it"
+    everybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+    trusts(admits, everybody | {"Condition": {"StringEquals": {"aws:PrincipalAccount": "333333333333"}}})
+    assert opened() == ["333333333333, for my-role"]
+    own = {"StringLike": {"aws:PrincipalTag/none": ["x"]}, "StringNotEquals": {"aws:PrincipalAccount": "333333333333"}}
+    trusts(admits, everybody | {"Condition": own})
+    assert opened() == []
     trusts(admits)
     subjects = [f"system:serviceaccount:default:{lab.parameters.service_account}", "system:serviceaccount:*:till"]
     trust(iam, lab, "StringLike", subjects)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Needed = Callable[[str, str], bool]
 """Whether a task needs an action on a resource."""
 FEDERATED = ("sts:assumerolewithwebidentity", "sts:assumerolewithsaml")
+CALLERS = ("aws:principalaccount", "aws:principalarn")
 ALLOWED = "allowed"
 # What AWS's managed policy AmazonS3ReadOnlyAccess allows.
 READS = ("s3:get", "s3:list", "s3:describe", "s3-object-lambda:get", "s3-object-lambda:list")
@@ -32,7 +33,8 @@ def is_a_read(action: str, _resource: str = "") -> bool:
 def named(policy: Policy) -> list[str]:
     """Return the principals that a trust policy or a bucket's policy names: services, accounts, roles and providers.
 
-    For everybody (`*`), a call says more than the policy, because its conditions may leave nobody.
+    For everybody (`*`), a call says more than the policy, because its conditions may leave nobody. But nobody can call
+    for another account, so the accounts, users and roles in these conditions count as named.
     """
     return list(dict.fromkeys(name for statement in policy.statements for name in _named(statement)))
 
@@ -44,8 +46,17 @@ def _named(statement: Statement) -> Iterator[str]:
     is_trust = statement.resources is None
     if not is_trust or _covers(statement, "sts:assumerole"):
         yield from sorted((who.services | who.aws | who.accounts) - {"*"})
+        if who.anybody:
+            yield from [value for key, value in _conditions(statement) if key.lower() in CALLERS]
     if not is_trust or any(_covers(statement, each) for each in FEDERATED):
         yield from sorted(who.federated)
+
+
+def _conditions(statement: Statement) -> Iterator[tuple[str, str]]:
+    """Yield each key of the conditions with each of its values, apart from those that must differ."""
+    for operator, block in statement.raw.get("Condition", {}).items():
+        for key, values in block.items() if "Not" not in operator else ():
+            yield from ((key, str(value)) for value in (values if isinstance(values, list) else [values]))
 
 
 def _covers(statement: Statement, action: str) -> bool:
@@ -122,12 +133,7 @@ def simulated(
 
 
 def _surplus_of(place: "Workspace", role_arn: str, statement: Statement, needed: Needed) -> Iterator[str]:
-    context = {
-        key: ("string", _filled(str(values[0] if isinstance(values, list) else values)))
-        for operator, block in statement.raw.get("Condition", {}).items()
-        for key, values in block.items()
-        if "Not" not in operator
-    }
+    context = {key: ("string", _filled(value)) for key, value in _conditions(statement)}
     actions = [each for each in _actions(statement) if _covers(statement, each.lower())]
     for pattern in statement.written("Resource") or ("*",):
         resource = pattern if pattern == "*" else _filled(pattern)
