@@ -37,10 +37,7 @@ credentials without a stored key.
 
 ![One step of IRSA after the other, between you, the cluster and AWS](pictures/steps-in-motion.svg)
 
-Try it: click into the cell below, and press Shift+Enter. Its first line links to the next notebook.
-
-The notebooks in this folder are yours. `labkit lab --fresh 02` starts notebook 02 over. Don't edit this page:
-`labkit lab` writes it again at each start."""
+Try it: click into the cell below, and press Shift+Enter. Its first line links to the next notebook."""
 CELL = """# Shift+Enter reads your progress again.
 import labkit
 
@@ -49,7 +46,10 @@ REVIEW = """# Shift+Enter asks the questions that are due, five at most.
 import labkit
 
 labkit.contents.review()"""
-TERMINAL = """## In a terminal
+TERMINAL = """The notebooks in this folder are yours. `labkit lab --fresh 02` starts notebook 02 over. Don't edit this page:
+`labkit lab` writes it again at each start.
+
+## In a terminal
 
 In a terminal of this JupyterLab (*File*, *New*, *Terminal*), `aws`, `kubectl` and `labkit` talk to the lab already. In
 any other terminal, first run the line that `labkit lab` printed. It ends in `eval "$(labkit env)"`. The
