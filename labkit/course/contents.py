@@ -46,8 +46,8 @@ REVIEW = """# Shift+Enter asks the questions that are due, five at most.
 import labkit
 
 labkit.contents.review()"""
-TERMINAL = """The notebooks in this folder are yours. `labkit lab --fresh 02` starts notebook 02 over. Don't edit this page:
-`labkit lab` writes it again at each start.
+TERMINAL = """The notebooks in this folder are yours. `labkit lab --fresh 02` starts notebook 02 over. Don't edit this
+page: `labkit lab` writes it again at each start.
 
 ## In a terminal
 
