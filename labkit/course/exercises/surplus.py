@@ -93,7 +93,7 @@ def associated(place: "Workspace", role_arn: str) -> Iterator[tuple[str, str, st
 
 
 def allowed(place: "Workspace", role_arn: str, needed: Needed, *, apart_from: str = "") -> list[str]:
-    """Return what the role's policies allow and `needed` refuses, such as `s3:PutObject on arn:aws:s3:::other/1a2b`.
+    """Return what the role's policies allow and `needed` refuses, such as `s3:PutObject on arn:aws:s3:::other/*`.
 
     For each statement, that is the first action. IAM's simulator decides, so a Deny and a boundary count.
     `apart_from` is the ARN of a managed policy that the task gives.
@@ -140,7 +140,7 @@ def _surplus_of(place: "Workspace", role_arn: str, statement: Statement, needed:
         unneeded = [each for each in actions if not needed(each, resource)]
         if unneeded:
             decided = simulated(place, role_arn, *unneeded, resource=resource, **context)
-            yield from [f"{each} on {resource}" for each, said in decided.items() if said == ALLOWED][:1]
+            yield from [f"{each} on {pattern}" for each, said in decided.items() if said == ALLOWED][:1]
 
 
 def _actions(statement: Statement) -> list[str]:
