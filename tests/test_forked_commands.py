@@ -17,7 +17,8 @@ FORKED = Path(sys.executable).parent
 
 def said(folder: Path, line: str, **given: str) -> tuple[int, str, str]:
     name, *arguments = line.split()
-    variables = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", **given}
+    path = os.pathsep.join([str(folder), os.environ["PATH"]])
+    variables = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", "PATH": path, **given}
     done = subprocess.run(
         [folder / name, *arguments], env=os.environ | variables, input="{}", capture_output=True, text=True
     )

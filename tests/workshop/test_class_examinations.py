@@ -144,7 +144,7 @@ TAKEN = """
 import labkit
 from labkit.course.examination import judging
 from labkit.course.faults import breaking
-judging.is_mended, judging.causes, breaking.what_aws_says = lambda lab: True, lambda *_: [], lambda lab: []
+judging.is_mended, judging.causes, breaking.what_aws_says = lambda *_: True, lambda *_: [], lambda lab: []
 lab = labkit.Lab.open(**labkit.parameters()).to_break()
 exam = lab.examination()
 for _ in range(10):
