@@ -16,7 +16,7 @@ from labkit.course.exercises.asking import (
     newcomers,
     refuses,
 )
-from labkit.course.exercises.exercise import Exercise, make_account, make_role
+from labkit.course.exercises.exercise import Exercise, as_till, make_account, make_role
 from labkit.doctor import Comparison
 from labkit.steps import bucket
 from labkit.workspace import Workspace
@@ -47,7 +47,7 @@ def _pods_of_cart_alone(place: Workspace) -> list[Comparison]:
 
 def _bucket_that_denies_both(place: Workspace) -> None:
     drawn.ready(place)
-    till, parameters = _till(place), place.parameters
+    till, parameters = as_till(place), place.parameters
     make_role(till)
     place.aws.client("iam").attach_role_policy(RoleName=till.parameters.role_name, PolicyArn=parameters.policy_arn)
     make_account(till, "till")
@@ -62,7 +62,7 @@ def _bucket_that_denies_both(place: Workspace) -> None:
 
 
 def _cart_alone_reads(place: Workspace) -> list[Comparison]:
-    till = _till(place)
+    till = as_till(place)
     own: dict[str, Any] = {"Bucket": place.parameters.namespace}
     one = {**own, "Key": bucket.KEY}
     hidden = [
@@ -80,11 +80,6 @@ def _cart_alone_reads(place: Workspace) -> list[Comparison]:
         # Show these rows only if they are wrong.
         *(row for row in hidden if not row.right and ALLOWED in (row.expected, row.found)),
     ]
-
-
-def _till(place: Workspace) -> Workspace:
-    of_till = {"service_account": "till", "role_name": f"{place.parameters.role_name}-till"}
-    return Workspace(place.parameters.model_copy(update=of_till), place.connection)
 
 
 EXERCISES = (

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 from labkit import documents
 from labkit.course.exercises.asking import ALLOWED, admits, call, credentials, newcomers, refuses
-from labkit.course.exercises.exercise import Exercise, allow, make_account, make_role
+from labkit.course.exercises.exercise import Exercise, allow, as_till, make_account, make_role
 from labkit.doctor import Comparison
 from labkit.steps import bucket, iam_role, oidc_provider
 from labkit.workspace import Workspace
@@ -24,18 +24,13 @@ def _bucket_over_there_without_a_policy(place: Workspace) -> None:
     other, name = _other(place).aws, place.parameters.namespace
     bucket.create(other, name)
     other.client("s3").put_object(Bucket=name, Key=KEY, Body=b"hello")
-    for each in (place, _till(place)):
+    for each in (place, as_till(place)):
         _role_that_may_use_the_bucket(each, name)
         make_account(place, each.parameters.service_account, {documents.ROLE_ANNOTATION: each.role_arn})
 
 
 def _other(place: Workspace) -> Workspace:
     return place.in_account(str(place.connection.other_account))
-
-
-def _till(place: Workspace) -> Workspace:
-    of_till = {"service_account": "till", "role_name": f"{place.parameters.role_name}-till"}
-    return Workspace(place.parameters.model_copy(update=of_till), place.connection)
 
 
 def _role_that_may_use_the_bucket(place: Workspace, name: str) -> None:
@@ -55,7 +50,7 @@ def _cart_is_admitted_over_there(place: Workspace) -> list[Comparison]:
 
 
 def _cart_alone_reads(place: Workspace) -> list[Comparison]:
-    till, name = _till(place), place.parameters.namespace
+    till, name = as_till(place), place.parameters.namespace
 
     def row(who: Workspace, what: str, operation: str, expected: str) -> Comparison:
         answer = call(who, "s3", operation, given=credentials(who), Bucket=name, Key=KEY)

@@ -4,7 +4,7 @@ from typing import Any
 
 from labkit import documents
 from labkit.course.exercises.asking import ALLOWED, allows, denies, reads_only
-from labkit.course.exercises.exercise import Exercise, make_account, make_role
+from labkit.course.exercises.exercise import Exercise, as_till, make_account, make_role
 from labkit.course.exercises.least_privilege import each_has_its_own_role
 from labkit.course.exercises.service_account import a_new_pod_of_cart
 from labkit.doctor import Comparison
@@ -25,7 +25,7 @@ def _annotation_of_a_role_that_is_gone(place: Workspace) -> None:
 def _role_of_the_neighbour_and_no_policy(place: Workspace) -> None:
     oidc_provider.ensure(place)
     bucket.create(place.aws, place.parameters.namespace)
-    till = _till(place)
+    till = as_till(place)
     make_role(place)
     make_role(till, documents.trust_policy(till.parameters, place.provider_arn))
     for name in ("cart", "till"):
@@ -38,16 +38,11 @@ def _cart_reads_as_itself(place: Workspace) -> list[Comparison]:
     return [
         *each_has_its_own_role(place),
         allows(place, "cart lists the bucket", "s3", "list_objects_v2", **own),
-        denies(_till(place), "till lists the bucket", "s3", "list_objects_v2", **own),
+        denies(as_till(place), "till lists the bucket", "s3", "list_objects_v2", **own),
         # Show this row only if it's wrong.
         *([written] if written.found == ALLOWED else []),
         *reads_only(place, "basket.txt", elsewhere=True),
     ]
-
-
-def _till(place: Workspace) -> Workspace:
-    own = {"service_account": "till", "role_name": f"{place.parameters.role_name}-till"}
-    return Workspace(place.parameters.model_copy(update=own), place.connection)
 
 
 EXERCISES = (

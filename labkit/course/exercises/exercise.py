@@ -202,3 +202,9 @@ def make_account(place: Workspace, name: str, annotations: dict[str, str] | None
     annotations = {documents.ROLE_ANNOTATION: place.role_arn} if annotations is None else annotations
     metadata = {"name": name, "labels": place.labels, "annotations": annotations}
     core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+
+
+def as_till(place: Workspace) -> Workspace:
+    """Return the run of `cart`'s neighbour `till`, which has a role of its own."""
+    of_till = {"service_account": "till", "role_name": f"{place.parameters.role_name}-till"}
+    return Workspace(place.parameters.model_copy(update=of_till), place.connection)
