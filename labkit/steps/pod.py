@@ -1,5 +1,6 @@
 """Steps 4 and 5: create a pod that names the service account. The webhook and the node add the role and the token."""
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -94,9 +95,11 @@ def delete(lab: "Workspace", name: str, namespace: str) -> None:
     for kind, present in _watch(core, name, namespace, RUNNING_WITHIN):
         if kind == "DELETED" or present is None:
             return
-        if held := ", ".join(present.metadata.finalizers or []):
-            kept = f" The finalizer {held} keeps it. If it's yours, remove it."
-            command = f"""patch pod {name} -n {namespace} --type merge -p '{{"metadata":{{"finalizers":null}}}}'"""
+        if held := present.metadata.finalizers:
+            kept = f" The finalizer {', '.join(held)} keeps it. If it's yours, remove it."
+            mine = {"op": "test", "path": "/metadata/uid", "value": present.metadata.uid}  # not a later pod's
+            patch = json.dumps([mine, {"op": "remove", "path": "/metadata/finalizers"}])
+            command = f"patch pod {name} -n {namespace} --type json -p '{patch}'"
     raise PodDoesNotRun(
         f"The pod {name} was deleted, and still exists after {RUNNING_WITHIN} s.{kept}",
         where=f"namespace {namespace}",

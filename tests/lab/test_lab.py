@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from botocore.exceptions import ClientError
 from kubernetes.client import CoreV1Api
+from kubernetes.client.exceptions import ApiException
 
 from labkit import Lab, documents
 from labkit.documents import POD_NAME
@@ -218,7 +219,15 @@ def test_a_deleted_pod_that_a_finalizer_keeps_is_reported_with_the_patch_that_re
     monkeypatch.setattr(pod, "RUNNING_WITHIN", 1)
     with pytest.raises(PodDoesNotRun, match=re.escape("The finalizer example.com/stays keeps it.")) as failure:
         pod.delete(lab, "held", "default")
-    assert failure.value.next.endswith("""held -n default --type merge -p '{"metadata":{"finalizers":null}}'""")
+    command, patch = failure.value.next.split(" -p ")
+    assert command.endswith("patch pod held -n default --type json")
+    steps = json.loads(patch.strip("'"))
+    core.patch_namespaced_pod("held", "default", steps)
+    core.create_namespaced_pod("default", held | {"spec": spec})
+    with pytest.raises(ApiException) as refusal:  # a later pod of this name keeps its finalizer
+        core.patch_namespaced_pod("held", "default", steps)
+    assert refusal.value.status == 422
+    core.delete_namespaced_pod("held", "default")
     core.patch_namespaced_pod("held", "default", {"metadata": {"finalizers": None}})
 
 
