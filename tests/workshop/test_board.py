@@ -32,6 +32,7 @@ NPM = "d6fdc75f204e6bdefa99"  # of dist/htmx.min.js in htmx.org 2.0.11
 
 expect.set_options(timeout=WITHIN)
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"  # the notebook in front
+SOON = 5_000  # milliseconds until a lost key press is tried again
 BEHIND = "eve"  # in another test, ana and ben go to the last notebook
 PAGES = {"leader": "services/board/", "ana": f"user/ana/lab/tree/learn/{OPENS}"}
 
@@ -343,8 +344,10 @@ def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, 
 @retry(stop=stop_after_delay(WITHIN / 1000), reraise=True)
 def let_in(notebook):
     """Press the button again if a notebook that opens took the focus from it."""
-    notebook.get_by_role("button", name="Let the leader in").press("Enter", timeout=WITHIN)
-    expect(notebook.get_by_role("button", name="End it")).to_be_visible()
+    letting, ending = (notebook.get_by_role("button", name=name) for name in ("Let the leader in", "End it"))
+    if letting.or_(ending).text_content(timeout=WITHIN) != "End it":
+        letting.press("Enter", timeout=SOON)
+    expect(ending).to_be_visible(timeout=SOON)
 
 
 @retry(stop=stop_after_delay(WITHIN / 1000), wait=wait_fixed(0.5), retry=retry_if_result(lambda status: status == 503))
