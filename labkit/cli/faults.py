@@ -50,6 +50,8 @@ def break_(
         for command, answer in breaking.what_aws_says(lab):
             typer.echo(f"In the pod, {command} now says:  {answer}")
         there = f" --cluster {cluster}" if cluster != "blue" else ""
+        # What the pod's second command, `aws s3 ls`, needs.
+        there += f" --action s3:ListBucket --resource arn:{lab.connection.partition}:s3:::{lab.parameters.bucket}"
         there += " --probe" if chosen.needs_probe and not drawn else ""
         typer.echo(typed(f"Next:  labkit doctor -n {namespace} -s {service_account}{there}"))
         typer.echo(typed(f"Undo:  labkit mend{_different(namespace, service_account, role, cluster)}"))

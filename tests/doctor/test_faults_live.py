@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -314,8 +315,20 @@ def test_break_prints_the_answer_of_aws_and_the_next_command(lab):
         "aws sts get-caller-identity --query Arn --output text now says:  An error occurred (InvalidClientTokenId)"
         in done.output
     )
-    assert done.output.endswith("Next:  labkit doctor -n default -s my-service-account\nUndo:  labkit mend\n")
+    next_ = "labkit doctor -n default -s my-service-account --action s3:ListBucket --resource arn:aws:s3:::irsa-lab"
+    assert done.output.endswith(f"Next:  {next_}\nUndo:  labkit mend\n")
     assert "put back: pod default/my-pod" in run("mend").output
+
+
+@pytest.mark.usefixtures("mended")
+@pytest.mark.parametrize("fault", [
+    "permission-denied-by-an-inline-policy", "boundary-without-the-permission", "program-that-leaves-root",
+])  # fmt: skip
+def test_the_next_command_that_break_prints_names_the_fault(lab, fault):
+    said = run("break", fault).output
+    command = re.search("^Next:  labkit (.*)", said, re.M)
+    assert command, said
+    assert named(fault).finding in run(*shlex.split(command[1])).output
 
 
 @pytest.mark.usefixtures("mended")
