@@ -16,6 +16,7 @@ from labkit.course.exercises import asking
 from labkit.errors import LabError, UnknownName
 from labkit.steps.namespace import until_gone
 from labkit.workspace import Workspace
+from tests.course.attempts import iam_role
 from tests.notebooks import books
 
 EXERCISES = [each for number in lessons.FILES for each in exercises.of_notebook(number)]
@@ -46,6 +47,17 @@ def test_the_live_lab_judges_an_attempt_at_an_exercise(lab, attempt):
     assert attempt.said in found
     assert bool(check) == (not attempt.said), check
     assert len({row.what for row in check.rows}) == len(check.rows), "two rows read the same"
+
+
+@pytest.mark.parametrize("attempt", [
+    iam_role.a_wildcard_for_the_last_letter, iam_role.the_same_name_in_any_namespace_of_the_same_length,
+])  # fmt: skip
+def test_a_random_newcomer_that_the_pattern_also_gave_has_one_row(lab, monkeypatch, attempt):
+    monkeypatch.setattr(random, "choice", lambda names: next((each for each in names if each.endswith("x")), names[0]))
+    name = lab.exercise("02-a")
+    attempt(lab, name)
+    check = lab.check("02-a")
+    assert len({row.what for row in check.rows}) == len(check.rows)
 
 
 def test_the_solution_of_05_b_works_with_the_lab_s_clock_ahead(lab):

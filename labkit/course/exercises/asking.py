@@ -112,7 +112,8 @@ def newcomers(place: "Workspace", *accounts: str, role_arn: str = "", known: Col
     for name in accounts:
         likes = _lookalikes(name, taken, range(len(name)))
         rows += first_admitted(place, [(like, namespace) for like in likes], role_arn)
-    return [*rows, *elsewhere(place, *accounts, role_arn=role_arn)]
+    rows += elsewhere(place, *accounts, role_arn=role_arn)
+    return [*{row.what: row for row in rows}.values()]  # a random name may be one that the trust policy's pattern gave
 
 
 def without_a_token(place: "Workspace", role_arn: str = "", known: Collection[str] = ()) -> list[Comparison]:
