@@ -15,6 +15,7 @@ from labkit.course import NOTEBOOKS
 from labkit.errors import LabError
 
 FILE = "workshop.yaml"
+CORRECT = f"correct {FILE}, and run again"
 HUB_FILE = "jupyterhub_config.py"
 KEY_PRINT = "certificate-key.sha256"
 """In the state, the fingerprint of the key that signs the class's certificates."""
@@ -205,7 +206,9 @@ def read(folder: Path) -> Workshop:
     except FileNotFoundError:
         raise LabError(f"{file.parent} has no {FILE}.", next=f"labkit workshop init {file.parent}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LabError(f"{FILE} can't be read: {' '.join(str(error).split())}", where=str(file)) from None
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", error)
+        said = f"line {mark.line + 1}: {problem}" if mark else " ".join(str(problem).split())
+        raise LabError(f"{FILE} can't be read: {said}", where=str(file), next=CORRECT) from None
     if not isinstance(given, dict):
         raise LabError(f"{FILE} has no settings.", where=str(file), next="labkit workshop init FOLDER, for an example")
     try:
@@ -218,7 +221,7 @@ def read(folder: Path) -> Workshop:
         raise LabError(
             f"{place}: {said}" if place else said,
             where=str(file),
-            next=f"use one of: {known}" if first["type"] == "extra_forbidden" else f"correct {FILE}, and run again",
+            next=f"use one of: {known}" if first["type"] == "extra_forbidden" else CORRECT,
         ) from None
 
 

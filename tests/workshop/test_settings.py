@@ -55,7 +55,10 @@ def test_a_file_that_is_missing_or_no_yaml_is_one_sentence(tmp_path):
     with pytest.raises(LabError, match=r"has no workshop\.yaml"):
         read(tmp_path)
     (tmp_path / "workshop.yaml").write_text("a: [")
-    with pytest.raises(LabError, match=r"can't be read: .*line 1"):
+    with pytest.raises(LabError, match=r"can't be read: line 1: expected .*\nwhere: .*\nnext:  correct workshop\.yaml"):
+        read(tmp_path)
+    (tmp_path / "workshop.yaml").write_bytes(b"title: Gr\xfc\xdfe")
+    with pytest.raises(LabError, match=r"can't be read: 'utf-8' codec can't decode"):
         read(tmp_path)
 
 
