@@ -288,9 +288,8 @@ def test_a_raised_hand_is_on_the_leader_s_board_and_the_answer_comes_back(worksh
         expect(coming).to_be_visible(timeout=WITHIN)
         if folder := os.environ.get("LABKIT_SCREENSHOTS"):
             notebook.screenshot(path=f"{folder}/notebook.png")
-        coming.press("Enter")
         raising = notebook.get_by_role("button", name="Raise hand")
-        expect(raising).to_be_visible()
+        press(coming, until=raising)
         expect(board.locator("tr.seen")).to_have_count(0, timeout=WITHIN)
         raising.click()
         expect(board.locator("tr.help")).to_have_count(1, timeout=WITHIN)
@@ -319,7 +318,8 @@ def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, 
         lab = f"{workshop.url}user/ana/lab"
         assert leader.goto(lab).status == 403
         expect(opening).to_have_count(0)
-        let_in(notebook)
+        letting, ending = (notebook.get_by_role("button", name=name) for name in ("Let the leader in", "End it"))
+        press(letting, until=ending)
         expect(opening).to_be_visible(timeout=WITHIN)
         with board.expect_popup() as popup:
             opening.press("Enter")
@@ -333,8 +333,7 @@ def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, 
             notebook.screenshot(path=f"{shots}/let-in.png")
             board.screenshot(path=f"{shots}/open.png")
         own_started_again(workshop, "jupyterhub")  # the hub knows it all the same
-        notebook.get_by_role("button", name="End it").press("Enter")
-        expect(notebook.get_by_role("button", name="Let the leader in")).to_be_visible(timeout=WITHIN)
+        press(ending, until=letting)
         expect(shown.get_by_role("status").filter(has_text="This lab is closed to you.")).to_be_visible()
         assert answered(leader, lab) == 403
         expect(opening).to_have_count(0, timeout=WITHIN)
@@ -342,12 +341,11 @@ def test_a_leader_opens_a_lab_only_while_its_participant_lets_them_in(workshop, 
 
 
 @retry(stop=stop_after_delay(WITHIN / 1000), reraise=True)
-def let_in(notebook):
-    """Press the button again if a notebook that opens took the focus from it."""
-    letting, ending = (notebook.get_by_role("button", name=name) for name in ("Let the leader in", "End it"))
-    if letting.or_(ending).text_content(timeout=WITHIN) != "End it":
-        letting.press("Enter", timeout=SOON)
-    expect(ending).to_be_visible(timeout=SOON)
+def press(button, *, until):
+    """Press a button by its key until something is visible: a notebook that opens can take the focus from it."""
+    if not until.is_visible():
+        button.press("Enter", timeout=SOON)
+    expect(until).to_be_visible(timeout=SOON)
 
 
 @retry(stop=stop_after_delay(WITHIN / 1000), wait=wait_fixed(0.5), retry=retry_if_result(lambda status: status == 503))
@@ -393,8 +391,9 @@ def test_the_class_is_broken_mends_and_goes_on(workshop, folder, participant, la
         refused = command("goto", folder, "07")
         assert refused.returncode == 1 and "use one of: 00, 01, 02, 05" in refused.stderr
         assert command("goto", folder, "05").returncode == 0
-        page.get_by_role("button", name="Prepare my lab").press("Enter", timeout=WITHIN)
-        page.get_by_role("button", name="Open 05-verify").press("Enter", timeout=WITHIN)
+        prepared = page.get_by_role("button", name="Open 05-verify")
+        press(page.get_by_role("button", name="Prepare my lab"), until=prepared)
+        prepared.press("Enter")
         expect(page.get_by_role("tab", name="05-verify.ipynb")).to_be_visible()
         expect(ana).to_contain_text("there", timeout=WITHIN)
         expect(behind).to_contain_text("invited")
