@@ -356,23 +356,45 @@ def test_another_user_gets_nothing_from_the_ports_of_roots_lab(labkit):
     assert "- callers: checked" in labkit("status", "--report")
 
 
-@needs_root
-def test_an_ordinary_users_pod_gets_the_nodes_role_and_root_gets_nothing():
+@pytest.fixture
+def ordinary():
+    """Return a function that runs labkit as an ordinary user with one id, and end the user's lab after the test."""
     home = Path(tempfile.mkdtemp(prefix="ordinary-"))  # pytest's folders are root's alone
     folder = Folder(home / "lab")
     os.chown(home, another_user.UID, another_user.UID)
     user = (*another_user.command(), commands.LABKIT)
     environment = os.environ | {"HOME": str(home), "LABKIT_HOME": str(folder.path)}
-    subprocess.run([*user, "up", "--imds", "open"], env=environment, cwd=home, check=True, capture_output=True)
-    try:
-        assert "assumed-role/blue-node-role/" in said_by_a_pod(folder, "aws sts get-caller-identity")
-        assert set(asked(folder, *OTHER).values()) == {0}
-        root = asked(folder)
-        assert root.pop("issuer") == 0
-        assert set(root.values()) <= CLOSED, root
-    finally:
-        subprocess.run([*user, "down"], env=environment, cwd=home, check=True, capture_output=True)
-        shutil.rmtree(home, ignore_errors=True)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*user, *arguments], env=environment, cwd=home, capture_output=True, text=True)
+
+    run.folder = folder
+    yield run
+    run("down")
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@needs_root
+def test_an_ordinary_users_pod_gets_the_nodes_role_and_root_gets_nothing(ordinary):
+    assert ordinary("up", "--imds", "open").returncode == 0
+    folder = ordinary.folder
+    assert "assumed-role/blue-node-role/" in said_by_a_pod(folder, "aws sts get-caller-identity")
+    assert set(asked(folder, *OTHER).values()) == {0}
+    root = asked(folder)
+    assert root.pop("issuer") == 0
+    assert set(root.values()) <= CLOSED, root
+
+
+@needs_root
+def test_a_fault_that_would_show_nothing_on_this_machine_is_refused(ordinary):
+    assert ordinary("up").returncode == 0
+    refused = ordinary("break", "program-that-leaves-root")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(
+        "labkit: program-that-leaves-root would show nothing: on this machine, a pod's program can't become another "
+        "user.\nwhere: users of pods: one id: "
+    )
+    assert "Nothing is broken" in ordinary("mend").stderr
 
 
 def test_the_report_says_that_the_kernel_names_no_callers(labkit):

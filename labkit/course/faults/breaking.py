@@ -22,7 +22,7 @@ from labkit.execution import execute
 from labkit.policy.arn import Arn
 from labkit.run_parameters import label_value
 from labkit.showing import stable
-from labkit.simulator import Folder
+from labkit.simulator import Folder, State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,9 +101,10 @@ def break_lab(lab: "Workspace", fault: Fault, *, of_an_examination: bool = False
     """Put a fault into the run. Return the ids of all faults in the run, the latest last.
 
     If the run is missing, create it first. The fault replaces earlier faults that changed the same thing. Raises
-    `LabError` if the cluster isn't the lab's own.
+    `LabError` if the cluster isn't the lab's own, or if the fault wouldn't show on this machine.
     """
     _refuse_others_clusters(lab)
+    _refuse_what_would_not_show(lab, fault)
     kept = _read(lab)
     now = live.read(lab, kept.before, kept.broken) if kept else live.read(lab)
     if kept and not differences(kept.before, now):
@@ -142,6 +143,7 @@ def break_and_print(lab: "Workspace", fault: Fault, *, is_named: bool) -> None:
 
     An earlier fault is mended first. Without `is_named`, the fault's name isn't printed.
     """
+    _refuse_what_would_not_show(lab, fault)
     if is_broken(lab) and (mended := mend(lab)).was_broken:
         # Without a name, the earlier fault may be the one that is chosen again.
         print(f"The earlier fault is mended first.{f' {mended}' if is_named else ''}")
@@ -313,6 +315,20 @@ def _refuse_others_clusters(lab: "Workspace") -> None:
             "This cluster isn't the lab's own. labkit breaks only its own cluster and account.",
             where=f"target {lab.parameters.target}",
             next="labkit up, and break the cluster that it starts",
+        )
+
+
+def _refuse_what_would_not_show(lab: "Workspace", fault: Fault) -> None:
+    state = State.read(Folder.find())
+    if not fault.needs_another_user or state is None:
+        return
+    facts = state.clusters.get(state.context(lab.parameters.cluster, lab.parameters.region), {})
+    # Another cluster that joined the lab has its own nodes, and no hop limit here.
+    if "hop_limit" in facts and state.users.startswith(("one id:", "none:")):
+        raise LabError(
+            f"{fault.id} would show nothing: on this machine, a pod's program can't become another user.",
+            where=f"users of pods: {state.users}",
+            next="labkit break --list",
         )
 
 

@@ -36,6 +36,8 @@ class Fault:
     """Names for the things that the fault changes. If two faults change the same thing, the later fault stays."""
     needs_probe: bool = False
     """Whether the doctor has to run a command in the pod to see the fault."""
+    needs_another_user: bool = False
+    """Whether a program in the pod has to become another user."""
     works: bool = False
     """Whether the pod keeps its role and its access to the bucket in spite of the fault."""
 
