@@ -12,7 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from labkit.course import NOTEBOOKS
-from labkit.errors import LabError
+from labkit.errors import LabError, UnknownName
 
 FILE = "workshop.yaml"
 CORRECT = f"correct {FILE}, and run again"
@@ -194,6 +194,16 @@ class Workshop(BaseModel):
         return str(self.network[-2])
 
 
+SETTINGS = sorted(
+    [
+        *(Workshop.model_fields.keys() - {"folder", "limits", "tls"}),
+        *(f"limits.{field}" for field in SeatLimits.model_fields),
+        *(f"tls.{field}" for field in Tls.model_fields),
+    ]
+)
+"""The names of what workshop.yaml can set."""
+
+
 def read(folder: Path) -> Workshop:
     """Return the workshop of a folder with workshop.yaml.
 
@@ -214,15 +224,12 @@ def read(folder: Path) -> Workshop:
     try:
         return Workshop.model_validate(given | {"folder": file.parent})
     except ValidationError as error:
-        (first, *_) = error.errors()
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UnknownName("setting", place, SETTINGS, where=str(file), next=CORRECT) from None
         said = first["msg"].removeprefix("Value error, ")
-        known = ", ".join(sorted(Workshop.model_fields.keys() - {"folder"}))
-        raise LabError(
-            f"{place}: {said}" if place else said,
-            where=str(file),
-            next=f"use one of: {known}" if first["type"] == "extra_forbidden" else CORRECT,
-        ) from None
+        raise LabError(f"{place}: {said}" if place else said, where=str(file), next=CORRECT) from None
 
 
 def write_examples(folder: Path) -> list[Path]:

@@ -43,7 +43,9 @@ def test_the_example_can_be_read_and_is_never_written_over(tmp_path):
     ({"address": "127.0.0.1:99999"}, "The address '127.0.0.1:99999' must be"),
     ({"limits": {"memory": 1}}, "limits.memory: Input should be greater than or equal to 512"),
     ({"notebooks": ["77"]}, "notebooks.0: '77' isn't a notebook's number. The course has 00, 01, "),
-    ({"nmaes": []}, "nmaes: Extra inputs are not permitted"),
+    ({"nmaes": []}, "'nmaes' is not a setting. Did you mean 'names'?"),
+    ({"limits": {"memry": 700}}, "'limits.memry' is not a setting. Did you mean 'limits.memory'?"),
+    ({"tls": {"cert": "a", "key": "b"}}, "'tls.cert' is not a setting. Did you mean 'tls.certificate'?"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence(tmp_path, changed, sentence):
     with pytest.raises(LabError, match=sentence):
