@@ -271,10 +271,25 @@ def till_may_write_another_prefix(shop, arns):
     permit(shop, shop.till, {"Action": "s3:Put*", "Resource": resource, "Condition": {"Bool": {SECURE: "true"}}})
 
 
+def open_ledger(shop, arns, *more):
+    share_the_ledger(shop, arns["till"], arns["reports"], *more)
+
+
+def the_ledger_is_open_to_another_account(shop, arns):
+    resource, them = f"arn:aws:s3:::{shop.ledger}/*", {"AWS": "arn:aws:iam::210987654321:root"}
+    open_ledger(shop, arns, {"Action": "s3:GetObject", "Resource": resource, "Principal": them})
+
+
+def the_policy_of_the_baskets_may_be_changed_by_cart(shop, arns):
+    statement = {"Action": "s3:Put*", "Resource": f"arn:aws:s3:::{shop.baskets}", "Principal": {"AWS": arns["cart"]}}
+    shop.lab.aws.client("s3").put_bucket_policy(Bucket=shop.baskets, Policy=policy(statement))
+
+
 ADMITS, ALLOWS = (
     "the role of {}, for others that the role admits",
     "the role of {}, for other calls that its policies allow",
 )
+OPENS = "the bucket {}, for whatever else its policy allows"
 WRONG: dict[Callable, tuple[str, ...]] = {
     open_to_lookalikes: (
         "the role of {cart}, with a token of a new service account like {cart}",
@@ -311,6 +326,8 @@ WRONG: dict[Callable, tuple[str, ...]] = {
     a_stranger_is_named: (ADMITS.format("{reports}"),),
     reports_may_write_elsewhere: (ALLOWS.format("{reports}"),),
     till_may_write_another_prefix: (ALLOWS.format("{till}"),),
+    the_ledger_is_open_to_another_account: (OPENS.format("{ledger}"),),
+    the_policy_of_the_baskets_may_be_changed_by_cart: (OPENS.format("{baskets}"),),
 }
 # At most one change of each role's trust policy at a time.
 TOGETHER = [
@@ -335,6 +352,8 @@ TOGETHER = [
         a_stranger_is_named,
         reports_may_write_elsewhere,
         till_may_write_another_prefix,
+        the_ledger_is_open_to_another_account,
+        the_policy_of_the_baskets_may_be_changed_by_cart,
     ],
 ]
 
@@ -376,7 +395,7 @@ def test_each_mistake_of_the_beginning_costs_its_part(lab, capstone, mistake):
 
 def test_every_wrong_design_is_tried_once():
     assert sorted(each.__name__ for each in WRONG) == sorted(each.__name__ for some in TOGETHER for each in some)
-    assert len(WRONG) == 16
+    assert len(WRONG) == 18
 
 
 def test_the_mistakes_and_the_names_differ_by_learner(monkeypatch, lab):

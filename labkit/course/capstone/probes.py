@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,7 @@ from labkit.course.exercises.asking import ADMITTED, ALLOWED
 from labkit.doctor import Comparison
 from labkit.errors import LabError, said_by_the_cluster
 from labkit.execution import execute
+from labkit.policy import Policy, Principal
 from labkit.policy.arn import Arn
 from labkit.steps import pod
 from labkit.steps.ownership import existing
@@ -76,6 +78,7 @@ def rows(shop: "Shop") -> list[Comparison]:
             *_of_nobody(shop, callers[3:]),
             *_of_strangers(shop, callers[:3], roles),
             *_of_policies(shop, roles),
+            *_of_buckets(shop, roles),
         ]
     finally:
         core.delete_namespace(elsewhere)
@@ -214,24 +217,59 @@ def _of_strangers(shop: "Shop", callers: list[Caller], roles: list[str]) -> Iter
 
 def _of_policies(shop: "Shop", roles: list[str]) -> Iterator[Comparison]:
     """Yield who else may become the shop's roles, by their policies, and what else the roles may do."""
+    for (place, account), role in zip(_places(shop), roles, strict=True):
+        sharing = [where for where, each in zip(_places(shop), roles, strict=True) if each == role]
+        others = _others(shop, place, account, role, sharing) if role else []
+        more = surplus.allowed(shop.lab, role, _needed(shop, roles, role)) if role else []
+        yield Comparison(f"the role of {account}, for others that the role admits", REFUSED, _allowed(others))
+        yield Comparison(f"the role of {account}, for other calls that its policies allow", REFUSED, _allowed(more))
+
+
+def _of_buckets(shop: "Shop", roles: list[str]) -> Iterator[Comparison]:
+    """Yield who else may use each bucket, by its policy, and what else the policy allows the roles.
+
+    A role of the other account also needs a permission of its own, and `_of_policies` reads these.
+    """
+    partition, accounts = shop.lab.connection.partition, (shop.lab, shop.other_account)
+    stranger = Principal.role_session(f"arn:{partition}:sts::999999999999:assumed-role/{KEY}/{KEY}")
+    for account, bucket in zip(accounts, (shop.baskets, shop.ledger), strict=True):
+        policy = _policy_of(account, bucket)
+        known = [*roles, *(each.account_id for each in accounts)]
+        more = [name for name in surplus.named(policy) if not any(fnmatchcase(each, name) for each in known)]
+        more += [f"everybody: {each}" for each in surplus.opened(policy, stranger, lambda *_: False)]
+        for role in dict.fromkeys(role for role in roles if role and Arn.parse(role).account == account.account_id):
+            arn = Arn.parse(role)
+            session = Principal.role_session(f"arn:{partition}:sts::{arn.account}:assumed-role/{arn.name}/{KEY}", role)
+            more += [f"{arn.name}: {each}" for each in surplus.opened(policy, session, _needed(shop, roles, role))]
+        yield Comparison(f"the bucket {bucket}, for whatever else its policy allows", REFUSED, _allowed(more))
+
+
+def _policy_of(account: Workspace, bucket: str) -> Policy:
+    s3 = account.aws.client("s3")
+    try:
+        document = s3.get_bucket_policy(Bucket=bucket)["Policy"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchBucketPolicy":
+            raise
+        document = {"Version": "2012-10-17", "Statement": []}
+    return Policy.read(document, kind="resource", name=bucket)
+
+
+def _needed(shop: "Shop", roles: list[str], role: str) -> surplus.Needed:
+    """Return whether the pods that have this role need an action on a resource.
+
+    Pods may share a role: with Pod Identity, a policy can tell them apart by their session's tags.
+    """
     bucket = f"arn:{shop.lab.connection.partition}:s3:::"
     needs = (
         ((READS, f"{bucket}{shop.baskets}/baskets/.+"), (WRITES, f"{bucket}{shop.baskets}/baskets/.+")),
         ((WRITES, f"{bucket}{shop.ledger}/sales/.+"),),
         ((READS, f"{bucket}{shop.ledger}(/sales/.+)?"),),
     )
-    for (place, account), role in zip(_places(shop), roles, strict=True):
-        # Pods may share a role: with Pod Identity, a policy can tell them apart by their session's tags.
-        sharing = [at for at, each in enumerate(roles) if each == role]
-        others = _others(shop, place, account, role, [_places(shop)[at] for at in sharing]) if role else []
-        allowed = [need for at in sharing for need in needs[at]]
-
-        def needed(action: str, resource: str, allowed: list[tuple[str, str]] = allowed) -> bool:
-            return any(re.fullmatch(what, action, re.I) and re.fullmatch(on, resource) for what, on in allowed)
-
-        more = surplus.allowed(shop.lab, role, needed) if role else []
-        yield Comparison(f"the role of {account}, for others that the role admits", REFUSED, _allowed(others))
-        yield Comparison(f"the role of {account}, for other calls that its policies allow", REFUSED, _allowed(more))
+    allowed = [need for each, some in zip(roles, needs, strict=True) if each == role for need in some]
+    return lambda action, resource: any(
+        re.fullmatch(what, action, re.I) and re.fullmatch(on, resource) for what, on in allowed
+    )
 
 
 def _places(shop: "Shop") -> list[tuple[Workspace, str]]:

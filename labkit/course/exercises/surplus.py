@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from labkit.policy import Policy, Statement
+from labkit.policy import Policy, Principal, Request, Statement, verdict
 from labkit.policy.arn import Arn
 from labkit.policy.reference import actions_like
 
@@ -19,6 +19,7 @@ Needed = Callable[[str, str], bool]
 """Whether a task needs an action on a resource."""
 FEDERATED = ("sts:assumerolewithwebidentity", "sts:assumerolewithsaml")
 CALLERS = ("aws:principalaccount", "aws:principalarn")
+OF_CALLERS = ("aws:principal", "aws:user")
 ALLOWED = "allowed"
 # What AWS's managed policy AmazonS3ReadOnlyAccess allows.
 READS = ("s3:get", "s3:list", "s3:describe", "s3-object-lambda:get", "s3-object-lambda:list")
@@ -108,6 +109,15 @@ def allowed(place: "Workspace", role_arn: str, needed: Needed, *, apart_from: st
     return list(dict.fromkeys(surplus))
 
 
+def opened(policy: Policy, principal: Principal, needed: Needed) -> list[str]:
+    """Return what a bucket's policy allows the principal, and `needed` refuses: each statement's first such action."""
+    surplus: list[str] = []
+    for statement in policy.statements:
+        if statement.allow and not statement.fault:
+            surplus += _opened_by(policy, statement, principal, needed)
+    return list(dict.fromkeys(surplus))
+
+
 def simulated(
     place: "Workspace", role_arn: str, *actions: str, resource: str = "*", **context: tuple[str, str]
 ) -> dict[str, str]:
@@ -141,6 +151,18 @@ def _surplus_of(place: "Workspace", role_arn: str, statement: Statement, needed:
         if unneeded:
             decided = simulated(place, role_arn, *unneeded, resource=resource, **context)
             yield from [f"{each} on {pattern}" for each, said in decided.items() if said == ALLOWED][:1]
+
+
+def _opened_by(policy: Policy, statement: Statement, principal: Principal, needed: Needed) -> Iterator[str]:
+    # What the caller has of itself is not for a condition to fill in.
+    context = {key: _filled(value) for key, value in _conditions(statement) if not key.lower().startswith(OF_CALLERS)}
+    for pattern in statement.written("Resource") or ("*",):
+        resource = _filled(pattern)
+        for action in _actions(statement):
+            request = Request(principal, action, resource, context)
+            if not needed(action, resource) and verdict([policy], request) == ALLOWED:
+                yield f"{action} on {pattern}"
+                break
 
 
 def _actions(statement: Statement) -> list[str]:
