@@ -103,7 +103,8 @@ def _board(workshop: Workshop, image: str) -> dict[str, object]:
         "image": image,
         "command": ["sh", "-ec", BOARD_COMMAND],
         "env": [
-            {"name": "WORKSHOP", "value": yaml.safe_dump(settings, sort_keys=False)},
+            # Kubernetes reads $$ in a variable's value as $, and $(NAME) as another variable.
+            {"name": "WORKSHOP", "value": yaml.safe_dump(settings, sort_keys=False).replace("$", "$$")},
             {"name": "JUPYTERHUB_API_TOKEN", "valueFrom": token},
         ],
         "ports": [{"name": "board", "containerPort": BOARD_PORT}],

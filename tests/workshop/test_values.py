@@ -92,6 +92,14 @@ def test_the_boards_container_starts_a_board_that_takes_orders(workshop, tmp_pat
             board.terminate()
 
 
+def test_the_board_gets_a_title_with_dollars_as_it_is_written(tmp_path):
+    (tmp_path / "workshop.yaml").write_text('names: [ana]\ntitle: "$$ for $(HOSTNAME)"\n')
+    (container,) = yaml.safe_load(helm_values(read(tmp_path), "lab:1.0"))["hub"]["extraContainers"]
+    # $$ becomes $: https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
+    started = container["env"][0]["value"].replace("$$", "$")
+    assert yaml.safe_load(started)["title"] == "$$ for $(HOSTNAME)"
+
+
 @retry(stop=stop_after_delay(60), wait=wait_fixed(0.1), retry=retry_if_exception_type(httpx.TransportError))
 def answer(url):
     return httpx.get(url, trust_env=False)
