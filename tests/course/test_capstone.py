@@ -69,7 +69,7 @@ def role(account, name, trusted, *permissions):
             for inline in iam.list_role_policies(RoleName=name)["PolicyNames"]:
                 iam.delete_role_policy(RoleName=name, PolicyName=inline)
             iam.delete_role(RoleName=name)
-    made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(trusted))["Role"]["Arn"]
+    made = iam.create_role(RoleName=name, Path="/shop/", AssumeRolePolicyDocument=policy(trusted))["Role"]["Arn"]
     if permissions:
         iam.put_role_policy(RoleName=name, PolicyName="calls", PolicyDocument=policy(*permissions))
     return made

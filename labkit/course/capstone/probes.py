@@ -302,4 +302,6 @@ def _role_of(shop: "Shop", caller: Caller) -> str:
         return ""
     sts = shop.lab.aws.client("sts", **caller.credentials)
     session = Arn.parse(sts.get_caller_identity()["Arn"])
-    return f"arn:{session.partition}:iam::{session.account}:role/{session.resource.split('/')[1]}"
+    iam = surplus.in_account_of(shop.lab, session).aws.client("iam")
+    # A session's ARN doesn't show the role's path.
+    return str(iam.get_role(RoleName=session.resource.split("/")[1])["Role"]["Arn"])

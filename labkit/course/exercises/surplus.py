@@ -70,7 +70,7 @@ def admitted(place: "Workspace", role_arn: str = "", *, known: Collection[str] =
     EKS Pod Identity may be named if a cluster has an association with the role.
     """
     role = Arn.parse(role_arn or place.role_arn)
-    iam = _there(place, role).aws.client("iam")
+    iam = in_account_of(place, role).aws.client("iam")
     try:
         document = iam.get_role(RoleName=role.name)["Role"]["AssumeRolePolicyDocument"]
     except iam.exceptions.NoSuchEntityException:
@@ -100,7 +100,7 @@ def allowed(place: "Workspace", role_arn: str, needed: Needed, *, apart_from: st
     `apart_from` is the ARN of a managed policy that the task gives.
     """
     role = Arn.parse(role_arn)
-    there = _there(place, role)
+    there = in_account_of(place, role)
     surplus: list[str] = []
     for document in _documents(there.aws.client("iam"), role.name, apart_from):
         for statement in Policy.read(document, kind="identity", name=role.name).statements:
@@ -116,6 +116,11 @@ def opened(policy: Policy, principal: Principal, needed: Needed) -> list[str]:
         if statement.allow and not statement.fault:
             surplus += _opened_by(policy, statement, principal, needed)
     return list(dict.fromkeys(surplus))
+
+
+def in_account_of(place: "Workspace", arn: Arn) -> "Workspace":
+    """Return the workspace in the account of a resource. Raises `LabError` if you can't enter that account."""
+    return place.in_account(arn.account) if arn.account != place.account_id else place
 
 
 def simulated(
@@ -183,10 +188,6 @@ def _documents(iam: Any, role: str, apart_from: str) -> Iterator[Any]:
                 yield iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
     except iam.exceptions.NoSuchEntityException:  # no role: another row says so
         return
-
-
-def _there(place: "Workspace", role: Arn) -> "Workspace":
-    return place.in_account(role.account) if role.account != place.account_id else place
 
 
 def _filled(pattern: str) -> str:
