@@ -15,6 +15,7 @@ from tests.doctor.recording import (
     EXCHANGE,
     NAME,
     PARAMETERS,
+    PROVIDER,
     ROLE,
     ROLE_ARN,
     healthy,
@@ -149,7 +150,9 @@ def test_the_doctor_names_the_service_accounts_that_a_trust_policy_leaves_out():
     (finding,) = examine(trusting(left_out)).findings
     everybody = "every service account of the cluster except shop:cart"
     assert finding.summary == f"The trust policy of my-role admits {everybody}."
-    (finding,) = examine(trusting(left_out, wants("aud", "vault"))).findings
+    answers = trusting(left_out, wants("aud", "vault"))
+    answers[PROVIDER]["ClientIDList"].append("vault")
+    (finding,) = examine(answers).findings
     assert finding.repair.splitlines()[1] == f"# {everybody} keeps its access."
 
 
@@ -315,10 +318,20 @@ def test_the_repair_adds_the_subject_to_those_that_the_trust_policy_names(values
     (sub("*", "StringLike"), "# every service account of the cluster keeps its access."),
 ])  # fmt: skip
 def test_the_repair_says_who_keeps_the_role(change, kept):
-    finding, *more = examine(trusting(change, wants("aud", "vault"))).findings
+    answers = trusting(change, wants("aud", "vault"))
+    answers[PROVIDER]["ClientIDList"].append("vault")
+    finding, *more = examine(answers).findings
     assert finding.repair.splitlines()[1] == kept
     # One change of the trust policy mends all its faults.
     assert [each.repair for each in more] == [f"# done already by the repair of {finding.id}"] * len(more)
+
+
+def test_nobody_keeps_a_role_whose_trust_policy_wants_an_audience_that_the_provider_refuses():
+    # https://github.com/external-secrets/kubernetes-external-secrets/issues/287: the subject stands in place of `aud`.
+    answers = trusting(wants("sub", None), wants("aud", MINE))
+    (finding,) = examine(answers).findings
+    assert finding.id == "trust-policy-aud-mismatch"
+    assert finding.repair.splitlines()[1] == "# The policy admits nobody else."
 
 
 def admitted(answers, subject):

@@ -8,7 +8,7 @@ from labkit.doctor.evidence import candidates
 from labkit.doctor.evidence.account import ROLE_ARN, Account, AwsAccounts, is_pattern, run_of, tags_of
 from labkit.doctor.evidence.cluster import ClusterReading
 from labkit.doctor.evidence.expected import Expected
-from labkit.doctor.evidence.reading import Document, NotRead, Read
+from labkit.doctor.evidence.reading import Document, NotRead, Read, known
 from labkit.doctor.evidence.trust import Trust
 from labkit.policy import Policy, Principal, Request
 from labkit.policy.arn import Arn
@@ -131,6 +131,7 @@ class AwsReading:
             audience=self.expected.audience,
             tags=tags_of(self.role),
             now=self.expected.connection.now(),
+            audiences=known(lambda: self.provider["ClientIDList"] if self.provider else []) or [],
         )
 
     @property

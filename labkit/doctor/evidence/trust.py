@@ -1,7 +1,7 @@
 """The role's trust policy, as STS evaluates it for this service account's tokens."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -45,6 +45,8 @@ class Trust:
     """The role's tags."""
     now: float
     """The time of AWS, in epoch seconds."""
+    audiences: Collection[str] = ()
+    """The audiences that the provider accepts; empty if unknown."""
 
     def __post_init__(self) -> None:
         if not isinstance(cast("object", self.document), dict):
@@ -195,13 +197,22 @@ class Trust:
         principal = statement.get("Principal")
         names = [name for kind in ("AWS", "Service") for name in principals_of(statement, kind)]
         for arn in federated_of(statement):
-            if _never_holds(statement, arn):
+            if _never_holds(statement, arn) or (arn == self.provider_arn and self._wants_no_audience(statement)):
                 continue
             if arn != self.provider_arn:
                 names.append(name_of(arn) or arn)
             else:
                 names += self._other_subjects(statement)
         return [*names, *(self._other_subjects(statement) if principal == "*" else [])]
+
+    def _wants_no_audience(self, statement: StatementDocument) -> bool:
+        """Whether a statement refuses each audience that the provider accepts, so that it admits no token.
+
+        If the provider doesn't accept this service account's audience, it's itself faulty, and its list says nothing.
+        """
+        wanted = [each for each in conditions_of(statement) if each.claim == "aud"]
+        trusts = [replace(self, audience=each) for each in self.audiences]
+        return self.audience in self.audiences and not any(all(map(each.holds, wanted)) for each in trusts)
 
     def _other_subjects(self, statement: StatementDocument) -> list[str]:
         """Return the subjects and patterns that a statement admits, each with those that the statement excludes."""
