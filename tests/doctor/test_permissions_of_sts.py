@@ -3,9 +3,19 @@
 import pytest
 
 from labkit.doctor import stages
-from tests.doctor.recording import ACCOUNT_ID, BUCKET_POLICY, ROLE, ROLE_ARN, healthy
+from tests.doctor.recording import ACCOUNT_ID, ATTACHED, BUCKET_POLICY, PODS, ROLE, ROLE_ARN, healthy
 from tests.doctor.repairing import commands
-from tests.doctor.test_permissions import BOUNDARY, READ_ONLY, deny, document, examine, inline, policy
+from tests.doctor.test_permissions import (
+    BOUNDARY,
+    READ_ONLY,
+    deny,
+    document,
+    examine,
+    inline,
+    not_of_the_lab,
+    policy,
+)
+from tests.doctor.test_role import mounting
 
 
 def denied(action, **detail):
@@ -59,3 +69,19 @@ def test_a_repair_that_allows_an_action_asks_first_whether_its_name_is_right(act
         first == f"# Check the spelling of {action} first: IAM accepts any name, even if no service has such an action."
     )
     assert second.startswith("#   https://docs.aws.amazon.com/service-authorization/latest/reference/")
+
+
+@pytest.mark.parametrize("attached", [[], [READ_ONLY]])
+def test_what_the_role_may_do_says_nothing_about_a_role_that_the_pod_assumes_with_it(attached):
+    other = f"arn:aws:iam::{ACCOUNT_ID}:role/other"
+    config = f"[profile app]\nrole_arn = {other}\nsource_profile = irsa\n[profile irsa]\nrole_arn = {ROLE_ARN}\n"
+    answers = mounting(denied("s3:ListBucket"), f"{config}web_identity_token_file = /token\n")
+    container = answers[PODS][0]["spec"]["containers"][0]
+    container["env"] = [*container.get("env", []), {"name": "AWS_PROFILE", "value": "app"}]
+    answers[ATTACHED] = [each for each in answers[ATTACHED] if each["PolicyArn"] in attached]
+    seen = examine(not_of_the_lab(answers), action="s3:ListBucket", role_is_known=False)
+    assert (seen.findings, seen.headline[:1]) == ([], "·")
+    assert seen.checks[stages.PERMISSIONS].missing == [f"depends on what {other} is allowed to do"]
+    # The role itself makes the call to STS.
+    answers = mounting(denied("sts:AssumeRole"), f"{config}web_identity_token_file = /token\n")
+    assert "role-lacks-permission" in {each.id for each in examine(answers, action="sts:AssumeRole").findings}

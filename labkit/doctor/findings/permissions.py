@@ -5,6 +5,8 @@ from typing import Any
 from labkit.doctor import stages
 from labkit.doctor.evidence import Evidence, kinds, known
 from labkit.doctor.evidence.matches import matches, undecided
+from labkit.doctor.evidence.reading import depends
+from labkit.doctor.evidence.variables import PROFILES
 from labkit.doctor.finding import Symptom, cause
 from labkit.doctor.repairs import advice, policies, words
 from labkit.doctor.repairs.commands import Commands
@@ -51,8 +53,9 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
     if evidence.aws.role is None:
         return None
     attached, wanted = evidence.aws.attached_policies, evidence.parameters.policy_arn
-    # Without a run, nothing says which policy is wanted. But no policy at all is never enough.
-    if wanted in attached or (not evidence.aws.role_is_of_run and (attached or evidence.aws.inline_policies)):
+    # Without a run, nothing says which policy is wanted. But no policy at all is only enough to assume another role.
+    has_some = attached or evidence.aws.inline_policies or _assumed_role(evidence)
+    if wanted in attached or (not evidence.aws.role_is_of_run and has_some):
         return None
     return Symptom(
         summary="The policy that says what the role may do is not attached to the role.",
@@ -68,6 +71,10 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
 @cause("role-lacks-permission", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def lacks_permission(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
+    if evidence.aws.role is not None and evidence.expected.action and is_of_another_role(evidence):
+        role = _assumed_role(evidence)
+        why = f"the AWS profile of the pod assumes {role}, and the doctor looked at {evidence.expected.role_arn}"
+        raise depends([f"what {role} is allowed to do"], why)
     if evidence.aws.role is None or not is_decided(evidence):
         return None
     said = evidence.aws.simulated
@@ -120,7 +127,7 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
 def denied_by_boundary(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     boundary = evidence.aws.role.get("PermissionsBoundary") if evidence.aws.role else None
-    if not boundary or needs_no_permission(evidence):
+    if not boundary or (evidence.expected.action and not is_decided(evidence)):
         return None
     arn = boundary["PermissionsBoundaryArn"]
     if evidence.expected.action:
@@ -231,8 +238,27 @@ def _is_admitted(evidence: Evidence, request: Request, policies: dict[str, Polic
 
 
 def is_decided(evidence: Evidence) -> bool:
-    """Return whether the user named an action, and policies decide about that action."""
-    return bool(evidence.expected.action) and not needs_no_permission(evidence)
+    """Return whether the user named an action, and the policies of the pod's role decide about that action."""
+    if not evidence.expected.action or needs_no_permission(evidence):
+        return False
+    return not is_of_another_role(evidence)
+
+
+def is_of_another_role(evidence: Evidence) -> bool:
+    """Whether the pod uses its role only to assume another one, which then does the expected action."""
+    return evidence.expected.action.lower() != "sts:assumerole" and bool(_assumed_role(evidence))
+
+
+def _assumed_role(evidence: Evidence) -> str:
+    """Return the ARN of another role that a container's AWS profile assumes; empty if the doctor knows of none."""
+    for container in known(lambda: evidence.pod.containers) or []:
+        profile = next(filter(None, map(container.value, PROFILES)), "default")
+        settings = (known(lambda: container.profiles) or {}).get(profile, {})  # noqa: B023
+        if not settings.keys().isdisjoint(("source_profile", "credential_source")):
+            arn = settings.get("role_arn", "")
+            if arn not in ("", evidence.expected.role_arn):
+                return arn
+    return ""
 
 
 def _documents(evidence: Evidence) -> dict[str, Any]:

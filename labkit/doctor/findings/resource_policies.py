@@ -134,7 +134,8 @@ def not_admitted_by_resource(evidence: Evidence) -> Symptom | None:
 
 def _bucket(evidence: Evidence) -> str:
     if evidence.expected.action:
-        named = Arn.find(evidence.expected.resource) if evidence.expected.action.lower().startswith("s3:") else None
+        is_of_s3 = evidence.expected.action.lower().startswith("s3:") and is_decided(evidence)
+        named = Arn.find(evidence.expected.resource) if is_of_s3 else None
         return named.resource.partition("/")[0] if named else ""
     return evidence.parameters.bucket if evidence.aws.role_is_of_run else ""
 
