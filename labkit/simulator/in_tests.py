@@ -177,7 +177,7 @@ class LabInTests:
             # No variable holds the token or the keys: pytest --showlocals prints variables.
             keys = self.aws.client("sts").assume_role_with_web_identity(
                 RoleArn=variables[ROLE_ARN],
-                RoleSessionName=service_account[:64],
+                RoleSessionName=f"{service_account:-<2}"[:64],  # STS takes 2 to 64 characters
                 WebIdentityToken=self._token(namespace, service_account, spec),
             )["Credentials"]
         except ClientError as error:

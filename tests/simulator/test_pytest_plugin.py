@@ -56,6 +56,26 @@ def test_the_page_s_examples_run_as_printed(project):
     result.assert_outcomes(passed=12)
 
 
+def test_a_pod_of_a_service_account_with_a_short_or_a_long_name(project):
+    project.makepyfile(
+        """
+        import json, pytest
+        from kubernetes import client
+
+        @pytest.mark.parametrize("name", ["x", "x" * 100])
+        def test_one(irsa_aws, irsa_cluster, irsa_kubernetes, irsa_namespace, irsa_as_pod, name):
+            trusted = {"Effect": "Allow", "Principal": {"Federated": irsa_cluster.oidc_provider_arn}}
+            trusted |= {"Action": "sts:AssumeRoleWithWebIdentity"}
+            trust = json.dumps({"Version": "2012-10-17", "Statement": trusted})
+            created = irsa_aws.client("iam").create_role(RoleName=irsa_namespace, AssumeRolePolicyDocument=trust)
+            metadata = {"name": name, "annotations": {"eks.amazonaws.com/role-arn": created["Role"]["Arn"]}}
+            client.CoreV1Api(irsa_kubernetes).create_namespaced_service_account(irsa_namespace, {"metadata": metadata})
+            assert f":assumed-role/{irsa_namespace}/x" in irsa_as_pod(name).client("sts").get_caller_identity()["Arn"]
+        """
+    )
+    project.runpytest_subprocess(timeout=300).assert_outcomes(passed=2)
+
+
 def test_collecting_tests_loads_no_more_than_the_plugin_s_module(project):
     project.makeconftest(
         """
