@@ -27,7 +27,7 @@ NO_CHOICE = "default"  # the service account of a pod whose manifest names no se
 class Survey:
     """The diagnoses of all service accounts that should have a role, in a cluster or in one of its namespaces.
 
-    These service accounts have a role annotation, or a pod that names a role.
+    These service accounts have a role annotation, an EKS Pod Identity association, or a pod that names a role.
 
     Raises `NotRead` if the service accounts can't be listed, and `LabError` if the namespace doesn't exist.
     """
@@ -77,11 +77,15 @@ class Survey:
         return evidence
 
     def _subjects(self) -> list[tuple[str, str]]:
-        cluster = self.cluster
+        cluster, account = self.cluster, self._any.aws.account
+        # If they can't be read, each diagnosis reports it.
+        associations = known(lambda: account.pod_identity_associations(self._parameters.cluster)) or []
+        associated = {(each["namespace"], each["serviceAccount"]) for each in associations}
         named = {
-            (account["metadata"]["namespace"], account["metadata"]["name"])
-            for account in cluster.service_accounts(self._namespace)
-            if _wants_a_role(account["metadata"])
+            name
+            for each in cluster.service_accounts(self._namespace)
+            if (name := (each["metadata"]["namespace"], each["metadata"]["name"])) in associated
+            or _wants_a_role(each["metadata"])
         }
         pods = known(lambda: cluster.pods(self._namespace)) or []  # if it can't be read, each diagnosis reports it
         used = {

@@ -122,6 +122,22 @@ def test_in_the_namespace_default_the_doctor_picks_the_labs_service_account(shop
     assert json.loads(doctor("-n", "default", "--json").stdout)["subject"].endswith(":default:my-service-account")
 
 
+def test_all_looks_at_a_service_account_that_only_a_pod_identity_association_gives_a_role(shop):
+    iam, eks = shop.aws.client("iam"), shop.aws.client("eks")
+    of_irsa = iam.get_role(RoleName="cart-0")["Role"]["AssumeRolePolicyDocument"]
+    statement = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}}
+    of_eks = {"Version": "2012-10-17", "Statement": [statement | {"Action": ["sts:AssumeRole", "sts:TagSession"]}]}
+    iam.update_assume_role_policy(RoleName="cart-0", PolicyDocument=json.dumps(of_eks))
+    named = {"namespace": "shop", "serviceAccount": "none", "roleArn": shop.connection.role_arn("cart-0")}
+    made = eks.create_pod_identity_association(clusterName="blue", **named)["association"]
+    # EKS looks at the trust policy only when the association is made.
+    iam.update_assume_role_policy(RoleName="cart-0", PolicyDocument=json.dumps(of_irsa))
+    survey = Survey(shop.connection, shop.parameters, "shop")
+    (diagnosis,) = [each for each in survey if each.subject.endswith(":none")]
+    assert "pod-identity-role-refuses-eks" in {finding.id for finding in diagnosis.findings}
+    eks.delete_pod_identity_association(clusterName="blue", associationId=made["associationId"])
+
+
 def test_all_makes_no_call_twice_and_does_not_read_roles_one_by_one(shop):
     survey = Survey(shop.connection, shop.parameters)
     calls = [str(read) for diagnosis in survey for read in diagnosis.made] + [*map(str, survey.reads.made)]
