@@ -172,6 +172,31 @@ def test_a_service_account_with_an_association_needs_no_annotation():
     assert found(answers) == ["service-account-annotation-missing", TOO]
 
 
+@pytest.mark.parametrize(("effect", "key", "value", "says"), [
+    # https://github.com/awslabs/mountpoint-s3-csi-driver/issues/781
+    ("Allow", "aws:SourceArn", "arn:aws:eks:*:123456789012:podidentityassociation/blue/*", "aws:SourceArn"),
+    ("Allow", "aws:SourceArn", f"arn:aws:eks:*:{recording.ACCOUNT_ID}:cluster/blue", None),
+    ("Allow", "aws:RequestTag/kubernetes-namespace", "shop", "kubernetes-namespace"),
+    # Only the request has this value.
+    ("Allow", "aws:RequestTag/kubernetes-pod-name", "web-*", None),
+    ("Deny", "aws:SourceArn", "arn:aws:eks:*", "explicit Deny"),
+])  # fmt: skip
+def test_a_condition_that_refuses_pod_identity_is_named(effect, key, value, says):
+    service = {"Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": ["sts:AssumeRole", "sts:TagSession"]}
+    statement = {"Effect": effect, **service, "Condition": {"StringLike": {key: value}}}
+    document = {"Statement": [statement, *([{"Effect": "Allow", **service}] if effect == "Deny" else [])]}
+    arn = f"arn:aws:iam::{recording.ACCOUNT_ID}:role/by-association"
+    answers = associated() | {
+        f"eks:DescribePodIdentityAssociation blue a-1 ({recording.ACCOUNT_ID})": arn,
+        f"iam:GetRole by-association ({recording.ACCOUNT_ID})": {
+            "Arn": arn, "RoleName": "by-association", "AssumeRolePolicyDocument": document,
+        },
+    }  # fmt: skip
+    (finding,) = examine(answers).findings
+    assert (finding.id == "pod-identity-role-refuses-eks") is bool(says)
+    assert (says or "") in finding.found
+
+
 @pytest.mark.parametrize(("trust", "actual"), [
     ({"Service": "ec2.amazonaws.com"}, "no statement allows sts:AssumeRole and sts:TagSession"),
     ({"Service": "pods.eks.amazonaws.com"}, "no statement allows sts:TagSession"),

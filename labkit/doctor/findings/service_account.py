@@ -8,6 +8,7 @@ from labkit.doctor.evidence import Evidence, NotRead, accounts, kinds, known, va
 from labkit.doctor.evidence.account import ROLE_ARN
 from labkit.doctor.evidence.candidates import made_by_eksctl
 from labkit.doctor.evidence.cluster import OLDER_KEYS
+from labkit.doctor.evidence.matches import matches
 from labkit.doctor.evidence.objects import Workload
 from labkit.doctor.evidence.pod_spec import service_account_of
 from labkit.doctor.evidence.reading import Read
@@ -16,7 +17,7 @@ from labkit.doctor.repairs import advice, pod_commands, words
 from labkit.doctor.repairs.commands import ROLE_NAME, Commands, annotate
 from labkit.doctor.repairs.repair import Repair
 from labkit.documents import ROLE_ANNOTATION
-from labkit.policy import Policy, names_service
+from labkit.policy import Policy, Principal, Request, evaluate_service_trust, names_service
 from labkit.policy.arn import Arn
 
 LEARN = "03-service-account.ipynb"
@@ -239,7 +240,8 @@ def pod_identity_role_refuses(evidence: Evidence) -> Symptom | None:
     arn = evidence.aws.account.role_of_association(evidence.parameters.cluster, ids[0])
     role: Any = evidence.aws.accounts.of(Arn.parse(arn).account).role(Arn.parse(arn).name) if arn else None
     trust = Policy.read(role["AssumeRolePolicyDocument"] if role else {}, kind="trust", name=Arn.parse(arn).name)
-    refused = [each for each in POD_IDENTITY_ACTIONS if not names_service(trust, service=POD_IDENTITY, action=each)]
+    context = _of_pod_identity(evidence, arn)
+    refused = [each for each in POD_IDENTITY_ACTIONS if _refuses_eks(trust, each, context)]
     # Other findings are about the annotated role's own trust policy.
     if not arn or not refused or arn == evidence.cluster.annotation:
         return None
@@ -248,7 +250,7 @@ def pod_identity_role_refuses(evidence: Evidence) -> Symptom | None:
         if role
         else f"The role of the Pod Identity association {ids[0]} doesn't exist, so pods get no role.",
         expected=f"a trust policy of {arn} that allows {words.listed(POD_IDENTITY_ACTIONS)} to {POD_IDENTITY}",
-        found=f"no statement allows {words.listed(refused)}" if role else "no such role",
+        found=_why_refused(trust, refused, context) if role else "no such role",
         source="eks:DescribePodIdentityAssociation, iam:GetRole",
         repair=advice.pod_identity_role_stays(arn, POD_IDENTITY, POD_IDENTITY_ACTIONS),
     )
@@ -287,6 +289,37 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
         repair=advice.association_stays(evidence, ids, caller),
         severity="error" if is_refused else "note" if is_alone else "warning",
     )
+
+
+def _of_pod_identity(evidence: Evidence, role_arn: str) -> dict[str, str]:
+    """Return the known values of the request in which EKS Pod Identity assumes a role.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html
+    """
+    parameters, account = evidence.parameters, evidence.aws.account.account_id
+    partition = Arn.parse(role_arn).partition
+    cluster = f"arn:{partition}:eks:{parameters.region}:{account}:cluster/{parameters.cluster}"
+    tags = {
+        "eks-cluster-arn": cluster,
+        "eks-cluster-name": parameters.cluster,
+        "kubernetes-namespace": parameters.namespace,
+        "kubernetes-service-account": parameters.service_account,
+    }
+    of_request = {f"aws:RequestTag/{key}": value for key, value in tags.items()}
+    return {"aws:SourceArn": cluster, "aws:SourceAccount": account, **of_request}
+
+
+def _refuses_eks(trust: Policy, action: str, context: dict[str, str]) -> bool:
+    """Whether the trust policy refuses EKS Pod Identity this action, whatever the unknown values of the request are."""
+    request = Request(Principal.service(POD_IDENTITY), action, "*", context)
+    denied, allowed = (matches([trust], request, allow=allow) for allow in (False, True))
+    return bool(denied.applying) or not (allowed.applying or allowed.open)
+
+
+def _why_refused(trust: Policy, actions: list[str], context: dict[str, str]) -> str:
+    if not all(names_service(trust, service=POD_IDENTITY, action=each) for each in actions):
+        return f"no statement allows {words.listed(actions)}"
+    return evaluate_service_trust(trust, service=POD_IDENTITY, action=actions[0], context=context).reason
 
 
 def is_role_of_its_own(evidence: Evidence) -> bool:
