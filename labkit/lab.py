@@ -299,7 +299,7 @@ class Lab(Workspace):
             return Examination(self, again=again)
 
     def capstone(self, *, again: bool = False) -> "Capstone":
-        """Open the shop of notebook 97, and print its brief. With `again`, build another one.
+        """Open the shop of notebook 97, which Jupyter shows as its brief. With `again`, build another one.
 
         Raises `LabError`, and changes nothing, if the target isn't moto.
         """

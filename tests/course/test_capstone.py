@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from kubernetes.client import CoreV1Api
 
 from labkit.course.capstone import shop as shops
@@ -408,6 +409,12 @@ def test_the_mistakes_and_the_names_differ_by_learner(monkeypatch, lab):
     built = [shops.Shop.build(lab) for _ in range(12)]
     assert len({(each.suffix, each.cart, each.till) for each in built}) == 12
     assert len({frozenset(drawn[at : at + 3]) for at in range(0, 36, 3)}) > 3
+
+
+def test_a_notebook_shows_the_brief_as_a_page(capstone, capsys):
+    shown, _ = DisplayFormatter().format(capstone)
+    assert f"\n- `{capstone.shop.cart}`: write and read `{capstone.shop.baskets}/baskets/*`\n" in shown["text/markdown"]
+    assert capsys.readouterr().out == "", "printed lines break words in a narrow window"
 
 
 def test_without_its_bucket_the_shop_is_built_again(lab, capstone):

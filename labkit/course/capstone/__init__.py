@@ -21,7 +21,7 @@ FOR_A_PART = 25  # a refusal alone earns nothing: who has no role is refused eve
 
 
 class Capstone:
-    """The shop that a learner finishes alone."""
+    """The shop that a learner finishes alone. Jupyter shows its brief."""
 
     def __init__(self, lab: "Workspace", *, again: bool = False):
         present = None if again else Shop.present(lab)
@@ -30,7 +30,12 @@ class Capstone:
                 present = Shop.build(lab)
             marks.forget(lab)
         self.shop = present
-        print(self.shop.brief)
+
+    def __repr__(self) -> str:
+        return self.shop.brief
+
+    def _repr_markdown_(self) -> str:
+        return self.shop.brief
 
     def check(self) -> Check:
         """Make the calls of the brief, and calls that it forbids. Return who called what, and what came.

@@ -24,22 +24,22 @@ NAMESPACE = "shop"
 KEPT_IN = "names"  # a ConfigMap in the namespace
 DEMONSTRATION = 97  # the seed of stored notebooks
 BRIEF = """\
-The shop runs in the namespace shop of two clusters, and its data is in two accounts.
+The shop runs in the namespace `shop` of two clusters, and its data is in two accounts.
 
-  {cart} and {till} run in the cluster {blue}, {reports} runs in the cluster {green}
-  the bucket {baskets} is in the account {a}, the bucket {ledger} in the account {b}
+- `{cart}` and `{till}` run in the cluster `{blue}`, `{reports}` runs in the cluster `{green}`
+- the bucket `{baskets}` is in the account {a}, the bucket `{ledger}` in the account {b}
 
 These calls have to work:
 
-  {cart}: write and read {baskets}/baskets/*
-  {till}: write {ledger}/sales/*
-  {reports}: list {ledger}, and read {ledger}/sales/*
+- `{cart}`: write and read `{baskets}/baskets/*`
+- `{till}`: write `{ledger}/sales/*`
+- `{reports}`: list `{ledger}`, and read `{ledger}/sales/*`
 
 AWS has to refuse every other call: of these three, of any other service account, namespace or cluster, and with a token
-for any other audience. The team of {left} has left, so {left} gets nothing any more.
+for any other audience. The team of `{left}` has left, so `{left}` gets nothing any more.
 
 A pod that names only its service account makes the calls. How it gets its role is up to you. Begin the names of your
-roles with shop-. Somebody began this: part of it is missing, and part of it is wrong.
+roles with `shop-`. Somebody began this: part of it is missing, and part of it is wrong.
 """
 
 
@@ -95,7 +95,7 @@ class Shop:
 
     @property
     def brief(self) -> str:
-        """What the shop needs, on one page."""
+        """What the shop needs, on one page of Markdown."""
         names = {name: getattr(self, name) for name in ("cart", "till", "reports", "left", "baskets", "ledger")}
         clusters = {"blue": self.blue.parameters.cluster, "green": self.green.parameters.cluster}
         return BRIEF.format(a=self.lab.account_id, b=self.lab.connection.other_account, **clusters, **names)
