@@ -170,6 +170,11 @@ def test_the_page_s_path_stays_on_one_line_in_a_narrow_terminal(command, tmp_pat
     assert done.stdout.splitlines()[-2] == f" Manual: {MANUAL / (command or 'index')}.md"
 
 
+def test_the_help_for_a_cluster_s_values_names_the_page_about_clusters():
+    said = CliRunner().invoke(app, ["workshop", "values", "--help"], env={"COLUMNS": "200"}).stdout
+    assert said.split()[-1].endswith("manual/workshop-on-a-cluster.md")
+
+
 def test_the_help_of_labkit_names_the_manual_s_contents():
     assert CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout.split()[-1].endswith("manual/index.md")
 
@@ -182,4 +187,4 @@ def test_the_manual_s_list_of_commands_is_complete():
 
 def test_the_table_of_pages_names_no_command_that_does_not_exist():
     known = {command.split()[-1] for command in commands(app)}
-    assert {command for group in PAGES.values() for command in group} == known
+    assert {command.split()[-1] for group in PAGES.values() for command in group} == known

@@ -20,7 +20,8 @@ PAGES = {
         *("snapshot", "status", "trail", "up", "verify"),
     ),
     "webhook": ("manifest", "serve", "webhook"),
-    "workshop": ("board", "cards", "export", "forget", "goto", "guide", "init", "rehearse", "values", "workshop"),
+    "workshop": ("board", "cards", "export", "forget", "goto", "guide", "init", "rehearse", "workshop"),
+    "workshop-on-a-cluster": ("workshop values",),
 }
 _COMMANDS = re.compile(rf"(?<![\w/.-])labkit(?= (?:{'|'.join(name for names in PAGES.values() for name in names)})\b)")
 

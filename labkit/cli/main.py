@@ -69,18 +69,18 @@ app.add_typer(webhook.app, name="webhook")
 app.add_typer(workshop.app, name="workshop")
 
 
-def _name_pages(group: typer.Typer, page: str) -> None:
+def _name_pages(group: typer.Typer, page: str, name_of_group: str = "") -> None:
     """End the help of a group, and of each command in it, with the path of a page of the manual."""
     pages = {command: page for page, commands in PAGES.items() for command in commands}
     group.info.epilog, group.info.cls = _manual(page), _Group
     for each in group.registered_commands:
         each.cls = _Command
-        # A group that has a page has all its commands there.
+        # A group that has a page has its commands there, apart from those that PAGES names with the group.
         name = str(each.name or getattr(each.callback, "__name__", ""))
-        each.epilog = _manual(pages[name] if page == "index" else page)
+        each.epilog = _manual(pages[name] if page == "index" else pages.get(f"{name_of_group} {name}", page))
     for added in group.registered_groups:
         if added.typer_instance:
-            _name_pages(added.typer_instance, pages.get(str(added.name), page))
+            _name_pages(added.typer_instance, pages.get(str(added.name), page), str(added.name))
 
 
 def _manual(page: str) -> str:
