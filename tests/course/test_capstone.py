@@ -286,6 +286,18 @@ def the_policy_of_the_baskets_may_be_changed_by_cart(shop, arns):
     shop.lab.aws.client("s3").put_bucket_policy(Bucket=shop.baskets, Policy=policy(statement))
 
 
+def the_ledger_is_open_from_a_date_on(shop, arns):
+    resource, since = f"arn:aws:s3:::{shop.ledger}/*", {"aws:CurrentTime": "2020-01-01T00:00:00Z"}
+    condition = {"DateGreaterThan": since}
+    open_ledger(shop, arns, {"Action": "s3:Get*", "Resource": resource, "Principal": "*", "Condition": condition})
+
+
+def whoever_knows_a_word_may_become_cart(shop, arns):
+    condition = {"StringEquals": {"sts:ExternalId": "shop"}}
+    anybody = {"Principal": {"AWS": "*"}, "Action": "sts:AssumeRole", "Condition": condition}
+    trusts(shop, shop.cart, trust(shop.blue, shop.cart), anybody)
+
+
 ADMITS, ALLOWS = (
     "the role of {}, for others that the role admits",
     "the role of {}, for other calls that its policies allow",
@@ -329,6 +341,8 @@ WRONG: dict[Callable, tuple[str, ...]] = {
     till_may_write_another_prefix: (ALLOWS.format("{till}"),),
     the_ledger_is_open_to_another_account: (OPENS.format("{ledger}"),),
     the_policy_of_the_baskets_may_be_changed_by_cart: (OPENS.format("{baskets}"),),
+    the_ledger_is_open_from_a_date_on: (OPENS.format("{ledger}"),),
+    whoever_knows_a_word_may_become_cart: (ADMITS.format("{cart}"),),
 }
 # At most one change of each role's trust policy at a time.
 TOGETHER = [
@@ -356,6 +370,7 @@ TOGETHER = [
         the_ledger_is_open_to_another_account,
         the_policy_of_the_baskets_may_be_changed_by_cart,
     ],
+    [the_ledger_is_open_from_a_date_on, whoever_knows_a_word_may_become_cart],
 ]
 
 
@@ -396,7 +411,7 @@ def test_each_mistake_of_the_beginning_costs_its_part(lab, capstone, mistake):
 
 def test_every_wrong_design_is_tried_once():
     assert sorted(each.__name__ for each in WRONG) == sorted(each.__name__ for some in TOGETHER for each in some)
-    assert len(WRONG) == 18
+    assert len(WRONG) == 20
 
 
 def test_the_mistakes_and_the_names_differ_by_learner(monkeypatch, lab):

@@ -231,17 +231,32 @@ def _of_buckets(shop: "Shop", roles: list[str]) -> Iterator[Comparison]:
     A role of the other account also needs a permission of its own, and `_of_policies` reads these.
     """
     partition, accounts = shop.lab.connection.partition, (shop.lab, shop.other_account)
-    stranger = Principal.role_session(f"arn:{partition}:sts::999999999999:assumed-role/{KEY}/{KEY}")
+    known = [*roles, *(each.account_id for each in accounts), *(_user_id(shop, role) for role in roles if role)]
     for account, bucket in zip(accounts, (shop.baskets, shop.ledger), strict=True):
         policy = _policy_of(account, bucket)
-        known = [*roles, *(each.account_id for each in accounts)]
-        more = [name for name in surplus.named(policy) if not any(fnmatchcase(each, name) for each in known)]
-        more += [f"everybody: {each}" for each in surplus.opened(policy, stranger, lambda *_: False)]
+        more = [name for name in surplus.named(policy) if not _is_among(known, name)]
+        more += [f"everybody: {each}" for each in surplus.opened_to_everybody(policy)]
         for role in dict.fromkeys(role for role in roles if role and Arn.parse(role).account == account.account_id):
             arn = Arn.parse(role)
             session = Principal.role_session(f"arn:{partition}:sts::{arn.account}:assumed-role/{arn.name}/{KEY}", role)
             more += [f"{arn.name}: {each}" for each in surplus.opened(policy, session, _needed(shop, roles, role))]
         yield Comparison(f"the bucket {bucket}, for whatever else its policy allows", REFUSED, _allowed(more))
+
+
+def _is_among(known: list[str], name: str) -> bool:
+    """Whether a name in a policy is one of the known ones. A wildcard may stand in a name, but not in an account."""
+    whose = name.rpartition(":")[0] or name
+    return not {*whose} & {"*", "?"} and any(fnmatchcase(each, name) for each in known)
+
+
+def _user_id(shop: "Shop", role: str) -> str:
+    """Return what `aws:userid` is in a session of the role.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html#principaltable
+    """
+    arn = Arn.parse(role)
+    iam = surplus.in_account_of(shop.lab, arn).aws.client("iam")
+    return f"{iam.get_role(RoleName=arn.name)['Role']['RoleId']}:{KEY}"
 
 
 def _policy_of(account: Workspace, bucket: str) -> Policy:

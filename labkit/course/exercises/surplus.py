@@ -4,6 +4,8 @@ A probe can't guess the number of an account or the name of a bucket. So these f
 about each name that they find there.
 """
 
+import json
+import re
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
 Needed = Callable[[str, str], bool]
 """Whether a task needs an action on a resource."""
 FEDERATED = ("sts:assumerolewithwebidentity", "sts:assumerolewithsaml")
-CALLERS = ("aws:principalaccount", "aws:principalarn")
-OF_CALLERS = ("aws:principal", "aws:user")
+# The condition keys that say who calls. What other keys say, a caller can choose or wait for: a tag, a header, a date.
+CALLERS = ("aws:principalaccount", "aws:principalarn", "aws:userid")
+STRANGER = Principal.role_session("arn:aws:sts::999999999999:assumed-role/stranger/stranger")
 ALLOWED = "allowed"
 # What AWS's managed policy AmazonS3ReadOnlyAccess allows.
 READS = ("s3:get", "s3:list", "s3:describe", "s3-object-lambda:get", "s3-object-lambda:list")
@@ -76,7 +79,8 @@ def admitted(place: "Workspace", role_arn: str = "", *, known: Collection[str] =
     except iam.exceptions.NoSuchEntityException:
         return []
     issuer = place.issuer.removeprefix("https://")
-    names = named(Policy.read(document, kind="trust", name=role.name))
+    policy = Policy.read(document, kind="trust", name=role.name)
+    names = named(policy) + ["everybody" for _ in opened_to_everybody(policy)][:1]
     others = [each for each in names if each not in known and ((arn := Arn.find(each)) is None or arn.issuer != issuer)]
     if POD_IDENTITY in others and any(associated(place, str(role))):
         others.remove(POD_IDENTITY)
@@ -110,12 +114,24 @@ def allowed(place: "Workspace", role_arn: str, needed: Needed, *, apart_from: st
 
 
 def opened(policy: Policy, principal: Principal, needed: Needed) -> list[str]:
-    """Return what a bucket's policy allows the principal, and `needed` refuses: each statement's first such action."""
-    surplus: list[str] = []
-    for statement in policy.statements:
+    """Return what a policy of a resource allows the principal, and `needed` refuses: each statement's first action.
+
+    Conditions count only if they say who calls.
+    """
+    widest, surplus = _widest(policy), list[str]()
+    for statement in widest.statements:
         if statement.allow and not statement.fault:
-            surplus += _opened_by(policy, statement, principal, needed)
+            surplus += _opened_by(widest, statement, principal, needed)
     return list(dict.fromkeys(surplus))
+
+
+def opened_to_everybody(policy: Policy) -> list[str]:
+    """Return what a policy of a resource allows a stranger: each statement's first action.
+
+    A policy variable may have any value, because a stranger chooses the tags of their session.
+    """
+    document = json.loads(re.sub(r"\$\{[^}*?$]+\}", "*", json.dumps(policy.document)))
+    return opened(Policy.read(document, kind=policy.kind, name=policy.name), STRANGER, lambda *_: False)
 
 
 def in_account_of(place: "Workspace", arn: Arn) -> "Workspace":
@@ -158,14 +174,33 @@ def _surplus_of(place: "Workspace", role_arn: str, statement: Statement, needed:
             yield from [f"{each} on {pattern}" for each, said in decided.items() if said == ALLOWED][:1]
 
 
+def _widest(policy: Policy) -> Policy:
+    """Return what the policy is for who meets each condition that doesn't say who calls, and evades each such Deny."""
+    statements = []
+    for each in policy.statements:
+        condition = each.raw.get("Condition", {}) if not each.fault else {}
+        kept = {
+            operator: {key: value for key, value in block.items() if _says_who(each, operator, key)}
+            for operator, block in condition.items()
+        }
+        kept = {operator: block for operator, block in kept.items() if block}
+        if each.allow or kept == condition:
+            rest = {name: value for name, value in each.raw.items() if name != "Condition"}
+            statements.append(rest | ({"Condition": kept} if kept else {}))
+    return Policy.read({**policy.document, "Statement": statements}, kind=policy.kind, name=policy.name)
+
+
+def _says_who(statement: Statement, operator: str, key: str) -> bool:
+    # An anonymous caller has none of these keys, so these operators let it in.
+    lets_in_anonymous = statement.allow and (operator.endswith("IfExists") or operator.startswith("ForAllValues"))
+    return key.lower() in CALLERS and not lets_in_anonymous
+
+
 def _opened_by(policy: Policy, statement: Statement, principal: Principal, needed: Needed) -> Iterator[str]:
-    # What the caller has of itself is not for a condition to fill in.
-    context = {key: _filled(value) for key, value in _conditions(statement) if not key.lower().startswith(OF_CALLERS)}
     for pattern in statement.written("Resource") or ("*",):
         resource = _filled(pattern)
         for action in _actions(statement):
-            request = Request(principal, action, resource, context)
-            if not needed(action, resource) and verdict([policy], request) == ALLOWED:
+            if not needed(action, resource) and verdict([policy], Request(principal, action, resource)) == ALLOWED:
                 yield f"{action} on {pattern}"
                 break
 
