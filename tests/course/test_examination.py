@@ -146,9 +146,12 @@ def test_a_repair_that_opens_more_than_it_mends_is_refused(lab):
     everybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
     trusts(admits, everybody | {"Condition": {"StringEquals": {"aws:PrincipalAccount": "333333333333"}}})
     assert opened() == ["333333333333, for my-role"]
+    # Whoever has an account elsewhere chooses their tags.
     own = {"StringLike": {"aws:PrincipalTag/none": ["x"]}, "StringNotEquals": {"aws:PrincipalAccount": "333333333333"}}
     trusts(admits, everybody | {"Condition": own})
-    assert opened() == []
+    assert opened() == ["everybody, for my-role"]
+    trusts(admits, everybody | {"Condition": {"ArnNotLike": {"aws:PrincipalArn": "*"}}})
+    assert opened() == [], "nobody is left"
     trusts(admits)
     subjects = [f"system:serviceaccount:default:{lab.parameters.service_account}", "system:serviceaccount:*:till"]
     trust(iam, lab, "StringLike", subjects)
