@@ -6,6 +6,7 @@ https://man7.org/linux/man-pages/man4/veth.4.html
 
 import ipaddress
 import json
+import socket
 import subprocess
 
 from labkit.workshop.seats import Seat
@@ -15,6 +16,7 @@ INSIDE = "eth0"  # the namespace's end of the pair
 HUB_PORT = 8081
 BOARD_PORT = 8082  # at the hub's address
 PROXY_API_PORT = 8001  # at the hub's address; participants may not reach it
+SERVER_PORT = 8888  # in each participant's own namespace
 
 
 def build(seat: Seat) -> None:
@@ -109,6 +111,15 @@ def processes(namespace: str) -> list[int]:
     """Return the processes in a namespace of this name."""
     done = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True)
     return [int(pid) for pid in done.stdout.split()]
+
+
+def serves(seat: Seat) -> bool:
+    """Whether the participant's server accepts connections."""
+    try:
+        socket.create_connection((seat.address, SERVER_PORT), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def clashes(workshop: Workshop) -> list[str]:

@@ -41,7 +41,7 @@ class Status:
     people: list[str]
     """Everybody who has logged in."""
     at_work: list[str]
-    """Who has a running server."""
+    """Who has a server that accepts connections."""
     left: dict[str, int]
     """How many of the workshop's parts are on this machine, by their kind."""
     key: str = ""
@@ -124,7 +124,7 @@ def status(workshop: Workshop) -> Status:
     """Return how the workshop is."""
     taken = seats.taken(workshop)
     namespaces = networks.namespaces(workshop)
-    at_work = [name for name, seat in taken.items() if seat.label in namespaces and networks.processes(seat.label)]
+    at_work = [name for name, seat in taken.items() if seat.label in namespaces and networks.serves(seat)]
     key = file.read_text() if (file := workshop.state / KEY_PRINT).is_file() else ""
     return Status(workshop, _answers(workshop), sorted(taken), sorted(at_work), _parts(workshop), key)
 

@@ -20,7 +20,6 @@ from traitlets import Instance
 from labkit.workshop import homes, limits, networks, sandbox, seats
 from labkit.workshop.settings import Workshop
 
-PORT = 8888  # in each participant's own network namespace
 NICENESS = 10  # below the hub and the proxy, which otherwise starve while many servers start
 ANSWERS_WITHIN = 900  # seconds; on a busy machine, a lab alone takes minutes
 BUSY_AFTER = 60  # seconds
@@ -57,7 +56,7 @@ class ParticipantSpawner(LocalProcessSpawner):  # type: ignore[misc]  # JupyterH
         finally:
             queue.waiting.remove(self.user.name)
         try:
-            self.port, self.ip = PORT, self.seat.address
+            self.port, self.ip = networks.SERVER_PORT, self.seat.address
             self.proc = await asyncio.to_thread(self._started)
             self.pid = self.proc.pid
             await self._until_it_answers()

@@ -393,7 +393,10 @@ def test_a_killed_server_starts_again_also_if_the_tab_is_closed_meanwhile(worksh
         async with ben.kernel(OPENS) as kernel:
             await kernel.run("from pathlib import Path; Path('kept.txt').write_text('kept')")
         (killed,) = set(networks.processes(seats.taken(workshop)["ben"].label)) & set(serving(workshop))
-        psutil.Process(killed).kill()
+        server = psutil.Process(killed)
+        server.kill()
+        await asyncio.to_thread(psutil.wait_procs, [server], 10)
+        assert "ben" not in running.status(workshop).at_work
         await until_the_hub_notices()
         again = participant("ben")
         await again.log_in()
