@@ -165,6 +165,8 @@ class LabInTests:
         from labkit.simulator.sessions import BoundSession
 
         self.refuse_mocks()
+        if not isinstance(service_account, str) or not service_account:  # tests needn't have types
+            raise LabError(f"irsa_as_pod takes a service account's name, not {service_account!r}.")
         spec = self._admitted(namespace, service_account)
         variables = {variable.name: variable.value for variable in spec.containers[0].env or ()}
         if ROLE_ARN not in variables:

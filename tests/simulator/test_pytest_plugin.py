@@ -106,6 +106,10 @@ def test_each_mistake_is_one_sentence(project):
         def test_nobody(irsa_as_pod):
             irsa_as_pod("nobody")
 
+        @pytest.mark.parametrize("name", [None, ""])
+        def test_no_account(irsa_as_pod, name):
+            irsa_as_pod(name)
+
         def test_no_role(irsa_as_pod):
             irsa_as_pod("default")
 
@@ -158,10 +162,12 @@ def test_each_mistake_is_one_sentence(project):
         """
     )
     result = project.runpytest_subprocess("--showlocals", timeout=300)
-    result.assert_outcomes(passed=1, failed=5, errors=6)
+    result.assert_outcomes(passed=1, failed=7, errors=6)
     said = result.stdout.str()
     for sentence, times in {
         "has no service account nobody.": 1,
+        "irsa_as_pod takes a service account's name, not None.": 1,
+        "irsa_as_pod takes a service account's name, not ''.": 1,
         "/default get no role: it has no annotation": 1,
         "(AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized to perform": 1,
         MOCKED: 3,
