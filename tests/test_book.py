@@ -14,7 +14,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import expect, sync_playwright
 
-from labkit.course import Questions, Watch, flow, lessons, trail, who_gets_in
+from labkit.course import Check, Questions, Watch, flow, lessons, trail, who_gets_in
+from labkit.doctor import Comparison
+from labkit.showing import left_aligned
 from tests.accessibility import faults
 from tests.conftest import lacking
 
@@ -33,6 +35,10 @@ LINKS = """# Start
 [no such page](01-next.ipynb)
 ![no such picture](pictures/steps.svg)
 ![the steps](pictures/own.svg)
+
+| variable | value |
+| --- | --- |
+| AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE | AWS_CONTAINER_CREDENTIALS_FULL_URI |
 """
 EXERCISE = "question = 6\n### BEGIN SOLUTION\nanswer = 7\n### END SOLUTION\nquestion * answer"
 POD = {"type": "WebIdentityUser", "userName": "system:serviceaccount:default:</script>"}
@@ -43,6 +49,8 @@ RECORD = {
     "lab": {"decision": "allowed"},
 }
 QUESTION = lessons.prediction("02-1")
+PROVIDER = f"arn:aws:iam::123456789012:oidc-provider/{who_gets_in.EXAMPLE}"
+CHECK = Check("iam_role", "the IAM role", [Comparison("provider", PROVIDER, "none", False)], [])
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +110,7 @@ def a_notebook() -> nbformat.NotebookNode:
             trail.WATCH_MIME: Watch(lambda: iter([RECORD, RECORD]), "0", lambda _: True).recorded,
         },
     )
+    checked = new_output("execute_result", {"text/html": left_aligned(CHECK._repr_html_())})
     simulated = new_output("execute_result", {"text/html": who_gets_in.example(time.time)._repr_html_()})
     cells = [
         new_markdown_cell(LINKS),
@@ -110,6 +119,7 @@ def a_notebook() -> nbformat.NotebookNode:
         new_code_cell(EXERCISE.replace("7", "8"), metadata={"tags": ["examination"]}),
         new_code_cell("lab.predict('00-1')", outputs=[asked]),
         new_code_cell("lab.watch()", outputs=[watched]),
+        new_code_cell("lab.check('iam_role')", outputs=[checked]),
         new_code_cell("lab.who_gets_in()", outputs=[simulated]),
     ]
     return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "", "language": ""}})
@@ -139,6 +149,7 @@ def test_the_book_folds_parameters_and_solutions_and_hides_exam_answers(page):
         "question = 6# Your code here....question * answer",
         "lab.predict('00-1')",
         "lab.watch()",
+        "lab.check('iam_role')",
         "lab.who_gets_in()",
     ]
     folded = [re.sub(r"<.*?>", "", details) for details in re.findall(r"<details.*?</details>", page, re.DOTALL)]
@@ -213,6 +224,18 @@ def test_without_javascript_a_question_unfolds_its_answers(built, tab):
     assert page.get_by_text(QUESTION.answers[0].why).is_visible()
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_stored_check_is_the_card_of_a_running_notebook(built, tab, width):
+    page = tab.context.browser.new_page(java_script_enabled=False, viewport={"width": width, "height": 900})
+    page.goto(built[1].as_uri())
+    card = page.locator(".labkit", has_text="the IAM role")
+    assert card.evaluate("card => getComputedStyle(card).borderStyle") == "solid"
+    assert card.locator(".labkit-wrong").first.inner_text() == "✗ wrong:"
+    assert card.locator("td", has_text="D1B9").inner_text() == "arn:aws:iam::123456789012:oidc-provider/…D1B9"
+    assert card.locator(".labkit-report").evaluate("report => report.scrollWidth <= report.clientWidth")
+
+
 @pytest.fixture
 def served(built):
     """The address of the notebook's page on a web server."""
@@ -250,9 +273,10 @@ def test_the_book_s_own_python_judges_an_edited_policy(served, tab):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_page_of_the_book_has_no_serious_fault_of_accessibility(built, tab, theme):
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_a_page_of_the_book_has_no_serious_fault_of_accessibility(built, tab, theme, width):
     tab.emulate_media(color_scheme=theme)
+    tab.set_viewport_size({"width": width, "height": 900})
     tab.goto(built[1].as_uri())
     tab.get_by_role("group", name=QUESTION.text).get_by_role("button").first.click()
     assert faults(tab, "body") == []

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # Sphinx takes it away again, and myst-nb imports `pages` by its name
+# Sphinx takes these away again, and myst-nb imports `pages` by its name. labkit isn't installed beside Sphinx: what is
+# imported of it, from the checkout, needs little more than nbformat.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent.parent)]
 from alive import PYODIDE, add_files
 from pages import add_contents
 

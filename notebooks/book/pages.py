@@ -1,6 +1,5 @@
 """How a notebook and the README become pages of the book."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -9,11 +8,13 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from labkit.course import copies
+from labkit.course.widgets import live
+
 ROOT = Path(__file__).parent.parent.parent
-# labkit isn't installed beside Sphinx. This module of it, from the checkout, needs little more than nbformat.
-COPIES = ROOT / "labkit" / "course" / "copies.py"
 FOR_PROGRAMS = "application/vnd.labkit."
 WATCH = f"{FOR_PROGRAMS}watch+json"
+REPORTS = ("<p><strong>", "<table>")
 MANUAL = "notebooks/manual"
 # A row of a table of pages: the README's table of notebooks, and the manual's contents.
 ROW = r"^\| \[(?P<title>[^]]+)\]\((?P<page>[^)]+)\.%s\) \|"
@@ -50,6 +51,7 @@ def add_contents(_app: Any, page: str, source: list[str]) -> None:
 
 def _shown(cell: NotebookNode) -> list[NotebookNode]:
     for output in cell.get("outputs", []):
+        _make_card(output)
         _record(output)
         _drop_data_for_programs(output)
     tags = cell.metadata.get("tags", [])
@@ -62,6 +64,13 @@ def _shown(cell: NotebookNode) -> list[NotebookNode]:
         solved = copies.SOLUTION.sub(lambda found: found["solution"].rstrip("\n"), cell.source)
         return [stub, _folded(_with(cell, source=solved), "Solution")]
     return [cell]
+
+
+def _make_card(output: NotebookNode) -> None:
+    """Give a report of the lab the look that it has in a running notebook."""
+    html = output.get("data", {}).get("text/html", "")
+    if html.startswith(REPORTS):
+        output.data["text/html"] = live.card(html)
 
 
 def _record(output: NotebookNode) -> None:
@@ -84,14 +93,3 @@ def _folded(cell: NotebookNode, title: str) -> NotebookNode:
 
 def _with(cell: NotebookNode, **changed: Any) -> NotebookNode:
     return NotebookNode({**cell, **changed})
-
-
-def _load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-copies = _load(COPIES)

@@ -28,6 +28,8 @@ COLOURS = {
     "● ready": "there",
     "✗ broken": "wrong",
     "○ to do": "missing",
+    "✓ admitted": "right",
+    "✗ refused": "wrong",
 }
 _WORDS = "|".join(re.escape(word) for word in COLOURS)
 _TABLE = re.compile(r"<table><tr>(?P<head>(?:<th>[^<]*</th>)+)</tr>.*?</table>")
@@ -36,6 +38,9 @@ _ALL_RIGHT = re.compile(
     r"(?P<table><table.*?</table>)"
 )
 _ISSUER = re.compile(r"(?:https://)?oidc\.eks\.[\w-]+\.amazonaws\.com/id/[0-9A-F]{4}(?:[0-9A-F]{24}|…)[0-9A-F]{4}\b")
+_CODE = re.compile(r"(?<=<td><code>).*?(?=</code></td>)", re.DOTALL)
+_AFTER = re.compile(r"(?<!>)[:/]+(?=\w)(?![^<]*>)")  # not inside a tag, nor right after an issuer's short name
+_ALIGNED = left_aligned("<td>")[len("<td") : -1]
 _STATE = re.compile(rf"(?<=<td>)(?P<cell>{_WORDS})(?=</td>)|(?<=<strong>)(?P<headline>{_WORDS}):")
 
 
@@ -104,7 +109,17 @@ def _said(what: str, came_to: str) -> str:
 def styled(html: str) -> str:
     """Return the HTML with the lab's style, which follows the notebook's theme."""
     style = files("labkit.course.widgets").joinpath("live.css").read_text(encoding="utf-8")
-    return f'<style>{style}</style><div class="labkit-report">{folded(labelled(coloured(briefly(html))))}</div>'
+    return f"<style>{style}</style>{report(html)}"
+
+
+def card(stored: str) -> str:
+    """Return a notebook's stored report as a running notebook shows it. The page has to have the lab's style."""
+    return f'<div class="labkit">{report(stored.replace(_ALIGNED, ""))}</div>'
+
+
+def report(html: str) -> str:
+    """Return the HTML with short names of issuers, and with the classes that the lab's style needs."""
+    return f'<div class="labkit-report">{folded(labelled(coloured(breakable(briefly(html)))))}</div>'
 
 
 def shown(html: str) -> str:
@@ -137,6 +152,11 @@ def _is_of_one_issuer(row: str) -> bool:
 
 def _brief(issuer: re.Match[str]) -> str:
     return f'<span title="{issuer[0]}">…{issuer[0][-4:]}</span>'
+
+
+def breakable(html: str) -> str:
+    """Return the HTML. Code in a table may wrap after a colon or a slash, so that an ARN's names stay whole."""
+    return _CODE.sub(lambda code: _AFTER.sub(r"\g<0><wbr>", code[0]), html)
 
 
 def labelled(html: str) -> str:

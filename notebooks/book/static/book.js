@@ -21,20 +21,11 @@ for (const folded of document.querySelectorAll("details")) {
   folded.replaceWith(question);
 }
 
-// A check that's all right becomes one line, which unfolds.
-for (const table of document.querySelectorAll(".cell_output p + table")) {
-  const headline = table.previousElementSibling;
-  if (!headline.textContent.startsWith("✓ right: ")) continue;
-  const summary = made("summary", {});
-  summary.append(...headline.childNodes);
-  const folded = made("details", { className: "all-right" });
-  headline.replaceWith(folded);
-  folded.append(summary, table);
-}
-
 // What Sphinx leaves out for keyboards and screen readers: a box that scrolls has the focus, a caption is a heading of
 // the second level, and a fold is named by its text.
-for (const box of document.querySelectorAll("pre")) if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+for (const box of document.querySelectorAll("pre, .table-wrapper, .labkit-report")) {
+  if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+}
 for (const caption of document.querySelectorAll("p.caption[role=heading]")) caption.setAttribute("aria-level", "2");
 for (const fold of document.querySelectorAll("summary[aria-label]")) fold.removeAttribute("aria-label");
 
