@@ -49,6 +49,12 @@ const shown = [...picture.querySelectorAll('text')].filter(text => text.getClien
 return [box(picture.getBoundingClientRect()), shown.map(named)];
 }"""
 
+# Of the first step, which the picture shows for 2.4 seconds.
+COLOURS = """() => {
+const colours = (selector) => getComputedStyle(document.querySelector(selector));
+return [colours(".lit .line").stroke, colours(".token").fill];
+}"""
+
 
 @pytest.fixture
 def opened(jupyterlab, page):
@@ -148,6 +154,17 @@ def test_the_moving_picture_stands_still_for_readers_who_asked_for_that(tmp_path
     assert page.evaluate(moving) == 0
     shown = flow.STILL if width == 1280 else "Its SDK calls"
     expect(page.locator("text:visible").filter(has_text=shown)).to_have_count(1)
+
+
+def test_the_moving_picture_s_arrow_has_the_colour_of_its_token_after_the_theme_changes(tmp_path, page):
+    picture = tmp_path / "picture.svg"
+    picture.write_text(flow.in_motion())
+    page.emulate_media(reduced_motion="no-preference", color_scheme="light")
+    page.goto(picture.as_uri())
+    light = page.evaluate(COLOURS)
+    page.emulate_media(color_scheme="dark")
+    dark = page.evaluate(COLOURS)
+    assert light[0] == light[1] != dark[0] == dark[1]
 
 
 def test_a_learner_s_copy_of_a_notebook_shows_its_picture(jupyterlab, page):
