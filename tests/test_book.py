@@ -259,8 +259,12 @@ def test_the_book_s_own_python_judges_an_edited_policy(served, tab):
     tab.get_by_role("button", name="Try it here").click()
     policy = tab.get_by_label("The trust policy of my-role")
     expect(policy).to_be_focused(timeout=120_000)
+    tab.set_viewport_size({"width": 390, "height": 900})
     assert faults(tab, ".labkit") == []
-    expect(tab.get_by_text("1 of 6 get in: this service account.")).to_be_visible()
+    told = tab.get_by_text("1 of 6 get in: this service account.")
+    expect(told).to_be_visible()
+    # What the reader edits, and right below it what comes of it.
+    assert told.bounding_box()["y"] < tab.get_by_label("whose token").bounding_box()["y"]
     good = who_gets_in.example(time.time).policy
     policy.fill(good.replace("StringEquals", "StringLike").replace(":default:my-service-account", ":*"))
     expect(tab.get_by_text("3 of 6 get in:")).to_be_visible()

@@ -42,13 +42,13 @@ function render({ model, el }) {
           ...(model.get("can_apply") ? [apply] : []), startOver),
         ...(model.get("can_apply") !== false ? [] : [make("p", {}, "This account isn't the lab's own: change the role with ",
           make("code", {}, "aws iam update-assume-role-policy"), ".")]),
-        said,
-        make("fieldset", {},
-          make("legend", {}, "Change a claim"),
-          field("whose token", caller),
-          ...CLAIMS.map(([, label], n) => field(label, inputs[n])),
-          field("exp, in minutes from now", minutes))),
-      make("div", {}, headline, rows)),
+        said),
+      make("div", { className: "labkit-told" }, headline, rows),
+      make("fieldset", {},
+        make("legend", {}, "Change a claim"),
+        field("whose token", caller),
+        ...CLAIMS.map(([, label], n) => field(label, inputs[n])),
+        field("exp, in minutes from now", minutes))),
     announced.line);
 
   const callers = () => model.get("callers");

@@ -64,7 +64,7 @@ export function policyEditor({ parent, labelledBy, changed }) {
           return true;
         },
       }),
-      EditorView.contentAttributes.of({ "aria-labelledby": labelledBy, spellcheck: "false" }),
+      EditorView.contentAttributes.of({ "aria-labelledby": labelledBy, spellcheck: "false", tabindex: "0" }),
       EditorView.updateListener.of((update) => {
         if (update.docChanged && !update.transactions.some((each) => each.annotation(shown))) changed(text());
       }),
