@@ -23,7 +23,7 @@ from kubernetes import client
 
 import labkit
 from labkit.cli import learning
-from labkit.course import contents, renumbering
+from labkit.course import contents, lessons, renumbering
 from labkit.course import progress as progress_of
 from labkit.errors import LabError
 from tests import commands
@@ -248,6 +248,13 @@ def test_an_old_notebook_opens_its_own_exercises_and_links_to_notebooks_of_today
         assert {*re.findall(r"exercise-(\d\d-[a-z])", text)} <= ids
         linked = {*re.findall(r"\]\(([\w-]+\.ipynb)", text)}
         assert linked and all((mine / each).is_file() for each in linked)
+
+
+def test_an_old_notebook_asks_its_questions(mine):
+    said = "".join(file.read_text() for file in mine.glob("[0-9]*.ipynb"))
+    asked = {*re.findall(r'lab\.predict\(\\"(.+?)\\"\)', said)}
+    assert {"02-1", "10-2"} <= asked
+    assert {lessons.prediction(id).id for id in asked} == asked
 
 
 def test_what_the_learner_writes_after_the_change_of_numbers_is_never_written_over(mine):

@@ -168,9 +168,10 @@ WRONG = {
 def prediction(id: str) -> Question:
     """Return the prediction with this id, such as 02-1. A prediction is a question: what will a cell's output be?
 
-    Raises `UnknownName` if no prediction has the id.
+    In a notebook of an earlier version, it may be what today's notebook asks at its end. Raises `UnknownName`.
     """
-    return named("question", id, {each.id: each for each in of_notebook(id).predictions})
+    lesson = of_notebook(id)
+    return named("question", id, {each.id: each for each in (*lesson.predictions, *lesson.recall)})
 
 
 def recall(notebook: str) -> Sequence[Question]:
