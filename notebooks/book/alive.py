@@ -9,6 +9,8 @@ ROOT = Path(__file__).parent.parent.parent
 PYODIDE = ROOT / ".venv" / "book" / "npm" / "node_modules" / "pyodide"
 LOADED = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "pyodide-lock.json", "python_stdlib.zip")
 WIDGETS = ROOT / "labkit" / "course" / "widgets"
+# The widgets' own functions that a script of the book uses.
+SCRIPTS = {"book.js": ["element.js"], "recorded.js": ["element.js", "watch.js"]}
 EXPORTED = "export default { render };\n"
 # These modules need no package, so the browser loads nothing else.
 MODULES = (
@@ -23,11 +25,11 @@ def add_files(app: Any, failed: Exception | None) -> None:
         return
     static = Path(app.outdir) / "_static"
     shutil.copy(WIDGETS / "live.css", static / "live.css")
-    # A browser loads no module from a file, so this one becomes a script.
-    watch = "".join((WIDGETS / name).read_text(encoding="utf-8") for name in ("element.js", "watch.js"))
-    recorded = static / "recorded.js"
-    player = recorded.read_text(encoding="utf-8")
-    recorded.write_text(f"{{\n{watch.replace(EXPORTED, '')}{player}}}\n", encoding="utf-8")
+    # A browser loads no module from a file, so each of these becomes a script.
+    for name, parts in SCRIPTS.items():
+        before = "".join((WIDGETS / part).read_text(encoding="utf-8") for part in parts).replace(EXPORTED, "")
+        script = static / name
+        script.write_text(f"{{\n{before}{script.read_text(encoding='utf-8')}}}\n", encoding="utf-8")
     if not PYODIDE.is_dir():
         return
     (static / "pyodide").mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,8 @@
 function make(tag, properties, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name === "role") made.setAttribute("role", value);
+    // Older browsers have no properties for these.
+    if (/^(role$|aria-)/.test(name)) made.setAttribute(name, value);
     else made[name] = value;
   }
   made.append(...children);

@@ -20,7 +20,7 @@ function render({ model, el }) {
   const status = make("span", { className: "labkit-faint", role: "status" });
   const empty = make("p", { className: "labkit-empty" });
   const list = make("ol", { className: "labkit-calls" });
-  const header = make("div", { className: "labkit-parties", ariaHidden: "true" },
+  const header = make("div", { className: "labkit-parties", "aria-hidden": "true" },
     ...parties.map((name) => make("span", {}, name)));
   const scroller = make("div", { className: "labkit-scroller" }, header, empty, list);
 
@@ -83,12 +83,12 @@ function render({ model, el }) {
     const carries = call.event === "AssumeRoleWithWebIdentity" ? "token" : "request";
     const answer = call.refused ? "refusal" : call.event.startsWith("AssumeRole") ? "credentials" : "answer";
     const ends = [call.sender, call.receiver].sort((one, other) => parties.indexOf(one) - parties.indexOf(other));
-    const head = make("button", { type: "button", className: "labkit-head", ariaExpanded: "false", tabIndex: -1 },
+    const head = make("button", { type: "button", className: "labkit-head", "aria-expanded": "false", tabIndex: -1 },
       make("span", { className: "labkit-says" },
         make("span", {}, title(call)),
         make("span", { className: `labkit-state labkit-${call.refused ? "wrong" : "right"}` }, verdict(call)),
         make("span", { className: "labkit-faint" }, call.step ? `step ${call.step}` : "")),
-      make("span", { className: "labkit-lanes", ariaHidden: "true" },
+      make("span", { className: "labkit-lanes", "aria-hidden": "true" },
         make("span", { className: "labkit-end" }, ends[0]),
         make("span", { className: "labkit-arrows" },
           arrow(call.sender, call.receiver, carries), arrow(call.receiver, call.sender, answer)),
@@ -117,13 +117,13 @@ function render({ model, el }) {
 
   function toggle(call, open = call.row.children.length === 1) {
     const head = call.row.firstChild;
-    head.ariaExpanded = String(open);
+    head.setAttribute("aria-expanded", open);
     while (call.row.children.length > 1) call.row.lastChild.remove();
     if (!open) return;
     const facts = [["step", call.says && `${call.step}. ${call.says}`], ["who", call.who], ["when", call.time],
       ["request", call.request], ["answer", call.answer], ["reason", call.reason]];
     call.row.append(make("dl", {}, ...facts.filter(([, text]) => text).flatMap(([name, text]) => [
-      make("dt", {}, name), make("dd", {}, text.includes("\n") ? make("pre", {}, text) : text)])));
+      make("dt", {}, name), make("dd", {}, text.includes("\n") ? make("pre", { tabIndex: 0 }, text) : text)])));
   }
 
   function choose(call) {

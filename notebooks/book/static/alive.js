@@ -15,7 +15,8 @@ let python;
 
 for (const output of document.querySelectorAll(".cell_output")) {
   if (!output.textContent.trim().startsWith("Who gets in? A simulation")) continue;
-  const status = Object.assign(document.createElement("span"), { role: "status" });
+  const status = document.createElement("span");
+  status.setAttribute("role", "status");
   const button = Object.assign(document.createElement("button"), { type: "button", className: "alive" });
   button.textContent = "Try it here";
   button.addEventListener("click", () => show(output, button, status));

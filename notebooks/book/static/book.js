@@ -1,24 +1,23 @@
 // A folded question becomes its answers as buttons: a click shows the chosen answer's own explanation.
-// Without JavaScript, the question unfolds and shows all answers.
+// Without JavaScript, the question unfolds and shows all answers. `make book` puts `make` of the widgets before this text.
 for (const folded of document.querySelectorAll("details")) {
   const answers = [...folded.querySelectorAll(":scope > ul > li")];
   const verdicts = answers.map((answer) => /^(✓ right|✗ wrong): /.exec(answer.lastChild.textContent)?.[1]);
   if (!answers.length || verdicts.includes(undefined)) continue;
-  const text = made("p", { textContent: folded.firstElementChild.textContent });
-  const explanation = made("p", { className: "explanation", role: "status" });
+  const text = make("p", {}, folded.firstElementChild.textContent);
+  const explanation = make("p", { className: "explanation", role: "status" });
   const buttons = answers.map((answer, n) => {
-    const button = made("button", { type: "button", textContent: answer.firstChild.textContent, ariaPressed: "false" });
+    const button = make("button", { type: "button", "aria-pressed": "false" }, answer.firstChild.textContent);
     button.addEventListener("click", () => {
-      for (const each of buttons) each.ariaPressed = String(each === button);
+      for (const each of buttons) each.setAttribute("aria-pressed", each === button);
       button.dataset.verdict = verdicts[n].slice(2);
       explanation.dataset.verdict = button.dataset.verdict;
       explanation.textContent = answer.lastChild.textContent;
     });
     return button;
   });
-  const question = made("div", { className: "question", role: "group", ariaLabel: text.textContent });
-  question.append(text, ...buttons, explanation);
-  folded.replaceWith(question);
+  const named = { className: "question", role: "group", "aria-label": text.textContent };
+  folded.replaceWith(make("div", named, text, ...buttons, explanation));
 }
 
 // What Sphinx leaves out for keyboards and screen readers: a box that scrolls has the focus, a caption is a heading of
@@ -28,7 +27,3 @@ for (const box of document.querySelectorAll("pre, .table-wrapper, .labkit-report
 }
 for (const caption of document.querySelectorAll("p.caption[role=heading]")) caption.setAttribute("aria-level", "2");
 for (const fold of document.querySelectorAll("summary[aria-label]")) fold.removeAttribute("aria-label");
-
-function made(name, properties) {
-  return Object.assign(document.createElement(name), properties);
-}
