@@ -54,6 +54,13 @@ COLOURS = """() => {
 const colours = (selector) => getComputedStyle(document.querySelector(selector));
 return [colours(".lit .line").stroke, colours(".token").fill];
 }"""
+# How JupyterLab's own style would change a report's tables.
+LOOKS = """() => Array.from(document.querySelectorAll('.labkit-report :is(table, tr, code)'))
+  .map(part => getComputedStyle(part)).map(({tableLayout, backgroundColor}) => `${tableLayout} ${backgroundColor}`)"""
+
+# The reports and buttons that don't show their whole width.
+CUT = """() => Array.from(document.querySelectorAll('.labkit-report, .labkit button'))
+  .filter(box => box.scrollWidth > box.clientWidth).map(box => box.textContent)"""
 
 
 @pytest.fixture
@@ -114,13 +121,18 @@ def test_tables_fit_into_a_narrow_notebook_panel(lab, opened, page):
     reason = page.locator("td").filter(has_text="the trust policy wants …D1B9:sub")
     expect(reason).to_have_count(1)
     expect(page.get_by_text("not mended yet")).to_be_visible()
-    for width in (1280, 1024, 800):
+    # A report without a button looks like one with a button, and not like any other output of JupyterLab.
+    assert set(page.evaluate(LOOKS)) == {"auto rgba(0, 0, 0, 0)"}
+    for width in (1280, 1024, 800, 390):
+        if width == 390:
+            page.evaluate("window.jupyterapp.shell.collapseLeft()")
         page.set_viewport_size({"width": width, "height": 1000})
         page.wait_for_function(f"{PANEL}.right <= {width}")
         assert page.evaluate(OUTSIDE) == [], width
         expect(reason).to_be_visible()
     assert reason.evaluate("cell => getComputedStyle(cell).textAlign") == "left"
     assert faults(page, ".labkit") == []
+    assert page.evaluate(CUT) == []
     # Stacked, each value has its column's name beside it.
     assert reason.evaluate("cell => getComputedStyle(cell, '::before').content") == '"reason"'
 
