@@ -87,6 +87,16 @@ def admitted(place: "Workspace", role_arn: str = "", *, known: Collection[str] =
     return others
 
 
+def trusts(place: "Workspace", role_arn: str) -> list[str]:
+    """Return the principals that the role's trust policy names; none if the role doesn't exist."""
+    iam, name = place.aws.client("iam"), Arn.parse(role_arn).name
+    try:
+        document = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+    except iam.exceptions.NoSuchEntityException:
+        return []
+    return named(Policy.read(document, kind="trust", name=name))
+
+
 def associated(place: "Workspace", role_arn: str) -> Iterator[tuple[str, str, str]]:
     """Yield the cluster, the namespace and the service account of each Pod Identity association with this role."""
     eks = place.aws.client("eks")

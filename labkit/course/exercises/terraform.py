@@ -13,6 +13,7 @@ from labkit.course.exercises.asking import (
     first_admitted,
     injected,
     named_by,
+    newcomers,
     refuses,
 )
 from labkit.course.exercises.exercise import Exercise, ensure_account, make_account, make_role
@@ -72,6 +73,7 @@ def _the_role_that_exists(place: Workspace) -> list[Comparison]:
         Comparison("a new pod of cart takes its role", ADMITTED, answer),
         Comparison("a new pod of till", "no role", injected(place, "till")),
         refuses(place, "till", role_arn=arn),
+        *(newcomers(place, role_arn=arn) if answer == ADMITTED else []),
     ]
 
 

@@ -3,6 +3,7 @@
 from base64 import b64decode
 from contextlib import suppress
 from functools import partial
+from uuid import uuid4
 
 from botocore.exceptions import ClientError
 
@@ -10,7 +11,7 @@ from labkit import simulator
 from labkit.connection import core_api
 from labkit.course.exercises.asking import ALLOWED, Credentials, refusal
 from labkit.course.exercises.exercise import Exercise
-from labkit.course.exercises.surplus import simulated
+from labkit.course.exercises.surplus import simulated, trusts
 from labkit.doctor import Comparison
 from labkit.steps.ownership import existing
 from labkit.workspace import Workspace
@@ -18,11 +19,18 @@ from labkit.workspace import Workspace
 TOO_MUCH = "arn:aws:iam::aws:policy/AmazonDynamoDBReadOnlyAccess"
 TABLES, IMAGES = "dynamodb:ListTables", "ecr:GetAuthorizationToken"
 READS = tuple(
-    f"dynamodb:{each}"
-    for each in ("GetItem", "BatchGetItem", "Query", "Scan", "PartiQLSelect", "GetRecords", "DescribeTable")
+    f"dynamodb:{each}" for each in ("GetItem", "BatchGetItem", "Query", "Scan", "PartiQLSelect", "DescribeTable")
 )
-# The node joins the cluster with the first, and gives addresses to its pods with the second.
-NEEDS = ("ec2:DescribeInstances", "ec2:AssignPrivateIpAddresses")
+STREAM = "dynamodb:GetRecords"
+# The node joins the cluster with the first two, gives addresses to its pods with the third, and pulls images.
+NEEDS = (
+    "ec2:DescribeInstances",
+    "eks:DescribeCluster",
+    "ec2:AssignPrivateIpAddresses",
+    "ecr:BatchGetImage",
+    "ecr:GetDownloadUrlForLayer",
+)
+MACHINES = "ec2.amazonaws.com"
 NOT_IN_IAM = "not Active in IAM"
 LEAKED_KEY = "leaked-key"  # the namespace's annotation with the leaked key's id: a learner may delete the Secret
 
@@ -56,16 +64,25 @@ def _node_role(place: Workspace) -> str:
 
 
 def _node_that_only_pulls_images(place: Workspace) -> list[Comparison]:
-    decisions = simulated(place, place.connection.role_arn(_node_role(place)), TABLES, IMAGES, *READS, *NEEDS)
+    role, region = place.connection.role_arn(_node_role(place)), place.parameters.region
+    # A new name, because a Deny may name the tables that exist.
+    table = f"arn:{place.connection.partition}:dynamodb:{region}:{place.account_id}:table/{uuid4().hex[:8]}"
+    requests = [((TABLES, IMAGES, *NEEDS), "*"), (READS, table), ((STREAM,), f"{table}/stream/1")]
+    decisions: dict[str, str] = {}
+    for actions, resource in requests:
+        context = {"aws:RequestedRegion": ("string", region)}
+        decisions |= simulated(place, role, *actions, resource=resource, **context)
+    trusted = trusts(place, role)
     answers = {
-        action: "refused" if decisions[action].endswith("Deny") else decisions[action] for action in (TABLES, *READS)
+        action: "refused" if decisions[action].endswith("Deny") else decisions[action]
+        for action in (TABLES, *READS, STREAM)
     }
     return [
         Comparison(f"a pod of the node: {TABLES}", "refused", answers[TABLES]),
         # Show the rows of the other actions only if they are wrong.
         *(
             Comparison(f"a pod of the node: {each}", "refused", answers[each])
-            for each in READS
+            for each in (*READS, STREAM)
             if answers[each] == ALLOWED
         ),
         Comparison(f"the node itself: {IMAGES}", ALLOWED, decisions[IMAGES]),
@@ -74,6 +91,7 @@ def _node_that_only_pulls_images(place: Workspace) -> list[Comparison]:
             for each in NEEDS
             if decisions[each] != ALLOWED
         ),
+        *([Comparison("the role trusts", MACHINES, ", ".join(trusted) or "nobody")] if MACHINES not in trusted else []),
     ]
 
 

@@ -62,9 +62,6 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Comparison]:
     own: dict[str, Any] = {"Bucket": place.parameters.namespace}
     role, bucket = place.role_arn, f"arn:{place.connection.partition}:s3:::{place.parameters.namespace}"
     itself = {"RoleName": place.parameters.role_name}
-    read = _copied(place, "read", "s3:GetObject", f"{bucket}/{NOTE}", "get_object", **own, Key=NOTE)
-    listed = _copied(place, "list", "s3:ListBucket", bucket, "list_objects_v2", **own)
-    looked_up = _copied(place, "look up the role", "iam:GetRole", role, "get_role", **itself)
     # Sessions begin at whole seconds. So the policy also refuses sessions from the second in which it was written.
     fresh = awaited(
         partial(call, place, "s3", "get_object", **own, Key=NOTE),
@@ -72,6 +69,10 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Comparison]:
         within=2,
         every=0.5,
     )
+    # Only now, because a policy that refuses every call for a moment refuses the copied credentials, too.
+    read = _copied(place, "read", "s3:GetObject", f"{bucket}/{NOTE}", "get_object", **own, Key=NOTE)
+    listed = _copied(place, "list", "s3:ListBucket", bucket, "list_objects_v2", **own)
+    looked_up = _copied(place, "look up the role", "iam:GetRole", role, "get_role", **itself)
     fresh_list = allows(place, "list in a fresh session", "s3", "list_objects_v2", **own)
     fresh_look = allows(place, "look up the role in a fresh session", "iam", "get_role", **itself)
     # Show the other rows only if they are wrong.

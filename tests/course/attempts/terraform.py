@@ -3,7 +3,7 @@
 import json
 
 from labkit import Lab, terraform
-from tests.course.attempts import KEY, Attempts, annotate, update_trust
+from tests.course.attempts import KEY, Attempts, admit_account, annotate, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -141,6 +141,19 @@ ATTEMPTS.more(
         "a role of another account": (
             "a new pod of cart takes its role found InvalidIdentityToken",
             lambda lab, name: reannotate(lab, name, arn(lab, name).replace("123456789012", "222222222222")),
+        ),
+        "its role opened to the account": (
+            "someone without a token, for exercise-08-b-",
+            lambda lab, name: (
+                admit_account(lab, existing(lab, f"{name}-")["RoleName"]),
+                reannotate(lab, name, arn(lab, name)),
+            ),
+        ),
+        "every name that begins with c": (
+            "created just now found admitted",
+            lambda lab, name: lab.aws.client("iam").create_role(
+                RoleName=name, AssumeRolePolicyDocument=policy(lab, name, "c*", trust_condition_test="StringLike")
+            ),
         ),
         "a role that admits till alone": (
             STAYS,

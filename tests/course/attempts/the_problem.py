@@ -7,7 +7,7 @@ from kubernetes.client import CoreV1Api
 
 from labkit import Lab
 from labkit.course.exercises.the_problem import TOO_MUCH
-from tests.course.attempts import Attempts
+from tests.course.attempts import Attempts, put_policy, trust_policy, update_trust
 
 ATTEMPTS = Attempts()
 wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
@@ -150,6 +150,14 @@ def update(lab: Lab, name: str, secret: str, status: str) -> None:
     iam(lab).update_access_key(**key(lab, name, secret), Status=status)
 
 
+def close(lab: Lab) -> None:
+    """Let the node's role admit nobody."""
+    document = trust_policy(lab, ROLE)
+    document["Statement"][0]["Effect"] = "Deny"
+    update_trust(lab, ROLE, document)
+
+
+ALL_TABLES = {"Effect": "Deny", "Action": "dynamodb:*", "Resource": "*"}
 ADMINISTRATOR = "arn:aws:iam::aws:policy/AdministratorAccess"
 READS_TABLES = "a pod of the node: dynamodb:ListTables found allowed"
 LEAKED = "AWS's answer to the leaked key found arn:aws:iam::"
@@ -174,10 +182,35 @@ ATTEMPTS.more(
                 lab, [f"dynamodb:{each}" for each in ("List*", "Describe*", "Get*", "Query", "Scan")]
             ),
         ),
+        "denied only in other regions": (
+            READS_TABLES,
+            lambda lab, name: put_policy(
+                lab, ROLE, "deny", ALL_TABLES | {"Condition": {"StringNotEquals": {"aws:RequestedRegion": "us-east-1"}}}
+            ),
+        ),
+        "pulling an image denied as well": (
+            "the node itself: ecr:BatchGetImage found explicitDeny",
+            lambda lab, name: (detach(lab, TOO_MUCH), deny(lab, "ecr:BatchGetImage")),
+        ),
+        "describing the cluster denied as well": (
+            "the node itself: eks:DescribeCluster found explicitDeny",
+            lambda lab, name: (detach(lab, TOO_MUCH), deny(lab, "eks:*")),
+        ),
+        "the role closed to machines": (
+            "the role trusts found nobody",
+            lambda lab, name: (detach(lab, TOO_MUCH), close(lab)),
+        ),
         "only the reading of items denied": (READS_TABLES, lambda lab, name: deny(lab, "dynamodb:GetItem")),
     },
     right={
         "denied, and detached": lambda lab, name: (deny(lab, "dynamodb:*"), detach(lab, TOO_MUCH)),
+        "denied on every table and stream": lambda lab, name: put_policy(
+            lab,
+            ROLE,
+            "deny",
+            ALL_TABLES | {"Resource": "arn:aws:dynamodb:*:*:*"},
+            ALL_TABLES | {"Action": ["dynamodb:List*", "dynamodb:Describe*"]},
+        ),
         "all but the needed ones detached": lambda lab, name: detach(
             lab, *(each for each in attached(lab) if "DynamoDB" in each)
         ),

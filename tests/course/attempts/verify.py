@@ -174,6 +174,10 @@ ATTEMPTS.more(
             "read with the copied credentials found allowed",
             lambda lab, name: revoke(lab, name, older(lab, Effect="Allow")),
         ),
+        "every call until now": (
+            "read with the copied credentials found allowed",
+            lambda lab, name: revoke(lab, name, deny(DateLessThan={"aws:CurrentTime": now(lab)})),
+        ),
         "only the bucket": (
             "look up the role with the copied credentials found allowed",
             lambda lab, name: revoke(
