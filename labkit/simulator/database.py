@@ -21,6 +21,9 @@ AWS_LAYOUT = 2
 PICKLED_LAYOUT = 1
 """The version in which these files had pickles, which can run programs."""
 
+# What SQLite may store in the lab's columns, by their declared type.
+TYPES = {"INTEGER": {"integer"}, "TEXT": {"text"}, "BLOB": {"blob", "text"}, "": {"integer", "text"}}
+
 
 class NotWritten(Exception):
     """The state could not be written, for example because the disk is full. Nothing was changed."""
@@ -143,6 +146,18 @@ def require_tables(connection: sqlite3.Connection, tables: str) -> None:
         new.executescript(tables)
         if _schema(connection) != _schema(new):
             raise sqlite3.DatabaseError("its tables are not those of a lab")
+
+
+def require_types(connection: sqlite3.Connection) -> None:
+    """Raise `sqlite3.DatabaseError` if a value doesn't have its column's type. SQLite itself doesn't check that.
+
+    https://www.sqlite.org/flexibletypegoofs.html
+    """
+    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        for _, column, declared, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall():
+            types = connection.execute(f"SELECT DISTINCT typeof({column}) FROM {table}")  # noqa: S608
+            if not {each for (each,) in types} <= TYPES[declared]:
+                raise sqlite3.DatabaseError(f"a value of {table}.{column} has another type")
 
 
 def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:

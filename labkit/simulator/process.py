@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -26,6 +27,7 @@ READY_WITHIN = 60  # seconds; enough for a busy laptop
 PATIENCE = 10  # times as long for a server that works, on a machine where many others do
 ANSWERS_WITHIN = 20  # seconds
 ENDED_WITHIN = 30  # seconds; the server ends its pods and writes its state first
+CALLS = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*", re.MULTILINE)  # not the error
 UNTOLD = "untold"  # the file in the lab's folder with a note that no one has seen yet
 # The tag of a cluster that joined the lab. Its value is the cluster's target.
 TARGET_TAG = "labkit:target"
@@ -372,7 +374,8 @@ def _restarted(before: State | None, now: State) -> list[str]:
 def _not_up(folder: Folder, what: str) -> LabError:
     """Return the error for a server that didn't start. Raise it if the disk is full."""
     folder.require_room()
-    last = folder.log_file.read_text(errors="replace").strip().splitlines()[-12:] if folder.log_file.exists() else []
+    text = folder.log_file.read_text(errors="replace") if folder.log_file.exists() else ""
+    last = CALLS.sub("", text).strip().splitlines()[-12:]
     log = "\n".join(f"    {line}" for line in last)
     return LabError(
         f"The lab's server did not come up: {what}. The end of {folder.log_file}:\n{log}",

@@ -22,7 +22,7 @@ from labkit.showing import few
 from labkit.simulator import identifiers
 from labkit.simulator.aws import own_state
 from labkit.simulator.cluster_folder import ClusterFolder
-from labkit.simulator.database import AWS_LAYOUT, require_tables
+from labkit.simulator.database import AWS_LAYOUT, require_tables, require_types
 from labkit.simulator.folder import Folder
 from labkit.simulator.kubernetes.objects import storage
 from labkit.simulator.names import of_file
@@ -166,7 +166,7 @@ def _is_expected(info: zipfile.ZipInfo) -> bool:
 
 
 def _check_database(file: Path) -> None:
-    """Raise `sqlite3.Error` if the file is damaged, or has a table, view or trigger that no lab creates."""
+    """Raise `sqlite3.Error` if the file is damaged, or has a table, view, trigger or type that no lab has."""
     from labkit.simulator.aws.state import kept  # loads moto
 
     tables = {"aws.db": kept.TABLES, "aws-own.db": own_state.TABLES, "objects.db": storage.TABLES}
@@ -181,6 +181,7 @@ def _check_database(file: Path) -> None:
             raise sqlite3.DatabaseError("it has role sessions")
         if connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
             raise sqlite3.DatabaseError("damaged")
+        require_types(connection)
 
 
 def _check_webhook(file: Path) -> None:

@@ -212,6 +212,9 @@ def test_snapshot_refuses_a_lab_that_no_snapshot_can_hold(folder, tmp_path, monk
     ("aws-own.db", "INSERT INTO sessions VALUES (1, 'key', '{}')"),
     ("aws.db", "CREATE TABLE more (one)"),
     ("aws-serials.db", "PRAGMA writable_schema = ON; UPDATE sqlite_master SET rootpage = 2"),
+    ("aws-serials.db", "UPDATE serials SET next = 1.5"),
+    ("clusters/blue/objects.db", "UPDATE version SET number = '{}'"),
+    ("aws.db", "UPDATE objects SET content = NULL"),
 ])  # fmt: skip
 def test_restore_refuses_a_database_that_no_lab_writes(folder, one, tmp_path, name, script):
     with zipfile.ZipFile(one) as archive:
@@ -425,6 +428,7 @@ def test_a_fault_from_before_the_snapshot_is_mended_with_the_restored_lab_s_cert
 @pytest.mark.parametrize(("name", "script", "says"), [
     ("clusters/serials.db", "PRAGMA user_version = 99", "Another version of labkit made this lab"),
     ("aws-own.db", "REPLACE INTO parts VALUES ('regions', '[1]')", "the state of regions in this lab cannot be read"),
+    ("clusters/blue/objects.db", "UPDATE version SET number = 9223372036854775807", "The lab's server did not come up"),
 ])  # fmt: skip
 def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(folder, one, tmp_path, name, script, says):
     with zipfile.ZipFile(one) as archive:
@@ -439,7 +443,7 @@ def test_a_lab_that_cannot_start_from_a_snapshot_keeps_its_previous_state(folder
         "--force",
         says="did not start with the snapshot's state, and has its previous state again",
     )
-    assert says in told
+    assert says in told and "File " not in told
     assert commands.labkit("up").returncode == 0
     assert (names(folder.path), folder.secret) == (before, keys)
     assert not any((folder.path / name).exists() for name in (replacement.WAITING, replacement.REPLACED))
