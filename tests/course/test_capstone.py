@@ -12,7 +12,7 @@ from IPython.core.formatters import DisplayFormatter
 from kubernetes.client import CoreV1Api
 
 from labkit.course.capstone import shop as shops
-from labkit.course.exercises.exercise import delete_associations
+from labkit.course.exercises import exercise
 from labkit.errors import LabError
 
 ALL = bool(os.environ.get("LABKIT_LESSONS"))
@@ -98,6 +98,7 @@ def tidy(shop):
     CoreV1Api(shop.lab.kubernetes).delete_namespaced_service_account(shop.left, "shop")
     CoreV1Api(shop.lab.kubernetes).create_namespaced_service_account("shop", {"metadata": {"name": shop.left}})
     shop.lab.aws.client("iam").delete_role(RoleName=f"shop-{shop.left}")
+    exercise.delete_in_aws(shop.other_account, "shop-old")
     shop.lab.aws.client("s3").delete_bucket_policy(Bucket=shop.baskets)
     shop.other_account.aws.client("s3").delete_bucket_policy(Bucket=shop.ledger)
 
@@ -232,6 +233,17 @@ def the_team_that_has_left_is_still_there(shop, arns):
     annotate(shop.blue, shop.left, role(shop.lab, f"shop-{shop.left}", trust(shop.blue, shop.left), *calls))
 
 
+def only_the_annotation_of_the_team_that_has_left_is_gone(shop, arns):
+    role(shop.lab, f"shop-{shop.left}", trust(shop.blue, shop.left), *calls_of(shop)["cart"])
+
+
+def the_other_account_admits_the_team_that_has_left(shop, arns):
+    register(shop.other_account, shop.blue)
+    issuer = shop.blue.issuer.removeprefix("https://")
+    provider = f"arn:aws:iam::{shop.other_account.account_id}:oidc-provider/{issuer}"
+    role(shop.other_account, "shop-old", trust(shop.blue, shop.left, provider=provider))
+
+
 def default_has_a_role(shop, arns):
     calls = calls_of(shop)["cart"]
     annotate(shop.blue, "default", role(shop.lab, "shop-default", trust(shop.blue, "default"), *calls))
@@ -302,6 +314,7 @@ ADMITS, ALLOWS = (
     "the role of {}, for others that the role admits",
     "the role of {}, for other calls that its policies allow",
 )
+LEFT = "{left} in blue: AssumeRoleWithWebIdentity of any role of the shop"
 OPENS = "the bucket {}, for whatever else its policy allows"
 WRONG: dict[Callable, tuple[str, ...]] = {
     open_to_lookalikes: (
@@ -326,7 +339,10 @@ WRONG: dict[Callable, tuple[str, ...]] = {
     the_team_that_has_left_is_still_there: (
         "{left} in blue: PutObject {baskets}/baskets",
         "{left} in blue: GetObject {baskets}/baskets",
+        LEFT,
     ),
+    only_the_annotation_of_the_team_that_has_left_is_gone: (LEFT,),
+    the_other_account_admits_the_team_that_has_left: (LEFT,),
     default_has_a_role: ("default in blue: GetObject {baskets}/baskets",),
     reports_may_become_till: (
         "{reports} in green: AssumeRole of {till}'s role",
@@ -370,7 +386,12 @@ TOGETHER = [
         the_ledger_is_open_to_another_account,
         the_policy_of_the_baskets_may_be_changed_by_cart,
     ],
-    [the_ledger_is_open_from_a_date_on, whoever_knows_a_word_may_become_cart],
+    [
+        the_ledger_is_open_from_a_date_on,
+        whoever_knows_a_word_may_become_cart,
+        only_the_annotation_of_the_team_that_has_left_is_gone,
+    ],
+    [the_other_account_admits_the_team_that_has_left],
 ]
 
 
@@ -386,7 +407,7 @@ def test_a_wrong_design_fails_at_the_call_that_shows_why(lab, capstone, mistakes
     complete = 4 - len({_part(each, names) for each in expected})
     assert check.title == f"the shop, {25 * complete} of 100 points"
     annotate(capstone.shop.blue, "default", None)
-    delete_associations(capstone.shop.blue)
+    exercise.delete_associations(capstone.shop.blue)
 
 
 def _part(what, names):
@@ -411,7 +432,7 @@ def test_each_mistake_of_the_beginning_costs_its_part(lab, capstone, mistake):
 
 def test_every_wrong_design_is_tried_once():
     assert sorted(each.__name__ for each in WRONG) == sorted(each.__name__ for some in TOGETHER for each in some)
-    assert len(WRONG) == 20
+    assert len(WRONG) == 22
 
 
 def test_the_mistakes_and_the_names_differ_by_learner(monkeypatch, lab):

@@ -76,6 +76,7 @@ def rows(shop: "Shop") -> list[Comparison]:
         return [
             *_calls(shop, *callers[:4]),
             *_of_nobody(shop, callers[3:]),
+            _of_left(shop),
             *_of_strangers(shop, callers[:3], roles),
             *_of_policies(shop, roles),
             *_of_buckets(shop, roles),
@@ -171,6 +172,21 @@ def _of_nobody(shop: "Shop", callers: list[Caller]) -> Iterator[Comparison]:
     for caller in callers:
         yield _call(shop, caller, "get_object", shop.baskets, "baskets")
         yield _call(shop, caller, "get_object", shop.ledger, "sales")
+
+
+def _of_left(shop: "Shop") -> Comparison:
+    """Return which roles STS gives to the team that has left. A token needs no annotation for this."""
+    namespace = shop.blue.parameters.namespace
+    admitting = [role for role in _roles(shop) if _exchange(shop.blue, shop.left, namespace, role) == ADMITTED]
+    what = f"{shop.left} in {shop.blue.parameters.cluster}: AssumeRoleWithWebIdentity of any role of the shop"
+    return Comparison(what, REFUSED, _allowed(admitting))
+
+
+def _roles(shop: "Shop") -> Iterator[str]:
+    """Yield the ARNs of the shop's roles in both accounts."""
+    for account in (shop.lab, shop.other_account):
+        for page in account.aws.client("iam").get_paginator("list_roles").paginate():
+            yield from (role["Arn"] for role in page["Roles"] if role["RoleName"].startswith("shop-"))
 
 
 def _call(
