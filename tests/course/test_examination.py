@@ -186,6 +186,19 @@ def test_a_repair_that_opens_more_than_it_mends_is_refused(lab):
     s3.delete_bucket_policy(Bucket="irsa-lab")
 
 
+def test_a_repair_that_deletes_the_bucket_is_refused(lab, drawn, said):
+    drawn("policy-detached")
+    exam, bucket = lab.examination(), lab.aws.resource("s3").Bucket("irsa-lab")
+    bucket.objects.delete()
+    bucket.delete()
+    lab.aws.client("iam").attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+    exam.hand_in()
+    assert "✗ not yet" in said()
+    bucket.create()
+    exam.hand_in()
+    assert "✓ yes" in said()
+
+
 def test_giving_up_names_the_cause_of_a_denied_permission(lab, drawn, said):
     drawn("permission-denied-by-an-inline-policy")
     lab.examination().give_up()

@@ -39,8 +39,12 @@ def is_mended(lab: "Workspace", *known: str) -> bool:
     `known` has the principals that the task's faults left in the trust policy: the doctor's repairs keep them, too.
     """
     answers = (report := mend_report(lab, of_an_examination=True)).answers
-    is_its_role = bool(answers) and f":assumed-role/{lab.parameters.role_name}/" in answers[0][1]
-    return bool(report) and is_its_role and not any(opened(lab, *known))
+    if not report or not answers:
+        return False
+    (_, identity), (_, bucket) = answers
+    is_its_role = f":assumed-role/{lab.parameters.role_name}/" in identity
+    # The doctor doesn't look for the bucket, and a learner may have deleted it.
+    return is_its_role and "An error occurred (" not in bucket and not any(opened(lab, *known))
 
 
 def ids(lab: "Workspace") -> dict[str, str]:
