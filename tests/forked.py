@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,6 +166,7 @@ def _run_server(
     arguments[1] = str(os.dup(answer.fileno()))
     answer.close()
     become(["labkit.simulator", *arguments], env, cwd, ready)
+    let_the_starter_end()
     with Path(os.devnull).open("rb") as nothing, Path(log).open("ab") as file:
         for descriptor, of in enumerate((nothing, file, file)):
             os.dup2(of.fileno(), descriptor)
@@ -175,6 +176,17 @@ def _run_server(
 def let_daemon_fork() -> None:
     # multiprocessing lets no daemon have children, but this program may need some.
     multiprocessing.current_process()._config["daemon"] = False
+
+
+def let_the_starter_end() -> None:
+    """Close this process's end of the resource tracker's pipe.
+
+    From 3.13 on, Python waits at its end until all ends are closed, but a lab goes on after what started it.
+    https://github.com/python/cpython/issues/88887
+    """
+    tracker = resource_tracker._resource_tracker
+    os.close(tracker._fd)
+    tracker._fd = None
 
 
 def become(argv: list[str], env: dict[str, str], cwd: str | None, ready: Connection) -> None:
